@@ -1,0 +1,1 @@
+"""The queue itself: pure, synchronous, no clock, no randomness, no I/O. Time is an argument."""

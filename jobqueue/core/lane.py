@@ -1,0 +1,244 @@
+"""Lane: the jobs of one queue and one priority, first in, first out.
+
+A growable slot array with a head index, kept as a chain of segments so that growth never copies it. A slot
+holds a job, or what is left of one: taking the head leaves `None`; removing from the middle leaves the
+job's place as a tombstone, so that the array stays sorted by place and any job is found by bisection.
+When more than a share of the slots are empty the lane wants compaction: neighbouring segments are squeezed
+together, a few at a time, order kept.
+
+    segments  [ None None J3 J4 | J5 ·6 ·7 J8 | J9 J10 ]      · a tombstone
+                          ▲ head
+
+Jobs that come back (stale, released) have places ahead of every slot; they wait in a small heap before the
+array. Knows jobs only by `place`; knows no status.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+from jobqueue.core.job import Job
+
+Slot = Job | int | None
+
+
+def _place(slot: Slot) -> int:
+    """Where a slot stands; slots before the head (`None`) stand before everything."""
+    if type(slot) is int:
+        return slot
+    return -1 if slot is None else slot.place  # type: ignore[union-attr]  # mypy does not narrow by `type() is`
+
+
+class Segment:
+    """A piece of the array: slots `[0, used)`, of which `live` hold a job. `first` is its lowest place."""
+
+    __slots__ = ("first", "live", "slots", "used")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.slots: list[Slot] = []
+        self.used = 0
+        self.live = 0
+
+
+def _first(segment: Segment) -> int:
+    return segment.first
+
+
+class Lane:
+    """`size`: slots in a segment. `spare`: emptied segments kept for reuse. `above`: the share of empty
+    slots above which `wants_compaction` holds."""
+
+    __slots__ = ("_cursor", "_gone", "_head", "_returned", "_segments", "_spares", "above",
+                 "compactions", "live", "size", "slots", "spare")  # fmt: skip
+
+    def __init__(self, size: int = 1024, spare: int = 1, above: float = 0.5) -> None:
+        self.size = size
+        self.spare = spare
+        self.above = above
+        self.live = 0  # jobs in the lane, the returned ones too
+        self.slots = 0  # slots in use, empty ones too
+        self.compactions = 0
+        self._segments: list[Segment] = []
+        self._head = 0  # index of the first live slot of the first segment
+        self._spares: list[Segment] = []
+        self._returned: list[tuple[int, Job]] = []
+        self._gone: set[int] = set()  # places removed from among the returned, still in the heap
+        self._cursor: int | None = None  # next segment to squeeze, while a compaction is under way
+
+    def __len__(self) -> int:
+        return self.live
+
+    def append(self, job: Job) -> None:
+        """To the end; the job's place must be above all places in the lane. Amortised O(1)."""
+        if not self._segments or (tail := self._segments[-1]).used == self.size:
+            tail = self._grow(job.place)
+        if tail.used == len(tail.slots):
+            tail.slots.append(job)
+        else:
+            tail.slots[tail.used] = job
+        tail.used += 1
+        tail.live += 1
+        self.slots += 1
+        self.live += 1
+
+    def put_back(self, job: Job) -> None:
+        """To its place, which must be below every slot's: jobs leave the array from its head only.
+        O(log returned)."""
+        if job.place in self._gone:
+            self._drop_gone()
+        heappush(self._returned, (job.place, job))
+        self.live += 1
+
+    def peek(self) -> Job | None:
+        """The job that `pop` would give. O(1) amortised."""
+        if not self.live:
+            return None
+        self._skim()
+        if self._returned:
+            return self._returned[0][1]
+        job = self._segments[0].slots[self._head]
+        assert isinstance(job, Job)
+        return job
+
+    def pop(self) -> Job:
+        """Takes the job with the lowest place. `IndexError` if the lane is empty. O(1) amortised."""
+        if self._returned:
+            self._skim()
+            if self._returned:
+                self.live -= 1
+                return heappop(self._returned)[1]
+        segment = self._segments[0]
+        head = self._head
+        job = segment.slots[head]
+        segment.slots[head] = None
+        segment.live -= 1
+        self.live -= 1
+        if segment.live == 0:
+            self._drop(0)
+        else:
+            self._seek(segment, head + 1)
+        return job  # type: ignore[return-value]  # the head is on a live slot, always
+
+    def remove(self, job: Job) -> None:
+        """Takes `job` out, wherever it stands; `KeyError` if it is not here. Two bisections; a place in the
+        middle becomes a tombstone, a segment without jobs leaves the chain at once."""
+        place = job.place
+        at = bisect_right(self._segments, place, key=_first) - 1
+        if at >= 0:
+            segment = self._segments[at]
+            low = self._head if at == 0 else 0
+            index = bisect_left(segment.slots, place, low, segment.used, key=_place)
+            if index < segment.used and segment.slots[index] is job:
+                segment.slots[index] = place
+                segment.live -= 1
+                self.live -= 1
+                if segment.live == 0:
+                    self._drop(at)
+                elif at == 0 and index == self._head:
+                    self._seek(segment, index + 1)
+                return
+        if len(self._returned) == len(self._gone) or place in self._gone:
+            raise KeyError(place)
+        self._gone.add(place)
+        self.live -= 1
+        if 2 * len(self._gone) > len(self._returned):
+            self._drop_gone()
+
+    def __iter__(self) -> Iterator[Job]:
+        """The jobs in order, without taking them. O(n); for tests and short looks."""
+        yield from (job for place, job in sorted(self._returned, key=_by_place) if place not in self._gone)
+        for at, segment in enumerate(self._segments):
+            low = self._head if at == 0 else 0
+            yield from (slot for slot in segment.slots[low : segment.used] if isinstance(slot, Job))
+
+    # -- compaction ---------------------------------------------------------------------------------
+
+    @property
+    def empty(self) -> int:
+        """Slots that hold no job: taken, and not yet given back, or tombstones."""
+        return self.slots - self.live + len(self._returned) - len(self._gone)
+
+    @property
+    def wants_compaction(self) -> bool:
+        """More than the share `above` of the slots are empty, or a compaction is under way."""
+        return self._cursor is not None or self.empty > self.above * self.slots
+
+    def compact(self, budget: int = 8) -> bool:
+        """Squeezes up to `budget` segments together; the order of the jobs stays. True when done. What runs
+        between two calls may append, pop and remove."""
+        if self._cursor is None:
+            self._cursor = 0
+            self.compactions += 1
+        start, end = self._cursor, min(self._cursor + max(budget, 2), len(self._segments))
+        jobs = [
+            slot for segment in self._segments[start:end] for slot in segment.slots[: segment.used]
+            if slot is not None and not isinstance(slot, int)
+        ]  # fmt: skip
+        dense = [self._filled(jobs[i : i + self.size]) for i in range(0, len(jobs), self.size)]
+        self.slots += len(jobs) - sum(segment.used for segment in self._segments[start:end])
+        self._segments[start:end] = dense
+        if start == 0:
+            self._head = 0
+        last = start + len(dense)
+        if last >= len(self._segments):
+            self._cursor = None
+            return True
+        # A last dense segment that is part full is squeezed again, together with its neighbours.
+        self._cursor = last - 1 if dense and dense[-1].used < self.size else last
+        return False
+
+    def _filled(self, jobs: list[Job]) -> Segment:
+        segment = Segment(jobs[0].place)
+        segment.slots = list[Slot](jobs)
+        segment.used = segment.live = len(jobs)
+        return segment
+
+    # -- segments -----------------------------------------------------------------------------------
+
+    def _grow(self, first: int) -> Segment:
+        segment = self._spares.pop() if self._spares else Segment(first)
+        segment.first = first
+        self._segments.append(segment)
+        return segment
+
+    def _drop(self, at: int) -> None:
+        """Takes a segment without jobs out of the chain. The only one stays, emptied: a lane that is never
+        long should not make segments at every turn. A full-sized one is kept if spares are wanted."""
+        segment = self._segments[at]
+        self.slots -= segment.used
+        segment.used = 0
+        if len(self._segments) == 1:
+            self._head = 0
+            return
+        del self._segments[at]
+        if self._cursor is not None and at < self._cursor:
+            self._cursor -= 1
+        if len(self._spares) < self.spare and len(segment.slots) == self.size:
+            self._spares.append(segment)
+        if at == 0:
+            self._seek(self._segments[0], 0)
+
+    def _seek(self, segment: Segment, head: int) -> None:
+        """Moves the head of the first segment, which has a live slot, on to it."""
+        slots = segment.slots
+        while (slot := slots[head]) is None or type(slot) is int:
+            slots[head] = None
+            head += 1
+        self._head = head
+
+    # -- the returned -------------------------------------------------------------------------------
+
+    def _skim(self) -> None:
+        """Drops removed jobs from the top of the heap of returned ones."""
+        while self._gone and self._returned and self._returned[0][0] in self._gone:
+            self._gone.discard(heappop(self._returned)[0])
+
+    def _drop_gone(self) -> None:
+        self._returned = [entry for entry in self._returned if entry[0] not in self._gone]
+        heapify(self._returned)
+        self._gone.clear()
+
+
+def _by_place(entry: tuple[int, Job]) -> int:
+    return entry[0]

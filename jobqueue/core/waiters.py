@@ -1,0 +1,79 @@
+"""Waiters: consumers that asked for a job when there was none. First come, first served."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from jobqueue.core.job import Job, Lease
+
+# A job as it was handed to a consumer, with the lease it was handed over under.
+Handed = tuple[Job, Lease]
+
+
+class Want:
+    """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
+    `lease_for` milliseconds."""
+
+    __slots__ = ("consumer", "count", "lease_for", "queues")
+
+    def __init__(
+        self, queues: tuple[str, ...], lease_for: int, count: int | None = None, consumer: str | None = None
+    ) -> None:
+        self.queues = queues
+        self.lease_for = lease_for
+        self.count = count
+        self.consumer = consumer
+
+
+class Waiter:
+    """One waiting consumer. `deliver` is called once, with what it was given: nothing when its time was up
+    or the queue stops. `until`: monotonic milliseconds."""
+
+    __slots__ = ("deliver", "until", "want")
+
+    def __init__(self, want: Want, until: int, deliver: Callable[[list[Handed]], None]) -> None:
+        self.want = want
+        self.until = until
+        self.deliver = deliver
+
+
+class Waiters:
+    """Who waits on which queue. A waiter may wait on several; adding and dropping are O(1) for each. A
+    queue need not exist to be waited on."""
+
+    __slots__ = ("_lines", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lines: dict[str, OrderedDict[Waiter, None]] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, waiter: Waiter) -> None:
+        for name in waiter.want.queues:
+            line = self._lines.get(name)
+            if line is None:
+                line = self._lines[name] = OrderedDict()
+            line[waiter] = None
+        self.count += 1
+
+    def drop(self, waiter: Waiter) -> None:
+        """`KeyError` if it does not wait."""
+        for name in waiter.want.queues:
+            line = self._lines[name]
+            del line[waiter]
+            if not line:
+                del self._lines[name]
+        self.count -= 1
+
+    def first(self, name: str) -> Waiter | None:
+        line = self._lines.get(name)
+        return next(iter(line)) if line else None
+
+    def waiting(self, name: str) -> int:
+        """How many wait on the queue `name`."""
+        line = self._lines.get(name)
+        return len(line) if line else 0
+
+    def names(self) -> list[str]:
+        return list(self._lines)

@@ -1,0 +1,104 @@
+"""Engine: the verbs that everything above sees, with their contracts; and the records that they answer.
+
+A verb answers at once, or with a Future where its answer takes time: a dequeue that waits, any change that
+must reach a disk first. `Eventually` says so. All calls are made on the loop's thread. An expected failure
+raises (or is set on the Future as) one of `jobqueue.errors`.
+"""
+
+from asyncio import Future
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
+
+from jobqueue.core.job import (
+    CANCELLED, CONCLUDED, DEAD, IN_PROGRESS, QUEUED, SCHEDULED, Job, Lease, NewJob, Status
+)  # fmt: skip
+from jobqueue.core.queue import QueueView
+from jobqueue.core.waiters import Handed, Want
+from jobqueue.settings import Settings
+
+__all__ = [
+    "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "Engine", "EngineStats",
+    "Eventually", "Handed", "Job", "Lease", "NewJob", "QueueView", "Status", "Want",
+]  # fmt: skip
+
+T = TypeVar("T")
+Eventually: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
+
+
+class EngineStats(NamedTuple):
+    """How the whole stands. Times in milliseconds."""
+
+    jobs: dict[Status, int]
+    queues: int
+    consumers_waiting: int
+    ticks: int
+    tick_last: float
+    tick_max: float
+    lanes: int
+    slots: int
+    empty_slots: int
+    compactions: int
+    compaction_max: float
+    remembered: int
+    remembered_bytes: int
+
+
+class Engine(Protocol):
+    """Ids are integers; times wall-clock milliseconds; lengths milliseconds."""
+
+    settings: Settings
+    durability: str
+
+    @property
+    def stopping(self) -> bool:
+        """True once `stop_waiting` was called."""
+
+    def enqueue(self, new: NewJob) -> Eventually[Job]:
+        """Makes a job; id, status, place and times are the queue's to give."""
+
+    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job]]:
+        """All or nothing, in order."""
+
+    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+        """Leases what is there; if nothing is, waits up to `wait` milliseconds. Empty: nothing by then, or
+        the queue stops. Cancelling the Future withdraws the wait at once; jobs of a Future that was done
+        but not used go to `give_back`."""
+
+    def give_back(self, handed: Sequence[Handed]) -> None:
+        """Jobs that never reached their consumer return to their place, uncharged."""
+
+    def conclude(
+        self, id: int, token: str | None, consumer: str | None, result: bytes | None
+    ) -> Eventually[Job]:
+        """Finishes a job in progress, or answers it as it stands if this caller did so before. Raises
+        `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`, `LeaseRequired`, `NotTheConsumer`."""
+
+    def heartbeat(
+        self, id: int, token: str | None, consumer: str | None, lease_for: int | None
+    ) -> Eventually[Job]:
+        """Lets the lease run for `lease_for` (None: as dequeued) from now. Raises as `conclude`."""
+
+    def get(self, id: int) -> Job:
+        """Raises `JobNotFound`, `JobForgotten`."""
+
+    def cancel(self, id: int) -> Eventually[Job]:
+        """Cancels, or asks the consumer of a job in progress. Raises `JobNotFound`, `JobForgotten`,
+        `JobFinished`."""
+
+    def queue(self, name: str) -> QueueView:
+        """Also for a name not used yet: zeros, and asking does not make it."""
+
+    def queues(self) -> list[QueueView]:
+        """All of them, by name."""
+
+    def stats(self) -> EngineStats:
+        """Counts and figures; cheap enough to ask each second."""
+
+    def wall(self, monotonic: int) -> int:
+        """The wall-clock instant of a lease's `expires`."""
+
+    def stop_waiting(self) -> None:
+        """Answers all waiting dequeues with nothing, and from now on every dequeue. The rest goes on."""
+
+    def close(self) -> None:
+        """`stop_waiting`, and no more ticks."""

@@ -1,0 +1,182 @@
+"""Every setting once: its name, kind, default and meaning.
+
+`Settings(lease="2s", first_id=1)` for an embedder; `Settings.from_environment(os.environ)` for the program.
+Nothing here reads the environment by itself. Lengths of time are kept as integer milliseconds.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar, NamedTuple, Self
+
+from jobqueue.errors import InvalidField, SettingError
+from jobqueue.units import duration_ms, size_bytes
+
+PREFIX = "JOBQUEUE_"
+_OF_THE_CLIENT = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN"})
+# What Kubernetes injects into every pod for a Service named `jobqueue`.
+_OF_KUBERNETES = re.compile(r"JOBQUEUE_(SERVICE_.*|PORT_\d+_.*)")
+
+
+def _integer(low: int, high: int) -> Callable[[object], int]:
+    def cast(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidField(f"must be a whole number from {low} to {high}")
+        return value
+
+    return cast
+
+
+def _optional(cast: Callable[[object], int]) -> Callable[[object], int | None]:
+    return lambda value: None if value is None else cast(value)
+
+
+def _duration(low: str, high: str) -> Callable[[object], int]:
+    def cast(value: object) -> int:
+        ms = duration_ms(value)
+        if not duration_ms(low) <= ms <= duration_ms(high):
+            raise InvalidField(f"must be from {low} to {high}")
+        return ms
+
+    return cast
+
+
+def _size(low: int, high: int) -> Callable[[object], int]:
+    def cast(value: object) -> int:
+        size = size_bytes(value)
+        if not low <= size <= high:
+            raise InvalidField(f"must be from {low} to {high} bytes")
+        return size
+
+    return cast
+
+
+def _ratio(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0.1 <= number <= 0.95:
+        raise InvalidField("must be a number from 0.1 to 0.95")
+    return number
+
+
+def _boolean(value: object) -> bool:
+    known = {True: True, False: False, "true": True, "1": True, "false": False, "0": False}
+    found = known.get(value.lower() if isinstance(value, str) else value) if value is not None else None
+    if found is None:
+        raise InvalidField("must be true or false")
+    return found
+
+
+def _choice(*allowed: str) -> Callable[[object], str]:
+    def cast(value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise InvalidField(f"must be one of {', '.join(allowed)}")
+        return value
+
+    return cast
+
+
+def _host(value: object) -> str:
+    if not isinstance(value, str) or not value or any(c.isspace() for c in value):
+        raise InvalidField("must be an address to listen on, such as 127.0.0.1, 0.0.0.0 or ::")
+    return value
+
+
+class Setting(NamedTuple):
+    """One declaration: `cast` checks and converts; `default` goes through it too."""
+
+    cast: Callable[[Any], Any]
+    default: object
+    meaning: str
+
+
+def _declare(cast: Callable[[Any], Any], default: object, meaning: str) -> Any:
+    return Setting(cast, default, meaning)
+
+
+class Settings:
+    """All settings, checked. Keyword arguments are the lower-case names below; values as people write them
+    (`lease="2s"`, `max_body="1MiB"`). Raises `SettingError` that names the setting."""
+
+    host: str = _declare(_host, "0.0.0.0", "address to listen on; `::` serves IPv6 and IPv4")
+    port: int = _declare(_integer(0, 65535), 8080, "port to listen on; 0: any free one")
+    http: str = _declare(_choice("auto", "fast", "tornado"), "auto", "which front serves; auto: fast")
+    lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
+    lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may ask for")
+    wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may ask for")
+    require_lease: bool = _declare(_boolean, False, "refuse to conclude or heartbeat without the lease")
+    retain: int = _declare(_duration("0s", "365d"), "1h", "how long a finished job is remembered")
+    retain_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
+    retain_bytes: int = _declare(_size(0, 1 << 40), "64MiB", "at most so many bytes of them")
+    max_body: int = _declare(_size(1 << 10, 1 << 30), "1MiB", "largest request body")
+    max_result: int = _declare(_size(0, 1 << 30), "256KiB", "largest result of a job")
+    max_depth: int = _declare(_integer(1, 500), 64, "deepest nesting of JSON")
+    max_batch: int = _declare(_integer(1, 100_000), 1000, "most jobs in one request")
+    max_connections: int | None = _declare(
+        _optional(_integer(1, 10_000_000)), None, "most connections at once; default: file limit - 64"
+    )
+    lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
+    lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")
+    compact_above: float = _declare(_ratio, 0.5, "share of empty slots above which a lane is compacted")
+    tick: int = _declare(_duration("10ms", "10s"), "100ms", "how often stale jobs and waits are looked at")
+    drain: int = _declare(_duration("0s", "1h"), "4s", "how long running requests may take after a stop")
+    first_id: int | None = _declare(
+        _optional(_integer(1, 2**53 - 1)), None, "the first id given; default: from the clock"
+    )
+    log_level: str = _declare(_choice("debug", "info", "warning", "error"), "info", "least level logged")
+    log_format: str = _declare(_choice("text", "json"), "text", "how a log line looks")
+    access_log: str = _declare(
+        _choice("auto", "all", "errors", "off"),
+        "auto",
+        "which requests are logged; auto: all up to 100 a second, then one summary a second",
+    )
+
+    declared: ClassVar[dict[str, Setting]]
+
+    def __init__(self, **given: object) -> None:
+        for name in given.keys() - self.declared.keys():
+            raise SettingError(_unknown(name, list(self.declared)))
+        for name, setting in self.declared.items():
+            try:
+                value = setting.cast(given.get(name, setting.default))
+            except InvalidField as bad:
+                shown = str(given.get(name))[:40]
+                raise SettingError(f"{PREFIX}{name.upper()}={shown}: {bad.detail}") from None
+            setattr(self, name, value)
+        if self.lease > self.lease_max:
+            raise SettingError(f"{PREFIX}LEASE is longer than {PREFIX}LEASE_MAX")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Reads `JOBQUEUE_*` out of `environ`; `SettingError` names a bad value or an unknown name."""
+        names = {PREFIX + name.upper(): name for name in cls.declared}
+        given: dict[str, object] = {}
+        for variable, value in environ.items():
+            if not variable.startswith(PREFIX) or is_foreign(variable, value):
+                continue
+            if variable not in names:
+                raise SettingError(_unknown(variable, list(names)))
+            given[names[variable]] = value
+        return cls(**given)
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in self.declared)})"
+
+
+Settings.declared = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
+
+
+def is_foreign(variable: str, value: str) -> bool:
+    """True for `JOBQUEUE_*` variables that are not the server's: the client's, and Kubernetes's."""
+    if variable == "JOBQUEUE_PORT":
+        return value.startswith("tcp://")
+    return variable in _OF_THE_CLIENT or _OF_KUBERNETES.fullmatch(variable) is not None
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")

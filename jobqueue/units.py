@@ -1,0 +1,66 @@
+"""Durations, sizes and instants: from what people write to integers, and back.
+
+Inside the program time is an integer number of milliseconds and a size an integer number of bytes, so that
+sums are exact and an edge is an edge. Imports nothing but the errors.
+"""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from math import ceil, isfinite
+
+from jobqueue.errors import InvalidField
+
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PAIRS = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
+_PAIR = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})\s?(B|KiB|MiB|GiB)?", re.ASCII)
+_UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_LONGEST_S = 1e15
+DURATION_HELP = 'a number of seconds, or text such as "500ms", "90s", "5m", "2h", "1h30m"'
+
+
+def duration_ms(value: object) -> int:
+    """Milliseconds of a duration: a number of seconds (`90`, `0.5`), or text ("90s", "1h30m"; digits alone
+    are seconds). Rounded up to a whole millisecond. `InvalidField` for anything else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value < 0:
+            raise InvalidField(f"a duration cannot be negative: {value!r}")
+        if isfinite(value) and value < _LONGEST_S:
+            return ceil(value * 1000 - 1e-6)
+    elif isinstance(value, str):
+        if _SECONDS.fullmatch(value):
+            return ceil(float(value) * 1000 - 1e-6)
+        if _PAIRS.fullmatch(value):
+            return ceil(sum(float(n) * _UNITS_MS[unit] for n, unit in _PAIR.findall(value)) - 1e-6)
+    raise InvalidField(f"not a duration: {str(value)[:40]!r}; write {DURATION_HELP}")
+
+
+def size_bytes(value: object) -> int:
+    """Bytes of a size: a whole number, or text such as "64KiB", "1MiB", "2GiB". Else `InvalidField`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise InvalidField(f'not a size: {str(value)[:40]!r}; write bytes, or "64KiB", "1MiB", "2GiB"')
+    return int(found[1]) * _UNITS_BYTES[found[2]]
+
+
+@lru_cache(maxsize=1024)
+def seconds(ms: int) -> int | float:
+    """A length for an answer: whole seconds as an integer, else a float."""
+    whole, rest = divmod(ms, 1000)
+    return whole if rest == 0 else ms / 1000
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=4096)
+def instant(wall_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds: `2026-11-24T03:14:15.123Z`."""
+    second, rest = divmod(wall_ms, 1000)
+    return f"{_to_the_second(second)}.{rest:03d}Z"
