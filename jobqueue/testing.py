@@ -7,7 +7,7 @@ _START_MONOTONIC = 1_000_000
 
 
 class ManualClock:
-    """Stands still until told. Give it to `MemoryEngine(clock=…)`, and call `engine.tick()` after moving it."""
+    """Stands still until told. For `MemoryEngine(clock=…)`; call `engine.tick()` after moving it."""
 
     manual = True
 

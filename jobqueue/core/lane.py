@@ -15,7 +15,7 @@ array. Knows jobs only by `place`; knows no status.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 from jobqueue.core.job import Job
 
@@ -49,7 +49,7 @@ class Lane:
     """`size`: slots in a segment. `spare`: emptied segments kept for reuse. `above`: the share of empty
     slots above which `wants_compaction` holds."""
 
-    __slots__ = ("_cursor", "_gone", "_head", "_returned", "_segments", "_spares", "above",
+    __slots__ = ("_cursor", "_head", "_heap", "_returned", "_segments", "_spares", "above",
                  "compactions", "live", "size", "slots", "spare")  # fmt: skip
 
     def __init__(self, size: int = 1024, spare: int = 1, above: float = 0.5) -> None:
@@ -62,8 +62,8 @@ class Lane:
         self._segments: list[Segment] = []
         self._head = 0  # index of the first live slot of the first segment
         self._spares: list[Segment] = []
-        self._returned: list[tuple[int, Job]] = []
-        self._gone: set[int] = set()  # places removed from among the returned, still in the heap
+        self._returned: dict[int, Job] = {}  # by place
+        self._heap: list[int] = []  # places of the returned; some are left over
         self._cursor: int | None = None  # next segment to squeeze, while a compaction is under way
 
     def __len__(self) -> int:
@@ -85,32 +85,32 @@ class Lane:
     def put_back(self, job: Job) -> None:
         """To its place, which must be below every slot's: jobs leave the array from its head only.
         O(log returned)."""
-        if job.place in self._gone:
-            self._drop_gone()
-        heappush(self._returned, (job.place, job))
+        self._returned[job.place] = job
+        heappush(self._heap, job.place)
         self.live += 1
 
     def peek(self) -> Job | None:
         """The job that `pop` would give. O(1) amortised."""
         if not self.live:
             return None
-        self._skim()
         if self._returned:
-            return self._returned[0][1]
+            return self._returned[self._first_returned()]
         job = self._segments[0].slots[self._head]
         assert isinstance(job, Job)
         return job
 
     def pop(self) -> Job:
         """Takes the job with the lowest place. `IndexError` if the lane is empty. O(1) amortised."""
+        if not self.live:
+            raise IndexError("pop from an empty lane")
         if self._returned:
-            self._skim()
-            if self._returned:
-                self.live -= 1
-                return heappop(self._returned)[1]
+            self.live -= 1
+            job = self._returned.pop(self._first_returned())
+            heappop(self._heap)
+            return job
         segment = self._segments[0]
         head = self._head
-        job = segment.slots[head]
+        slot = segment.slots[head]
         segment.slots[head] = None
         segment.live -= 1
         self.live -= 1
@@ -118,7 +118,7 @@ class Lane:
             self._drop(0)
         else:
             self._seek(segment, head + 1)
-        return job  # type: ignore[return-value]  # the head is on a live slot, always
+        return slot  # type: ignore[return-value]  # the head is on a live slot, always
 
     def remove(self, job: Job) -> None:
         """Takes `job` out, wherever it stands; `KeyError` if it is not here. Two bisections; a place in the
@@ -138,16 +138,14 @@ class Lane:
                 elif at == 0 and index == self._head:
                     self._seek(segment, index + 1)
                 return
-        if len(self._returned) == len(self._gone) or place in self._gone:
-            raise KeyError(place)
-        self._gone.add(place)
+        del self._returned[place]
         self.live -= 1
-        if 2 * len(self._gone) > len(self._returned):
-            self._drop_gone()
+        if len(self._heap) > 2 * len(self._returned):
+            self._heap = sorted(self._returned)
 
     def __iter__(self) -> Iterator[Job]:
         """The jobs in order, without taking them. O(n); for tests and short looks."""
-        yield from (job for place, job in sorted(self._returned, key=_by_place) if place not in self._gone)
+        yield from (self._returned[place] for place in sorted(self._returned))
         for at, segment in enumerate(self._segments):
             low = self._head if at == 0 else 0
             yield from (slot for slot in segment.slots[low : segment.used] if isinstance(slot, Job))
@@ -157,7 +155,7 @@ class Lane:
     @property
     def empty(self) -> int:
         """Slots that hold no job: taken, and not yet given back, or tombstones."""
-        return self.slots - self.live + len(self._returned) - len(self._gone)
+        return self.slots - self.live + len(self._returned)
 
     @property
     def wants_compaction(self) -> bool:
@@ -229,16 +227,8 @@ class Lane:
 
     # -- the returned -------------------------------------------------------------------------------
 
-    def _skim(self) -> None:
-        """Drops removed jobs from the top of the heap of returned ones."""
-        while self._gone and self._returned and self._returned[0][0] in self._gone:
-            self._gone.discard(heappop(self._returned)[0])
-
-    def _drop_gone(self) -> None:
-        self._returned = [entry for entry in self._returned if entry[0] not in self._gone]
-        heapify(self._returned)
-        self._gone.clear()
-
-
-def _by_place(entry: tuple[int, Job]) -> int:
-    return entry[0]
+    def _first_returned(self) -> int:
+        """The lowest place among the returned, of which there are some. Drops what is left over above it."""
+        while self._heap[0] not in self._returned:
+            heappop(self._heap)
+        return self._heap[0]

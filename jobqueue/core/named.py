@@ -11,7 +11,7 @@ class NamedQueue:
     """`queued`: jobs that could be leased now. `size`: jobs of any status. `used_at`: monotonic milliseconds
     at which it was last left without jobs."""
 
-    __slots__ = ("_heap", "_lanes", "_shape", "name", "queued", "size", "tally", "used_at")
+    __slots__ = ("_heap", "_lanes", "_shape", "_sweep_at", "name", "queued", "size", "tally", "used_at")
 
     def __init__(self, name: str, lane_size: int, lane_spare: int, compact_above: float) -> None:
         self.name = name
@@ -22,6 +22,7 @@ class NamedQueue:
         self._shape = (lane_size, lane_spare, compact_above)
         self._lanes: dict[int, Lane] = {}
         self._heap: list[int] = []  # priorities that have a lane, negated: highest first; some are left over
+        self._sweep_at = 16  # so many lanes: time to drop those that dequeues have emptied
 
     @property
     def idle(self) -> bool:
@@ -66,8 +67,7 @@ class NamedQueue:
         if not lane.live:
             del self._lanes[job.priority]
             if len(self._heap) > 2 * len(self._lanes) + 8:
-                self._heap = [-priority for priority in self._lanes]
-                heapify(self._heap)
+                self._order_lanes()
         return lane
 
     def oldest(self) -> Job | None:
@@ -76,9 +76,17 @@ class NamedQueue:
         return min(heads, key=_created_at, default=None)
 
     def _new_lane(self, priority: int) -> Lane:
+        if len(self._lanes) >= self._sweep_at:
+            self._lanes = {priority: lane for priority, lane in self._lanes.items() if lane.live}
+            self._order_lanes()
+            self._sweep_at = 2 * len(self._lanes) + 16
         lane = self._lanes[priority] = Lane(*self._shape)
         heappush(self._heap, -priority)
         return lane
+
+    def _order_lanes(self) -> None:
+        self._heap = [-priority for priority in self._lanes]
+        heapify(self._heap)
 
 
 def _created_at(job: Job) -> int:

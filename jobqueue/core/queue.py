@@ -10,8 +10,23 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from jobqueue.core.job import (
-    CANCEL, CANCELLED, CONCLUDE, CONCLUDED, ENQUEUE, FORGET, IN_PROGRESS, LEASE, QUEUED, RELEASE, STALE, Job,
-    Lease, More, NewJob, Status, Step,
+    CANCEL,
+    CANCELLED,
+    CONCLUDE,
+    CONCLUDED,
+    ENQUEUE,
+    FORGET,
+    IN_PROGRESS,
+    LEASE,
+    QUEUED,
+    RELEASE,
+    STALE,
+    Job,
+    Lease,
+    More,
+    NewJob,
+    Status,
+    Step,
 )  # fmt: skip
 from jobqueue.core.lane import Lane
 from jobqueue.core.named import NamedQueue
@@ -82,7 +97,7 @@ class JobQueue:
         self._retention = Retention(self.limits.retain, self.limits.retain_jobs, self.limits.retain_bytes)
         self._crowded = False  # more finished jobs than may be remembered
         self._idle: dict[NamedQueue, None] = {}
-        self._compacting: dict[Lane, None] = {}
+        self._holed: dict[Lane, None] = {}  # lanes that may want compaction, now or later
         self._wall_offset = wall_offset
         self._wall_now = (0, wall_offset)
 
@@ -220,13 +235,15 @@ class JobQueue:
 
     def compact(self) -> bool:
         """Squeezes one lane that has too many empty slots a little; True if more is to do."""
-        while self._compacting:
-            lane = next(iter(self._compacting))
+        for _ in range(min(len(self._holed), SLICE)):
+            lane = next(iter(self._holed))
             if lane.wants_compaction:
                 if lane.compact(SLICE_SEGMENTS):
                     self.compactions += 1
                 return True
-            del self._compacting[lane]
+            del self._holed[lane]
+            if lane.empty > lane.size:
+                self._holed[lane] = None  # asked again: what dequeues take raises the share of the holes
         return False
 
     def end_waits(self) -> None:
@@ -279,8 +296,8 @@ class JobQueue:
             lease.ended_by = step
         elif before is QUEUED and step is not LEASE:
             lane = queue.remove(job)
-            if lane.wants_compaction:
-                self._compacting[lane] = None
+            if lane.empty > lane.size or lane.wants_compaction:
+                self._holed[lane] = None
         if after is None:
             self._forget(job, now, queue)
         else:

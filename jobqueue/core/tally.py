@@ -7,7 +7,16 @@ how many jobs are in a status is what went in less what went out.
 from typing import Final
 
 from jobqueue.core.job import (
-    CANCEL, CONCLUDE, ENQUEUE, LEASE, RELEASE, STALE, STATUSES, STEPS, Status, Step
+    CANCEL,
+    CONCLUDE,
+    ENQUEUE,
+    LEASE,
+    RELEASE,
+    STALE,
+    STATUSES,
+    STEPS,
+    Status,
+    Step,
 )  # fmt: skip
 
 # (status before, step) -> (status after, index of its counter).

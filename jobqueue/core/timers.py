@@ -39,7 +39,10 @@ class Timers(Generic[T]):
 
     def drop(self, item: T, when: int) -> None:
         """`when` as it was added; `KeyError` if it is not here."""
-        del self._buckets[when // self._width][item]
+        bucket = self._buckets[when // self._width]
+        del bucket[item]
+        if not bucket:
+            bucket.clear()  # an emptied dict keeps the room that it had
         self.count -= 1
 
     def due(self, now: int, limit: int) -> list[T]:

@@ -50,7 +50,7 @@ class Waiters:
         return self.count
 
     def add(self, waiter: Waiter) -> None:
-        for name in waiter.want.queues:
+        for name in dict.fromkeys(waiter.want.queues):
             line = self._lines.get(name)
             if line is None:
                 line = self._lines[name] = OrderedDict()
@@ -59,7 +59,7 @@ class Waiters:
 
     def drop(self, waiter: Waiter) -> None:
         """`KeyError` if it does not wait."""
-        for name in waiter.want.queues:
+        for name in dict.fromkeys(waiter.want.queues):
             line = self._lines[name]
             del line[waiter]
             if not line:

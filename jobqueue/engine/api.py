@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 from jobqueue.core.job import (
-    CANCELLED, CONCLUDED, DEAD, IN_PROGRESS, QUEUED, SCHEDULED, Job, Lease, NewJob, Status
+    CANCELLED,
+    CONCLUDED,
+    DEAD,
+    IN_PROGRESS,
+    QUEUED,
+    SCHEDULED,
+    Job,
+    Lease,
+    NewJob,
+    Status,
 )  # fmt: skip
 from jobqueue.core.queue import QueueView
 from jobqueue.core.waiters import Handed, Want

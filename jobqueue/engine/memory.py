@@ -51,6 +51,7 @@ class MemoryEngine:
         self.stopping = False
         self._clock: Clock = clock or SystemClock()
         self._ticker: PeriodicCallback | None = None
+        self._closed = False
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
         wall = self._clock.wall()
@@ -139,11 +140,12 @@ class MemoryEngine:
 
     def close(self) -> None:
         self.stop_waiting()
+        self._closed = True
         if self._ticker is not None:
             self._ticker.stop()
 
     def _now(self) -> int:
-        if self._ticker is None and not self._clock.manual:
+        if self._ticker is None and not self._clock.manual and not self._closed:
             self._ticker = PeriodicCallback(self._on_tick, self.settings.tick)
             self._ticker.start()
         return self._clock.monotonic()

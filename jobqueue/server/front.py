@@ -1,0 +1,25 @@
+"""Front: what reads HTTP from accepted sockets. There are two, and the program knows them by this only."""
+
+import socket
+from typing import Protocol
+
+
+class Front(Protocol):
+    name: str
+
+    def take(self, accepted: socket.socket, peer: str) -> None:
+        """Serves a connection from now on; owns the socket."""
+
+    def connections(self) -> int: ...
+
+    def sweep(self) -> None:
+        """Once a second: connections that are over their time are closed."""
+
+    def drain(self) -> None:
+        """The server stops: idle connections are closed, the others after the answer they wait for."""
+
+    def busy(self) -> int:
+        """How many requests are still to be answered."""
+
+    def close(self) -> None:
+        """Cuts what is left."""

@@ -1,0 +1,145 @@
+"""Listener: the sockets that connections come in by, and how many may.
+
+Stock servers spin when descriptors run out: the listening socket stays readable and nothing can be accepted.
+This one rests for a second, and says so once a minute.
+"""
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+import time
+from collections.abc import Callable
+
+from jobqueue.web.http import PROBLEM
+
+_log = logging.getLogger("jobqueue")
+BACKLOG = 1024
+# Accepted in one loop pass; the others wait their turn.
+_AT_ONCE = 64
+_REST = 1.0
+_QUIET_FOR = 60.0
+# Descriptors kept free for everything that is no connection.
+SPARE_DESCRIPTORS = 64
+_LINGER = 1.0
+_LINGERING = 32
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_DOCUMENT = (
+    b'{"code":"overloaded","status":503,"title":"Service Unavailable","detail":"the server has as many '
+    b'connections as it may; try again","setting":"JOBQUEUE_MAX_CONNECTIONS"}\n'
+)
+_OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: %b\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n%b" % (PROBLEM.encode(), len(_DOCUMENT), _DOCUMENT)
+)
+
+
+def raise_file_limit() -> int:
+    """Lets this process have as many descriptors as the system allows it, and answers how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1 << 20 if hard == resource.RLIM_INFINITY else hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        return soft
+    return wanted
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; `::` takes IPv4 too. `OSError` if the address cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        listening.setblocking(False)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+class Listener:
+    """Accepts on `listening` and hands each connection to `take(socket, peer)`, while `count()` of them is
+    below `limit`; beyond it a connection is told 503 and closed."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        limit: int,
+        count: Callable[[], int],
+        take: Callable[[socket.socket, str], None],
+    ) -> None:
+        self._socket = listening
+        self._limit = limit
+        self._count = count
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._lingering = 0
+        self._quiet_until = 0.0
+        self._resting: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listening.fileno(), self._accept)
+
+    def close(self) -> None:
+        """New connections are refused from now on."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as failed:
+                if failed.errno not in _EXHAUSTED:
+                    raise
+                self._rest(failed)
+                return
+            accepted.setblocking(False)
+            if self._count() < self._limit:
+                self._take(accepted, address[0])
+            else:
+                self._turn_away(accepted)
+
+    def _rest(self, failed: OSError) -> None:
+        self._warn(f"cannot accept connections: {failed.strerror}; trying again each second")
+        self._loop.remove_reader(self._socket.fileno())
+        self._resting = self._loop.call_later(_REST, self._wake)
+
+    def _wake(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _turn_away(self, accepted: socket.socket) -> None:
+        """The answer stays readable only if the socket is not closed at once, while a request comes in."""
+        self._warn(f"at the limit of {self._limit:,} connections (JOBQUEUE_MAX_CONNECTIONS)")
+        try:
+            accepted.send(_OVERLOADED)
+            accepted.shutdown(socket.SHUT_WR)
+        except OSError:
+            accepted.close()
+            return
+        if self._lingering < _LINGERING:
+            self._lingering += 1
+            self._loop.call_later(_LINGER, self._let_go, accepted)
+        else:
+            accepted.close()
+
+    def _let_go(self, accepted: socket.socket) -> None:
+        self._lingering -= 1
+        accepted.close()
+
+    def _warn(self, message: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_FOR
+            _log.warning("%s", message)

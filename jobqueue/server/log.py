@@ -1,0 +1,112 @@
+"""What the server says, on stderr: lines of text or of JSON, and one line for each request.
+
+No payload, result, error text or token is logged at any level; of a URL the path only, since the query may
+carry a lease. Control characters are escaped, so that nobody writes a second line.
+"""
+
+import logging
+import sys
+import time
+import traceback
+
+import msgspec
+
+from jobqueue.units import instant
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), 127]}
+# In `auto`: so many requests have a line of their own in one second.
+LINES_A_SECOND = 100
+_QUIET = frozenset({"/healthz", "/readyz"})
+
+
+def escape(text: str) -> str:
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-11-24T03:14:15.123Z info message`; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = escape(record.getMessage())
+        line = f"{instant(int(record.created * 1000))} {record.levelname.lower()} {message}"
+        return line if record.exc_info is None else f"{line}\n{_trace(record)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: at, level, event, and what belongs to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": instant(int(record.created * 1000)),
+            "level": record.levelname.lower(),
+        }
+        line.update(getattr(record, "members", None) or {"event": record.getMessage()})
+        if record.exc_info is not None:
+            line["traceback"] = _trace(record)
+        return msgspec.json.encode(line).decode("utf-8")
+
+
+def _trace(record: logging.LogRecord) -> str:
+    assert record.exc_info is not None
+    return "".join(traceback.format_exception(*record.exc_info)).rstrip()
+
+
+def configure(level: str, format: str) -> None:
+    """Sends everything that is logged in this process to stderr. For the program, not for an embedder."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else LineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Tornado tells of every malformed request at info, asyncio of its selector at debug.
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
+    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class AccessLog:
+    """A line for each request, as `mode` has it. `flush` is called once a second."""
+
+    def __init__(self, mode: str) -> None:
+        self._log = logging.getLogger("jobqueue.access")
+        self._all = mode == "all"
+        self._errors = mode != "off"
+        self._left_in_second = LINES_A_SECOND if mode == "auto" else 0
+        self._left = self._left_in_second
+        self._summed = 0
+        self._auto = mode == "auto"
+
+    def request(
+        self, method: str, path: str, status: int, started: float, size: int, peer: str, request_id: str
+    ) -> None:
+        """`started`: of `time.monotonic`, seconds."""
+        if status < 400:
+            if not self._all:
+                if self._left <= 0:
+                    self._summed += 1
+                    return
+                if path not in _QUIET:
+                    self._left -= 1
+            if path in _QUIET:
+                return
+        elif not self._errors:
+            return
+        ms = int((time.monotonic() - started) * 1000)
+        path = escape(path[:200])
+        self._log.info(
+            "%s %s %d %dms %s rid=%s", method, path, status, ms, peer, request_id,
+            extra={"members": {
+                "event": "request", "method": method, "path": path, "status": status, "ms": ms, "bytes": size,
+                "peer": peer, "request_id": request_id,
+            }},
+        )  # fmt: skip
+
+    def flush(self) -> None:
+        """Sums up what had no line of its own in the last second, and begins the next."""
+        if self._summed and self._auto:
+            self._log.info(
+                "%d more requests in this second", self._summed,
+                extra={"members": {"event": "requests", "count": self._summed}},
+            )  # fmt: skip
+        self._summed = 0
+        self._left = self._left_in_second

@@ -1,0 +1,158 @@
+"""The program: an engine, a front, a listening socket, and the way up and down."""
+
+import asyncio
+import gc
+import importlib.util
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from tornado.ioloop import PeriodicCallback
+
+from jobqueue.engine.memory import MemoryEngine
+from jobqueue.errors import SettingError
+from jobqueue.server import log
+from jobqueue.server.front import Front
+from jobqueue.server.listener import SPARE_DESCRIPTORS, Listener, bind, raise_file_limit
+from jobqueue.settings import Settings, is_foreign
+from jobqueue.version import VERSION
+from jobqueue.web.api import Api
+from jobqueue.web.app import application
+
+_log = logging.getLogger("jobqueue")
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Serves until a signal; the exit status: 0 stopped, 1 could not serve or was told twice, 2 a setting."""
+    try:
+        settings = Settings.from_environment(environ)
+    except SettingError as bad:
+        print(f"jobqueue: {bad.detail}", file=sys.stderr)
+        return 2
+    log.configure(settings.log_level, settings.log_format)
+    if is_foreign("JOBQUEUE_PORT", environ.get("JOBQUEUE_PORT", "")):
+        _log.warning("JOBQUEUE_PORT=%s is Kubernetes's, not a port: ignored", environ["JOBQUEUE_PORT"])
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(Program(settings, environ.get("PORT")).run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed: it is faster, and means the same."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+class Program:
+    """One running server. `port_of_runner`: the variable PORT, which process runners set."""
+
+    def __init__(self, settings: Settings, port_of_runner: str | None = None) -> None:
+        self._settings = settings
+        self._port_of_runner = port_of_runner
+        self._stop = asyncio.Event()
+        self._second_signal = asyncio.Event()
+
+    async def run(self) -> int:
+        settings = self._settings
+        try:
+            listening = bind(settings.host, settings.port)
+        except OSError as failed:
+            at = f"{settings.host} port {settings.port}"
+            print(f"jobqueue: cannot listen on {at}: {failed.strerror or failed}", file=sys.stderr)
+            return 1
+        limit = raise_file_limit() - SPARE_DESCRIPTORS
+        limit = min(limit, settings.max_connections) if settings.max_connections else limit
+        access = log.AccessLog(settings.access_log)
+        api = Api(MemoryEngine(settings))
+        api.access = access.request
+        front = self._front(api, access)
+        api.connections = front.connections
+        api.max_connections = limit
+        listener = Listener(listening, limit, front.connections, front.take)
+        self._watch_signals()
+        seconds = PeriodicCallback(lambda: _each_second(front, access), 1000)
+        seconds.start()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._say_start(front.name, listening.getsockname()[1])
+        await self._stop.wait()
+
+        listener.close()
+        api.engine.stop_waiting()
+        front.drain()
+        status = await self._drain(front)
+        front.close()
+        api.engine.close()
+        seconds.stop()
+        access.flush()
+        self._say_stop(api)
+        return status
+
+    def _front(self, api: Api, access: log.AccessLog) -> Front:
+        app = application(api)
+        wanted = self._settings.http
+        if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
+            from jobqueue.server.fast_front import FastFront
+
+            return FastFront(api, app, access)
+        from jobqueue.server.tornado_front import TornadoFront
+
+        return TornadoFront(api, app)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        (self._second_signal if self._stop.is_set() else self._stop).set()
+
+    async def _drain(self, front: Front) -> int:
+        """Lets running requests end, for `settings.drain` at most. 1 if a second signal cut that short."""
+        until = time.monotonic() + self._settings.drain / 1000
+        # At least one pass, so that the answers to those who waited are written.
+        while not self._second_signal.is_set():
+            try:
+                await asyncio.wait_for(self._second_signal.wait(), 0.02)
+            except TimeoutError:
+                if not front.busy() or time.monotonic() >= until:
+                    return 0
+        return 1
+
+    def _say_start(self, front: str, port: int) -> None:
+        host = self._settings.host
+        at = f"[{host}]" if ":" in host else host
+        line = (
+            f"jobqueue {VERSION} on http://{at}:{port} ({front}), memory only: a stop loses all jobs; "
+            "no tokens: open to all who reach it"
+        )
+        if self._port_of_runner and self._port_of_runner != str(port):
+            line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
+        self._say("start", line)
+
+    def _say_stop(self, api: Api) -> None:
+        jobs = api.engine.stats().jobs
+        self._say(
+            "stop",
+            f"stopped; {jobs['queued']:,} queued, {jobs['in_progress']:,} in progress, "
+            f"{jobs['scheduled']:,} scheduled jobs discarded",
+        )
+
+    def _say(self, event: str, line: str) -> None:
+        """The first and the last line, whatever the level."""
+        if self._settings.log_format == "json":
+            line = json.dumps({"event": event, "message": line})
+        print(line, file=sys.stderr, flush=True)
+
+
+def _each_second(front: Front, access: log.AccessLog) -> None:
+    front.sweep()
+    access.flush()
+    # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
+    gc.collect(1)

@@ -1,0 +1,63 @@
+"""The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
+
+import socket
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+from tornado.web import Application
+
+from jobqueue.server.deadlines import BODY, IDLE, MAX_HEAD
+from jobqueue.web.api import Api
+
+# Above what `OperationHandler` reads of a body that is too large: it, not Tornado, answers those.
+_MAX_BODY_FACTOR = 64
+
+
+class WatchfulStream(IOStream):
+    """Goes on listening while bytes that nobody has asked for wait in its buffer.
+
+    Tornado stops there, so it does not notice that a client hung up which had sent anything behind a
+    long-polling request. Overrides a private method of the pinned Tornado; a test fails if that changes.
+    """
+
+    def _maybe_add_error_listener(self) -> None:
+        if not self.closed() and self._close_callback is not None:
+            self._add_io_state(IOLoop.READ)
+
+
+class TornadoFront:
+    name = "tornado"
+
+    def __init__(self, api: Api, app: Application) -> None:
+        self._api = api
+        self._streams: set[WatchfulStream] = set()
+        self._server = HTTPServer(
+            app, max_header_size=MAX_HEAD, idle_connection_timeout=IDLE, body_timeout=BODY,
+            max_body_size=_MAX_BODY_FACTOR * api.settings.max_body, chunk_size=65536,
+        )  # fmt: skip
+
+    def take(self, accepted: socket.socket, peer: str) -> None:
+        # What a client sends behind a waiting request is kept up to this; then it is cut off.
+        stream = WatchfulStream(accepted, max_buffer_size=self._api.settings.max_body + (1 << 20))
+        stream.set_nodelay(True)
+        self._streams.add(stream)
+        self._server.handle_stream(stream, (peer, 0))
+
+    def connections(self) -> int:
+        return len(self._streams)
+
+    def sweep(self) -> None:
+        """Tornado has its own deadlines; what it has closed is forgotten here."""
+        self._streams = {stream for stream in self._streams if not stream.closed()}
+
+    def drain(self) -> None:
+        """Idle connections stay until `close`: Tornado does not tell which they are."""
+        self.sweep()
+
+    def busy(self) -> int:
+        return self._api.running
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()

@@ -1,0 +1,90 @@
+"""Api: what a front needs to answer requests: the routes, an engine, and the one place where errors become
+answers."""
+
+import itertools
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+
+from jobqueue.engine.api import Engine
+from jobqueue.errors import JobQueueError
+from jobqueue.version import VERSION
+from jobqueue.web.guard import check_administrator, check_origin
+from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.problems import internal, problem
+from jobqueue.web.render import Renderer
+from jobqueue.web.routes import Router
+from jobqueue.web.schema import Schema
+
+_log = logging.getLogger("jobqueue")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+# Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
+Access = Callable[[str, str, int, float, int, str, str], None]
+
+
+class Api:
+    """`connections`, `max_connections` and `access` are the server's to set; without one there are none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.settings = engine.settings
+        self.version = VERSION
+        self.schema = Schema(engine.settings)
+        self.renderer = Renderer(engine)
+        self.router = Router()
+        self.started = time.monotonic()
+        self.started_at = time.time_ns() // 1_000_000
+        self.connections: Callable[[], int | None] = lambda: None
+        self.max_connections: int | None = None
+        self.access: Access | None = None
+        # Requests that Tornado's handlers have begun and not ended.
+        self.running = 0
+        self._ids = itertools.count(1)
+        self._id_prefix = os.urandom(4).hex()
+
+    def answer(self, request: Request) -> Response | Later:
+        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
+        try:
+            route, request.param = self.router.find(request.method, request.path)
+            check_origin(request.method, request.headers)
+            if route.admin:
+                check_administrator(request.peer, request.headers)
+            return route.operation(self, request)
+        except Exception as error:
+            return self.failed(error, request.id)
+
+    def refuse(self, error: JobQueueError, request_id: str) -> Response:
+        """The answer to a request that a front could not or would not read."""
+        return problem(error, request_id)
+
+    def finish(self, later: Later, request_id: str) -> Response:
+        """The answer of a `Later` whose future is done, and not cancelled."""
+        try:
+            return later.render(later.future.result())
+        except Exception as error:
+            return self.failed(error, request_id)
+
+    def failed(self, error: Exception, request_id: str) -> Response:
+        if isinstance(error, JobQueueError):
+            return problem(error, request_id)
+        _log.error("unexpected error rid=%s", request_id, exc_info=error)
+        return internal(request_id)
+
+    def request_id(self, sent: bytes | None) -> str:
+        """The client's own id if it is a plain one, else a new one."""
+        if sent is not None and _REQUEST_ID.fullmatch(sent):
+            return sent.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids)}"
+
+    @staticmethod
+    def memory() -> int | None:
+        """Resident bytes of this process, where the system tells."""
+        try:
+            with open("/proc/self/statm", encoding="ascii") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return None

@@ -1,0 +1,118 @@
+"""What the fields of a request may hold, each said once: by name, whichever call it comes with.
+
+A check takes the value as JSON or a query string gave it, and answers it as the engine wants it, or raises
+`InvalidField` naming the field.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jobqueue.errors import InvalidField
+from jobqueue.units import DURATION_HELP, duration_ms
+
+QUEUE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}"
+LEASE = r"[A-Za-z0-9_-]{1,64}"
+INT32 = (-(2**31), 2**31 - 1)
+_QUEUE_NAME = re.compile(QUEUE_NAME)
+_LEASE = re.compile(LEASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
+
+
+def queue_name(value: str, field: str = "queue") -> str:
+    if not _QUEUE_NAME.fullmatch(value):
+        raise InvalidField(
+            f"{field}: a queue's name is 1 to 128 letters, digits and _ . : - and begins with a letter, a "
+            f"digit or _; not {value[:40]!r}",
+            field=field,
+        )
+    return value
+
+
+def queue_names(value: list[str] | str, field: str = "queues") -> tuple[str, ...]:
+    """A list, or text with commas; once each, in order."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not names or len(names) > 1000:
+        raise InvalidField(f"{field}: name 1 to 1,000 queues", field=field)
+    return tuple(dict.fromkeys(queue_name(name, field) for name in names))
+
+
+def label(value: str, field: str, most: int) -> str:
+    """Free text without control characters."""
+    if not 1 <= len(value) <= most or (not value.isprintable() and _CONTROL.search(value)):
+        raise InvalidField(f"{field}: 1 to {most} characters, no control characters", field=field)
+    return value
+
+
+def lease_token(value: str) -> str:
+    if not _LEASE.fullmatch(value):
+        raise InvalidField(
+            "lease: the token that dequeue answered, 1 to 64 of A-Z a-z 0-9 _ -", field="lease"
+        )
+    return value
+
+
+def whole(value: int, field: str, low: int, high: int, setting: str | None = None) -> int:
+    if not low <= value <= high:
+        facts = {"setting": setting} if setting else {}
+        raise InvalidField(
+            f"{field}: a whole number from {low:,} to {high:,}", field=field, limit=high, **facts
+        )
+    return value
+
+
+def duration(value: float | str, field: str, low: int, high: int, setting: str) -> int:
+    """Milliseconds; `low` and `high` too."""
+    try:
+        ms = duration_ms(value)
+    except InvalidField as bad:
+        raise InvalidField(f"{field}: {bad.detail}", field=field) from None
+    if not low <= ms <= high:
+        raise InvalidField(
+            f"{field}: from {low / 1000:g} to {high / 1000:g} seconds; {setting} sets the limit",
+            field=field, limit=high / 1000, setting=setting,
+        )  # fmt: skip
+    return ms
+
+
+# -- from a query string, where all is text ---------------------------------------------------------
+
+
+def _text(value: str, field: str) -> str:
+    return value
+
+
+def _integer(value: str, field: str) -> int:
+    if not _INTEGER.fullmatch(value):
+        raise InvalidField(f"{field}: a whole number, in digits; not {value[:40]!r}", field=field)
+    return int(value)
+
+
+class Field(NamedTuple):
+    """`expects`: what the value must be, for a message. `from_text`: how a query string gives it; None: it
+    belongs in the body."""
+
+    expects: str
+    from_text: Callable[[str, str], Any] | None = _text
+
+
+FIELDS: dict[str, Field] = {
+    "type": Field("text"),
+    "queue": Field("text"),
+    "queues": Field("a list of names, or text with commas"),
+    "priority": Field("a whole number from -2,147,483,648 to 2,147,483,647", _integer),
+    "payload": Field("JSON", None),
+    "lease": Field("text"),
+    "consumer": Field("text"),
+    "lease_for": Field(DURATION_HELP),
+    "wait": Field(DURATION_HELP),
+    "count": Field("a whole number", _integer),
+    "result": Field("JSON", None),
+}
+# Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
+SET_BY_THE_QUEUE = frozenset(
+    {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
+     "lease_expires_at", "result", "reason", "error", "history", "cancel_requested", "duplicate",
+     "expires_at", "progress", "message", "etag", "origin", "dead_from"}
+)  # fmt: skip

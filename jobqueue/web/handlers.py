@@ -1,0 +1,180 @@
+"""The Tornado front's RequestHandler: an adapter from Tornado's requests to operations, and back.
+
+This front is the reference, and what Tornado's test client drives. It reads bodies as a stream: Tornado
+would parse a form out of what `curl -d` sends, and would take a body of any size.
+"""
+
+import time
+from asyncio import CancelledError
+from typing import Any
+
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.web.api import Api
+from jobqueue.web.http import REASONS, Later, Request, Response
+
+# A body that is too large is still read up to so many times the limit, since a client that is cut off in
+# the middle of sending does not see why.
+_DRAIN = 16
+
+
+@stream_request_body
+class OperationHandler(RequestHandler):
+    """Answers every path: `Api` knows the routes."""
+
+    def initialize(self, api: Api) -> None:
+        self.api = api
+        self._body = bytearray()
+        self._refusal: JobQueueError | None = None
+        self._later: Later | None = None
+        self._gone = False
+        self._started = time.monotonic()
+        self._size = 0
+        api.running += 1
+        sent = self.request.headers.get("X-Request-Id")
+        self.request_id = api.request_id(sent.encode("latin-1") if sent is not None else None)
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+
+    def compute_etag(self) -> None:
+        return None
+
+    # -- the body arrives ---------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        self._refusal = self._unreadable(self.request.headers)
+        length = self.request.headers.get("Content-Length", "0")
+        too_long = length.isdigit() and int(length) > self.api.settings.max_body
+        if too_long and self._refusal is None:
+            self._refusal = self._too_large()
+        hopeless = too_long and int(length) > _DRAIN * self.api.settings.max_body
+        if hopeless or (self._refusal is not None and "Expect" in self.request.headers):
+            self._too_much_to_read()
+
+    def data_received(self, chunk: bytes) -> None:
+        if self._refusal is None and len(self._body) + len(chunk) <= self.api.settings.max_body:
+            self._body += chunk
+        elif self._refusal is None:
+            self._refusal = self._too_large()
+            self._body.clear()
+
+    def _unreadable(self, headers: HTTPHeaders) -> JobQueueError | None:
+        coding = headers.get("Content-Encoding", "identity").strip().lower()
+        if coding in ("", "identity"):
+            return None
+        return UnsupportedEncoding(f"the body is encoded as {coding[:40]!r}; send it plain")
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self.api.settings.max_body
+        return BodyTooLarge(
+            f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
+        )
+
+    def _too_much_to_read(self) -> None:
+        """Answers before the body came; Tornado then closes the connection."""
+        assert self._refusal is not None
+        connection: Any = self.request.connection
+        connection.set_max_body_size(1 << 62)
+        self.set_header("Connection", "close")
+        self._write(self.api.refuse(self._refusal, self.request_id))
+
+    # -- the request is whole -----------------------------------------------------------------------
+
+    async def _perform(self, *_: str) -> None:
+        if self._refusal is not None:
+            await self._write(self.api.refuse(self._refusal, self.request_id))
+            return
+        answer = self.api.answer(self._asked())
+        if isinstance(answer, Later):
+            self._later = answer
+            try:
+                await answer.future
+            except CancelledError:
+                if not answer.future.cancelled():
+                    raise
+                return  # the client hung up
+            except Exception:
+                pass  # a refusal: `finish` makes an answer of it
+            answer = self.api.finish(answer, self.request_id)
+        if self._gone:
+            self._give_back(answer)
+            return
+        try:
+            await self._write(answer)
+        except StreamClosedError:
+            self._give_back(answer)
+
+    def on_finish(self) -> None:
+        if not self._gone:
+            self._ended(self.get_status())
+
+    def _ended(self, status: int) -> None:
+        self.api.running -= 1
+        if self.api.access is not None:
+            request = self.request
+            self.api.access(
+                request.method or "-", request.path, status, self._started, self._size,
+                request.remote_ip or "", self.request_id,
+            )  # fmt: skip
+
+    get = head = post = put = patch = delete = options = _perform
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if not self._gone:
+            self._gone = True
+            self._ended(499)
+        if self._later is not None:
+            self._later.future.cancel()
+
+    def _asked(self) -> Request:
+        request = self.request
+        assert request.method is not None
+        headers: dict[bytes, bytes] = {}
+        for name, value in request.headers.get_all():
+            key = name.lower().encode("latin-1")
+            text = value.encode("latin-1")
+            headers[key] = headers[key] + b", " + text if key in headers else text
+        return Request(
+            request.method, request.path, request.query, headers, bytes(self._body),
+            request.remote_ip or "", self.request_id,
+        )  # fmt: skip
+
+    def _give_back(self, answer: Response) -> None:
+        if answer.give_back is not None:
+            answer.give_back()
+
+    def _write(self, answer: Response) -> Any:
+        self.set_status(answer.status, REASONS[answer.status])
+        self._size = len(answer.body)
+        if self.api.engine.stopping:
+            self.set_header("Connection", "close")
+        self.set_header("X-Request-Id", self.request_id)
+        if self.request.method in ("GET", "HEAD"):
+            self.set_header("Cache-Control", "no-store")
+        for name, value in answer.headers:
+            self.set_header(name, value)
+        if answer.status == 204:
+            self.clear_header("Content-Type")
+            return self.finish()
+        self.set_header("Content-Type", answer.content_type)
+        return self.finish(answer.body)
+
+    # -- what Tornado itself refuses ----------------------------------------------------------------
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A method that Tornado does not know is answered by the routes; all else is a bug."""
+        known = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(known, HTTPError):
+            answer = self.api.answer(self._asked())
+            assert isinstance(answer, Response)
+        else:
+            answer = self.api.failed(known or RuntimeError("no reason given"), self.request_id)
+        self._write(answer)
+
+    def log_exception(self, *_: Any) -> None:
+        """`Api.failed` logs, once."""

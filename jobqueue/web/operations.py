@@ -1,0 +1,149 @@
+"""The calls of the API: each parses, asks the engine once, and renders.
+
+An operation takes the `Api` it belongs to and a `Request`, and answers a `Response`, or `Later`. Expected
+failures are raised as `jobqueue.errors`; `Api` turns them into answers.
+"""
+
+import time
+from asyncio import Future
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from jobqueue.engine.api import CANCELLED, Eventually, Handed, Job
+from jobqueue.errors import JobNotFound, NotReady
+from jobqueue.units import instant
+from jobqueue.web import render
+from jobqueue.web.fields import queue_name
+from jobqueue.web.http import JSON, TEXT, Later, Request, Response
+from jobqueue.web.pages import help_text
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+T = TypeVar("T")
+
+
+def _reply(result: Eventually[T], answer: Callable[[T], Response]) -> Response | Later:
+    """At once if the engine has answered, else later."""
+    return Later(result, answer) if isinstance(result, Future) else answer(result)
+
+
+def _job_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise JobNotFound(f"{text[:40]!r} is not the id of a job: ids are whole numbers")
+    return int(text)
+
+
+def enqueue(api: "Api", request: Request) -> Response | Later:
+    new = api.schema.enqueue(request)
+    if isinstance(new, list):
+        return _reply(api.engine.enqueue_many(new), lambda jobs: Response(201, api.renderer.new_jobs(jobs)))
+
+    def created(job: Job) -> Response:
+        return Response(201, api.renderer.new_job(job), (("Location", f"/jobs/{job.id}"),))
+
+    return _reply(api.engine.enqueue(new), created)
+
+
+def dequeue(api: "Api", request: Request) -> Response | Later:
+    want, wait = api.schema.dequeue(request)
+
+    def found(handed: list[Handed]) -> Response:
+        if not handed:
+            return Response(204)
+        renderer = api.renderer
+        body = renderer.handed(handed[0]) if want.count is None else renderer.many_handed(handed)
+        return Response(200, body, (), JSON, lambda: api.engine.give_back(handed))
+
+    return _reply(api.engine.dequeue(want, wait), found)
+
+
+def conclude(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    lease, consumer, result = api.schema.conclude(request)
+    return _reply(
+        api.engine.conclude(id, lease, consumer, result), lambda job: Response(200, api.renderer.job(job))
+    )
+
+
+def heartbeat(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    lease, consumer, lease_for = api.schema.heartbeat(request)
+    return _reply(
+        api.engine.heartbeat(id, lease, consumer, lease_for),
+        lambda job: Response(200, api.renderer.beat(job)),
+    )
+
+
+def get_job(api: "Api", request: Request) -> Response:
+    id = _job_id(request.param)
+    api.schema.nothing(request)
+    return Response(200, api.renderer.job(api.engine.get(id), payload=True))
+
+
+def cancel_job(api: "Api", request: Request) -> Response | Later:
+    """202 where the job is in progress: its consumer is asked."""
+    id = _job_id(request.param)
+    api.schema.nothing(request)
+
+    def answer(job: Job) -> Response:
+        return Response(200 if job.status == CANCELLED else 202, api.renderer.job(job))
+
+    return _reply(api.engine.cancel(id), answer)
+
+
+def list_queues(api: "Api", request: Request) -> Response:
+    api.schema.nothing(request)
+    return Response(200, render.queues(api.engine.queues()))
+
+
+def get_queue(api: "Api", request: Request) -> Response:
+    name = queue_name(request.param, "name")
+    api.schema.nothing(request)
+    return Response(200, render.queue(api.engine.queue(name)))
+
+
+def stats(api: "Api", request: Request) -> Response:
+    api.schema.nothing(request)
+    s = api.engine.stats()
+    settings = api.settings
+    return Response(200, render.document({
+        "version": api.version,
+        "started_at": instant(api.started_at),
+        "uptime": round(time.monotonic() - api.started, 3),
+        "durability": api.engine.durability,
+        "jobs": s.jobs,
+        "queues": s.queues,
+        "consumers_waiting": s.consumers_waiting,
+        "connections": api.connections(),
+        "ticks": {"count": s.ticks, "last_ms": round(s.tick_last, 3), "max_ms": round(s.tick_max, 3)},
+        "lanes": {
+            "count": s.lanes, "slots": s.slots, "empty": s.empty_slots, "compactions": s.compactions,
+            "compaction_max_ms": round(s.compaction_max, 3),
+        },
+        "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
+        "memory": {"rss_bytes": api.memory()},
+        "limits": {
+            "max_body": settings.max_body, "max_result": settings.max_result,
+            "max_depth": settings.max_depth, "max_batch": settings.max_batch,
+            "max_connections": api.max_connections, "wait_max": settings.wait_max / 1000,
+            "lease_max": settings.lease_max / 1000, "retain": settings.retain / 1000,
+            "retain_jobs": settings.retain_jobs, "retain_bytes": settings.retain_bytes,
+        },
+    }))  # fmt: skip
+
+
+def healthz(api: "Api", request: Request) -> Response:
+    return Response(200, render.document(
+        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": "none"}
+    ))  # fmt: skip
+
+
+def readyz(api: "Api", request: Request) -> Response:
+    if api.engine.stopping:
+        raise NotReady("the server is stopping", retry_after=5)
+    return Response(200, render.document({"status": "ready"}))
+
+
+def help_page(api: "Api", request: Request) -> Response:
+    return Response(200, help_text(request.header(b"host"), api.version), (), TEXT)

@@ -1,0 +1,57 @@
+"""Errors as HTTP: the one place where a failure gets its status and becomes a problem document (RFC 9457)."""
+
+import msgspec
+
+from jobqueue import errors
+from jobqueue.web.http import PROBLEM, REASONS, Response
+
+# The nearest class in the order of inheritance counts.
+STATUS: dict[type[errors.JobQueueError], int] = {
+    errors.JobQueueError: 500,
+    errors.BadInput: 400,
+    errors.JobNotFound: 404,
+    errors.JobForgotten: 410,
+    errors.Conflict: 409,
+    errors.Refused: 403,
+    errors.NoSuchRoute: 404,
+    errors.MethodNotAllowed: 405,
+    errors.RequestTimeout: 408,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedEncoding: 415,
+    errors.HeadersTooLarge: 431,
+    errors.Unavailable: 503,
+}
+
+
+def status_of(error: errors.JobQueueError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(error: errors.JobQueueError, request_id: str) -> Response:
+    """The answer to a refused request. Facts of the error become members, two of them headers too."""
+    facts = dict(error.facts)
+    headers = []
+    if "retry_after" in facts:
+        headers.append(("Retry-After", str(facts["retry_after"])))
+    if "allow" in facts:
+        headers.append(("Allow", str(facts.pop("allow"))))
+    return _document(error.code, status_of(error), error.detail, request_id, facts, tuple(headers))
+
+
+def internal(request_id: str) -> Response:
+    """The answer to a request that met a bug; the log has the traceback under the same request id."""
+    detail = f"the server made a mistake; its log says which, under request id {request_id}"
+    return _document("internal", 500, detail, request_id, {}, ())
+
+
+def _document(
+    code: str,
+    status: int,
+    detail: str,
+    request_id: str,
+    facts: dict[str, object],
+    headers: tuple[tuple[str, str], ...],
+) -> Response:
+    document = {"code": code, "status": status, "title": REASONS[status], "detail": detail,
+                "request_id": request_id, **facts}  # fmt: skip
+    return Response(status, msgspec.json.encode(document) + b"\n", headers, PROBLEM)

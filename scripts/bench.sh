@@ -1,0 +1,10 @@
+#!/bin/sh
+# The benchmarks. Arguments go to `python -m tests.bench`; `--quick` is what CI runs.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
+# shellcheck source=scripts/venv.sh
+. "$root/scripts/venv.sh"
+
+use_venv tests/requirements.txt
+cd "$root"
+exec "$python" -m tests.bench "$@"

@@ -1,0 +1,14 @@
+#!/bin/sh
+# The quick suite. `--all` first: what CI runs. Whatever else goes to pytest.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
+# shellcheck source=scripts/venv.sh
+. "$root/scripts/venv.sh"
+
+use_venv tests/requirements.txt
+if [ "${1:-}" = --all ]; then
+    shift
+    export TEST_ALL=1
+fi
+cd "$root"
+exec "$python" -m pytest "$@"

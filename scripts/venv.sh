@@ -1,0 +1,88 @@
+# shellcheck shell=sh
+# Sourced by the scripts beside it, with $root set to the repository. Sets $python.
+# .venv belongs to these scripts. What was installed is kept in .venv/installed, written last: a .venv without
+# it is half-made and is made anew. All output goes to stderr.
+
+: "${root:?}"
+newline='
+'
+
+fail() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+# find_pinned PYTHON: succeeds where exactly what requirements.txt pins is installed for PYTHON.
+find_pinned() {
+    python=$("$1" -P -c '
+import sys
+from importlib.metadata import version
+
+for line in open(sys.argv[1], encoding="utf-8"):
+    requirement, _, marker = line.partition("#")[0].partition(";")
+    if requirement.strip() and (not marker or eval(marker.strip(), {"sys_platform": sys.platform})):
+        name, _, pin = requirement.strip().partition("==")
+        if version(name) != pin:
+            sys.exit(1)
+print(sys.executable)
+' "$root/requirements.txt" 2>/dev/null)
+}
+
+# use_venv FILE: takes the python of .venv, first bringing it in step with FILE: requirements.txt or one that holds it.
+use_venv() {
+    python=$root/.venv/bin/python
+    wanted=$1
+    pins=$(cat "$root/requirements.txt")
+    [ "$wanted" = requirements.txt ] || pins=$pins$newline$(cat "$root/$wanted")
+    is_in_step || {
+        find_base
+        bring_in_step 9>"$root/.venv.lock"
+    } >&2
+}
+
+# The first lines decide: a .venv for the tests serves too.
+is_in_step() {
+    case $(cat "$root/.venv/installed" 2>/dev/null)$newline in
+        "$pins$newline"*) works ;;
+        *) false ;;
+    esac
+}
+
+# Not so after an upgrade or removal of the Python it was made with.
+works() {
+    "$python" -I -c 'import pip' 2>/dev/null
+}
+
+find_base() {
+    base=
+    for name in python3.11 python3 python python3.12 python3.13 python3.14; do
+        "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue
+        base=$name
+        if "$name" -c 'import ensurepip, venv' >/dev/null 2>&1; then return; fi
+    done
+    [ -z "$base" ] || fail "$base has no venv or no ensurepip; on Debian and Ubuntu: apt install python3-venv"
+    fail 'needs Python 3.11 or newer, and found none on the PATH'
+}
+
+# One at a time: the lock is on descriptor 9, so it ends with this script and with any pip that outlives it.
+bring_in_step() {
+    "$base" -c '
+import fcntl
+
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("another script is setting up .venv: waiting for it", flush=True)
+    fcntl.flock(9, fcntl.LOCK_EX)
+' || echo 'cannot lock .venv here: start no other script until this one is done'
+    if is_in_step; then return; fi
+    if ! [ -f "$root/.venv/installed" ] || ! works; then
+        echo "making .venv with $("$base" --version)"
+        "$base" -I -m venv --clear "$root/.venv" || fail 'could not make .venv'
+    fi
+    rm -f "$root/.venv/installed"
+    echo "installing $wanted into .venv"
+    "$python" -I -m pip install --quiet --disable-pip-version-check --no-input -r "$root/$wanted" ||
+        fail 'could not install what is pinned; is a package index within reach?'
+    printf '%s\n' "$pins" >"$root/.venv/installed"
+}

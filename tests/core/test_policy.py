@@ -1,0 +1,141 @@
+"""The table "Who may" of API.md, section 3, row by row. Row 1, an id without a job, is the queue's to know."""
+
+from itertools import product
+
+import pytest
+
+from jobqueue.core.job import CANCEL, CONCLUDE, RELEASE, STALE, Job, Lease
+from jobqueue.core.policy import may_use_lease
+from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
+
+DONE, AGAIN = True, False
+HEARTBEAT = None
+VERBS = [CONCLUDE, HEARTBEAT]
+CURRENT, OTHER = "the-current-lease", "some-other-lease"
+
+
+def job(status, ended_by=None, name="ann", attempts=3):
+    """A job whose last lease, `CURRENT`, was held by `name`; or that was never leased: `name` is "never"."""
+    lease = None
+    if name != "never":
+        lease = Lease(CURRENT, name, 0, 1000, 1000, 1000, ended_by)
+    return Job(7, "default", "t", 0, b"null", 0, 7, status, attempts, attempts, lease)
+
+
+def running(name="ann"):
+    return job("in_progress", None, name)
+
+
+def concluded(name="ann"):
+    return job("concluded", CONCLUDE, name)
+
+
+NOT_RUNNING = {
+    "never leased": job("queued", name="never", attempts=0),
+    "cancelled before it was leased": job("cancelled", name="never", attempts=0),
+    "queued again after a stale lease": job("queued", STALE),
+    "queued again after a release": job("queued", RELEASE),
+    "concluded": concluded(),
+    "cancelled while it was leased": job("cancelled", CANCEL),
+    "cancelled after a stale lease": job("cancelled", STALE),
+}
+
+
+@pytest.mark.parametrize("require_lease", [False, True])
+@pytest.mark.parametrize("consumer", ["ann", "bob", None])
+@pytest.mark.parametrize("name", ["ann", None])
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_2_the_current_lease_may_whatever_consumer_says(verb, name, consumer, require_lease):
+    assert may_use_lease(running(name), verb, CURRENT, consumer, require_lease) is DONE
+
+
+@pytest.mark.parametrize("require_lease", [False, True])
+@pytest.mark.parametrize("consumer", ["ann", "bob", None])
+@pytest.mark.parametrize("verb", [CONCLUDE, RELEASE])
+def test_row_3_the_last_lease_that_this_verb_ended_is_answered_again(verb, consumer, require_lease):
+    status = "concluded" if verb == CONCLUDE else "queued"
+    assert may_use_lease(job(status, verb), verb, CURRENT, consumer, require_lease) is AGAIN
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", NOT_RUNNING)
+def test_row_4_any_lease_that_is_not_current_is_lost(name, verb):
+    ended = NOT_RUNNING[name]
+    tokens = [OTHER, ""] if name == "concluded" and verb == CONCLUDE else [OTHER, "", CURRENT]
+    for token, consumer, require_lease in product(tokens, ["ann", "bob", None], [False, True]):
+        with pytest.raises(LeaseLost) as lost:
+            may_use_lease(ended, verb, token, consumer, require_lease)
+        assert lost.value.facts == {"job_status": ended.status, "attempts": ended.attempts}
+
+
+@pytest.mark.parametrize("consumer", ["ann", None])
+@pytest.mark.parametrize("name", ["ann", None])
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_4_an_old_lease_is_lost_while_the_job_runs_under_a_new_one(verb, name, consumer):
+    with pytest.raises(LeaseLost) as lost:
+        may_use_lease(running(name), verb, OTHER, consumer, False)
+    assert lost.value.facts == {"job_status": "in_progress", "attempts": 3}
+
+
+def test_row_4_a_lease_that_another_verb_ended_is_lost():
+    for ended, verb in [(concluded(), RELEASE), (job("queued", RELEASE), CONCLUDE), (concluded(), HEARTBEAT)]:
+        with pytest.raises(LeaseLost):
+            may_use_lease(ended, verb, CURRENT, "ann", False)
+
+
+@pytest.mark.parametrize("require_lease", [False, True])
+def test_row_5_without_a_lease_the_consumer_that_finished_it_by_this_verb_is_answered_again(require_lease):
+    assert may_use_lease(concluded(), CONCLUDE, None, "ann", require_lease) is AGAIN
+
+
+@pytest.mark.parametrize("require_lease", [False, True])
+@pytest.mark.parametrize("name", NOT_RUNNING)
+def test_row_6_without_a_lease_a_job_that_is_not_in_progress_is_refused(name, require_lease):
+    ended = NOT_RUNNING[name]
+    for verb, consumer in product(VERBS, ["ann", "bob", None]):
+        if (name, verb, consumer) == ("concluded", CONCLUDE, "ann"):
+            continue  # row 5
+        with pytest.raises(NotInProgress) as refused:
+            may_use_lease(ended, verb, None, consumer, require_lease)
+        assert refused.value.facts == {"job_status": ended.status, "attempts": ended.attempts}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_6_a_job_concluded_without_a_name_is_not_answered_again_to_one_without_a_name(verb):
+    with pytest.raises(NotInProgress):
+        may_use_lease(concluded(name=None), verb, None, None, False)
+
+
+@pytest.mark.parametrize("consumer", ["ann", "bob", None])
+@pytest.mark.parametrize("name", ["ann", None])
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_7_without_a_lease_where_leases_are_required_is_refused_and_says_so(verb, name, consumer):
+    with pytest.raises(LeaseRequired) as refused:
+        may_use_lease(running(name), verb, None, consumer, True)
+    assert refused.value.facts == {"field": "lease", "setting": "JOBQUEUE_REQUIRE_LEASE"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_8_leased_under_a_name_the_same_consumer_may(verb):
+    assert may_use_lease(running("ann"), verb, None, "ann", False) is DONE
+
+
+@pytest.mark.parametrize("consumer", ["bob", "Ann", "", None])
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_8_leased_under_a_name_another_consumer_or_none_may_not(verb, consumer):
+    with pytest.raises(NotTheConsumer) as refused:
+        may_use_lease(running("ann"), verb, None, consumer, False)
+    assert refused.value.facts == {"job_status": "in_progress"}
+
+
+@pytest.mark.parametrize("consumer", ["ann", None])
+@pytest.mark.parametrize("verb", VERBS)
+def test_row_9_leased_without_a_name_anyone_may(verb, consumer):
+    assert may_use_lease(running(name=None), verb, None, consumer, False) is DONE
+
+
+def test_asking_changes_nothing():
+    asked, untouched = running(), running()
+    may_use_lease(asked, CONCLUDE, CURRENT, None, False)
+    may_use_lease(asked, HEARTBEAT, None, "ann", False)
+    assert repr(asked) == repr(untouched)

@@ -1,0 +1,87 @@
+"""How long finished jobs are remembered: the rule alone."""
+
+import pytest
+
+from jobqueue.core.job import Job, More
+from jobqueue.core.retention import RECORD_BYTES, Retention, weight
+
+MANY = 1_000_000
+
+
+def job(id, payload=b"null", result=None):
+    made = Job(id, "default", "t", 0, payload, 0, id)
+    if result is not None:
+        made.more = More(result=result)
+    return made
+
+
+def forgotten(retention, now):
+    gone = []
+    while (oldest := retention.over(now)) is not None:
+        gone.append(oldest.id)
+    return gone
+
+
+def test_a_finished_job_is_forgotten_at_its_age_and_not_a_millisecond_before():
+    retention = Retention(1000, MANY, MANY)
+    assert not retention.add(job(1), 500)
+    assert forgotten(retention, 1499) == []
+    assert forgotten(retention, 1500) == [1]
+    assert len(retention) == 0
+
+
+def test_the_oldest_are_forgotten_first():
+    retention = Retention(1000, MANY, MANY)
+    for id in (3, 1, 2):
+        retention.add(job(id), id_to_time := {3: 0, 1: 10, 2: 20}[id])
+        assert id_to_time < 1000
+    assert forgotten(retention, 1010) == [3, 1]
+    assert forgotten(retention, 1020) == [2]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+def test_no_more_than_so_many_are_remembered(limit):
+    retention = Retention(1000, limit, MANY)
+    for id in range(limit):
+        assert not retention.add(job(id), 0)
+    assert retention.add(job(limit), 0)
+    assert forgotten(retention, 0) == [0]
+    assert len(retention) == limit
+
+
+def test_no_more_than_so_many_bytes_are_remembered():
+    retention = Retention(1000, MANY, 3 * RECORD_BYTES + 30)
+    for id in (1, 2, 3):
+        assert not retention.add(job(id, b"0123456789"), 0)
+    assert retention.bytes == 3 * RECORD_BYTES + 30
+    assert retention.add(job(4, b"0"), 0)
+    assert forgotten(retention, 0) == [1]
+    assert retention.bytes == 3 * RECORD_BYTES + 21
+
+
+def test_a_large_job_pushes_out_as_many_as_it_takes():
+    retention = Retention(1000, MANY, 4 * RECORD_BYTES)
+    for id in (1, 2, 3):
+        retention.add(job(id, b""), 0)
+    assert retention.add(job(4, b"", b"x" * 2 * RECORD_BYTES), 0)
+    assert forgotten(retention, 0) == [1, 2]
+    assert retention.bytes == 4 * RECORD_BYTES
+
+
+def test_a_job_too_large_to_be_remembered_is_forgotten_itself():
+    retention = Retention(1000, MANY, 2 * RECORD_BYTES)
+    retention.add(job(1, b""), 0)
+    assert retention.add(job(2, b"x" * 2 * RECORD_BYTES), 0)
+    assert forgotten(retention, 0) == [1, 2]
+    assert (len(retention), retention.bytes) == (0, 0)
+
+
+def test_with_an_age_of_zero_nothing_is_remembered():
+    retention = Retention(0, MANY, MANY)
+    assert retention.add(job(1), 500)
+    assert forgotten(retention, 500) == [1]
+
+
+def test_a_result_weighs_as_much_as_a_payload():
+    assert weight(job(1, b"", b"12345")) == weight(job(2, b"12345")) == RECORD_BYTES + 5
+    assert weight(job(3, b"")) == RECORD_BYTES

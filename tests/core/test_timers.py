@@ -1,0 +1,144 @@
+"""Timers against a dict, and the edges of what is due."""
+
+import gc
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobqueue.core.timers import Timers
+
+
+def all_due(timers, hung, now, limit=1000):
+    """Takes what is due, as the queue does: slice by slice, dropping each."""
+    taken = []
+    while due := timers.due(now, limit):
+        assert len(due) <= limit
+        for item in due:
+            timers.drop(item, hung.pop(item))
+            taken.append(item)
+    return taken
+
+
+@pytest.mark.parametrize("width", [1, 10, 100])
+@pytest.mark.parametrize("when", [0, 1, 99, 100, 101, 12_345])
+def test_an_item_is_due_at_its_time_and_not_a_millisecond_before(when, width):
+    timers = Timers(width)
+    timers.add("a", when)
+    assert timers.due(when - 1, 10) == []
+    assert timers.due(when, 10) == ["a"]
+    assert timers.due(when + 1_000_000, 10) == ["a"]
+
+
+def test_nothing_is_due_where_nothing_hangs():
+    assert Timers().due(1_000_000, 10) == []
+
+
+def test_what_is_due_hangs_until_it_is_dropped():
+    timers = Timers()
+    timers.add("a", 50)
+    assert timers.due(50, 10) == timers.due(50, 10) == ["a"]
+    timers.drop("a", 50)
+    assert timers.due(50, 10) == []
+    assert len(timers) == 0
+
+
+def test_earlier_buckets_come_first():
+    timers = Timers(10)
+    for when in (35, 5, 21, 12):
+        timers.add(when, when)
+    assert all_due(timers, {35: 35, 5: 5, 21: 21, 12: 12}, 40) == [5, 12, 21, 35]
+
+
+def test_no_more_than_the_limit_is_given_at_once_and_the_rest_after_it():
+    timers = Timers(100)
+    hung = {number: number % 7 for number in range(25)}
+    for number, when in hung.items():
+        timers.add(number, when)
+    assert len(timers.due(6, 10)) == 10
+    assert sorted(all_due(timers, hung, 6, limit=10)) == list(range(25))
+
+
+def test_within_the_bucket_of_now_only_what_is_due_is_given():
+    timers = Timers(100)
+    for when in (110, 150, 151, 199):
+        timers.add(when, when)
+    assert timers.due(150, 10) == [110, 150]
+
+
+def test_what_is_not_due_does_not_hide_what_is_due_behind_it():
+    timers = Timers(100)
+    for number in range(50):
+        timers.add(number, 190)
+    timers.add("due", 120)
+    assert timers.due(120, 5) == ["due"]
+
+
+@pytest.mark.parametrize("when", [49, 51, 250])
+def test_dropping_what_does_not_hang_there_is_a_key_error(when):
+    timers = Timers(1)
+    timers.add("a", 50)
+    with pytest.raises(KeyError):
+        timers.drop("a", when)
+    with pytest.raises(KeyError):
+        timers.drop("b", 50)
+    assert len(timers) == 1
+    assert timers.due(50, 10) == ["a"]
+
+
+def test_a_bucket_whose_time_has_passed_can_be_used_again():
+    timers = Timers(100)
+    timers.add("a", 50)
+    timers.drop("a", 50)
+    assert timers.due(500, 10) == []
+    timers.add("late", 60)
+    assert timers.due(500, 10) == ["late"]
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    width=st.sampled_from([1, 7, 100]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "drop", "pass"]), st.integers(0, 60), st.integers(0, 40)),
+        max_size=60,
+    ),
+    limit=st.integers(1, 5),
+)
+def test_what_is_due_is_what_a_dict_says(width, steps, limit):
+    timers, hung, now = Timers(width), {}, 0
+    for what, item, amount in steps:
+        if what == "pass":
+            now += amount
+            expected = {name for name, when in hung.items() if when <= now}
+            assert set(all_due(timers, hung, now, limit)) == expected
+        elif item in hung:
+            timers.drop(item, hung.pop(item))
+        elif what == "add":
+            hung[item] = now + amount
+            timers.add(item, hung[item])
+        assert len(timers) == len(hung)
+
+
+def test_what_was_dropped_is_gone_at_once():
+    # Five minutes of leases at 20,000 jobs a second: the time of none of them comes.
+    timers = Timers(100)
+    items = [f"item {number}" for number in range(2000)]
+
+    def pass_through(bucket):
+        for item in items:
+            timers.add(item, bucket * 100)
+        for item in items:
+            timers.drop(item, bucket * 100)
+
+    pass_through(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for bucket in range(1, 101):
+            pass_through(bucket)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100 * 1000  # bytes for each bucket that was used

@@ -1,0 +1,86 @@
+"""Who waits on which queue: the lines alone, without a queue of jobs."""
+
+import pytest
+
+from jobqueue.core.waiters import Waiter, Waiters, Want
+
+
+def waiter(*queues):
+    return Waiter(Want(queues, 300_000), 1_000, lambda _: None)
+
+
+def line(waiters, name):
+    """Everybody who waits on `name`, by taking them out one after another."""
+    found = []
+    while (first := waiters.first(name)) is not None:
+        waiters.drop(first)
+        found.append(first)
+    return found
+
+
+def test_who_came_first_is_first():
+    waiters, came = Waiters(), [waiter("a") for _ in range(5)]
+    for each in came:
+        waiters.add(each)
+    assert waiters.waiting("a") == len(waiters) == 5
+    assert line(waiters, "a") == came
+    assert waiters.waiting("a") == len(waiters) == 0
+
+
+def test_a_waiter_on_several_queues_stands_in_each_line_and_leaves_all_at_once():
+    waiters = Waiters()
+    both, only_b = waiter("a", "b"), waiter("b")
+    waiters.add(both)
+    waiters.add(only_b)
+    assert (waiters.first("a"), waiters.first("b")) == (both, both)
+    assert (waiters.waiting("a"), waiters.waiting("b"), len(waiters)) == (1, 2, 2)
+    waiters.drop(both)
+    assert (waiters.first("a"), waiters.first("b")) == (None, only_b)
+    assert (waiters.waiting("a"), waiters.waiting("b"), len(waiters)) == (0, 1, 1)
+
+
+def test_one_who_leaves_the_middle_of_a_line_does_not_change_the_order_of_the_others():
+    waiters, came = Waiters(), [waiter("a") for _ in range(4)]
+    for each in came:
+        waiters.add(each)
+    waiters.drop(came[1])
+    assert line(waiters, "a") == [came[0], came[2], came[3]]
+
+
+def test_one_who_comes_again_stands_at_the_end():
+    waiters, (first, second) = Waiters(), (waiter("a"), waiter("a"))
+    waiters.add(first)
+    waiters.add(second)
+    waiters.drop(first)
+    waiters.add(first)
+    assert line(waiters, "a") == [second, first]
+
+
+def test_one_who_does_not_wait_cannot_be_dropped():
+    waiters, gone, stays = Waiters(), waiter("a", "b"), waiter("a", "b")
+    waiters.add(gone)
+    waiters.add(stays)
+    waiters.drop(gone)
+    for absent in (gone, waiter("a", "b"), waiter("c")):
+        with pytest.raises(KeyError):
+            waiters.drop(absent)
+    assert len(waiters) == 1
+    assert line(waiters, "b") == [stays]
+
+
+def test_one_who_names_a_queue_twice_waits_on_it_once():
+    waiters, twice = Waiters(), waiter("a", "b", "a")
+    waiters.add(twice)
+    assert (waiters.waiting("a"), waiters.waiting("b"), len(waiters)) == (1, 1, 1)
+    waiters.drop(twice)
+    assert (waiters.names(), len(waiters)) == ([], 0)
+
+
+def test_only_queues_that_somebody_waits_on_are_named():
+    waiters, both = Waiters(), waiter("a", "b")
+    assert waiters.names() == []
+    waiters.add(both)
+    assert sorted(waiters.names()) == ["a", "b"]
+    waiters.drop(both)
+    assert waiters.names() == []
+    assert (waiters.first("a"), waiters.waiting("a")) == (None, 0)
