@@ -5,6 +5,7 @@ are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -114,8 +115,7 @@ class JobQueue:
         """The same for many: all are in before the first is handed to a waiting consumer."""
         jobs = [self._put(new, now) for new in news]
         if self.waiters.count:
-            for name in dict.fromkeys(job.queue for job in jobs):
-                self._match(name, now)
+            self._match_all({job.queue for job in jobs}, now)
         return jobs
 
     def dequeue(self, want: Want, now: int) -> list[Handed]:
@@ -368,6 +368,22 @@ class JobQueue:
         while queue.queued and (waiter := self.waiters.first(name)) is not None:
             self.stop_waiting(waiter)
             waiter.deliver(self.dequeue(waiter.want, now))
+
+    def _match_all(self, names: Iterable[str], now: int) -> None:
+        """The same for several queues at once: of all who wait on one of them, whoever came first."""
+        lines = [(first.number, name) for name in names if (first := self.waiters.first(name)) is not None]
+        heapify(lines)
+        while lines:
+            number, name = heappop(lines)
+            waiter = self.waiters.first(name)
+            if waiter is None or not self.queues[name].queued:
+                continue
+            if waiter.number == number:
+                self.stop_waiting(waiter)
+                waiter.deliver(self.dequeue(waiter.want, now))
+                waiter = self.waiters.first(name)
+            if waiter is not None:
+                heappush(lines, (waiter.number, name))
 
     # -- keeping house ------------------------------------------------------------------------------
 

@@ -26,30 +26,33 @@ class Want:
 
 class Waiter:
     """One waiting consumer. `deliver` is called once, with what it was given: nothing when its time was up
-    or the queue stops. `until`: monotonic milliseconds."""
+    or the queue stops. `until`: monotonic milliseconds. `number`: in the order in which they came to wait."""
 
-    __slots__ = ("deliver", "until", "want")
+    __slots__ = ("deliver", "number", "until", "want")
 
     def __init__(self, want: Want, until: int, deliver: Callable[[list[Handed]], None]) -> None:
         self.want = want
         self.until = until
         self.deliver = deliver
+        self.number = 0
 
 
 class Waiters:
     """Who waits on which queue. A waiter may wait on several; adding and dropping are O(1) for each. A
     queue need not exist to be waited on."""
 
-    __slots__ = ("_lines", "count")
+    __slots__ = ("_last", "_lines", "count")
 
     def __init__(self) -> None:
         self.count = 0
+        self._last = 0
         self._lines: dict[str, OrderedDict[Waiter, None]] = {}
 
     def __len__(self) -> int:
         return self.count
 
     def add(self, waiter: Waiter) -> None:
+        waiter.number = self._last = self._last + 1
         for name in dict.fromkeys(waiter.want.queues):
             line = self._lines.get(name)
             if line is None:

@@ -7,7 +7,7 @@ first verb; with a manual clock `tick()` is called by hand.
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
@@ -51,6 +51,7 @@ class MemoryEngine:
         self.stopping = False
         self._clock: Clock = clock or SystemClock()
         self._ticker: PeriodicCallback | None = None
+        self._now: Callable[[], int] = self._begin
         self._closed = False
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
@@ -144,11 +145,13 @@ class MemoryEngine:
         if self._ticker is not None:
             self._ticker.stop()
 
-    def _now(self) -> int:
-        if self._ticker is None and not self._clock.manual and not self._closed:
+    def _begin(self) -> int:
+        """What `_now` is until the first verb: with the system's clock it starts the ticks."""
+        if not self._clock.manual and not self._closed:
             self._ticker = PeriodicCallback(self._on_tick, self.settings.tick)
             self._ticker.start()
-        return self._clock.monotonic()
+        self._now = self._clock.monotonic
+        return self._now()
 
     def _on_tick(self) -> None:
         """One slice; what is left over comes after the loop has seen to its sockets."""

@@ -9,15 +9,17 @@ llhttp refuses most of what is ambiguous by itself; `Connection` refuses the res
 """
 
 import asyncio
+import select
 import socket
 import time
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
+from msgspec import Struct
 from tornado.web import Application
 
 from jobqueue.errors import (
@@ -30,11 +32,10 @@ from jobqueue.errors import (
 )  # fmt: skip
 from jobqueue.server import deadlines
 from jobqueue.server.bridge import Bridge
-from jobqueue.web.api import Api
-from jobqueue.web.http import REASONS, Later, Request, Response
-
-if TYPE_CHECKING:
-    from jobqueue.server.log import AccessLog
+from jobqueue.web.api import Access, Api
+from jobqueue.web.guard import OF_BROWSERS
+from jobqueue.web.http import JSON, REASONS, Later, Request, Response
+from jobqueue.web.routes import Route, Router
 
 # Kept of what a client sends while an earlier request of it waits.
 READ_AHEAD = 65536
@@ -42,8 +43,21 @@ READ_AHEAD = 65536
 SLICE = 65536
 # Read, and dropped, after a refusal; a client that is cut off while it sends does not see why.
 DRAIN_BYTES = 16 << 20
+# How often a client that is not read from is looked at, in seconds.
+WATCH = 0.1
+_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_LIMIT = deadlines.MAX_HEAD
+_KNOWN_BLOCKS = 1024
+_KNOWN_BYTES = 2048
+_NEVER_KNOWN = frozenset({b"transfer-encoding", b"expect", b"content-encoding", b"upgrade", b"authorization"})
+# What a request target may hold to be understood without llhttp; all of it means itself.
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
+# What a Host may hold; with a comma it would be two.
+_IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
+# Answers gathered for one `send`: at most so many, and none with a larger body.
+_GATHERED = 64
+_GATHERED_BODY = 8192
 # Headers that say how a request is framed; most requests have none of them but a plain length.
 _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
@@ -51,16 +65,19 @@ _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 class FastFront:
     name = "fast"
 
-    def __init__(self, api: Api, app: Application, access: "AccessLog") -> None:
+    def __init__(self, api: Api, app: Application, access: Access) -> None:
         self.api = api
         self.app = app
         self.access = access
         self.open: set[Connection] = set()
         self.draining = False
         self._loop = asyncio.get_running_loop()
+        self._to_send: list[Connection] = []
         self._accepting: set[asyncio.Task[object]] = set()
-        self._heads: dict[tuple[int, str], bytes] = {}
+        self.heads: dict[int, bytes] = {}  # those of JSON answers, by status
         self._date = formatdate(usegmt=True)
+        self.max_body = api.settings.max_body
+        self.known = KnownHeads(api.router)
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self, peer, self._loop)
@@ -74,19 +91,31 @@ class FastFront:
         except OSError:
             accepted.close()
 
+    def send_soon(self, connection: "Connection") -> None:
+        """Answers are sent together at the end of a loop pass. The first of them wakes the client's machine,
+        or its process on this one; the others find it awake. Sending each at once costs a wake-up each."""
+        if not self._to_send:
+            self._loop.call_soon(self._send)
+        self._to_send.append(connection)
+
+    def _send(self) -> None:
+        connections, self._to_send = self._to_send, []
+        for connection in connections:
+            connection.send()
+
     def connections(self) -> int:
         return len(self.open) + len(self._accepting)
 
     def sweep(self) -> None:
         self._date = formatdate(usegmt=True)
-        self._heads.clear()
+        self.heads.clear()
         now = time.monotonic()
         for connection in list(self.open):
             connection.check_deadline(now)
 
     def drain(self) -> None:
         self.draining = True
-        self._heads.clear()
+        self.heads.clear()
         for connection in list(self.open):
             connection.close_if_idle()
 
@@ -99,21 +128,72 @@ class FastFront:
 
     def head(self, status: int, content_type: str) -> bytes:
         """The first lines of an answer, up to where the request id goes; the date is a second's."""
-        head = self._heads.get((status, content_type))
-        if head is None:
-            kind = "" if status == 204 else f"Content-Type: {content_type}\r\n"
-            text = f"HTTP/1.1 {status} {REASONS[status]}\r\nDate: {self._date}\r\n{kind}X-Request-Id: "
-            head = self._heads[status, content_type] = text.encode("latin-1")
+        kind = "" if status == 204 else f"Content-Type: {content_type}\r\n"
+        text = f"HTTP/1.1 {status} {REASONS[status]}\r\nDate: {self._date}\r\n{kind}X-Request-Id: "
+        head = text.encode("latin-1")
+        if content_type is JSON:
+            self.heads[status] = head
         return head
+
+
+class KnownHead(Struct, gc=False):
+    """What llhttp made of a block of headers."""
+
+    headers: dict[bytes, bytes]
+    length: int
+    close: bool
+    from_program: bool  # nothing of a browser in it
+
+
+class KnownHeads:
+    """What llhttp made of request heads that came before.
+
+    A client sends the same headers with each request. A block of them that llhttp has accepted once, byte for
+    byte the same, means the same again, and need not be parsed again. Bounded; a block that frames its body
+    in an unusual way, or carries a secret, is not kept.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._blocks: dict[bytes, KnownHead] = {}
+        self._lines = {
+            f"{method} {path} HTTP/1.1\r\n".encode(): (method, path, "", route, "")
+            for path, table in router.plain.items()
+            for method, route in table.items()
+        }
+        self.get = self._blocks.get
+
+    def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
+        if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
+            if len(self._blocks) >= _KNOWN_BLOCKS:
+                self._blocks.clear()
+            self._blocks[block] = KnownHead(headers, length, close, OF_BROWSERS.isdisjoint(headers))
+
+    def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
+        """Method, path, query, route and parameter of a request line; None: llhttp is to look at it."""
+        known = self._lines.get(line)
+        if known is not None:
+            return known
+        name, _, target = line[:-11].partition(b" ")
+        method = _METHODS.get(name)
+        if method is None or line[-11:] != b" HTTP/1.1\r\n" or target.translate(None, _PLAIN):
+            return None
+        path, _, query = target.decode("ascii").partition("?")
+        try:
+            route, parameter = self._router.find(method, path)
+        except JobQueueError:
+            return None
+        return method, path, query, route, parameter
 
 
 class Connection(asyncio.Protocol):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_body", "_bridge", "_close", "_drained", "_front", "_gone", "_head_bytes",
-        "_headers", "_headers_done", "_later", "_lingering", "_loop", "_out", "_parsed", "_parser", "_paused",
-        "_peer", "_refusal", "_seen", "_served", "_transport", "_unsent", "_upgrade", "_url",
+        "_backlog", "_between", "_blocked", "_body", "_bridge", "_close", "_drained", "_front", "_gone",
+        "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
+        "_parsed", "_parser", "_paused", "_peer", "_queued", "_refusal", "_seen", "_served", "_transport",
+        "_unsent", "_upgrade", "_url",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -123,7 +203,8 @@ class Connection(asyncio.Protocol):
         self._peer = peer
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
-        # the request that is being read
+        # the request that is being read; `_between`: none is
+        self._between = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._headers_done = False
@@ -131,6 +212,8 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._upgrade = False
         self._refusal: JobQueueError | None = None
+        # the last one read: headers, whether it closes, length of the body
+        self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
         # what is read, and not yet answered
         self._parsed: deque[tuple[Request, bool, float]] = deque()
         self._later: tuple[Later, Request, bool, float] | None = None
@@ -139,6 +222,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         # what is answered, and not yet sent
         self._out: list[bytes] = []
+        self._queued = False
         self._blocked = False
         self._unsent: list[Callable[[], None]] = []
         # the end
@@ -148,7 +232,7 @@ class Connection(asyncio.Protocol):
         self._gone = False
         # how long it has been as it is
         self._served = 0
-        self._seen = (("", -1), 0.0)
+        self._seen = (("", -1, 0), 0.0)
 
     # -- the transport ------------------------------------------------------------------------------
 
@@ -159,11 +243,16 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._lingering or self._close:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self._transport.abort()
-        elif self._later is None and not self._backlog and not self._blocked and len(data) <= SLICE:
+        elif (
+            self._later is None and not self._backlog and not self._blocked and self._bridge is None
+            and not self._parsed and len(data) <= SLICE
+        ):  # fmt: skip
+            if self._between and self._recognise(data):
+                return
             self._feed(data)
             if self._parsed or self._refusal is not None:
                 self._go_on()
@@ -175,6 +264,23 @@ class Connection(asyncio.Protocol):
             elif len(self._backlog) > READ_AHEAD and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
+                self._loop.call_later(WATCH, self._watch)
+
+    def _watch(self) -> None:
+        """A transport that does not read does not see its end either: the socket is asked."""
+        if self._paused and not self._gone:
+            if self._hung_up():
+                self._transport.abort()
+            else:
+                self._loop.call_later(WATCH, self._watch)
+
+    def _hung_up(self) -> bool:
+        """The client has gone, or will be found to have when the loop next looks."""
+        if self._gone or self._transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        return bool(poll.poll(0))
 
     def eof_received(self) -> bool:
         """Half of a hang-up is one: whoever waits for an answer keeps its side open."""
@@ -199,26 +305,68 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._blocked = False
-        self._unsent.clear()
-        if not self._gone and (self._backlog or self._parsed or self._paused):
+        if not self._out:
+            self._unsent.clear()
+        if not self._gone:
             self._loop.call_soon(self._go_on)
 
     # -- the parser ---------------------------------------------------------------------------------
 
+    def _recognise(self, data: bytes) -> bool:
+        """Answers `data` if it is one whole request, under headers that llhttp has read before."""
+        line_end = data.find(b"\r\n") + 2
+        head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
+        front = self._front
+        known = front.known.get(data[line_end:head_end])
+        if known is None or len(data) - head_end != known.length:
+            return False
+        found = front.known.line(data[:line_end])
+        if found is None:
+            return False
+        method, path, query, route, parameter = found
+        api = front.api
+        headers = known.headers
+        id = api.request_id(headers.get(b"x-request-id"))
+        request = Request(method, path, query, headers, data[head_end:], self._peer, id, parameter)
+        self._served += 1
+        started = time.monotonic()
+        answer = api.perform(route, request, known.from_program)
+        if isinstance(answer, Later):
+            self._wait(answer, request, known.close, started)
+        else:
+            self._answer(answer, request, known.close, started, alone=len(front.open) == 1)
+        return True
+
     def _feed(self, data: bytes) -> None:
-        if not self._headers_done:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as bad:
-            if not self._close and self._refusal is None:
-                self._refusal = BadRequest(f"this is not HTTP/1.1 as it should be: {bad}")
+        learning = (self._served, data) if self._between else None
+        left = data
+        while left:
+            if not self._headers_done:
+                self._head_bytes += len(left)
+            try:
+                self._parser.feed_data(left)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                left = self._decline_upgrade(left[upgrade.args[0] :])
+            except httptools.HttpParserError as bad:
+                if not self._close and self._refusal is None:
+                    self._refusal = BadRequest(f"this is not HTTP/1.1 as it should be: {bad}")
+                break
         if not self._headers_done and self._head_bytes > _HEAD_LIMIT and self._refusal is None:
-            self._refusal = HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)
-        if self._out:
-            self._flush()
+            self._refusal = _head_too_large()
+        if learning and self._between and learning[0] + 1 == self._served:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        """`data` was one whole request: its headers will be recognised when they come again."""
+        line_end = data.find(b"\r\n") + 2
+        head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
+        headers, close, length = self._last
+        if len(data) - head_end == length and data[0] > 32:  # no empty line before it
+            self._front.known.learn(data[line_end:head_end], headers, length, close)
+
+    def on_message_begin(self) -> None:
+        self._between = False
 
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
@@ -236,11 +384,17 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._headers_done = True
+        if self._close:
+            return
         headers = self._headers
         if b"host" not in headers and self._parser.get_http_version() != "1.0":
             self._refuse(BadRequest("no Host header"))
+        elif headers.get(b"host", b"").translate(None, _IN_HOST):
+            self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
+        if self._head_bytes > _HEAD_LIMIT and self._size_of_head() > _HEAD_LIMIT:
+            self._refuse(_head_too_large())
         length = headers.get(b"content-length")
-        if length is not None and len(length) > 3 and int(length) > self._front.api.settings.max_body:
+        if length is not None and len(length) > 3 and int(length) > self._front.max_body:
             self._refuse(self._too_large())
         if not _FRAMING.isdisjoint(headers):
             self._check_framing(headers)
@@ -248,7 +402,7 @@ class Connection(asyncio.Protocol):
             self._upgrade = True
 
     def on_body(self, body: bytes) -> None:
-        if len(self._body) + len(body) > self._front.api.settings.max_body:
+        if len(self._body) + len(body) > self._front.max_body:
             self._refuse(self._too_large())
             self._body = b""
         elif self._refusal is None:
@@ -273,13 +427,21 @@ class Connection(asyncio.Protocol):
             api.request_id(headers.get(b"x-request-id")),
         )  # fmt: skip
         close = not self._parser.should_keep_alive()
+        version = "1.1"
+        if close or b"connection" in headers:  # of all versions 1.1 alone is kept without being asked to
+            version = self._parser.get_http_version()
+            if version not in ("1.0", "1.1"):
+                self._refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
+                return
+        self._last = (headers, close, len(body) if version == "1.1" else -1)
         self._url = b""
         self._headers = {}
         self._headers_done = False
         self._head_bytes = 0
         self._body = b""
+        self._between = True
         self._served += 1
-        if self._later is None and not self._parsed:
+        if self._later is None and self._bridge is None and not self._blocked and not self._parsed:
             self._perform(request, close, time.monotonic())
         else:
             self._parsed.append((request, close, time.monotonic()))
@@ -293,32 +455,42 @@ class Connection(asyncio.Protocol):
             shown = encoding[:40].decode("latin-1")
             self._refuse(UnsupportedEncoding(f"the body is encoded as {shown!r}; send it plain"))
         expected = headers.get(b"expect", b"").lower() == b"100-continue"
-        if expected and self._refusal is None and self._later is None and not self._parsed:
-            self._out.append(_CONTINUE)
+        if expected and self._refusal is None and not (self._waiting or self._parsed):
+            self.send()
+            self._transport.write(_CONTINUE)
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Nothing here is upgraded. llhttp stops at the end of the head of such a request, so the head is
-        read again without the offer, and then the rest."""
+    def _decline_upgrade(self, rest: bytes) -> bytes:
+        """Nothing here is upgraded. llhttp stops at the end of the head of such a request, so the head is to
+        be read again without the offer, and then the rest."""
         if self._refusal is not None or self._close:
-            return
+            return b""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._refuse(BadRequest("this is no proxy"))
-            return
-        kept = [
-            name + b": " + value for name, value in self._headers.items()
-            if name not in (b"upgrade", b"connection")
-        ]  # fmt: skip
-        head = b"\r\n".join([method + b" " + self._url + b" HTTP/1.1", *kept, b"", b""])
+            return b""
+        kept = {
+            name: value for name, value in self._headers.items()
+            if name not in (b"upgrade", b"connection", b"expect")
+        }  # fmt: skip
+        options = self._headers.get(b"connection", b"").split(b",")
+        if others := [option for option in options if option.strip().lower() != b"upgrade"]:
+            kept[b"connection"] = b",".join(others).strip()
+        version = self._parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b" % (method, self._url, version)
+        head = b"\r\n".join([line, *(name + b": " + value for name, value in kept.items()), b"", b""])
         self._url = b""
         self._headers = {}
         self._headers_done = self._upgrade = False
         self._head_bytes = 0
+        self._between = True
         self._parser = httptools.HttpRequestParser(self)
-        self._feed(head + rest)
+        return head + rest
+
+    def _size_of_head(self) -> int:
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
 
     def _too_large(self) -> BodyTooLarge:
-        limit = self._front.api.settings.max_body
+        limit = self._front.max_body
         return BodyTooLarge(
             f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
         )
@@ -331,28 +503,37 @@ class Connection(asyncio.Protocol):
     # -- answering ----------------------------------------------------------------------------------
 
     def _perform(self, request: Request, close: bool, started: float) -> None:
-        front = self._front
-        answer = front.api.answer(request)
-        if type(answer) is Later:
-            self._later = (answer, request, close, started)
-            answer.future.add_done_callback(self._finished)
-        elif answer.status == 404 and not front.api.router.has(request.path):  # type: ignore[union-attr]  # not Later
+        api = self._front.api
+        answer = api.answer(request)
+        if isinstance(answer, Later):
+            self._wait(answer, request, close, started)
+        elif answer.status == 404 and not api.router.has(request.path):
             self._hand_over(request, close, started)
         else:
-            self._answer(answer, request, close, started)  # type: ignore[arg-type]  # not Later
+            self._answer(answer, request, close, started)
+
+    def _wait(self, later: Later, request: Request, close: bool, started: float) -> None:
+        self._later = (later, request, close, started)
+        later.future.add_done_callback(self._finished)
 
     def _finished(self, future: Future[object]) -> None:
         assert self._later is not None
         later, request, close, started = self._later
         self._later = None
         if future.cancelled():
-            self._front.access.request(request.method, request.path, 499, started, 0, self._peer, request.id)
+            self._front.access(request.method, request.path, 499, started, 0, self._peer, request.id)
             return
-        self._answer(self._front.api.finish(later, request.id), request, close, started)
+        answer = self._front.api.finish(later, request.id)
+        if answer.give_back is not None and self._hung_up():
+            answer.give_back()
+            self._transport.abort()
+            return
+        self._answer(answer, request, close, started)
         self._go_on()
 
     def _hand_over(self, request: Request, close: bool, started: float) -> None:
         """To the Tornado application, which has what is no operation."""
+        self.send()
         self._bridge = Bridge(self._front.app, request, self._transport.write, self._bridged)
         self._bridge.close = close or self._front.draining
         self._bridge.start()
@@ -367,37 +548,49 @@ class Connection(asyncio.Protocol):
         else:
             self._loop.call_soon(self._go_on)
 
-    def _answer(self, answer: Response, request: Request, close: bool, started: float) -> None:
+    def _answer(
+        self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
+    ) -> None:
+        """`alone`: nothing else is to be sent in this loop pass, so why wait for its end."""
         if self._gone:
             if answer.give_back is not None:
                 answer.give_back()
             return
         front = self._front
-        body = answer.body
-        parts = [front.head(answer.status, answer.content_type), request.id.encode("latin-1")]
+        method, status, body = request.method, answer.status, answer.body
+        extra = b""
         for name, value in answer.headers:
-            parts.append(f"\r\n{name}: {value}".encode("latin-1"))
-        method = request.method
-        if method == "GET" or method == "HEAD":
-            parts.append(b"\r\nCache-Control: no-store")
+            extra += f"\r\n{name}: {value}".encode("latin-1")
+        if method != "POST" and (method == "GET" or method == "HEAD"):
+            extra += b"\r\nCache-Control: no-store"
         if close or front.draining:
             self._close = True
-            parts.append(b"\r\nConnection: close")
+            extra += b"\r\nConnection: close"
         elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
-            parts.append(b"\r\nConnection: keep-alive")
-        if answer.status == 204:
-            parts.append(b"\r\n\r\n")
+            extra += b"\r\nConnection: keep-alive"
+        kind = answer.content_type
+        head = (front.heads.get(status) if kind is JSON else None) or front.head(status, kind)
+        id = request.id.encode("latin-1")
+        if status == 204:
+            self._out.append(b"%b%b%b\r\n\r\n" % (head, id, extra))
         else:
-            parts.append(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
-            if method != "HEAD":
-                parts.append(body)
-        self._out.append(b"".join(parts))
+            shown = body if method != "HEAD" else b""
+            self._out.append(b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown))
         if answer.give_back is not None:
             self._unsent.append(answer.give_back)
-        front.access.request(method, request.path, answer.status, started, len(body), self._peer, request.id)
+        if alone or len(body) > _GATHERED_BODY or len(self._out) > _GATHERED:
+            self.send()
+        elif not self._queued:
+            self._queued = True
+            front.send_soon(self)
+        front.access(method, request.path, status, started, len(body), self._peer, request.id)
 
-    def _flush(self) -> None:
+    def send(self) -> None:
+        """Called by the front, once after `send_soon`: sends what is answered."""
+        self._queued = False
         out = self._out
+        if self._gone or not out:
+            return
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
         if not self._blocked:
@@ -412,8 +605,6 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
-        if self._out:
-            self._flush()
         while not (self._waiting or self._gone or self._close):
             if self._parsed:
                 self._perform(*self._parsed.popleft())
@@ -428,8 +619,6 @@ class Connection(asyncio.Protocol):
                     break
             else:
                 break
-            if self._out:
-                self._flush()
         if self._paused and not self._gone and len(self._backlog) <= READ_AHEAD and not self._waiting:
             self._paused = False
             self._transport.resume_reading()
@@ -479,8 +668,9 @@ class Connection(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called once a second. What counts is how long the connection has been in one state."""
         state = self._state()
-        if self._seen[0] != (state, self._served):
-            self._seen = ((state, self._served), now)
+        seen = (state, self._served, self._transport.get_write_buffer_size())
+        if self._seen[0] != seen:
+            self._seen = (seen, now)
             return
         over = now - self._seen[1] > _DEADLINES[state]
         if not over:
@@ -494,19 +684,25 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _state(self) -> str:
-        if self._lingering:
-            return "linger"
         if self._blocked:
             return "write"
+        if self._lingering:
+            return "linger"
         if self._later is not None or self._bridge is not None:
             return "answer"
         if self._headers_done:
             return "body"
-        return "head" if self._url or self._head_bytes else "idle"
+        if self._url or self._head_bytes:
+            return "head"
+        return "idle" if self._served else "first"
 
 
 _METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
 _DEADLINES = {
-    "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE, "write": deadlines.WRITE,
-    "linger": deadlines.LINGER, "answer": float("inf"),
+    "first": deadlines.HEAD, "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE,
+    "write": deadlines.WRITE, "linger": deadlines.LINGER, "answer": float("inf"),
 }  # fmt: skip
+
+
+def _head_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)

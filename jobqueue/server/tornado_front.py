@@ -1,6 +1,7 @@
 """The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
 
 import socket
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
@@ -18,8 +19,12 @@ class WatchfulStream(IOStream):
     """Goes on listening while bytes that nobody has asked for wait in its buffer.
 
     Tornado stops there, so it does not notice that a client hung up which had sent anything behind a
-    long-polling request. Overrides a private method of the pinned Tornado; a test fails if that changes.
+    long-polling request. Overrides private methods of the pinned Tornado; a test fails if that changes.
     """
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        super()._handle_events(fd, events)
+        self._maybe_add_error_listener()
 
     def _maybe_add_error_listener(self) -> None:
         if not self.closed() and self._close_callback is not None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jobqueue.errors import CrossOrigin, Refused
 
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
+OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
 _OF_PROXIES = frozenset({b"forwarded", b"via"})
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 
@@ -13,7 +13,7 @@ _LOOPBACK = ("127.", "::1", "::ffff:127.")
 def check_origin(method: str, headers: Mapping[bytes, bytes]) -> None:
     """Content types are ignored here, so any web page could enqueue on a developer's machine; browsers say
     where a request comes from, and what comes from elsewhere changes nothing. `CrossOrigin`."""
-    if method not in _CHANGING or _OF_BROWSERS.isdisjoint(headers):
+    if method not in _CHANGING or OF_BROWSERS.isdisjoint(headers):
         return
     site = headers.get(b"sec-fetch-site", b"none")
     origin = headers.get(b"origin")

@@ -47,11 +47,11 @@ class OperationHandler(RequestHandler):
 
     def prepare(self) -> None:
         self._refusal = self._unreadable(self.request.headers)
-        length = self.request.headers.get("Content-Length", "0")
-        too_long = length.isdigit() and int(length) > self.api.settings.max_body
+        length = _digits(self.request.headers.get("Content-Length", "0"))
+        too_long = length > self.api.settings.max_body
         if too_long and self._refusal is None:
             self._refusal = self._too_large()
-        hopeless = too_long and int(length) > _DRAIN * self.api.settings.max_body
+        hopeless = too_long and length > _DRAIN * self.api.settings.max_body
         if hopeless or (self._refusal is not None and "Expect" in self.request.headers):
             self._too_much_to_read()
 
@@ -172,9 +172,16 @@ class OperationHandler(RequestHandler):
         if isinstance(known, HTTPError):
             answer = self.api.answer(self._asked())
             assert isinstance(answer, Response)
+            # Tornado has not read the body, and closes.
+            self.set_header("Connection", "close")
         else:
             answer = self.api.failed(known or RuntimeError("no reason given"), self.request_id)
         self._write(answer)
 
     def log_exception(self, *_: Any) -> None:
         """`Api.failed` logs, once."""
+
+
+def _digits(length: str) -> int:
+    """What a Content-Length says, or something as hopeless; 0 for what Tornado is about to refuse."""
+    return int(length.lstrip("0")[:19] or "0") if length.isascii() and length.isdigit() else 0

@@ -22,10 +22,9 @@ def check_utf8(body: bytes) -> None:
         raise InvalidJson(f"the body is not UTF-8: byte {bad.start}") from None
 
 
-def one_line(raw: msgspec.Raw, max_depth: int) -> bytes:
-    """The bytes of a JSON value that the decoder has accepted, line breaks between its tokens as spaces.
-    `InvalidJson` if it is nested too deeply."""
-    text = bytes(raw)
+def one_line(text: bytes, max_depth: int) -> bytes:
+    """A JSON value that the decoder has accepted, line breaks between its tokens as spaces. `InvalidJson` if
+    it is nested too deeply."""
     if text.count(b"[") + text.count(b"{") > max_depth and _deeper_than(text, max_depth):
         raise too_deep(max_depth)
     # A line break can only stand between tokens: inside a string JSON has it escaped.

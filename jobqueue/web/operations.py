@@ -7,6 +7,7 @@ failures are raised as `jobqueue.errors`; `Api` turns them into answers.
 import time
 from asyncio import Future
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from jobqueue.engine.api import CANCELLED, Eventually, Handed, Job
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _reply(result: Eventually[T], answer: Callable[[T], Response]) -> Response | Later:
+def _reply(api: "Api", result: Eventually[T], answer: "Callable[[Api, T], Response]") -> Response | Later:
     """At once if the engine has answered, else later."""
-    return Later(result, answer) if isinstance(result, Future) else answer(result)
+    return Later(result, partial(answer, api)) if isinstance(result, Future) else answer(api, result)
 
 
 def _job_id(text: str) -> int:
@@ -37,42 +38,53 @@ def _job_id(text: str) -> int:
 def enqueue(api: "Api", request: Request) -> Response | Later:
     new = api.schema.enqueue(request)
     if isinstance(new, list):
-        return _reply(api.engine.enqueue_many(new), lambda jobs: Response(201, api.renderer.new_jobs(jobs)))
+        return _reply(api, api.engine.enqueue_many(new), _created_many)
+    return _reply(api, api.engine.enqueue(new), _created)
 
-    def created(job: Job) -> Response:
-        return Response(201, api.renderer.new_job(job), (("Location", f"/jobs/{job.id}"),))
 
-    return _reply(api.engine.enqueue(new), created)
+def _created(api: "Api", job: Job) -> Response:
+    return Response(201, api.renderer.new_job(job), (("Location", f"/jobs/{job.id}"),))
+
+
+def _created_many(api: "Api", jobs: list[Job]) -> Response:
+    return Response(201, api.renderer.new_jobs(jobs))
 
 
 def dequeue(api: "Api", request: Request) -> Response | Later:
     want, wait = api.schema.dequeue(request)
+    return _reply(api, api.engine.dequeue(want, wait), _handed if want.count is None else _many_handed)
 
-    def found(handed: list[Handed]) -> Response:
-        if not handed:
-            return Response(204)
-        renderer = api.renderer
-        body = renderer.handed(handed[0]) if want.count is None else renderer.many_handed(handed)
-        return Response(200, body, (), JSON, lambda: api.engine.give_back(handed))
 
-    return _reply(api.engine.dequeue(want, wait), found)
+def _handed(api: "Api", handed: list[Handed]) -> Response:
+    if not handed:
+        return Response(204)
+    return Response(200, api.renderer.handed(handed[0]), (), JSON, partial(api.engine.give_back, handed))
+
+
+def _many_handed(api: "Api", handed: list[Handed]) -> Response:
+    if not handed:
+        return Response(204)
+    return Response(200, api.renderer.many_handed(handed), (), JSON, partial(api.engine.give_back, handed))
 
 
 def conclude(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
     lease, consumer, result = api.schema.conclude(request)
-    return _reply(
-        api.engine.conclude(id, lease, consumer, result), lambda job: Response(200, api.renderer.job(job))
-    )
+    return _reply(api, api.engine.conclude(id, lease, consumer, result), _job)
+
+
+def _job(api: "Api", job: Job) -> Response:
+    return Response(200, api.renderer.job(job))
 
 
 def heartbeat(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
     lease, consumer, lease_for = api.schema.heartbeat(request)
-    return _reply(
-        api.engine.heartbeat(id, lease, consumer, lease_for),
-        lambda job: Response(200, api.renderer.beat(job)),
-    )
+    return _reply(api, api.engine.heartbeat(id, lease, consumer, lease_for), _beaten)
+
+
+def _beaten(api: "Api", job: Job) -> Response:
+    return Response(200, api.renderer.beat(job))
 
 
 def get_job(api: "Api", request: Request) -> Response:
@@ -85,11 +97,11 @@ def cancel_job(api: "Api", request: Request) -> Response | Later:
     """202 where the job is in progress: its consumer is asked."""
     id = _job_id(request.param)
     api.schema.nothing(request)
+    return _reply(api, api.engine.cancel(id), _cancelled)
 
-    def answer(job: Job) -> Response:
-        return Response(200 if job.status == CANCELLED else 202, api.renderer.job(job))
 
-    return _reply(api.engine.cancel(id), answer)
+def _cancelled(api: "Api", job: Job) -> Response:
+    return Response(200 if job.status == CANCELLED else 202, api.renderer.job(job))
 
 
 def list_queues(api: "Api", request: Request) -> Response:

@@ -42,17 +42,33 @@ class Router:
     """Finds the route of a request: one look-up for a path without parameter, two for one with."""
 
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
-        self._plain: dict[str, dict[str, Route]] = {}
-        self._with_parameter: dict[tuple[str, str], dict[str, Route]] = {}
+        self.plain: dict[str, dict[str, Route]] = {}
+        # By the first and the last segment around the parameter; one segment: no last one.
+        self._with_parameter: dict[tuple[str, str | None], dict[str, Route]] = {}
         for route in routes:
             if "{" in route.path:
-                first, _, rest = route.path[1:].partition("/")
-                table = self._with_parameter.setdefault((first, rest.partition("/")[2]), {})
+                segments = route.path.split("/")
+                key = (segments[1], segments[3] if len(segments) > 3 else None)
+                table = self._with_parameter.setdefault(key, {})
             else:
-                table = self._plain.setdefault(route.path, {})
+                table = self.plain.setdefault(route.path, {})
             table[route.method] = route
             if route.method == "GET":
                 table["HEAD"] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """The route, and its decoded parameter. Raises `NoSuchRoute`, or `MethodNotAllowed`."""
+        table, parameter = self._table(path)
+        if table is None and "://" in path and path[0] != "/":
+            # As a proxy is asked: http://host/path.
+            table, parameter = self._table("/" + path.partition("://")[2].partition("/")[2])
+        if table is None:
+            raise NoSuchRoute(f"there is nothing at {path[:100]!r}; GET /help shows what there is")
+        route = table.get(method)
+        if route is None:
+            allow = ", ".join(sorted(table))
+            raise MethodNotAllowed(f"{method[:20]} is not for this path; it takes {allow}", allow=allow)
+        return route, parameter
 
     def has(self, path: str) -> bool:
         """Is there a route at `path`, whatever the method?"""
@@ -64,24 +80,13 @@ class Router:
             pass
         return True
 
-    def find(self, method: str, path: str) -> tuple[Route, str]:
-        """The route, and its decoded parameter. Raises `NoSuchRoute`, or `MethodNotAllowed`."""
-        table, parameter = self._plain.get(path), ""
-        if table is None:
-            if not path.startswith("/"):
-                path = "/" + path.partition("://")[2].partition("/")[2]  # a proxy's form: http://host/path
-                if (table := self._plain.get(path)) is None:
-                    return self.find(method, path)
-            first, _, rest = path[1:].partition("/")
-            parameter, slash, last = rest.partition("/")
-            if parameter and bool(slash) == bool(last):
-                table = self._with_parameter.get((first, last))
-            if table is None:
-                raise NoSuchRoute(f"there is nothing at {path[:100]!r}; GET /help shows what there is")
-            if "%" in parameter:
-                parameter = unquote(parameter, errors="replace")
-        route = table.get(method)
-        if route is None:
-            allow = ", ".join(sorted(table))
-            raise MethodNotAllowed(f"{method[:20]} is not for this path; it takes {allow}", allow=allow)
-        return route, parameter
+    def _table(self, path: str) -> tuple[dict[str, Route] | None, str]:
+        table = self.plain.get(path)
+        if table is not None:
+            return table, ""
+        segments = path.split("/")
+        if not 3 <= len(segments) <= 4 or segments[0] or not segments[2]:
+            return None, ""
+        table = self._with_parameter.get((segments[1], segments[3] if len(segments) > 3 else None))
+        parameter = segments[2]
+        return table, unquote(parameter, errors="replace") if "%" in parameter else parameter

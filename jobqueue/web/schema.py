@@ -26,6 +26,9 @@ _NULL = Raw(b"null")
 _NULL_COUNTS = frozenset({"payload", "result"})
 _DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _BLANK = b" \t\r\n"
+_OPENS = b"[{"
+# Names and types that were found good are remembered, up to so many.
+_REMEMBERED = 10_000
 _MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
 _CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
 _OPTION_HEADERS = frozenset({b"job-lease", *_CONSUMER_HEADERS})
@@ -182,13 +185,22 @@ class Schema:
         self._conclude = Call(ConcludeBody, headers=("lease", "consumer"))
         self._heartbeat = Call(HeartbeatBody, headers=("lease", "consumer"))
         self._nothing = Call(NoBody)
+        self._max_depth = settings.max_depth
         self._names: set[str] = {"default"}
+        self._types: set[str] = set()
 
     def enqueue(self, request: Request) -> NewJob | list[NewJob]:
         """One job, or many where an array or a line each was sent."""
         body = request.body
+        many = request.headers.get(b"content-type", b"").partition(b";")[0] in _MANY_TYPES
+        if body[:1] == b"{" and not many and not request.query:
+            check_utf8(body)
+            try:
+                return self._new_job(self._enqueue.decode(body))
+            except _DECODER_REFUSES:
+                pass
         start = body.lstrip(_BLANK)[:1]
-        if start == b"[" or request.headers.get(b"content-type", b"").split(b";")[0] in _MANY_TYPES:
+        if start == b"[" or many:
             return self._many(request, lines=start != b"[")
         try:
             return self._new_job(self._enqueue.read(request, self._settings.max_depth))
@@ -222,21 +234,30 @@ class Schema:
 
     def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None]:
         """Lease, consumer and result, each None if not given."""
-        asked = self._conclude.read(request, self._settings.max_depth)
-        result = None
+        asked = self._conclude.read(request, self._max_depth)
+        lease, consumer, result = asked.lease, asked.consumer, None
+        if lease is not None:
+            fields.lease_token(lease)
+        if consumer is not None:
+            fields.label(consumer, "consumer", 128)
         if asked.result is not None:
-            result = one_line(asked.result, self._settings.max_depth)
+            result = one_line(bytes(asked.result), self._max_depth)
             if len(result) > self._settings.max_result:
                 raise BodyTooLarge(
                     f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
                     field="result", limit=self._settings.max_result, setting="JOBQUEUE_MAX_RESULT",
                 )  # fmt: skip
-        return *self._holder(asked.lease, asked.consumer), result
+        return lease, consumer, result
 
     def heartbeat(self, request: Request) -> tuple[str | None, str | None, int | None]:
         """Lease, consumer and length in milliseconds, each None if not given."""
-        asked = self._heartbeat.read(request, self._settings.max_depth)
-        return *self._holder(asked.lease, asked.consumer), self._lease_for(asked.lease_for)
+        asked = self._heartbeat.read(request, self._max_depth)
+        lease, consumer = asked.lease, asked.consumer
+        if lease is not None:
+            fields.lease_token(lease)
+        if consumer is not None:
+            fields.label(consumer, "consumer", 128)
+        return lease, consumer, self._lease_for(asked.lease_for)
 
     def nothing(self, request: Request) -> None:
         """For calls that take no options: refuses any."""
@@ -299,17 +320,27 @@ class Schema:
     # -- checks -------------------------------------------------------------------------------------
 
     def _new_job(self, body: EnqueueBody) -> NewJob:
-        type = body.type
-        if not (type.isascii() and type.isprintable() and 0 < len(type) <= 256):
-            fields.label(type, "type", 256)
-        queue = body.queue if body.queue in self._names else self._queue_name(body.queue)
-        return NewJob(type, queue, body.priority, one_line(body.payload, self._settings.max_depth))
+        type, queue = body.type, body.queue
+        if type not in self._types:
+            self._type(type)
+        if queue not in self._names:
+            self._queue_name(queue)
+        payload = bytes(body.payload)
+        if payload[0] in _OPENS:
+            payload = one_line(payload, self._max_depth)
+        return NewJob(type, queue, body.priority, payload)
+
+    def _type(self, type: str) -> None:
+        """The types in use are few and come again: each is looked at once."""
+        fields.label(type, "type", 256)
+        if len(self._types) < _REMEMBERED:
+            self._types.add(type)
 
     def _queue_name(self, name: str) -> str:
-        """The names in use are few and come again: each is looked at once."""
+        """The same for names."""
         if name not in self._names:
             fields.queue_name(name)
-            if len(self._names) < 10_000:
+            if len(self._names) < _REMEMBERED:
                 self._names.add(name)
         return name
 
@@ -317,12 +348,6 @@ class Schema:
         if value is None:
             return None
         return fields.duration(value, "lease_for", 1000, self._settings.lease_max, "JOBQUEUE_LEASE_MAX")
-
-    def _holder(self, lease: str | None, consumer: str | None) -> tuple[str | None, str | None]:
-        return (
-            None if lease is None else fields.lease_token(lease),
-            None if consumer is None else fields.label(consumer, "consumer", 128),
-        )
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
