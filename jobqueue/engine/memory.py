@@ -16,7 +16,7 @@ from jobqueue.core.queue import JobQueue, Limits, QueueView
 from jobqueue.core.waiters import Handed, Waiter, Want
 from jobqueue.engine.api import EngineStats, Eventually
 from jobqueue.engine.clock import Clock, SystemClock
-from jobqueue.engine.tokens import Tokens
+from jobqueue.engine.tokens import tokens
 from jobqueue.settings import Settings
 
 _2026_MS = 1_767_225_600_000
@@ -63,7 +63,7 @@ class MemoryEngine:
             require_lease=s.require_lease,
         )  # fmt: skip
         self._queue = JobQueue(
-            Tokens(), s.first_id or first_id_at(wall), limits, wall - self._clock.monotonic()
+            tokens().__next__, s.first_id or first_id_at(wall), limits, wall - self._clock.monotonic()
         )
 
     # -- the verbs ----------------------------------------------------------------------------------
