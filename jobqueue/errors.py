@@ -95,6 +95,10 @@ class NotInProgress(Conflict):
     code = "not_in_progress"
 
 
+class NotDead(Conflict):
+    code = "not_dead"
+
+
 class JobFinished(Conflict):
     code = "job_finished"
 

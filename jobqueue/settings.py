@@ -33,6 +33,10 @@ def _optional(cast: Callable[[object], int]) -> Callable[[object], int | None]:
     return lambda value: None if value is None else cast(value)
 
 
+def _attempts(value: object) -> int | None:
+    return None if value is None or value == "none" else _integer(1, 10_000)(value)
+
+
 def _duration(low: str, high: str) -> Callable[[object], int]:
     def cast(value: object) -> int:
         ms = duration_ms(value)
@@ -112,6 +116,12 @@ class Settings:
     retain: int = _declare(_duration("0s", "365d"), "1h", "how long a finished job is remembered")
     retain_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
     retain_bytes: int = _declare(_size(0, 1 << 40), "64MiB", "at most so many bytes of them")
+    max_attempts: int | None = _declare(
+        _attempts, 25, "attempts before a failing job is dead; `none`: no limit"
+    )
+    dead_retain: int = _declare(_duration("0s", "365d"), "7d", "how long a dead job is remembered")
+    dead_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
+    dead_bytes: int = _declare(_size(0, 1 << 40), "256MiB", "at most so many bytes of them")
     max_body: int = _declare(_size(1 << 10, 1 << 30), "1MiB", "largest request body")
     max_result: int = _declare(_size(0, 1 << 30), "256KiB", "largest result of a job")
     max_depth: int = _declare(_integer(1, 500), 64, "deepest nesting of JSON")

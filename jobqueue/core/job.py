@@ -1,16 +1,21 @@
 """The job record, its lease, and the table of steps.
 
-        enqueue         lease              conclude
-     ─────────▶ queued ───────▶ in_progress ───────▶ concluded ─┐
-                  ▲  │               │ │                        │ forget
-                  └──┼── stale ──────┘ │                        ▼
-                     │   release       │ cancel               (gone)
-                     └── cancel ───────┴─────────▶ cancelled ───┘ forget
+     schedule              ready
+    ─────────▶ scheduled ─────────┐
+                 ▲  ▲             ▼         lease              conclude
+     enqueue     │  └────┐      queued ───────▶ in_progress ───────▶ concluded
+    ─────────────┼───────┼──────▶ ▲ ▲              │ │ │
+                 │       │        │ └─ stale ──────┘ │ │
+                 │       │        │    release       │ │
+                 │       └────────┼─── fail ─────────┘ │   any but concluded ── cancel ──▶ cancelled
+                 │                │    put_off         │
+                 │                └─── redrive ── dead ◀── bury ── (in_progress, queued, scheduled)
+                 finished jobs: forget
 
-Times named `_at` are wall-clock milliseconds since 1970; `expires` is monotonic milliseconds; lengths are
-milliseconds. The records are structs that the garbage collector need not track: with millions of jobs a
-collection would otherwise stop the program for seconds. They must therefore never point back at anything
-that points at them.
+Times named `_at` are wall-clock milliseconds since 1970; `expires` and `due` are monotonic milliseconds;
+lengths are milliseconds. The records are structs that the garbage collector need not track: with millions of
+jobs a collection would otherwise stop the program for seconds. They must therefore never point back at
+anything that points at them.
 """
 
 from typing import Final, Literal
@@ -18,7 +23,11 @@ from typing import Final, Literal
 from msgspec import Struct
 
 Status = Literal["scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]
-Step = Literal["enqueue", "lease", "conclude", "stale", "release", "cancel", "forget"]
+Step = Literal[
+    "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
+    "redrive", "cancel", "forget",
+]  # fmt: skip
+Reason = Literal["attempts", "no_retry", "expired"]
 
 SCHEDULED: Final = "scheduled"
 QUEUED: Final = "queued"
@@ -29,26 +38,59 @@ CANCELLED: Final = "cancelled"
 STATUSES: Final[tuple[Status, ...]] = (SCHEDULED, QUEUED, IN_PROGRESS, CONCLUDED, DEAD, CANCELLED)
 
 ENQUEUE: Final = "enqueue"
+SCHEDULE: Final = "schedule"  # enqueued, not ready yet
+READY: Final = "ready"
 LEASE: Final = "lease"
 CONCLUDE: Final = "conclude"
 STALE: Final = "stale"
 RELEASE: Final = "release"
+PUT_OFF: Final = "put_off"  # released, with a delay
+FAIL: Final = "fail"
+BURY: Final = "bury"
+REDRIVE: Final = "redrive"
 CANCEL: Final = "cancel"
 FORGET: Final = "forget"
 
 # Every legal step, and where it leads; None: not there. Nothing else ever changes a status.
 STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
     (None, ENQUEUE): QUEUED,
+    (None, SCHEDULE): SCHEDULED,
+    (SCHEDULED, READY): QUEUED,
     (QUEUED, LEASE): IN_PROGRESS,
     (IN_PROGRESS, CONCLUDE): CONCLUDED,
     (IN_PROGRESS, STALE): QUEUED,
     (IN_PROGRESS, RELEASE): QUEUED,
+    (IN_PROGRESS, PUT_OFF): SCHEDULED,
+    (IN_PROGRESS, FAIL): SCHEDULED,
+    (IN_PROGRESS, BURY): DEAD,
+    (QUEUED, BURY): DEAD,
+    (SCHEDULED, BURY): DEAD,
+    (DEAD, REDRIVE): QUEUED,
+    (SCHEDULED, CANCEL): CANCELLED,
     (QUEUED, CANCEL): CANCELLED,
     (IN_PROGRESS, CANCEL): CANCELLED,
+    (DEAD, CANCEL): CANCELLED,
     (CONCLUDED, FORGET): None,
+    (DEAD, FORGET): None,
     (CANCELLED, FORGET): None,
 }
 FINISHED: Final = frozenset({CONCLUDED, DEAD, CANCELLED})
+
+
+# An attempt limit of its own that says: as the queue has it.
+AS_THE_QUEUE: Final = -1
+
+
+class Backoff(Struct, frozen=True):
+    """How long a failed job rests before its next attempt: the lengths of `steps`, the last one repeating;
+    or, where there are none, `base` × `factor` for each attempt after the first, at most `longest`. `jitter`:
+    the share by which chance may lengthen or shorten a rest."""
+
+    base: int = 10_000
+    factor: float = 2.0
+    longest: int = 21_600_000
+    jitter: float = 0.1
+    steps: tuple[int, ...] = ()
 
 
 class Lease(Struct, gc=False, eq=False):
@@ -60,7 +102,42 @@ class Lease(Struct, gc=False, eq=False):
     granted: int  # length as dequeued: what a heartbeat without a length asks for
     length: int  # length now in force, set by the last heartbeat
     expires: int
+    attempt: int = 0
+    ended_at: int | None = None
     ended_by: Step | None = None
+
+
+class Attempt(Struct, gc=False, frozen=True):
+    """One line of a job's history. `outcome`: the step that ended the lease."""
+
+    attempt: int
+    consumer: str | None
+    started_at: int
+    ended_at: int | None
+    outcome: Step | None
+    error: bytes | None
+
+
+class Options(Struct, gc=False, eq=False):
+    """What an enqueue may ask for besides; None: as the queue has it."""
+
+    lease_for: int | None = None
+    max_attempts: int | None = AS_THE_QUEUE  # None: never dead
+    backoff: Backoff | None = None
+    retain_for: int | None = None
+    expires_at: int | None = None
+    tags: tuple[str, ...] = ()
+    headers: bytes | None = None  # a JSON object, as it came in
+
+
+class Trail(Struct, gc=False, eq=False):
+    """What went wrong with a job, and what its consumers said."""
+
+    reason: Reason | None = None
+    error: bytes | None = None  # JSON: the last one
+    history: tuple[Attempt, ...] = ()  # attempts before the last lease
+    progress: int | None = None
+    message: str | None = None
 
 
 class More(Struct, gc=False, eq=False):
@@ -69,6 +146,10 @@ class More(Struct, gc=False, eq=False):
     finished_at: int | None = None
     result: bytes | None = None
     cancel_requested: bool = False
+    run_at: int | None = None  # while scheduled: when it becomes ready
+    due: int | None = None  # the same on the monotonic clock, if that is what counts
+    options: Options | None = None
+    trail: Trail | None = None
 
 
 class Job(Struct, gc=False, eq=False):
@@ -80,7 +161,7 @@ class Job(Struct, gc=False, eq=False):
     priority: int  # higher first
     payload: bytes  # JSON text as it came in, on one line
     created_at: int
-    place: int  # where it stands among its priority; kept through lease, release and stale
+    place: int  # where it stands among its priority; kept through lease, release, stale and retry
     status: Status = QUEUED
     attempts: int = 0  # charged: a release takes one off again
     leases: int = 0  # never falls
@@ -89,9 +170,14 @@ class Job(Struct, gc=False, eq=False):
 
 
 class NewJob(Struct, gc=False):
-    """What an enqueue may say of a job. Id, status and times are the queue's to give."""
+    """What an enqueue may say of a job. Id, status and times are the queue's to give. `delay` milliseconds,
+    `run_at` wall-clock milliseconds; not both."""
 
     type: str
     queue: str = "default"
     priority: int = 0
     payload: bytes = b"null"
+    delay: int = 0
+    run_at: int | None = None
+    expires_in: int | None = None
+    options: Options | None = None

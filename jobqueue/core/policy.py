@@ -1,25 +1,25 @@
-"""Pure rules: who may finish a job, and how much is remembered.
+"""Pure rules: who may finish a job, and how long a failed one rests.
 
 The order of the cases in `may_use_lease` is the table "Who may" of the API.
 """
 
-from jobqueue.core.job import IN_PROGRESS, Job, Step
+from jobqueue.core.job import AS_THE_QUEUE, IN_PROGRESS, Backoff, Job, Options, Step
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
 
 
 def may_use_lease(
-    job: Job, step: Step | None, token: str | None, consumer: str | None, require_lease: bool
+    job: Job, steps: tuple[Step, ...], token: str | None, consumer: str | None, require_lease: bool
 ) -> bool:
     """True: do it. False: this caller has done it already by this same verb; answer with the job as it
-    stands. Raises `LeaseLost`, `NotInProgress`, `LeaseRequired` or `NotTheConsumer`. `step` is what the verb
-    does to a job; None for a heartbeat, which ends no lease."""
+    stands. Raises `LeaseLost`, `NotInProgress`, `LeaseRequired` or `NotTheConsumer`. `steps` are what the
+    verb may do to a job; none for a heartbeat, which ends no lease."""
     lease = job.lease
     running = job.status == IN_PROGRESS
     if token is not None:
         if lease is not None and token == lease.token:
             if running:
                 return True
-            if step is not None and lease.ended_by == step:
+            if lease.ended_by in steps:
                 return False
         raise LeaseLost(
             "this lease is not the current one of the job: it ran out and the job went back to its queue, or "
@@ -29,7 +29,7 @@ def may_use_lease(
         )
     if not running or lease is None:
         finished_by_it = lease is not None and consumer is not None and lease.consumer == consumer
-        if finished_by_it and step is not None and lease is not None and lease.ended_by == step:
+        if finished_by_it and lease is not None and lease.ended_by in steps:
             return False
         raise NotInProgress(
             f"the job is {job.status}, not in progress; only a dequeued job can be finished or extended",
@@ -49,3 +49,26 @@ def may_use_lease(
             job_status=job.status,
         )
     return True
+
+
+def rest_without_jitter(backoff: Backoff, attempt: int) -> int:
+    """Milliseconds until the next attempt after attempt number `attempt` (1, 2, …) failed."""
+    if backoff.steps:
+        return backoff.steps[min(attempt, len(backoff.steps)) - 1]
+    try:
+        rest = backoff.base * backoff.factor ** (attempt - 1)
+    except OverflowError:
+        return backoff.longest
+    return min(int(rest), backoff.longest)
+
+
+def rest(backoff: Backoff, attempt: int, chance: float) -> int:
+    """The same, longer or shorter by up to the share `jitter`; `chance` is from 0 to 1."""
+    exact = rest_without_jitter(backoff, attempt)
+    return round(exact * (1 + backoff.jitter * (2 * chance - 1)))
+
+
+def used_up(job: Job, options: Options | None, of_the_queue: int | None) -> bool:
+    """Has the job had all its attempts? None: there is no limit."""
+    limit = of_the_queue if options is None or options.max_attempts == AS_THE_QUEUE else options.max_attempts
+    return limit is not None and job.attempts >= limit

@@ -1,43 +1,50 @@
-"""JobQueue: THE queue object. The verbs, the waiters, and the one door through which a status changes.
+"""JobQueue: THE queue object: the verbs, and the waiters.
 
 Everything happens at once or raises. `now` is monotonic milliseconds and never goes back; wall-clock instants
-are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 96 random bits each, as text.
+are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 96 random bits each, as text;
+`chance` gives numbers from 0 to 1 for jitter.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from jobqueue.core.job import (
+    BURY,
     CANCEL,
     CANCELLED,
     CONCLUDE,
     CONCLUDED,
+    DEAD,
     ENQUEUE,
+    FAIL,
     FORGET,
     IN_PROGRESS,
     LEASE,
-    QUEUED,
+    PUT_OFF,
+    READY,
+    REDRIVE,
     RELEASE,
+    SCHEDULE,
     STALE,
+    Attempt,
     Job,
     Lease,
     More,
     NewJob,
+    Options,
+    Reason,
     Status,
     Step,
-)  # fmt: skip
-from jobqueue.core.lane import Lane
+    Trail,
+)  # fmt: skip # isort: skip
 from jobqueue.core.named import NamedQueue
-from jobqueue.core.pages import Pages
-from jobqueue.core.policy import may_use_lease
-from jobqueue.core.retention import Retention
-from jobqueue.core.tally import MOVES, Tally
+from jobqueue.core.policy import may_use_lease, rest, used_up
+from jobqueue.core.registry import Limits, Registry
+from jobqueue.core.tally import Tally
 from jobqueue.core.timers import Timers
-from jobqueue.core.waiters import Handed, Waiter, Waiters, Want
-from jobqueue.errors import IllegalStep, JobFinished, JobForgotten, JobNotFound
+from jobqueue.core.waiters import Handed, OutcomeWaiter, OutcomeWaiters, Waiter, Waiters, Want
+from jobqueue.errors import JobFinished, NotDead
 
 # How many jobs, waiters or lanes one slice of work may touch: under 5 ms each.
 SLICE = 500
@@ -46,6 +53,7 @@ SLICE_SEGMENTS = 16
 # How many jobs one finishing job may push out of memory; the tick does the rest.
 FORGET_AT_ONCE = 8
 IDLE_QUEUE_MS = 3_600_000
+HISTORY = 20
 
 
 class QueueView(NamedTuple):
@@ -58,54 +66,29 @@ class QueueView(NamedTuple):
     consumers_waiting: int
 
 
-class Limits(Struct, frozen=True, kw_only=True):
-    """The figures that the core keeps to; `Settings` says what they mean. Lengths in milliseconds."""
-
-    lane_segment: int = 1024
-    lane_spare: int = 1
-    compact_above: float = 0.5
-    tick: int = 100
-    retain: int = 3_600_000
-    retain_jobs: int = 100_000
-    retain_bytes: int = 64 << 20
-    require_lease: bool = False
-
-
-class JobQueue:
-    """All named queues, and every job in them.
-
-    One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
-    Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(step, job)` for
-    whoever watches.
-    """
+class JobQueue(Registry):
+    """All named queues, and what may be done with the jobs in them."""
 
     def __init__(
-        self, token: Callable[[], str], first_id: int = 1, limits: Limits | None = None, wall_offset: int = 0
+        self,
+        token: Callable[[], str],
+        first_id: int = 1,
+        limits: Limits | None = None,
+        wall_offset: int = 0,
+        chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
-        self.limits = limits or Limits()
-        self.first_id = first_id
-        self.last_number = first_id - 1
-        self.queues: dict[str, NamedQueue] = {}
-        self.tally = Tally()
+        super().__init__(first_id, limits or Limits(), wall_offset)
         self.waiters = Waiters()
-        self.changed: Callable[[Job], None] | None = None
-        self.event: Callable[[Step, Job], None] | None = None
         self.compactions = 0
         self._token = token
-        self._by_id = Pages()
-        self._leases: Timers[Job] = Timers(self.limits.tick)
-        self._waits: Timers[Waiter] = Timers(self.limits.tick)
-        self._retention = Retention(self.limits.retain, self.limits.retain_jobs, self.limits.retain_bytes)
-        self._crowded = False  # more finished jobs than may be remembered
-        self._idle: dict[NamedQueue, None] = {}
-        self._holed: dict[Lane, None] = {}  # lanes that may want compaction, now or later
-        self._wall_offset = wall_offset
-        self._wall_now = (0, wall_offset)
+        self._chance = chance
+        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(self.limits.tick)
+        self._outcomes = OutcomeWaiters()
 
-    # -- the verbs ----------------------------------------------------------------------------------
+    # -- putting in and taking ----------------------------------------------------------------------
 
     def enqueue(self, new: NewJob, now: int) -> Job:
-        """Makes a job of `new` and puts it at the end of its priority."""
+        """Makes a job of `new` and puts it at the end of its priority, or sets it aside until it is ready."""
         job = self._put(new, now)
         if self.waiters.count:
             self._match(job.queue, now)
@@ -134,10 +117,20 @@ class JobQueue:
         self.waiters.add(waiter)
         self._waits.add(waiter, waiter.until)
 
-    def stop_waiting(self, waiter: Waiter) -> None:
-        """The consumer went away: it is not to be given anything. `KeyError` if it does not wait."""
-        self.waiters.drop(waiter)
+    def wait_for_outcome(self, waiter: OutcomeWaiter) -> None:
+        """Keeps `waiter` until its job, which is not finished, is; or until its time is up."""
+        self._outcomes.add(waiter)
+        self._waits.add(waiter, waiter.until)
+
+    def stop_waiting(self, waiter: Waiter | OutcomeWaiter) -> None:
+        """Who waited went away: it is not to be given anything. `KeyError` if it does not wait."""
+        if isinstance(waiter, Waiter):
+            self.waiters.drop(waiter)
+        else:
+            self._outcomes.drop(waiter)
         self._waits.drop(waiter, waiter.until)
+
+    # -- finishing: under a lease -------------------------------------------------------------------
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None, now: int
@@ -145,7 +138,7 @@ class JobQueue:
         """Finishes a job in progress; who may: `policy.may_use_lease`. Done before by the same caller: the
         job as it stands, a new result ignored."""
         job = self.get(id)
-        if may_use_lease(job, CONCLUDE, token, consumer, self.limits.require_lease):
+        if may_use_lease(job, _CONCLUDES, token, consumer, self.limits.require_lease):
             if result is not None:
                 job.more = job.more or More()
                 job.more.result = result
@@ -154,38 +147,84 @@ class JobQueue:
                 self._forget_some(now, FORGET_AT_ONCE)
         return job
 
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int, now: int) -> Job:
+        """Gives a job in progress back, uncharged; with `delay` (milliseconds) it rests first. Done before
+        by the same caller: the job as it stands."""
+        job = self.get(id)
+        if may_use_lease(job, _RELEASES, token, consumer, self.limits.require_lease):
+            self._return(job, PUT_OFF if delay else RELEASE, now, delay)
+        return job
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None,
+        retry: bool,
+        retry_in: int | None,
+        now: int,
+    ) -> Job:
+        """The attempt went wrong: the job rests for `retry_in` (milliseconds; None: by its backoff) and is
+        ready again, or is dead if it had all its attempts or is not to be retried. `error` is JSON. Done
+        before by the same caller: the job as it stands."""
+        job = self.get(id)
+        if not may_use_lease(job, _FAILS, token, consumer, self.limits.require_lease):
+            return job
+        queue = self.queues[job.queue]
+        options = _options(job)
+        trail = _trail(job)
+        trail.error = error
+        if _cancel_asked(job):
+            self._put_off(job, FAIL, now, queue, 0)
+        elif not retry:
+            self._bury(job, "no_retry", now, queue)
+        elif used_up(job, options, self.limits.max_attempts):
+            self._bury(job, "attempts", now, queue)
+        else:
+            if retry_in is None:
+                backoff = (options.backoff if options is not None else None) or self.limits.backoff
+                retry_in = rest(backoff, job.attempts, self._chance())
+            self._put_off(job, FAIL, now, queue, retry_in)
+        return job
+
     def heartbeat(
-        self, id: int, token: str | None, consumer: str | None, lease_for: int | None, now: int
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        lease_for: int | None,
+        now: int,
+        progress: int | None = None,
+        message: str | None = None,
     ) -> Job:
         """Extends, or shortens, the lease to `lease_for` (None: as dequeued) from now."""
         job = self.get(id)
-        may_use_lease(job, None, token, consumer, self.limits.require_lease)
+        may_use_lease(job, (), token, consumer, self.limits.require_lease)
         lease = job.lease
         assert lease is not None
         self._leases.drop(job, lease.expires)
         lease.length = lease.granted if lease_for is None else lease_for
         lease.expires = now + lease.length
         self._leases.add(job, lease.expires)
+        if progress is not None or message is not None:
+            trail = _trail(job)
+            trail.progress = trail.progress if progress is None else progress
+            trail.message = trail.message if message is None else message
         if self.changed is not None:
             self.changed(job)
         return job
 
-    def get(self, id: int) -> Job:
-        """`JobNotFound` for an id never given, `JobForgotten` for one no longer remembered."""
-        job = self._by_id.get(id)
-        if job is not None:
-            return job
-        if self.first_id <= id <= self.last_number:
-            raise JobForgotten("the job finished or was removed, and is no longer remembered")
-        raise JobNotFound("this queue has never given that id")
+    # -- from outside -------------------------------------------------------------------------------
 
-    def cancel(self, id: int, now: int) -> Job:
+    def cancel(self, id: int, now: int, force: bool = False) -> Job:
         """Cancels a job that is not running; asks a running one's consumer, by `cancel_requested`, which its
-        next heartbeat is told. Cancelled before: as it stands. `JobFinished` if it was concluded."""
+        next heartbeat is told, or with `force` takes it away. Cancelled before: as it stands. `JobFinished`
+        if it was concluded."""
         job = self.get(id)
         if job.status == CONCLUDED:
             raise JobFinished("the job is concluded; it cannot be cancelled", job_status=job.status)
-        if job.status == IN_PROGRESS:
+        if job.status == IN_PROGRESS and not force:
             job.more = job.more or More()
             job.more.cancel_requested = True
             if self.changed is not None:
@@ -194,6 +233,23 @@ class JobQueue:
             self._move(job, CANCEL, now, self.queues[job.queue])
             if self._crowded:
                 self._forget_some(now, FORGET_AT_ONCE)
+        return job
+
+    def redrive(self, id: int, now: int) -> Job:
+        """Puts a dead job back to work: attempts from 0, at the end of its priority. `NotDead`."""
+        job = self.get(id)
+        if job.status != DEAD:
+            raise NotDead(f"the job is {job.status}; only a dead one is redriven", job_status=job.status)
+        job.attempts = 0
+        _trail(job).reason = None
+        more = job.more
+        assert more is not None
+        more.finished_at = None
+        if more.options is not None:
+            more.options.expires_at = None
+        self._move(job, REDRIVE, now, self.queues[job.queue])
+        if self.waiters.count:
+            self._match(job.queue, now)
         return job
 
     def give_back(self, handed: Iterable[Handed], now: int) -> None:
@@ -205,33 +261,36 @@ class JobQueue:
 
     # -- what time brings ---------------------------------------------------------------------------
 
-    def set_wall_offset(self, wall_offset: int) -> None:
-        """Wall clock minus monotonic clock, milliseconds."""
-        self._wall_offset = wall_offset
-        self._wall_now = (0, wall_offset)
-
-    def wall(self, now: int) -> int:
-        """The wall-clock instant of a monotonic one. The same integer object within a millisecond, since
-        millions of jobs keep theirs."""
-        known, wall = self._wall_now
-        if known != now:
-            wall = now + self._wall_offset
-            self._wall_now = (now, wall)
-        return wall
-
     def tick(self, now: int) -> tuple[int, bool]:
-        """One slice of what is due: stale jobs, waits that are over, old finished jobs, idle queues. Returns
-        how many jobs moved, and whether more is due now. `compact` is the other half of a tick."""
+        """One slice of what is due: stale jobs, delayed jobs, jobs that expired, waits that are over, old
+        finished jobs, idle queues. Returns how many jobs moved, and whether more is due now. `compact` is the
+        other half of a tick."""
+        wall = now + self._wall_offset
         stale = self._leases.due(now, SLICE)
         for job in stale:
             self._return(job, STALE, now)
+        expired = self._expiries.due(wall, SLICE)
+        for job in expired:
+            self._bury(job, "expired", now, self.queues[job.queue])
+        ready = self._delays.due(now, SLICE) + self._runs.due(wall, SLICE)
+        for job in ready:
+            self._move(job, READY, now, self.queues[job.queue])
+        if ready and self.waiters.count:
+            self._match_all({job.queue for job in ready}, now)
         over = self._waits.due(now, SLICE)
         for waiter in over:
-            self.stop_waiting(waiter)
-            waiter.deliver([])
+            self._time_up(waiter)
         forgotten = self._forget_some(now, SLICE)
         self._drop_idle(now)
-        return len(stale) + forgotten, bool(stale or over) or forgotten == SLICE
+        moved = len(stale) + len(expired) + len(ready) + forgotten
+        return moved, bool(stale or expired or ready or over) or forgotten == SLICE
+
+    def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
+        self.stop_waiting(waiter)
+        if isinstance(waiter, Waiter):
+            waiter.deliver([])
+        else:
+            waiter.deliver(waiter.job)
 
     def compact(self) -> bool:
         """Squeezes one lane that has too many empty slots a little; True if more is to do."""
@@ -247,11 +306,12 @@ class JobQueue:
         return False
 
     def end_waits(self) -> None:
-        """Answers every waiting consumer with nothing: the queue stops."""
+        """Answers everybody who waits with what there is: the queue stops."""
         for name in self.waiters.names():
             while (waiter := self.waiters.first(name)) is not None:
-                self.stop_waiting(waiter)
-                waiter.deliver([])
+                self._time_up(waiter)
+        for watcher in self._outcomes.all():
+            self._time_up(watcher)
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -268,69 +328,7 @@ class JobQueue:
         lanes = [lane for queue in self.queues.values() for lane in queue.lanes]
         return len(lanes), sum(lane.slots for lane in lanes), sum(lane.empty for lane in lanes)
 
-    @property
-    def remembered(self) -> int:
-        """Finished jobs still remembered."""
-        return len(self._retention)
-
-    @property
-    def remembered_bytes(self) -> int:
-        return self._retention.bytes
-
-    # -- the one door -------------------------------------------------------------------------------
-
-    def _move(self, job: Job, step: Step, now: int, queue: NamedQueue) -> None:
-        """Changes the status of `job`, the lane or timer it sits in, and the counts. To be leased, a job has
-        been popped from its queue and has its new lease; to be enqueued, it is new."""
-        before = job.status if step is not ENQUEUE else None
-        move = MOVES.get((before, step))
-        if move is None:
-            raise IllegalStep(f"job {job.id}: no step {step} from {before}")
-        after, number = move
-        queue.tally.steps[number] += 1
-        self.tally.steps[number] += 1
-        if before is IN_PROGRESS:
-            lease = job.lease
-            assert lease is not None
-            self._leases.drop(job, lease.expires)
-            lease.ended_by = step
-        elif before is QUEUED and step is not LEASE:
-            lane = queue.remove(job)
-            if lane.empty > lane.size or lane.wants_compaction:
-                self._holed[lane] = None
-        if after is None:
-            self._forget(job, now, queue)
-        else:
-            job.status = after
-            if after is IN_PROGRESS:
-                self._leases.add(job, job.lease.expires)  # type: ignore[union-attr]  # see above
-            elif after is not QUEUED:
-                self._finish(job, now)
-            elif before is None:
-                self._by_id.add(job)
-                queue.size += 1
-                queue.append(job)
-            else:
-                queue.put_back(job)
-        if self.changed is not None:
-            self.changed(job)
-        if self.event is not None:
-            self.event(step, job)
-
-    def _finish(self, job: Job, now: int) -> None:
-        more = job.more
-        if more is None:
-            job.more = More(self.wall(now))
-        else:
-            more.finished_at = self.wall(now)
-        if self._retention.add(job, now):
-            self._crowded = True
-
-    def _forget(self, job: Job, now: int, queue: NamedQueue) -> None:
-        self._by_id.remove(job)
-        queue.size -= 1
-        if queue.size == 0:
-            self._rest(queue, now)
+    # -- moves that several verbs make --------------------------------------------------------------
 
     def _put(self, new: NewJob, now: int) -> Job:
         queue = self.queues.get(new.queue)
@@ -338,29 +336,83 @@ class JobQueue:
             queue = self._new_queue(new.queue)
         self.last_number = id = self.last_number + 1
         job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
-        self._move(job, ENQUEUE, now, queue)
+        if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
+            self._dress(job, new, now)
+        if job.more is not None and job.more.run_at is not None:
+            job.place = 0
+            self._move(job, SCHEDULE, now, queue)
+        else:
+            self._move(job, ENQUEUE, now, queue)
         return job
+
+    def _dress(self, job: Job, new: NewJob, now: int) -> None:
+        """Gives a new job what most jobs do not have."""
+        more = job.more = More(options=new.options)
+        if new.expires_in is not None:
+            options = more.options = more.options or Options()
+            options.expires_at = self.wall(now) + new.expires_in
+        if new.delay:
+            more.due, more.run_at = now + new.delay, self.wall(now) + new.delay
+        elif new.run_at is not None and new.run_at > self.wall(now):
+            more.run_at = new.run_at
 
     def _lease(self, queue: NamedQueue, want: Want, now: int) -> Handed:
         job = queue.pop()
-        length = want.lease_for
-        lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length)
-        job.lease = lease
-        job.attempts += 1
+        job.attempts = attempt = job.attempts + 1
         job.leases += 1
+        length = want.lease_for
+        if length is None:
+            length = self.limits.lease
+            if job.more is not None and job.more.options is not None:
+                length = job.more.options.lease_for or length
+        if job.lease is not None:
+            _remember_attempt(job)
+        lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
+        job.lease = lease
         self._move(job, LEASE, now, queue)
         return job, lease
 
-    def _return(self, job: Job, step: Step, now: int) -> None:
-        """A job in progress goes back to its place, or is cancelled if that was asked for."""
+    def _return(self, job: Job, step: Step, now: int, delay: int = 0) -> None:
+        """A job in progress goes back to its place, or rests first; or is cancelled if that was asked for;
+        or, stale after its last attempt, is dead."""
         queue = self.queues[job.queue]
-        if step is RELEASE:
+        if step is not STALE:
             job.attempts -= 1
+        if step is PUT_OFF:
+            self._put_off(job, step, now, queue, delay)
+            return
         self._move(job, step, now, queue)
-        if job.more is not None and job.more.cancel_requested:
+        if _cancel_asked(job):
             self._move(job, CANCEL, now, queue)
+        elif step is STALE and used_up(job, _options(job), self.limits.max_attempts):
+            self._bury(job, "attempts", now, queue)
         elif self.waiters.count:
             self._match(job.queue, now)
+
+    def _put_off(self, job: Job, step: Step, now: int, queue: NamedQueue, delay: int) -> None:
+        """A job in progress rests for `delay`; without one it is ready at once."""
+        more = job.more = job.more or More()
+        more.due, more.run_at = now + delay, self.wall(now) + delay
+        self._move(job, step, now, queue)
+        if more.cancel_requested:
+            self._move(job, CANCEL, now, queue)
+        elif not delay:
+            self._move(job, READY, now, queue)
+            if self.waiters.count:
+                self._match(job.queue, now)
+
+    def _bury(self, job: Job, reason: Reason, now: int, queue: NamedQueue) -> None:
+        _trail(job).reason = reason
+        self._move(job, BURY, now, queue)
+        if self._crowded:
+            self._forget_some(now, FORGET_AT_ONCE)
+
+    def _finish(self, job: Job, now: int) -> None:
+        super()._finish(job, now)
+        if self._outcomes.count:
+            for waiter in self._outcomes.on(job):
+                self.stop_waiting(waiter)
+                waiter.deliver(job)
 
     def _match(self, name: str, now: int) -> None:
         """Ready jobs and waiting consumers of one queue meet."""
@@ -387,15 +439,9 @@ class JobQueue:
 
     # -- keeping house ------------------------------------------------------------------------------
 
-    def _new_queue(self, name: str) -> NamedQueue:
-        limits = self.limits
-        queue = NamedQueue(name, limits.lane_segment, limits.lane_spare, limits.compact_above)
-        self.queues[name] = queue
-        return queue
-
     def _forget_some(self, now: int, limit: int) -> int:
         for forgotten in range(limit):
-            job = self._retention.over(now)
+            job = self._finished.over(now) or self._dead.over(now)
             if job is None:
                 self._crowded = False
                 return forgotten
@@ -415,8 +461,33 @@ class JobQueue:
                 else:
                     del self.queues[queue.name]
 
-    def _rest(self, queue: NamedQueue, now: int) -> None:
-        """`queue` has no jobs since `now`; `_idle` stays in the order of that."""
-        queue.used_at = now
-        self._idle.pop(queue, None)
-        self._idle[queue] = None
+
+# The steps by which each verb ends a lease.
+_CONCLUDES: tuple[Step, ...] = (CONCLUDE,)
+_RELEASES: tuple[Step, ...] = (RELEASE, PUT_OFF)
+_FAILS: tuple[Step, ...] = (FAIL, BURY)
+
+
+def _options(job: Job) -> Options | None:
+    return job.more.options if job.more is not None else None
+
+
+def _cancel_asked(job: Job) -> bool:
+    return job.more is not None and job.more.cancel_requested
+
+
+def _trail(job: Job) -> Trail:
+    more = job.more = job.more or More()
+    trail = more.trail = more.trail or Trail()
+    return trail
+
+
+def _remember_attempt(job: Job) -> None:
+    """The lease that the job had until now becomes a line of its history."""
+    lease = job.lease
+    assert lease is not None
+    trail = _trail(job)
+    error = trail.error if lease.ended_by in _FAILS else None
+    line = Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
+    trail.history = (*trail.history[1 - HISTORY :], line)
+    trail.progress = trail.message = None

@@ -1,49 +1,86 @@
 """Retention: finished jobs are remembered for a while, bounded by age, number and bytes."""
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from jobqueue.core.job import Job
+from jobqueue.core.timers import Timers
 
 # What a finished job costs besides its payload and result: the record, its last lease, its times.
 RECORD_BYTES = 512
+# What one line of its history costs.
+_ATTEMPT_BYTES = 160
 
 
 def weight(job: Job) -> int:
     """Bytes that a finished job counts for."""
-    result = job.more.result if job.more is not None else None
-    return RECORD_BYTES + len(job.payload) + (len(result) if result is not None else 0)
+    size = RECORD_BYTES + len(job.payload)
+    more = job.more
+    if more is not None:
+        if more.result is not None:
+            size += len(more.result)
+        if more.trail is not None:
+            size += sum(_ATTEMPT_BYTES + len(line.error or b"") for line in more.trail.history)
+            size += len(more.trail.error or b"")
+        if more.options is not None and more.options.headers is not None:
+            size += len(more.options.headers)
+    return size
 
 
 class Retention:
-    """Finished jobs in the order in which they finished. `age`: milliseconds; says what to forget, and
-    forgets nothing itself."""
+    """Finished jobs in the order in which they finished. It says what to forget, and forgets nothing itself.
 
-    __slots__ = ("_age", "_jobs", "_limit", "_limit_bytes", "bytes")
+    `age`: milliseconds, for jobs that have none of their own. Those leave by being forgotten only, so the
+    first to come is the first to go. The others may leave whenever they like.
+    """
+
+    __slots__ = ("_age", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes")
 
     def __init__(self, age: int, limit: int, limit_bytes: int) -> None:
         self._age = age
         self._limit = limit
         self._limit_bytes = limit_bytes
-        self._jobs: deque[tuple[int, Job]] = deque()
+        self._jobs: deque[tuple[int, int, Job]] = deque()  # until when, weight
+        self._own: OrderedDict[Job, tuple[int, int]] = OrderedDict()
+        self._until: Timers[Job] = Timers()
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) + len(self._own)
 
-    def add(self, job: Job, now: int) -> bool:
-        """`now`: monotonic milliseconds at which it finished. True if there are too many or too large ones
-        now: then ask `over`."""
-        self._jobs.append((now + self._age, job))
-        self.bytes += weight(job)
-        return len(self._jobs) > self._limit or self.bytes > self._limit_bytes or self._age == 0
+    def add(self, job: Job, now: int, age: int | None = None) -> bool:
+        """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
+        forget."""
+        size = weight(job)
+        self.bytes += size
+        if age is None:
+            age = self._age
+            self._jobs.append((now + age, size, job))
+        else:
+            self._own[job] = (now + age, size)
+            self._until.add(job, now + age)
+        return age == 0 or len(self._jobs) + len(self._own) > self._limit or self.bytes > self._limit_bytes
+
+    def discard(self, job: Job) -> None:
+        """It is finished no more, or forgotten: then `over` has named it."""
+        entry = self._own.pop(job, None)
+        if entry is not None:
+            self._until.drop(job, entry[0])
+            self.bytes -= entry[1]
+        else:
+            _, size, first = self._jobs.popleft()
+            assert first is job
+            self.bytes -= size
 
     def over(self, now: int) -> Job | None:
-        """Takes out the oldest job if there are too many, too large, or too old ones; None: all may stay."""
-        if not self._jobs:
+        """A job that is too old, or the oldest one where there are too many or too large ones; None: all may
+        stay. It stays here until it is discarded."""
+        if self._jobs and self._jobs[0][0] <= now:
+            return self._jobs[0][2]
+        if self._own and (due := self._until.due(now, 1)):
+            return due[0]
+        if len(self) <= self._limit and self.bytes <= self._limit_bytes:
             return None
-        until, job = self._jobs[0]
-        if until > now and len(self._jobs) <= self._limit and self.bytes <= self._limit_bytes:
-            return None
-        self._jobs.popleft()
-        self.bytes -= weight(job)
-        return job
+        own = next(iter(self._own.items()), None)
+        if own is None or (self._jobs and self._jobs[0][0] <= own[1][0]):
+            return self._jobs[0][2] if self._jobs else None
+        return own[0]

@@ -7,25 +7,32 @@ how many jobs are in a status is what went in less what went out.
 from typing import Final
 
 from jobqueue.core.job import (
+    BURY,
     CANCEL,
     CONCLUDE,
     ENQUEUE,
+    FAIL,
+    IN_PROGRESS,
     LEASE,
+    PUT_OFF,
     RELEASE,
+    SCHEDULE,
     STALE,
     STATUSES,
     STEPS,
     Status,
     Step,
-)  # fmt: skip
+)  # fmt: skip # isort: skip
 
 # (status before, step) -> (status after, index of its counter).
 MOVES: Final[dict[tuple[Status | None, Step], tuple[Status | None, int]]] = {
     key: (after, number) for number, (key, after) in enumerate(STEPS.items())
 }
-_TOTALS: Final[dict[str, Step | None]] = {
-    "enqueued": ENQUEUE, "dequeued": LEASE, "concluded": CONCLUDE, "stale": STALE, "released": RELEASE,
-    "failed": None, "dead": None, "cancelled": CANCEL,
+# Which moves make up a total: by their step, or exactly.
+_TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
+    "enqueued": (ENQUEUE, SCHEDULE), "dequeued": (LEASE,), "concluded": (CONCLUDE,), "stale": (STALE,),
+    "released": (RELEASE, PUT_OFF), "failed": (FAIL, (IN_PROGRESS, BURY)), "dead": (BURY,),
+    "cancelled": (CANCEL,),
 }  # fmt: skip
 
 
@@ -50,6 +57,8 @@ class Tally:
     def totals(self) -> dict[str, int]:
         """What happened since the beginning, by the names of the API."""
         return {
-            name: sum(self.steps[number] for (_, taken), (_, number) in MOVES.items() if taken == step)
-            for name, step in _TOTALS.items()
+            name: sum(
+                self.steps[number] for key, (_, number) in MOVES.items() if key in moves or key[1] in moves
+            )
+            for name, moves in _TOTALS.items()
         }

@@ -11,12 +11,16 @@ Handed = tuple[Job, Lease]
 
 class Want:
     """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
-    `lease_for` milliseconds."""
+    `lease_for` milliseconds, None: the job's own, or the default."""
 
     __slots__ = ("consumer", "count", "lease_for", "queues")
 
     def __init__(
-        self, queues: tuple[str, ...], lease_for: int, count: int | None = None, consumer: str | None = None
+        self,
+        queues: tuple[str, ...],
+        lease_for: int | None = None,
+        count: int | None = None,
+        consumer: str | None = None,
     ) -> None:
         self.queues = queues
         self.lease_for = lease_for
@@ -80,3 +84,44 @@ class Waiters:
 
     def names(self) -> list[str]:
         return list(self._lines)
+
+
+class OutcomeWaiter:
+    """One who waits until a job is finished. `deliver` is called once, with the job; `until`: monotonic
+    milliseconds."""
+
+    __slots__ = ("deliver", "job", "until")
+
+    def __init__(self, job: Job, until: int, deliver: Callable[[Job], None]) -> None:
+        self.job = job
+        self.until = until
+        self.deliver = deliver
+
+
+class OutcomeWaiters:
+    """Who waits for which job; adding and dropping are O(1)."""
+
+    __slots__ = ("_by_job", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_job: dict[Job, dict[OutcomeWaiter, None]] = {}
+
+    def add(self, waiter: OutcomeWaiter) -> None:
+        self._by_job.setdefault(waiter.job, {})[waiter] = None
+        self.count += 1
+
+    def drop(self, waiter: OutcomeWaiter) -> None:
+        """`KeyError` if it does not wait."""
+        waiting = self._by_job[waiter.job]
+        del waiting[waiter]
+        if not waiting:
+            del self._by_job[waiter.job]
+        self.count -= 1
+
+    def on(self, job: Job) -> list[OutcomeWaiter]:
+        """All who wait for `job`."""
+        return list(self._by_job.get(job, ()))
+
+    def all(self) -> list[OutcomeWaiter]:
+        return [waiter for waiting in self._by_job.values() for waiter in waiting]

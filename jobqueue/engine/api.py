@@ -6,7 +6,7 @@ raises (or is set on the Future as) one of `jobqueue.errors`.
 """
 
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 from jobqueue.core.job import (
@@ -23,6 +23,7 @@ from jobqueue.core.job import (
 )  # fmt: skip
 from jobqueue.core.queue import QueueView
 from jobqueue.core.waiters import Handed, Want
+from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
 __all__ = [
@@ -63,7 +64,7 @@ class Engine(Protocol):
         """True once `stop_waiting` was called."""
 
     def enqueue(self, new: NewJob) -> Eventually[Job]:
-        """Makes a job; id, status, place and times are the queue's to give."""
+        """Makes a job; id, status, place and times are the queue's to give. `Stopping`."""
 
     def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job]]:
         """All or nothing, in order."""
@@ -82,17 +83,47 @@ class Engine(Protocol):
         """Finishes a job in progress, or answers it as it stands if this caller did so before. Raises
         `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`, `LeaseRequired`, `NotTheConsumer`."""
 
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
+        """Gives a job in progress back, uncharged; with a delay it rests first. Raises as `conclude`."""
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> Eventually[Job]:
+        """The attempt went wrong (`error`: JSON): the job is retried in `retry_in`, None: by its backoff; or
+        is dead. Raises as `conclude`."""
+
     def heartbeat(
-        self, id: int, token: str | None, consumer: str | None, lease_for: int | None
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        lease_for: int | None = None,
+        progress: int | None = None,
+        message: str | None = None,
     ) -> Eventually[Job]:
         """Lets the lease run for `lease_for` (None: as dequeued) from now. Raises as `conclude`."""
+
+    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+        """Makes several calls of this engine, and answers for each its job or why it was refused."""
 
     def get(self, id: int) -> Job:
         """Raises `JobNotFound`, `JobForgotten`."""
 
-    def cancel(self, id: int) -> Eventually[Job]:
-        """Cancels, or asks the consumer of a job in progress. Raises `JobNotFound`, `JobForgotten`,
-        `JobFinished`."""
+    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+        """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`."""
+
+    def cancel(self, id: int, force: bool = False) -> Eventually[Job]:
+        """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises
+        `JobNotFound`, `JobForgotten`, `JobFinished`."""
+
+    def redrive(self, id: int) -> Eventually[Job]:
+        """Puts a dead job back to work. Raises `JobNotFound`, `JobForgotten`, `NotDead`."""
 
     def queue(self, name: str) -> QueueView:
         """Also for a name not used yet: zeros, and asking does not make it."""

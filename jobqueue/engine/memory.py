@@ -5,19 +5,26 @@ first verb; with a manual clock `tick()` is called by hand.
 """
 
 import asyncio
+import random
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from jobqueue.core.job import Job, NewJob
-from jobqueue.core.queue import JobQueue, Limits, QueueView
-from jobqueue.core.waiters import Handed, Waiter, Want
+from jobqueue.core.job import FINISHED, Job, NewJob
+from jobqueue.core.queue import JobQueue, QueueView
+from jobqueue.core.registry import Limits
+from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
 from jobqueue.engine.api import EngineStats, Eventually
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.tokens import tokens
+from jobqueue.errors import JobQueueError, Stopping
 from jobqueue.settings import Settings
+
+T = TypeVar("T")
 
 _2026_MS = 1_767_225_600_000
 
@@ -28,16 +35,15 @@ def first_id_at(wall: int) -> int:
     return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1
 
 
-class Waiting(Future[list[Handed]]):
-    """The Future of a waiting dequeue. Cancelling it withdraws the wait in the same moment, so that no job
-    is handed to one who has left."""
+class Waiting(Future[T]):
+    """The Future of one who waits. Cancelling it withdraws the wait in the same moment, so that nothing is
+    handed to one who has left."""
 
-    _queue: JobQueue
-    _waiter: Waiter
+    withdraw: Callable[[], None]
 
     def cancel(self, msg: object = None) -> bool:
         if not self.done():
-            self._queue.stop_waiting(self._waiter)
+            self.withdraw()
         return super().cancel(msg)
 
 
@@ -58,20 +64,21 @@ class MemoryEngine:
         wall = self._clock.wall()
         s = self.settings
         limits = Limits(
-            lane_segment=s.lane_segment, lane_spare=s.lane_spare, compact_above=s.compact_above, tick=s.tick,
-            retain=s.retain, retain_jobs=s.retain_jobs, retain_bytes=s.retain_bytes,
-            require_lease=s.require_lease,
-        )  # fmt: skip
-        self._queue = JobQueue(
-            tokens().__next__, s.first_id or first_id_at(wall), limits, wall - self._clock.monotonic()
+            **{name: getattr(s, name) for name in Limits.__struct_fields__ if name in Settings.declared}
         )
+        self._queue = JobQueue(
+            tokens().__next__, s.first_id or first_id_at(wall), limits,
+            wall - self._clock.monotonic(), random.random,
+        )  # fmt: skip
 
     # -- the verbs ----------------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> Job:
+        self._refuse_if_stopping()
         return self._queue.enqueue(new, self._now())
 
     def enqueue_many(self, news: Sequence[NewJob]) -> list[Job]:
+        self._refuse_if_stopping()
         return self._queue.enqueue_many(news, self._now())
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
@@ -81,10 +88,10 @@ class MemoryEngine:
         handed = self._queue.dequeue(want, now)
         if handed or not wait:
             return handed
-        waiting = Waiting(loop=asyncio.get_running_loop())
-        waiting._queue = self._queue
-        waiting._waiter = Waiter(want, now + wait, waiting.set_result)
-        self._queue.wait(waiting._waiter)
+        waiting = Waiting[list[Handed]](loop=asyncio.get_running_loop())
+        waiter = Waiter(want, now + wait, waiting.set_result)
+        waiting.withdraw = partial(self._queue.stop_waiting, waiter)
+        self._queue.wait(waiter)
         return waiting
 
     def give_back(self, handed: Sequence[Handed]) -> None:
@@ -93,14 +100,64 @@ class MemoryEngine:
     def conclude(self, id: int, token: str | None, consumer: str | None, result: bytes | None) -> Job:
         return self._queue.conclude(id, token, consumer, result, self._now())
 
-    def heartbeat(self, id: int, token: str | None, consumer: str | None, lease_for: int | None) -> Job:
-        return self._queue.heartbeat(id, token, consumer, lease_for, self._now())
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Job:
+        return self._queue.release(id, token, consumer, delay, self._now())
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> Job:
+        return self._queue.fail(id, token, consumer, error, retry, retry_in, self._now())
+
+    def heartbeat(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        lease_for: int | None = None,
+        progress: int | None = None,
+        message: str | None = None,
+    ) -> Job:
+        return self._queue.heartbeat(id, token, consumer, lease_for, self._now(), progress, message)
+
+    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> list[Job | JobQueueError]:
+        results: list[Job | JobQueueError] = []
+        for call in calls:
+            try:
+                job = call()
+                assert isinstance(job, Job)  # this engine answers at once
+                results.append(job)
+            except JobQueueError as refused:
+                results.append(refused)
+        return results
 
     def get(self, id: int) -> Job:
         return self._queue.get(id)
 
-    def cancel(self, id: int) -> Job:
-        return self._queue.cancel(id, self._now())
+    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+        job = self._queue.get(id)
+        if job.status in FINISHED or not wait or self.stopping:
+            return job
+        waiting = Waiting[Job](loop=asyncio.get_running_loop())
+        waiter = OutcomeWaiter(job, self._now() + wait, waiting.set_result)
+        waiting.withdraw = partial(self._queue.stop_waiting, waiter)
+        self._queue.wait_for_outcome(waiter)
+        return waiting
+
+    def cancel(self, id: int, force: bool = False) -> Job:
+        return self._queue.cancel(id, self._now(), force)
+
+    def redrive(self, id: int) -> Job:
+        return self._queue.redrive(id, self._now())
+
+    def _refuse_if_stopping(self) -> None:
+        if self.stopping:
+            raise Stopping("the server stops, and what it took in now would be lost", retry_after=5)
 
     # -- looking ------------------------------------------------------------------------------------
 

@@ -1,0 +1,234 @@
+"""Registry: every job, where each one sits, and the one door through which a status changes.
+
+`JobQueue` builds the verbs on it. What a job sits in follows from its status alone: `queued` in a lane,
+`in_progress` under a lease timer, `scheduled` under a timer of its delay, finished in a retention. What waits
+and has an end of its own (`expires_at`) hangs under a timer of that, too.
+"""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from jobqueue.core.job import (
+    DEAD,
+    ENQUEUE,
+    IN_PROGRESS,
+    LEASE,
+    QUEUED,
+    REDRIVE,
+    SCHEDULE,
+    SCHEDULED,
+    Backoff,
+    Job,
+    More,
+    Step,
+)  # fmt: skip # isort: skip
+from jobqueue.core.lane import Lane
+from jobqueue.core.named import NamedQueue
+from jobqueue.core.pages import Pages
+from jobqueue.core.retention import Retention
+from jobqueue.core.tally import MOVES, Tally
+from jobqueue.core.timers import Timers
+from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The figures that the core keeps to; `Settings` says what they mean. Lengths in milliseconds."""
+
+    lane_segment: int = 1024
+    lane_spare: int = 1
+    compact_above: float = 0.5
+    tick: int = 100
+    lease: int = 300_000
+    max_attempts: int | None = 25
+    backoff: Backoff = Backoff()
+    retain: int = 3_600_000
+    retain_jobs: int = 100_000
+    retain_bytes: int = 64 << 20
+    dead_retain: int = 604_800_000
+    dead_jobs: int = 100_000
+    dead_bytes: int = 256 << 20
+    require_lease: bool = False
+
+
+class Registry:
+    """One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
+
+    Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(step, job)` for
+    whoever watches. `now` is monotonic milliseconds everywhere.
+    """
+
+    def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
+        self.limits = limits
+        self.first_id = first_id
+        self.last_number = first_id - 1
+        self.queues: dict[str, NamedQueue] = {}
+        self.tally = Tally()
+        self.changed: Callable[[Job], None] | None = None
+        self.event: Callable[[Step, Job], None] | None = None
+        self._by_id = Pages()
+        self._leases: Timers[Job] = Timers(limits.tick)
+        self._delays: Timers[Job] = Timers(limits.tick)  # by the monotonic clock: `due`
+        self._runs: Timers[Job] = Timers(limits.tick)  # by the wall clock: `run_at`
+        self._expiries: Timers[Job] = Timers(limits.tick)  # by the wall clock: `expires_at`
+        self._finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
+        self._dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
+        self._crowded = False  # more finished jobs than may be remembered
+        self._idle: dict[NamedQueue, None] = {}
+        self._holed: dict[Lane, None] = {}  # lanes that may want compaction, now or later
+        self._wall_offset = wall_offset
+        self._wall_now = (0, wall_offset)
+
+    def get(self, id: int) -> Job:
+        """`JobNotFound` for an id never given, `JobForgotten` for one no longer remembered."""
+        job = self._by_id.get(id)
+        if job is not None:
+            return job
+        if self.first_id <= id <= self.last_number:
+            raise JobForgotten("the job finished or was removed, and is no longer remembered")
+        raise JobNotFound("this queue has never given that id")
+
+    def set_wall_offset(self, wall_offset: int) -> None:
+        """Wall clock minus monotonic clock, milliseconds."""
+        self._wall_offset = wall_offset
+        self._wall_now = (0, wall_offset)
+
+    def wall(self, now: int) -> int:
+        """The wall-clock instant of a monotonic one. The same integer object within a millisecond, since
+        millions of jobs keep theirs."""
+        known, wall = self._wall_now
+        if known != now:
+            wall = now + self._wall_offset
+            self._wall_now = (now, wall)
+        return wall
+
+    @property
+    def remembered(self) -> int:
+        """Finished jobs still remembered."""
+        return len(self._finished) + len(self._dead)
+
+    @property
+    def remembered_bytes(self) -> int:
+        return self._finished.bytes + self._dead.bytes
+
+    # -- the one door -------------------------------------------------------------------------------
+
+    def _move(self, job: Job, step: Step, now: int, queue: NamedQueue) -> None:
+        """Changes the status of `job`, the lane or timer it sits in, and the counts. To be leased, a job has
+        been popped from its queue and has its new lease; to be enqueued, it is new; to be scheduled, its
+        `more` says until when."""
+        before = job.status if step is not ENQUEUE and step is not SCHEDULE else None
+        move = MOVES.get((before, step))
+        if move is None:
+            raise IllegalStep(f"job {job.id}: no step {step} from {before}")
+        after, number = move
+        queue.tally.steps[number] += 1
+        self.tally.steps[number] += 1
+        if before is IN_PROGRESS:
+            lease = job.lease
+            assert lease is not None
+            self._leases.drop(job, lease.expires)
+            lease.ended_by = step
+            lease.ended_at = self.wall(now)
+        elif step is not LEASE:
+            if before is None:
+                self._by_id.add(job)
+                queue.size += 1
+            elif before is QUEUED:
+                lane = queue.remove(job)
+                if lane.empty > lane.size or lane.wants_compaction:
+                    self._holed[lane] = None
+            else:
+                self._leave(job, before)
+        if job.more is not None and job.more.options is not None:
+            self._watch_expiry(job, before, after)
+        if after is None:
+            self._by_id.remove(job)
+            queue.size -= 1
+            if queue.size == 0:
+                self._rest(queue, now)
+        else:
+            job.status = after
+            if after is IN_PROGRESS:
+                self._leases.add(job, job.lease.expires)  # type: ignore[union-attr]  # see above
+            elif after is QUEUED:
+                if step is ENQUEUE:
+                    queue.append(job)
+                elif job.place and step is not REDRIVE:
+                    queue.put_back(job)
+                else:
+                    self.last_number = job.place = self.last_number + 1
+                    queue.append(job)
+            elif after is SCHEDULED:
+                self._schedule(job)
+            else:
+                self._finish(job, now)
+        if self.changed is not None:
+            self.changed(job)
+        if self.event is not None:
+            self.event(step, job)
+
+    def _schedule(self, job: Job) -> None:
+        more = job.more
+        assert more is not None
+        assert more.run_at is not None
+        if more.due is not None:
+            self._delays.add(job, more.due)
+        else:
+            self._runs.add(job, more.run_at)
+
+    def _leave(self, job: Job, before: str) -> None:
+        """Out of what a scheduled or finished job sits in."""
+        more = job.more
+        assert more is not None
+        if before is SCHEDULED:
+            if more.due is not None:
+                self._delays.drop(job, more.due)
+            elif more.run_at is not None:
+                self._runs.drop(job, more.run_at)
+            more.run_at = more.due = None
+        else:
+            (self._dead if before is DEAD else self._finished).discard(job)
+
+    def _watch_expiry(self, job: Job, before: str | None, after: str | None) -> None:
+        """`expires_at` counts while the job waits."""
+        options = job.more.options  # type: ignore[union-attr]  # asked by `_move`
+        if options is None or options.expires_at is None:
+            return
+        waited, waits = before in _WAITING, after in _WAITING
+        if waits and not waited:
+            self._expiries.add(job, options.expires_at)
+        elif waited and not waits:
+            self._expiries.drop(job, options.expires_at)
+
+    def _finish(self, job: Job, now: int) -> None:
+        more = job.more
+        if more is None:
+            more = job.more = More(self.wall(now))
+        else:
+            more.finished_at = self.wall(now)
+        age = None if more.options is None else more.options.retain_for
+        if job.status is DEAD:
+            # Dead jobs may come back, so each has an age of its own.
+            crowded = self._dead.add(job, now, self.limits.dead_retain if age is None else age)
+        else:
+            crowded = self._finished.add(job, now, age)
+        if crowded:
+            self._crowded = True
+
+    # -- queues -------------------------------------------------------------------------------------
+
+    def _new_queue(self, name: str) -> NamedQueue:
+        limits = self.limits
+        queue = NamedQueue(name, limits.lane_segment, limits.lane_spare, limits.compact_above)
+        self.queues[name] = queue
+        return queue
+
+    def _rest(self, queue: NamedQueue, now: int) -> None:
+        """`queue` has no jobs since `now`; `_idle` stays in the order of that."""
+        queue.used_at = now
+        self._idle.pop(queue, None)
+        self._idle[queue] = None
+
+
+_WAITING = frozenset({QUEUED, SCHEDULED})
