@@ -95,6 +95,16 @@ class NotInProgress(Conflict):
     code = "not_in_progress"
 
 
+class NotWaiting(Conflict):
+    code = "not_waiting"
+
+
+class DuplicateJob(Conflict):
+    """The unique key is taken; fact `job_id` says by which job."""
+
+    code = "duplicate_job"
+
+
 class NotDead(Conflict):
     code = "not_dead"
 

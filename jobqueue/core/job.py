@@ -20,14 +20,17 @@ anything that points at them.
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 Status = Literal["scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]
 Step = Literal[
     "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
-    "redrive", "cancel", "forget",
+    "redrive", "cancel", "forget", "leave", "enter", "enter_later",
 ]  # fmt: skip
 Reason = Literal["attempts", "no_retry", "expired"]
+# How long a unique key is taken by the job that has it, and what becomes of another one that wants it.
+UniqueWhile = Literal["queued", "active", "exists"]
+OnConflict = Literal["ignore", "reject", "replace"]
 
 SCHEDULED: Final = "scheduled"
 QUEUED: Final = "queued"
@@ -50,6 +53,9 @@ BURY: Final = "bury"
 REDRIVE: Final = "redrive"
 CANCEL: Final = "cancel"
 FORGET: Final = "forget"
+LEAVE: Final = "leave"  # changed while it waits: out of where it stood …
+ENTER: Final = "enter"  # … and in again, perhaps elsewhere
+ENTER_LATER: Final = "enter_later"
 
 # Every legal step, and where it leads; None: not there. Nothing else ever changes a status.
 STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
@@ -73,7 +79,14 @@ STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
     (CONCLUDED, FORGET): None,
     (DEAD, FORGET): None,
     (CANCELLED, FORGET): None,
+    (QUEUED, LEAVE): None,
+    (SCHEDULED, LEAVE): None,
+    (None, ENTER): QUEUED,
+    (None, ENTER_LATER): SCHEDULED,
 }
+# The steps of a job that is not in the queue yet, or not for the moment.
+FROM_OUTSIDE: Final = frozenset({ENQUEUE, SCHEDULE, ENTER, ENTER_LATER})
+WAITING: Final = frozenset({SCHEDULED, QUEUED})
 FINISHED: Final = frozenset({CONCLUDED, DEAD, CANCELLED})
 
 
@@ -126,6 +139,9 @@ class Options(Struct, gc=False, eq=False):
     backoff: Backoff | None = None
     retain_for: int | None = None
     expires_at: int | None = None
+    unique_key: str | None = None
+    unique_while: UniqueWhile = "active"
+    on_conflict: OnConflict = "ignore"
     tags: tuple[str, ...] = ()
     headers: bytes | None = None  # a JSON object, as it came in
 
@@ -165,6 +181,7 @@ class Job(Struct, gc=False, eq=False):
     status: Status = QUEUED
     attempts: int = 0  # charged: a release takes one off again
     leases: int = 0  # never falls
+    version: int = 0  # raised by every move and change, not by heartbeats
     lease: Lease | None = None
     more: More | None = None
 
@@ -181,3 +198,28 @@ class NewJob(Struct, gc=False):
     run_at: int | None = None
     expires_in: int | None = None
     options: Options | None = None
+
+
+class Duplicate(Struct, gc=False, frozen=True):
+    """What an enqueue answers where a job with the same unique key was there before."""
+
+    job: Job
+
+
+class Change(Struct, gc=False):
+    """What a waiting job becomes; UNSET: as it is. `delay` and `expires_in` milliseconds from now; None: at
+    once, never."""
+
+    queue: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    payload: bytes | UnsetType = UNSET
+    delay: int | UnsetType | None = UNSET
+    run_at: int | UnsetType | None = UNSET
+    expires_in: int | UnsetType | None = UNSET
+    lease_for: int | UnsetType | None = UNSET
+    max_attempts: int | UnsetType | None = UNSET
+    backoff: Backoff | UnsetType | None = UNSET
+    retain_for: int | UnsetType | None = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+    headers: bytes | UnsetType | None = UNSET

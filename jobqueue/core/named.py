@@ -11,13 +11,25 @@ class NamedQueue:
     """`queued`: jobs that could be leased now. `size`: jobs of any status. `used_at`: monotonic milliseconds
     at which it was last left without jobs."""
 
-    __slots__ = ("_heap", "_lanes", "_shape", "_sweep_at", "name", "queued", "size", "tally", "used_at")
+    __slots__ = (
+        "_heap",
+        "_lanes",
+        "_shape",
+        "_sweep_at",
+        "name",
+        "queued",
+        "size",
+        "tally",
+        "unique",
+        "used_at",
+    )
 
     def __init__(self, name: str, lane_size: int, lane_spare: int, compact_above: float) -> None:
         self.name = name
         self.tally = Tally()
         self.queued = 0
         self.size = 0
+        self.unique: dict[str, Job] = {}  # by unique key, the job that has it
         self.used_at = 0
         self._shape = (lane_size, lane_spare, compact_above)
         self._lanes: dict[int, Lane] = {}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from jobqueue.core.job import (
     BURY,
     CANCEL,
@@ -17,17 +19,24 @@ from jobqueue.core.job import (
     CONCLUDED,
     DEAD,
     ENQUEUE,
+    ENTER,
+    ENTER_LATER,
     FAIL,
     FORGET,
     IN_PROGRESS,
     LEASE,
+    LEAVE,
     PUT_OFF,
+    QUEUED,
     READY,
     REDRIVE,
     RELEASE,
     SCHEDULE,
     STALE,
+    WAITING,
     Attempt,
+    Change,
+    Duplicate,
     Job,
     Lease,
     More,
@@ -37,14 +46,14 @@ from jobqueue.core.job import (
     Status,
     Step,
     Trail,
-)  # fmt: skip # isort: skip
+)  # fmt: skip
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.policy import may_use_lease, rest, used_up
 from jobqueue.core.registry import Limits, Registry
 from jobqueue.core.tally import Tally
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import Handed, OutcomeWaiter, OutcomeWaiters, Waiter, Waiters, Want
-from jobqueue.errors import JobFinished, NotDead
+from jobqueue.errors import DuplicateJob, JobFinished, NotDead, NotWaiting
 
 # How many jobs, waiters or lanes one slice of work may touch: under 5 ms each.
 SLICE = 500
@@ -87,19 +96,33 @@ class JobQueue(Registry):
 
     # -- putting in and taking ----------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob, now: int) -> Job:
-        """Makes a job of `new` and puts it at the end of its priority, or sets it aside until it is ready."""
+    def enqueue(self, new: NewJob, now: int) -> Job | Duplicate:
+        """Makes a job of `new` and puts it at the end of its priority, or sets it aside until it is ready.
+        Where its unique key is taken: as it asks for, the job that has it, or `DuplicateJob`."""
+        if new.options is not None and new.options.unique_key is not None:
+            holder = self._holder(new)
+            if holder is not None:
+                return self._yield_to(holder, new, now)
         job = self._put(new, now)
         if self.waiters.count:
             self._match(job.queue, now)
         return job
 
-    def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job]:
-        """The same for many: all are in before the first is handed to a waiting consumer."""
-        jobs = [self._put(new, now) for new in news]
+    def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | Duplicate]:
+        """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
+        self._refuse_duplicates(news)
+        made: list[Job | Duplicate] = []
+        queues: set[str] = set()
+        for new in news:
+            holder = self._holder(new) if new.options is not None else None
+            if holder is not None:
+                made.append(self._yield_to(holder, new, now))
+            else:
+                made.append(self._put(new, now))
+                queues.add(new.queue)
         if self.waiters.count:
-            self._match_all({job.queue for job in jobs}, now)
-        return jobs
+            self._match_all(queues, now)
+        return made
 
     def dequeue(self, want: Want, now: int) -> list[Handed]:
         """Leases what is there: at most `want.count` jobs, from the first queues that have any."""
@@ -235,6 +258,17 @@ class JobQueue(Registry):
                 self._forget_some(now, FORGET_AT_ONCE)
         return job
 
+    def change(self, id: int, change: Change, now: int) -> Job:
+        """Changes a job that waits; another queue, priority or time puts it at the end. `NotWaiting`."""
+        job = self.get(id)
+        if job.status not in WAITING:
+            raise NotWaiting(
+                f"the job is {job.status}; only one that is queued or scheduled can be changed",
+                job_status=job.status,
+            )
+        self._change(job, change, now)
+        return job
+
     def redrive(self, id: int, now: int) -> Job:
         """Puts a dead job back to work: attempts from 0, at the end of its priority. `NotDead`."""
         job = self.get(id)
@@ -327,6 +361,95 @@ class JobQueue(Registry):
         """Lanes, slots in them, empty slots. O(queues)."""
         lanes = [lane for queue in self.queues.values() for lane in queue.lanes]
         return len(lanes), sum(lane.slots for lane in lanes), sum(lane.empty for lane in lanes)
+
+    # -- unique keys and changes --------------------------------------------------------------------
+
+    def _holder(self, new: NewJob) -> Job | None:
+        """The job that has the unique key which `new` wants."""
+        key = new.options.unique_key if new.options is not None else None
+        queue = self.queues.get(new.queue) if key is not None else None
+        return queue.unique.get(key) if queue is not None and key is not None else None
+
+    def _yield_to(self, holder: Job, new: NewJob, now: int) -> Duplicate:
+        options = new.options
+        assert options is not None
+        if options.on_conflict == "reject":
+            raise _duplicate(holder.id)
+        if options.on_conflict == "replace" and holder.status in WAITING and holder.leases == 0:
+            at = new.run_at if new.run_at is not None else UNSET
+            again = Change(payload=new.payload, priority=new.priority, delay=new.delay or None, run_at=at)
+            self._change(holder, again, now)
+        return Duplicate(holder)
+
+    def _refuse_duplicates(self, news: Sequence[NewJob]) -> None:
+        """Before anything is made: one that wants to be refused where its key is taken refuses all."""
+        wanted: set[tuple[str, str]] = set()
+        for index, new in enumerate(news):
+            options = new.options
+            if options is None or options.unique_key is None:
+                continue
+            holder = self._holder(new)
+            slot = (new.queue, options.unique_key)
+            if options.on_conflict == "reject" and (holder is not None or slot in wanted):
+                refusal = _duplicate(holder.id if holder is not None else None)
+                refusal.facts["index"] = index
+                raise refusal
+            wanted.add(slot)
+
+    def _change(self, job: Job, change: Change, now: int) -> None:
+        queue = change.queue if change.queue is not UNSET else job.queue
+        priority = change.priority if change.priority is not UNSET else job.priority
+        more = job.more
+        retimed = change.delay is not UNSET or change.run_at is not UNSET
+        expiring = change.expires_in is not UNSET
+        moved = queue != job.queue or priority != job.priority
+        if retimed and not moved and not (change.delay or change.run_at) and job.status is QUEUED:
+            retimed = False  # "at once", and it is
+        away = moved or retimed or expiring
+        if away:
+            due, run_at = (more.due, more.run_at) if more is not None else (None, None)
+            self._move(job, LEAVE, now, self.queues[job.queue])
+            if retimed:
+                due, run_at = self._when(change, now)
+            job.place = 0
+        else:
+            due = run_at = None
+        job.queue, job.priority = queue, priority
+        if change.type is not UNSET:
+            job.type = change.type
+        if change.payload is not UNSET:
+            job.payload = change.payload
+        self._change_options(job, change, now)
+        if away:
+            target = self.queues.get(queue) or self._new_queue(queue)
+            more = job.more = job.more or More()
+            more.due, more.run_at = due, run_at
+            self._move(job, ENTER if run_at is None else ENTER_LATER, now, target)
+            if self.waiters.count:
+                self._match(queue, now)
+        else:
+            job.version += 1
+            if self.changed is not None:
+                self.changed(job)
+
+    def _when(self, change: Change, now: int) -> tuple[int | None, int | None]:
+        """Due on the monotonic clock, and `run_at`, of a changed time; None: at once."""
+        if change.delay:
+            return now + change.delay, self.wall(now) + change.delay
+        if change.run_at is not UNSET and change.run_at is not None and change.run_at > self.wall(now):
+            return None, change.run_at
+        return None, None
+
+    def _change_options(self, job: Job, change: Change, now: int) -> None:
+        given = {name: value for name in _CHANGEABLE if (value := getattr(change, name)) is not UNSET}
+        if not given and change.expires_in is UNSET:
+            return
+        more = job.more = job.more or More()
+        options = more.options = more.options or Options()
+        for name, value in given.items():
+            setattr(options, name, value)
+        if change.expires_in is not UNSET:
+            options.expires_at = None if change.expires_in is None else self.wall(now) + change.expires_in
 
     # -- moves that several verbs make --------------------------------------------------------------
 
@@ -466,6 +589,16 @@ class JobQueue(Registry):
 _CONCLUDES: tuple[Step, ...] = (CONCLUDE,)
 _RELEASES: tuple[Step, ...] = (RELEASE, PUT_OFF)
 _FAILS: tuple[Step, ...] = (FAIL, BURY)
+
+
+# Options that a change sets as they are given; None: as the queue has it.
+_CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "tags", "headers")
+
+
+def _duplicate(id: int | None) -> DuplicateJob:
+    which = f"job {id} has" if id is not None else "another job of this request has"
+    facts = {"job_id": id} if id is not None else {}
+    return DuplicateJob(f"{which} the same unique_key in this queue", **facts)
 
 
 def _options(job: Job) -> Options | None:

@@ -12,17 +12,21 @@ from msgspec import Struct
 from jobqueue.core.job import (
     DEAD,
     ENQUEUE,
+    FINISHED,
+    FROM_OUTSIDE,
     IN_PROGRESS,
     LEASE,
     QUEUED,
     REDRIVE,
-    SCHEDULE,
     SCHEDULED,
+    WAITING,
     Backoff,
     Job,
     More,
+    Options,
     Step,
-)  # fmt: skip # isort: skip
+    UniqueWhile,
+)  # fmt: skip
 from jobqueue.core.lane import Lane
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.pages import Pages
@@ -117,7 +121,7 @@ class Registry:
         """Changes the status of `job`, the lane or timer it sits in, and the counts. To be leased, a job has
         been popped from its queue and has its new lease; to be enqueued, it is new; to be scheduled, its
         `more` says until when."""
-        before = job.status if step is not ENQUEUE and step is not SCHEDULE else None
+        before = None if step in FROM_OUTSIDE else job.status
         move = MOVES.get((before, step))
         if move is None:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
@@ -140,8 +144,9 @@ class Registry:
                     self._holed[lane] = None
             else:
                 self._leave(job, before)
+        job.version += 1
         if job.more is not None and job.more.options is not None:
-            self._watch_expiry(job, before, after)
+            self._watch(job, job.more.options, before, after, queue)
         if after is None:
             self._by_id.remove(job)
             queue.size -= 1
@@ -190,16 +195,22 @@ class Registry:
         else:
             (self._dead if before is DEAD else self._finished).discard(job)
 
-    def _watch_expiry(self, job: Job, before: str | None, after: str | None) -> None:
-        """`expires_at` counts while the job waits."""
-        options = job.more.options  # type: ignore[union-attr]  # asked by `_move`
-        if options is None or options.expires_at is None:
-            return
-        waited, waits = before in _WAITING, after in _WAITING
-        if waits and not waited:
-            self._expiries.add(job, options.expires_at)
-        elif waited and not waits:
-            self._expiries.drop(job, options.expires_at)
+    def _watch(
+        self, job: Job, options: Options, before: str | None, after: str | None, queue: NamedQueue
+    ) -> None:
+        """`expires_at` counts while the job waits; a unique key is its own while its scope says so."""
+        if options.expires_at is not None:
+            waited, waits = before in WAITING, after in WAITING
+            if waits and not waited:
+                self._expiries.add(job, options.expires_at)
+            elif waited and not waits:
+                self._expiries.drop(job, options.expires_at)
+        key = options.unique_key
+        if key is not None:
+            if after in _TAKEN_WHILE[options.unique_while]:
+                queue.unique.setdefault(key, job)
+            elif queue.unique.get(key) is job:
+                del queue.unique[key]
 
     def _finish(self, job: Job, now: int) -> None:
         more = job.more
@@ -231,4 +242,8 @@ class Registry:
         self._idle[queue] = None
 
 
-_WAITING = frozenset({QUEUED, SCHEDULED})
+_TAKEN_WHILE: dict[UniqueWhile, frozenset[str]] = {
+    "queued": WAITING,
+    "active": WAITING | {IN_PROGRESS},
+    "exists": WAITING | {IN_PROGRESS} | FINISHED,
+}

@@ -341,19 +341,25 @@ class Connection(asyncio.Protocol):
         learning = (self._served, data) if self._between else None
         left = data
         while left:
+            part, left = left, b""
             if not self._headers_done:
-                self._head_bytes += len(left)
+                room = _HEAD_LIMIT - self._head_bytes
+                if len(part) > room:
+                    part, left = part[:room], part[room:]
+                self._head_bytes += len(part)
             try:
-                self._parser.feed_data(left)
-                break
+                self._parser.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
-                left = self._decline_upgrade(left[upgrade.args[0] :])
+                left = self._decline_upgrade(part[upgrade.args[0] :] + left)
             except httptools.HttpParserError as bad:
-                if not self._close and self._refusal is None:
-                    self._refusal = BadRequest(f"this is not HTTP/1.1 as it should be: {bad}")
+                if not self._close:
+                    self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
                 break
-        if not self._headers_done and self._head_bytes > _HEAD_LIMIT and self._refusal is None:
-            self._refusal = _head_too_large()
+            if left and not self._headers_done and self._head_bytes >= _HEAD_LIMIT:
+                self._refuse(
+                    HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)
+                )
+                break
         if learning and self._between and learning[0] + 1 == self._served:
             self._learn(data)
 
@@ -391,8 +397,6 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest("no Host header"))
         elif headers.get(b"host", b"").translate(None, _IN_HOST):
             self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
-        if self._head_bytes > _HEAD_LIMIT and self._size_of_head() > _HEAD_LIMIT:
-            self._refuse(_head_too_large())
         length = headers.get(b"content-length")
         if length is not None and len(length) > 3 and int(length) > self._front.max_body:
             self._refuse(self._too_large())
@@ -486,9 +490,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         return head + rest
 
-    def _size_of_head(self) -> int:
-        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
-
     def _too_large(self) -> BodyTooLarge:
         limit = self._front.max_body
         return BodyTooLarge(
@@ -526,6 +527,7 @@ class Connection(asyncio.Protocol):
         answer = self._front.api.finish(later, request.id)
         if answer.give_back is not None and self._hung_up():
             answer.give_back()
+            self._front.access(request.method, request.path, 499, started, 0, self._peer, request.id)
             self._transport.abort()
             return
         self._answer(answer, request, close, started)
@@ -702,7 +704,3 @@ _DEADLINES = {
     "first": deadlines.HEAD, "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE,
     "write": deadlines.WRITE, "linger": deadlines.LINGER, "answer": float("inf"),
 }  # fmt: skip
-
-
-def _head_too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)

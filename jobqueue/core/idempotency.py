@@ -1,0 +1,50 @@
+"""Idempotency keys: a request that was answered before is answered with what it made then.
+
+A key is remembered for a day, and only the newest million of them; both bounds have names in `Limits`.
+"""
+
+from collections import OrderedDict
+
+from msgspec import Struct
+
+
+class Answered(Struct, gc=False, frozen=True):
+    """What a request made. `digest`: of the bytes that were sent; `until`: monotonic milliseconds."""
+
+    digest: bytes
+    ids: tuple[int, ...]
+    many: bool
+    until: int
+
+
+class IdempotencyKeys:
+    """By owner and key, the oldest first. O(1) each."""
+
+    __slots__ = ("_age", "_answered", "_limit")
+
+    def __init__(self, age: int, limit: int) -> None:
+        self._age = age
+        self._limit = limit
+        self._answered: OrderedDict[tuple[str, str], Answered] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._answered)
+
+    def get(self, owner: str, key: str, now: int) -> Answered | None:
+        found = self._answered.get((owner, key))
+        return found if found is not None and found.until > now else None
+
+    def put(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool, now: int) -> None:
+        self._answered.pop((owner, key), None)
+        self._answered[owner, key] = Answered(digest, ids, many, now + self._age)
+        if len(self._answered) > self._limit:
+            self._answered.popitem(last=False)
+
+    def forget_old(self, now: int, limit: int) -> bool:
+        """Drops up to `limit` keys whose time is over; True if there may be more."""
+        for _ in range(limit):
+            first = next(iter(self._answered.items()), None)
+            if first is None or first[1].until > now:
+                return False
+            del self._answered[first[0]]
+        return True
