@@ -113,6 +113,12 @@ class JobFinished(Conflict):
     code = "job_finished"
 
 
+class PreconditionFailed(JobQueueError):
+    """`If-Match` names another version than the job has."""
+
+    code = "precondition_failed"
+
+
 # -- not for this caller ----------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ sums are exact and an edge is an edge. Imports nothing but the errors.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil, isfinite
 
@@ -15,6 +15,11 @@ _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PAIRS = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
 _PAIR = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE = re.compile(r"([0-9]{1,18})\s?(B|KiB|MiB|GiB)?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
@@ -45,6 +50,19 @@ def size_bytes(value: object) -> int:
     if found is None:
         raise InvalidField(f'not a size: {str(value)[:40]!r}; write bytes, or "64KiB", "1MiB", "2GiB"')
     return int(found[1]) * _UNITS_BYTES[found[2]]
+
+
+def parse_instant(value: object) -> int:
+    """Wall-clock milliseconds of an RFC 3339 instant with an offset. Else `InvalidField`."""
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            moment = datetime.fromisoformat(value.upper())
+            return int((moment - _EPOCH) // timedelta(milliseconds=1))
+        except (ValueError, OverflowError):
+            pass
+    raise InvalidField(
+        f'not an instant: {str(value)[:40]!r}; write it with an offset, such as "2026-11-24T03:14:15Z"'
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -10,16 +10,24 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 from jobqueue.core.job import (
+    AS_THE_QUEUE,
     CANCELLED,
     CONCLUDED,
     DEAD,
     IN_PROGRESS,
     QUEUED,
     SCHEDULED,
+    Attempt,
+    Backoff,
+    Change,
+    Duplicate,
     Job,
     Lease,
     NewJob,
+    Options,
     Status,
+    Step,
+    Trail,
 )  # fmt: skip
 from jobqueue.core.queue import QueueView
 from jobqueue.core.waiters import Handed, Want
@@ -27,8 +35,9 @@ from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
 __all__ = [
-    "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "Engine", "EngineStats",
-    "Eventually", "Handed", "Job", "Lease", "NewJob", "QueueView", "Status", "Want",
+    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "Attempt",
+    "Backoff", "Change", "Duplicate", "Engine", "EngineStats", "Eventually", "Handed", "Job", "Lease",
+    "NewJob", "Options", "QueueView", "Status", "Step", "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -63,11 +72,15 @@ class Engine(Protocol):
     def stopping(self) -> bool:
         """True once `stop_waiting` was called."""
 
-    def enqueue(self, new: NewJob) -> Eventually[Job]:
-        """Makes a job; id, status, place and times are the queue's to give. `Stopping`."""
+    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
+        """Makes a job; id, status, place and times are the queue's to give. `Duplicate`: the one that has its
+        unique key. Raises `DuplicateJob`, `Stopping`."""
 
-    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job]]:
-        """All or nothing, in order."""
+    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate]]:
+        """All or nothing, in order. Raises as `enqueue`, with the fact `index`."""
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+        """Each by itself, in order: the job, or why it was refused. Raises `Stopping`."""
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         """Leases what is there; if nothing is, waits up to `wait` milliseconds. Empty: nothing by then, or
@@ -118,11 +131,15 @@ class Engine(Protocol):
     def wait_for(self, id: int, wait: int) -> Eventually[Job]:
         """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`."""
 
-    def cancel(self, id: int, force: bool = False) -> Eventually[Job]:
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises
         `JobNotFound`, `JobForgotten`, `JobFinished`."""
 
-    def redrive(self, id: int) -> Eventually[Job]:
+    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+        """Changes a job that waits, if its version is `version`. Raises `JobNotFound`, `JobForgotten`,
+        `NotWaiting`, `PreconditionFailed`."""
+
+    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
         """Puts a dead job back to work. Raises `JobNotFound`, `JobForgotten`, `NotDead`."""
 
     def queue(self, name: str) -> QueueView:
@@ -133,6 +150,9 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counts and figures; cheap enough to ask each second."""
+
+    def wall_now(self) -> int:
+        """The wall clock, milliseconds, as the engine goes by it."""
 
     def wall(self, monotonic: int) -> int:
         """The wall-clock instant of a lease's `expires`."""

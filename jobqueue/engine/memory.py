@@ -14,14 +14,14 @@ from typing import TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from jobqueue.core.job import FINISHED, Job, NewJob
+from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
 from jobqueue.engine.api import EngineStats, Eventually
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.tokens import tokens
-from jobqueue.errors import JobQueueError, Stopping
+from jobqueue.errors import JobQueueError, PreconditionFailed, Stopping
 from jobqueue.settings import Settings
 
 T = TypeVar("T")
@@ -73,13 +73,24 @@ class MemoryEngine:
 
     # -- the verbs ----------------------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob) -> Job:
+    def enqueue(self, new: NewJob) -> Job | Duplicate:
         self._refuse_if_stopping()
         return self._queue.enqueue(new, self._now())
 
-    def enqueue_many(self, news: Sequence[NewJob]) -> list[Job]:
+    def enqueue_many(self, news: Sequence[NewJob]) -> list[Job | Duplicate]:
         self._refuse_if_stopping()
         return self._queue.enqueue_many(news, self._now())
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> list[Job | Duplicate | JobQueueError]:
+        self._refuse_if_stopping()
+        now = self._now()
+        results: list[Job | Duplicate | JobQueueError] = []
+        for new in news:
+            try:
+                results.append(self._queue.enqueue(new, now))
+            except JobQueueError as refused:
+                results.append(refused)
+        return results
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         if self.stopping:
@@ -149,11 +160,23 @@ class MemoryEngine:
         self._queue.wait_for_outcome(waiter)
         return waiting
 
-    def cancel(self, id: int, force: bool = False) -> Job:
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Job:
+        self._check_version(id, version)
         return self._queue.cancel(id, self._now(), force)
 
-    def redrive(self, id: int) -> Job:
+    def change(self, id: int, change: Change, version: int | None = None) -> Job:
+        self._check_version(id, version)
+        return self._queue.change(id, change, self._now())
+
+    def redrive(self, id: int, version: int | None = None) -> Job:
+        self._check_version(id, version)
         return self._queue.redrive(id, self._now())
+
+    def _check_version(self, id: int, version: int | None) -> None:
+        if version is not None and (job := self._queue.get(id)).version != version:
+            raise PreconditionFailed(
+                f'the job has changed since: its ETag is "{job.version}"; look again', job_status=job.status
+            )
 
     def _refuse_if_stopping(self) -> None:
         if self.stopping:
@@ -178,6 +201,9 @@ class MemoryEngine:
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
         )  # fmt: skip
+
+    def wall_now(self) -> int:
+        return self._queue.wall(self._now())
 
     def wall(self, monotonic: int) -> int:
         return self._queue.wall(monotonic)

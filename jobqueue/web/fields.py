@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec import Raw
+
 from jobqueue.errors import InvalidField
 from jobqueue.units import DURATION_HELP, duration_ms
 
@@ -59,18 +62,27 @@ def whole(value: int, field: str, low: int, high: int, setting: str | None = Non
     return value
 
 
-def duration(value: float | str, field: str, low: int, high: int, setting: str) -> int:
+def duration(value: float | str, field: str, low: int, high: int, setting: str | None) -> int:
     """Milliseconds; `low` and `high` too."""
     try:
         ms = duration_ms(value)
     except InvalidField as bad:
         raise InvalidField(f"{field}: {bad.detail}", field=field) from None
     if not low <= ms <= high:
+        said, facts = ("", {}) if setting is None else (f"; {setting} sets the limit", {"setting": setting})
         raise InvalidField(
-            f"{field}: from {low / 1000:g} to {high / 1000:g} seconds; {setting} sets the limit",
-            field=field, limit=high / 1000, setting=setting,
+            f"{field}: from {low / 1000:g} to {high / 1000:g} seconds{said}", field=field,
+            limit=high / 1000, **facts,
         )  # fmt: skip
     return ms
+
+
+def tags(value: list[str]) -> tuple[str, ...]:
+    """At most 16, once each, in order."""
+    found = tuple(dict.fromkeys(label(tag, "tags", 64) for tag in value))
+    if len(found) > 16:
+        raise InvalidField("tags: at most 16", field="tags", limit=16)
+    return found
 
 
 # -- from a query string, where all is text ---------------------------------------------------------
@@ -84,6 +96,32 @@ def _integer(value: str, field: str) -> int:
     if not _INTEGER.fullmatch(value):
         raise InvalidField(f"{field}: a whole number, in digits; not {value[:40]!r}", field=field)
     return int(value)
+
+
+_BOOLEANS = {"1": True, "true": True, "": True, "0": False, "false": False}
+
+
+def _boolean(value: str, field: str) -> bool:
+    if value.lower() not in _BOOLEANS:
+        raise InvalidField(f"{field}: 1 or true, 0 or false; not {value[:40]!r}", field=field)
+    return _BOOLEANS[value.lower()]
+
+
+def _list(value: str, field: str) -> list[str]:
+    return [item.strip() for item in value.split(",")] if value else []
+
+
+def _instant(value: str, field: str) -> str:
+    """A plus sign that was not encoded has become a space."""
+    return value.replace(" ", "+") if value.count(" ") == 1 and "T" in value.upper() else value
+
+
+def _as_json(value: str, field: str) -> Raw:
+    return Raw(msgspec.json.encode(value))
+
+
+def _attempts(value: str, field: str) -> int | None:
+    return None if value in ("null", "none") else _integer(value, field)
 
 
 def _int32(value: str, field: str) -> int:
@@ -122,10 +160,29 @@ FIELDS: dict[str, Field] = {
     "wait": Field(DURATION_HELP, meaning=_length),
     "count": Field("a whole number", _integer),
     "result": Field("JSON", None),
+    "id": Field("the id of a job", None),
+    "delay": Field(DURATION_HELP, meaning=_length),
+    "run_at": Field('an instant with an offset, such as "2026-11-24T03:14:15Z"', _instant),
+    "expires_in": Field(DURATION_HELP, meaning=_length),
+    "max_attempts": Field("a whole number from 1 to 10,000, or null for no limit", _attempts),
+    "backoff": Field('a list of durations, or {"base","factor","max","jitter"}', _list),
+    "retain_for": Field(DURATION_HELP, meaning=_length),
+    "unique_key": Field("text"),
+    "unique_while": Field("queued, active or exists"),
+    "on_conflict": Field("ignore, reject or replace"),
+    "tags": Field("a list of texts", _list),
+    "headers": Field("an object of texts", None),
+    "atomic": Field("true or false", _boolean),
+    "error": Field("text, or an object with type, message, details", _as_json),
+    "retry": Field("true or false", _boolean),
+    "retry_in": Field(DURATION_HELP, meaning=_length),
+    "progress": Field("a whole number from 0 to 100", _integer),
+    "message": Field("text"),
+    "force": Field("true or false", _boolean),
 }
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(
     {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
-     "lease_expires_at", "lease_for", "result", "reason", "error", "history", "cancel_requested", "duplicate",
+     "lease_expires_at", "result", "reason", "error", "history", "cancel_requested", "duplicate",
      "expires_at", "progress", "message", "etag", "origin", "dead_from"}
 )  # fmt: skip

@@ -6,17 +6,20 @@ failures are raised as `jobqueue.errors`; `Api` turns them into answers.
 
 import time
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobqueue.engine.api import CANCELLED, Eventually, Handed, Job
-from jobqueue.errors import JobNotFound, NotReady
+from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob
+from jobqueue.errors import BadInput, JobNotFound, JobQueueError, NotReady
 from jobqueue.units import instant
 from jobqueue.web import render
 from jobqueue.web.fields import queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
 from jobqueue.web.pages import help_text
+from jobqueue.web.problems import part
+from jobqueue.web.render import JobView
+from jobqueue.web.schema import Many
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -36,18 +39,39 @@ def _job_id(text: str) -> int:
 
 
 def enqueue(api: "Api", request: Request) -> Response | Later:
-    new = api.schema.enqueue(request)
-    if isinstance(new, list):
-        return _reply(api, api.engine.enqueue_many(new), _created_many)
-    return _reply(api, api.engine.enqueue(new), _created)
+    new = api.schema.enqueue(request, api.engine.wall_now())
+    if not isinstance(new, Many):
+        made: Eventually[Job | Duplicate] = api.engine.enqueue(new)
+        return _reply(api, made, _created)
+    good = [job for job in new.jobs if isinstance(job, NewJob)]
+    if new.atomic:
+        return _reply(api, api.engine.enqueue_many(good), _created_many)
+    return _reply(api, api.engine.enqueue_each(good), partial(_created_each, new.jobs, request.id))
 
 
-def _created(api: "Api", job: Job) -> Response:
-    return Response(201, api.renderer.new_job(job), (("Location", f"/jobs/{job.id}"),))
+def _created(api: "Api", made: Job | Duplicate) -> Response:
+    job, status = (made, 201) if isinstance(made, Job) else (made.job, 200)
+    return Response(status, api.renderer.new_job(made), (("Location", f"/jobs/{job.id}"),))
 
 
-def _created_many(api: "Api", jobs: list[Job]) -> Response:
-    return Response(201, api.renderer.new_jobs(jobs))
+def _created_many(api: "Api", made: list[Job | Duplicate]) -> Response:
+    status = 201 if any(isinstance(one, Job) for one in made) else 200
+    return Response(status, api.renderer.new_jobs(made))
+
+
+def _created_each(
+    asked: list[NewJob | BadInput], id: str, api: "Api", made: list[Job | Duplicate | JobQueueError]
+) -> Response:
+    """In the order of the request: what could not be read, and what became of the others."""
+    answers = iter(made)
+    results: list[dict[str, object]] = []
+    for index, job in enumerate(asked):
+        answer = job if isinstance(job, BadInput) else next(answers)
+        if isinstance(answer, JobQueueError):
+            results.append({"index": index, "error": part(answer, id)})
+        else:
+            results.append({"job": api.renderer.made(answer)})
+    return Response(200, api.renderer.each(results))
 
 
 def dequeue(api: "Api", request: Request) -> Response | Later:
@@ -79,29 +103,117 @@ def _job(api: "Api", job: Job) -> Response:
 
 def heartbeat(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
-    lease, consumer, lease_for = api.schema.heartbeat(request)
-    return _reply(api, api.engine.heartbeat(id, lease, consumer, lease_for), _beaten)
+    (_, lease, consumer), lease_for, progress, message = api.schema.heartbeat(request)
+    return _reply(api, api.engine.heartbeat(id, lease, consumer, lease_for, progress, message), _beaten)
 
 
 def _beaten(api: "Api", job: Job) -> Response:
     return Response(200, api.renderer.beat(job))
 
 
-def get_job(api: "Api", request: Request) -> Response:
+def release(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
-    api.schema.nothing(request)
-    return Response(200, api.renderer.job(api.engine.get(id), payload=True))
+    (_, lease, consumer), delay = api.schema.release(request)
+    return _reply(api, api.engine.release(id, lease, consumer, delay), _job)
+
+
+def fail(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    (_, lease, consumer), error, retry, retry_in = api.schema.fail(request)
+    return _reply(api, api.engine.fail(id, lease, consumer, error, retry, retry_in), _job)
+
+
+# -- many at once -----------------------------------------------------------------------------------
+
+
+def conclude_many(api: "Api", request: Request) -> Response | Later:
+    return _each(api, request, api.schema.conclude_many(request), api.engine.conclude, api.renderer.view)
+
+
+def heartbeat_many(api: "Api", request: Request) -> Response | Later:
+    return _each(api, request, api.schema.heartbeat_many(request), api.engine.heartbeat, api.renderer.beaten)
+
+
+def release_many(api: "Api", request: Request) -> Response | Later:
+    return _each(api, request, api.schema.release_many(request), api.engine.release, api.renderer.view)
+
+
+def fail_many(api: "Api", request: Request) -> Response | Later:
+    return _each(api, request, api.schema.fail_many(request), api.engine.fail, api.renderer.view)
+
+
+def _each(
+    api: "Api",
+    request: Request,
+    asked: Sequence[Any],
+    verb: Callable[..., Any],
+    view: Callable[[Job], JobView],
+) -> Response | Later:
+    """`asked`: for each, who holds it and what else the verb takes; or what was wrong with it."""
+    good = [item for item in asked if not isinstance(item, BadInput)]
+    calls = [partial(verb, held.id, held.lease, held.consumer, *rest) for held, *rest in good]
+
+    def answer(api: "Api", results: list[Job | JobQueueError]) -> Response:
+        answers = iter(results)
+        shown: list[dict[str, object]] = []
+        for index, item in enumerate(asked):
+            result = item if isinstance(item, BadInput) else next(answers)
+            known: dict[str, object] = {"index": index} if item is result else {"id": item[0].id}
+            if isinstance(result, JobQueueError):
+                shown.append({**known, "error": part(result, request.id)})
+            else:
+                shown.append({**known, "job": view(result)})
+        return Response(200, api.renderer.each(shown))
+
+    return _reply(api, api.engine.each(calls), answer)
+
+
+# -- from outside -----------------------------------------------------------------------------------
+
+
+def get_job(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    return _reply(api, api.engine.wait_for(id, api.schema.wait(request)), _whole_job)
+
+
+def _whole_job(api: "Api", job: Job) -> Response:
+    return Response(200, api.renderer.whole_job(job), (("ETag", f'"{job.version}"'),))
 
 
 def cancel_job(api: "Api", request: Request) -> Response | Later:
     """202 where the job is in progress: its consumer is asked."""
     id = _job_id(request.param)
-    api.schema.nothing(request)
-    return _reply(api, api.engine.cancel(id), _cancelled)
+    return _reply(api, api.engine.cancel(id, api.schema.force(request), _if_match(request)), _cancelled)
 
 
 def _cancelled(api: "Api", job: Job) -> Response:
-    return Response(200 if job.status == CANCELLED else 202, api.renderer.job(job))
+    status = 200 if job.status == CANCELLED else 202
+    return Response(status, api.renderer.job(job), (("ETag", f'"{job.version}"'),))
+
+
+def change_job(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    change = api.schema.change(request, api.engine.wall_now())
+    return _reply(api, api.engine.change(id, change, _if_match(request)), _changed)
+
+
+def redrive_job(api: "Api", request: Request) -> Response | Later:
+    id = _job_id(request.param)
+    api.schema.nothing(request)
+    return _reply(api, api.engine.redrive(id, _if_match(request)), _changed)
+
+
+def _changed(api: "Api", job: Job) -> Response:
+    return Response(200, api.renderer.job(job), (("ETag", f'"{job.version}"'),))
+
+
+def _if_match(request: Request) -> int | None:
+    """The version that the caller has seen. `*` is any."""
+    sent = request.header(b"if-match")
+    if sent is None or sent.strip() == "*":
+        return None
+    version = sent.strip().removeprefix("W/").strip('"')
+    return int(version) if version.isascii() and version.isdigit() and len(version) < 16 else -1
 
 
 def list_queues(api: "Api", request: Request) -> Response:

@@ -12,6 +12,7 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.JobNotFound: 404,
     errors.JobForgotten: 410,
     errors.Conflict: 409,
+    errors.PreconditionFailed: 412,
     errors.Refused: 403,
     errors.NoSuchRoute: 404,
     errors.MethodNotAllowed: 405,
@@ -36,6 +37,13 @@ def problem(error: errors.JobQueueError, request_id: str) -> Response:
     if "allow" in facts:
         headers.append(("Allow", str(facts.pop("allow"))))
     return _document(error.code, status_of(error), error.detail, request_id, facts, tuple(headers))
+
+
+def part(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
+    """The problem of one item of many."""
+    status = status_of(error)
+    return {"code": error.code, "status": status, "title": REASONS[status], "detail": error.detail,
+            "request_id": request_id, **error.facts}  # fmt: skip
 
 
 def internal(request_id: str) -> Response:

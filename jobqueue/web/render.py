@@ -1,14 +1,42 @@
 """Jobs and queues as JSON: one line, keys in a fixed order, `id` first, `lease` second, `payload` last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from jobqueue.engine.api import IN_PROGRESS, Engine, Handed, Job, QueueView
+from jobqueue.engine.api import (
+    AS_THE_QUEUE,
+    IN_PROGRESS,
+    Attempt,
+    Backoff,
+    Duplicate,
+    Engine,
+    Handed,
+    Job,
+    Options,
+    QueueView,
+    Step,
+    Trail,
+)  # fmt: skip
 from jobqueue.units import instant, seconds
 
 _encode = msgspec.json.Encoder().encode
+
+
+class AttemptView(Struct, gc=False):
+    attempt: int
+    consumer: str | UnsetType
+    started_at: str
+    ended_at: str | UnsetType
+    outcome: str
+    error: Raw | UnsetType
+
+
+_OUTCOMES: dict[Step | None, str] = {
+    "conclude": "concluded", "fail": "failed", "bury": "failed", "stale": "stale", "release": "released",
+    "put_off": "released", "cancel": "cancelled",
+}  # fmt: skip
 
 
 class JobView(Struct, gc=False):
@@ -29,6 +57,22 @@ class JobView(Struct, gc=False):
     lease_for: int | float | UnsetType = UNSET
     consumer: str | UnsetType = UNSET
     cancel_requested: bool | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    run_at: str | UnsetType = UNSET
+    expires_at: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    progress: int | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    max_attempts: int | UnsetType | None = UNSET
+    backoff: list[int | float] | dict[str, int | float] | UnsetType = UNSET
+    retain_for: int | float | UnsetType = UNSET
+    unique_key: str | UnsetType = UNSET
+    unique_while: str | UnsetType = UNSET
+    on_conflict: str | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+    headers: Raw | UnsetType = UNSET
+    history: list[AttemptView] | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
 
@@ -39,19 +83,31 @@ class Renderer:
     def __init__(self, engine: Engine) -> None:
         self._wall: Callable[[int], int] = engine.wall
 
-    def new_job(self, job: Job) -> bytes:
+    def new_job(self, made: Job | Duplicate) -> bytes:
         """The answer to an enqueue: the job without payload. It may be leased already, by one who waited."""
-        if job.lease is not None:
-            return self.job(job)
-        return _encode(self._plain(job)) + b"\n"
+        if isinstance(made, Job) and made.lease is None and made.more is None:
+            return _encode(self._plain(made)) + b"\n"
+        return _encode(self.made(made)) + b"\n"
 
-    def new_jobs(self, jobs: list[Job]) -> bytes:
-        views = [self._plain(job) if job.lease is None else self._view(job) for job in jobs]
-        return _encode({"jobs": views}) + b"\n"
+    def new_jobs(self, made: Sequence[Job | Duplicate]) -> bytes:
+        return _encode({"jobs": [self.made(one) for one in made]}) + b"\n"
 
-    def job(self, job: Job, payload: bool = False) -> bytes:
-        """A job as GET and most verbs show it: never its lease."""
-        return _encode(self._view(job, payload)) + b"\n"
+    def each(self, results: Iterable[dict[str, object]]) -> bytes:
+        """The answer to many calls in one request."""
+        results = list(results)
+        failed = sum("error" in result for result in results)
+        return _encode({"ok": len(results) - failed, "failed": failed, "results": results}) + b"\n"
+
+    def job(self, job: Job) -> bytes:
+        """A job as most verbs show it: without its payload, and never its lease."""
+        return _encode(self.view(job)) + b"\n"
+
+    def whole_job(self, job: Job) -> bytes:
+        """A job as GET shows it: with payload and history."""
+        view = self.view(job)
+        view.history = _history(job)
+        view.payload = Raw(job.payload)
+        return _encode(view) + b"\n"
 
     def handed(self, handed: Handed) -> bytes:
         """A job as its consumer gets it: with its lease and payload."""
@@ -62,13 +118,24 @@ class Renderer:
 
     def beat(self, job: Job) -> bytes:
         """The answer to a heartbeat: says when the lease ends now, and whether to stop."""
-        view = self._view(job)
+        return _encode(self.beaten(job)) + b"\n"
+
+    def beaten(self, job: Job) -> JobView:
+        view = self.view(job)
         lease = job.lease
         if lease is not None:
             view.lease = lease.token
             view.lease_for = seconds(lease.length)
         view.cancel_requested = job.more is not None and job.more.cancel_requested
-        return _encode(view) + b"\n"
+        return view
+
+    def made(self, made: Job | Duplicate) -> JobView:
+        """A job as an enqueue shows it."""
+        if isinstance(made, Duplicate):
+            view = self.view(made.job)
+            view.duplicate = True
+            return view
+        return self._plain(made) if made.lease is None and made.more is None else self.view(made)
 
     def _plain(self, job: Job) -> JobView:
         return JobView(
@@ -76,7 +143,7 @@ class Renderer:
             instant(job.created_at),
         )  # fmt: skip
 
-    def _view(self, job: Job, payload: bool = False) -> JobView:
+    def view(self, job: Job) -> JobView:
         view = self._plain(job)
         lease = job.lease
         if lease is not None:
@@ -93,18 +160,82 @@ class Renderer:
                 view.cancel_requested = True
             if more.result is not None:
                 view.result = Raw(more.result)
-        if payload:
-            view.payload = Raw(job.payload)
+            if more.run_at is not None:
+                view.run_at = instant(more.run_at)
+            if more.trail is not None:
+                _add_trail(view, more.trail)
+            if more.options is not None:
+                _add_options(view, more.options)
         return view
 
     def _handed(self, handed: Handed) -> JobView:
         job, lease = handed
-        return JobView(
+        view = JobView(
             job.id, lease.token, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
             instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
-            seconds(lease.length), UNSET if lease.consumer is None else lease.consumer, UNSET, UNSET,
-            Raw(job.payload),
+            seconds(lease.length), UNSET if lease.consumer is None else lease.consumer,
         )  # fmt: skip
+        view.payload = Raw(job.payload)
+        if job.more is not None:
+            if job.more.options is not None:
+                _add_options(view, job.more.options, lease_for=False)
+            if job.more.trail is not None:
+                _add_trail(view, job.more.trail)
+        return view
+
+
+def _add_trail(view: JobView, trail: Trail) -> None:
+    view.reason = trail.reason or UNSET
+    view.error = UNSET if trail.error is None else Raw(trail.error)
+    view.progress = UNSET if trail.progress is None else trail.progress
+    view.message = UNSET if trail.message is None else trail.message
+
+
+def _add_options(view: JobView, options: Options, lease_for: bool = True) -> None:
+    if options.lease_for is not None and lease_for:
+        view.lease_for = seconds(options.lease_for)
+    if options.expires_at is not None:
+        view.expires_at = instant(options.expires_at)
+    if options.max_attempts != AS_THE_QUEUE:
+        view.max_attempts = options.max_attempts
+    if options.backoff is not None:
+        view.backoff = _backoff(options.backoff)
+    if options.retain_for is not None:
+        view.retain_for = seconds(options.retain_for)
+    if options.unique_key is not None:
+        view.unique_key = options.unique_key
+        view.unique_while = options.unique_while
+        view.on_conflict = options.on_conflict
+    view.tags = options.tags or UNSET
+    view.headers = UNSET if options.headers is None else Raw(options.headers)
+
+
+def _backoff(backoff: Backoff) -> list[int | float] | dict[str, int | float]:
+    if backoff.steps:
+        return [seconds(step) for step in backoff.steps]
+    return {"base": seconds(backoff.base), "factor": backoff.factor, "max": seconds(backoff.longest),
+            "jitter": backoff.jitter}  # fmt: skip
+
+
+def _history(job: Job) -> list[AttemptView] | UnsetType:
+    """The attempts that have ended, the last one too."""
+    trail = job.more.trail if job.more is not None else None
+    lines = list(trail.history) if trail is not None else []
+    lease = job.lease
+    if lease is not None and lease.ended_by is not None:
+        failed = lease.ended_by in ("fail", "bury")
+        error = trail.error if trail is not None and failed else None
+        lines.append(
+            Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
+        )
+    return [
+        AttemptView(
+            line.attempt, UNSET if line.consumer is None else line.consumer, instant(line.started_at),
+            UNSET if line.ended_at is None else instant(line.ended_at), _OUTCOMES[line.outcome],
+            UNSET if line.error is None else Raw(line.error),
+        )
+        for line in lines[-20:]
+    ] or UNSET  # fmt: skip
 
 
 def queue(view: QueueView) -> bytes:

@@ -1,326 +1,117 @@
-"""What each call takes: one struct a call, and how a request becomes one.
+"""Schema: the readers of all calls, with the limits of the settings; what they answer suits the engine."""
 
-A body is first decoded strictly, at the decoder's speed. Only what that refuses is looked at again, field by
-field: names in another letter case, `null` for a left-out option, fields that an enqueue ignores, options in
-the query or a header; and if it still will not do, what was wrong with it.
-"""
-
-from collections.abc import Callable
-from difflib import get_close_matches
-from typing import Annotated, Any, Generic, TypeVar
-from urllib.parse import unquote_plus
+import contextlib
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, UnsetType
 
-from jobqueue.engine.api import NewJob, Want
-from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField, UnknownField
+from jobqueue.engine.api import AS_THE_QUEUE, Backoff, Change, NewJob, Options, Want
+from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField
 from jobqueue.settings import Settings
-from jobqueue.web import fields
-from jobqueue.web.fields import FIELDS, SET_BY_THE_QUEUE
+from jobqueue.units import parse_instant
+from jobqueue.web import fields, shapes
+from jobqueue.web.call import (
+    ONE_LINE_HINT,
+    OPTION_HEADERS,
+    Call,
+    S,
+    has_second_line,
+    has_second_value,
+    is_many,
+    says_many,
+)  # fmt: skip
+from jobqueue.web.fields import SET_BY_THE_QUEUE
 from jobqueue.web.http import Request
-from jobqueue.web.json_text import check_utf8, one_line, syntax_error
+from jobqueue.web.json_text import check_utf8, one_line
 
-S = TypeVar("S", bound=Struct)
-_NULL = Raw(b"null")
-_ABSENT = Raw(b"")
-_NULL_COUNTS = frozenset({"payload", "result"})
-_DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-_BLANK = b" \t\r\n"
+_REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _OPENS = b"[{"
 # Names and types that were found good are remembered, up to so many.
 _REMEMBERED = 10_000
-_MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
-_CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
-_OPTION_HEADERS = frozenset({b"job-lease", *_CONSUMER_HEADERS})
-_ONE_LINE_HINT = (
-    "two JSON values on one line; put each job on a line of its own (curl -d @file drops line ends, use "
-    "--data-binary @file), or send an array"
-)
+_YEAR_MS = 366 * 86_400_000
+_MAX_ERROR = 16 << 10
+_MAX_HEADERS = 4 << 10
+_HOLDER = ("lease", "consumer")
 
 
-class EnqueueBody(Struct, gc=False, forbid_unknown_fields=True):
-    type: str
-    queue: str = "default"
-    priority: Annotated[int, Meta(ge=fields.INT32[0], le=fields.INT32[1])] = 0
-    payload: Raw = _NULL
+class Many(NamedTuple):
+    """Several jobs in one request. `atomic`: all or nothing; if not, `jobs` has what was wrong with a bad one
+    in its place."""
+
+    jobs: list[NewJob | BadInput]
+    atomic: bool
 
 
-class DequeueBody(Struct, gc=False, forbid_unknown_fields=True):
-    queues: list[str] | str | None = None
-    queue: str | None = None
-    wait: int | float | str = 0
-    lease_for: int | float | str | None = None
-    count: int | None = None
-    consumer: str | None = None
+class Held(NamedTuple):
+    """Who wants to use a lease. `id`: in a request for many."""
 
-
-class ConcludeBody(Struct, gc=False, forbid_unknown_fields=True):
-    lease: str | None = None
-    consumer: str | None = None
-    result: Raw = _ABSENT
-
-
-class HeartbeatBody(Struct, gc=False, forbid_unknown_fields=True):
-    lease: str | None = None
-    consumer: str | None = None
-    lease_for: int | float | str | None = None
-
-
-class NoBody(Struct, gc=False, forbid_unknown_fields=True):
-    """For calls that take no option."""
-
-
-class Call(Generic[S]):
-    """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`:
-    names that are accepted and dropped."""
-
-    def __init__(
-        self, shape: type[S], headers: tuple[str, ...] = (), ignored: frozenset[str] = frozenset()
-    ) -> None:
-        self.shape = shape
-        self.headers = headers
-        self.ignored = ignored
-        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(shape).decode
-        self.types: dict[str, Any] = {
-            field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(shape)
-        }
-        self.required = [f.name for f in msgspec.structs.fields(shape) if f.required]
-
-    def read(self, request: Request, max_depth: int) -> S:
-        """The struct of a request with at most one JSON object. Raises `BadInput`."""
-        body = request.body
-        if body and not request.query and _OPTION_HEADERS.isdisjoint(request.headers):
-            check_utf8(body)
-            try:
-                return self.decode(body)
-            except _DECODER_REFUSES:
-                pass
-        else:
-            check_utf8(body)
-        return self.merge(body, self.options(request), max_depth, self._consumer(request))
-
-    def options(self, request: Request) -> dict[str, Any]:
-        """What the query and the headers say, by canonical name."""
-        found: dict[str, Any] = {}
-        for name, text in query_pairs(request.query):
-            canonical = self._canonical(name, "query")
-            if canonical is None:
-                continue
-            from_text = FIELDS[canonical].from_text
-            if from_text is None:
-                raise InvalidField(f"{canonical} belongs in the body", field=canonical)
-            _agree(found, canonical, from_text(text, canonical))
-        if "lease" in self.headers and (lease := request.header(b"job-lease")) is not None:
-            _agree(found, "lease", lease)
-        return found
-
-    def merge(self, body: bytes, options: dict[str, Any], max_depth: int, consumer: str | None = None) -> S:
-        """The struct of one JSON object and the options that came beside it; `consumer`: the name that a
-        header gave, which counts where nothing else does."""
-        given = self._fields(body, max_depth) if body.strip(_BLANK) else {}
-        for name, value in options.items():
-            _agree(given, name, value)
-        if consumer is not None:
-            given.setdefault("consumer", consumer)
-        for name in self.required:
-            if name not in given:
-                raise MissingField(
-                    f'{name} is required, such as {{"{name}":"email"}}; it says what kind of work this is',
-                    field=name,
-                )
-        return self.shape(**given)
-
-    def _fields(self, body: bytes, max_depth: int) -> dict[str, Any]:
-        try:
-            raw = _OBJECT.decode(body)
-        except _DECODER_REFUSES as bad:
-            error = syntax_error(body, bad, max_depth)
-            if isinstance(error, InvalidField):
-                error = InvalidField("the body must be a JSON object")
-            raise error from None
-        given: dict[str, Any] = {}
-        for name, value in raw.items():
-            canonical = self._canonical(name, "body")
-            if canonical is None:
-                continue
-            if bytes(value) == b"null" and canonical not in _NULL_COUNTS:
-                given.pop(canonical, None)
-                continue
-            try:
-                given[canonical] = self.types[canonical].decode(value)
-            except _DECODER_REFUSES as bad:
-                said = "" if isinstance(bad, RecursionError) else f" ({bad})"
-                raise InvalidField(
-                    f"{canonical}: must be {FIELDS[canonical].expects}{said}", field=canonical
-                ) from None
-        return given
-
-    def _canonical(self, name: str, where: str) -> str | None:
-        """The field that `name` means, whatever its letter case; None: to be ignored."""
-        lower = name.lower() if name not in self.types else name
-        if lower in self.types:
-            return lower
-        if lower in self.ignored and where == "body":
-            return None
-        near = get_close_matches(lower, self.types, n=1, cutoff=0.5)
-        facts = {"nearest": near[0]} if near else {}
-        known = ", ".join(self.types) or "none"
-        raise UnknownField(f"unknown field {name[:64]!r}; known here: {known}", field=name[:64], **facts)
-
-    def _consumer(self, request: Request) -> str | None:
-        if "consumer" in self.headers:
-            for header in _CONSUMER_HEADERS:
-                if (consumer := request.headers.get(header)) is not None:
-                    return _header_text(consumer)
-        return None
+    id: int
+    lease: str | None
+    consumer: str | None
 
 
 class Schema:
-    """Every call's reader, with the limits of the settings. What it answers is ready for the engine."""
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._enqueue = Call(EnqueueBody, ignored=SET_BY_THE_QUEUE)
-        self._dequeue = Call(DequeueBody, headers=("consumer",))
-        self._conclude = Call(ConcludeBody, headers=("lease", "consumer"))
-        self._heartbeat = Call(HeartbeatBody, headers=("lease", "consumer"))
-        self._nothing = Call(NoBody)
         self._max_depth = settings.max_depth
+        self._plain = msgspec.json.Decoder(shapes.PlainJob).decode
+        self._plain_array = msgspec.json.Decoder(list[shapes.PlainJob]).decode
+        self._enqueue = Call(
+            shapes.EnqueueOptions, ignored=SET_BY_THE_QUEUE, nulls=frozenset({"payload", "max_attempts"})
+        )
+        self._dequeue = Call(shapes.DequeueShape, headers=("consumer",))
+        self._conclude = Call(shapes.ConcludeShape, headers=_HOLDER, nulls=frozenset({"result"}))
+        self._heartbeat = Call(shapes.HeartbeatShape, headers=_HOLDER)
+        self._release = Call(shapes.ReleaseShape, headers=_HOLDER)
+        self._fail = Call(shapes.FailShape, headers=_HOLDER)
+        self._change = Call(
+            shapes.ChangeShape, nulls=frozenset(shapes.ChangeShape.__struct_fields__) - {"type"}
+        )
+        self._wait = Call(shapes.WaitShape)
+        self._cancel = Call(shapes.CancelShape)
+        self._nothing = Call(shapes.NoShape)
+        self._error = msgspec.json.Decoder(str | shapes.ErrorShape).decode
         self._names: set[str] = {"default"}
         self._types: set[str] = set()
 
-    def enqueue(self, request: Request) -> NewJob | list[NewJob]:
-        """One job, or many where an array or a line each was sent."""
+    # -- enqueue ------------------------------------------------------------------------------------
+
+    def enqueue(self, request: Request, wall: int) -> NewJob | Many:
+        """One job, or many where an array or a line each was sent. `wall`: now, milliseconds."""
         body = request.body
-        many = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() in _MANY_TYPES
-        if body[:1] == b"{" and not many and not request.query:
+        if body[:1] == b"{" and not request.query and not says_many(request):
             check_utf8(body)
             try:
-                return self._new_job(self._enqueue.decode(body))
-            except _DECODER_REFUSES:
+                return self._plain_job(self._plain(body), request)
+            except _REFUSED:
                 pass
-        start = body.lstrip(_BLANK)[:1]
-        if start == b"[" or many:
-            return self._many(request, lines=start != b"[")
+        if is_many(request):
+            return self._many(request, wall)
         try:
-            return self._new_job(self._enqueue.read(request, self._settings.max_depth))
+            asked = self._enqueue.read(request, self._max_depth)
         except InvalidJson:
-            if b"\n" in body.strip(_BLANK) and _has_second_value(body):
-                return self._many(request, lines=True)
-            if _has_second_value(body):
-                raise InvalidJson(_ONE_LINE_HINT) from None
+            if has_second_line(body):
+                return self._many(request, wall)
+            if has_second_value(body):
+                raise InvalidJson(ONE_LINE_HINT) from None
             raise
+        return self._new_job(asked, request, wall)
 
-    def dequeue(self, request: Request) -> tuple[Want, int]:
-        """What is wanted, and how many milliseconds to wait for it."""
-        if not request.body and not request.query and _OPTION_HEADERS.isdisjoint(request.headers):
-            return Want(("default",), self._settings.lease), 0
-        asked = self._dequeue.read(request, self._settings.max_depth)
-        queues: tuple[str, ...] = ("default",)
-        if asked.queue is not None:
-            if asked.queues is not None:
-                raise InvalidField("give queue or queues, not both", field="queue")
-            queues = (self._queue_name(asked.queue),)
-        elif asked.queues is not None:
-            queues = fields.queue_names(asked.queues)
-        settings = self._settings
-        wait = fields.duration(asked.wait, "wait", 0, settings.wait_max, "JOBQUEUE_WAIT_MAX")
-        lease_for = self._lease_for(asked.lease_for)
-        count = asked.count
-        if count is not None:
-            fields.whole(count, "count", 1, settings.max_batch, "JOBQUEUE_MAX_BATCH")
-        consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
-        return Want(queues, settings.lease if lease_for is None else lease_for, count, consumer), wait
-
-    def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None]:
-        """Lease, consumer and result, each None if not given."""
-        asked = self._conclude.read(request, self._max_depth)
-        lease, consumer, result = asked.lease, asked.consumer, None
-        if lease is not None:
-            fields.lease_token(lease)
-        if consumer is not None:
-            fields.label(consumer, "consumer", 128)
-        if raw := bytes(asked.result):
-            result = one_line(raw, self._max_depth)
-            if len(result) > self._settings.max_result:
-                raise BodyTooLarge(
-                    f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
-                    field="result", limit=self._settings.max_result, setting="JOBQUEUE_MAX_RESULT",
-                )  # fmt: skip
-        return lease, consumer, result
-
-    def heartbeat(self, request: Request) -> tuple[str | None, str | None, int | None]:
-        """Lease, consumer and length in milliseconds, each None if not given."""
-        asked = self._heartbeat.read(request, self._max_depth)
-        lease, consumer = asked.lease, asked.consumer
-        if lease is not None:
-            fields.lease_token(lease)
-        if consumer is not None:
-            fields.label(consumer, "consumer", 128)
-        return lease, consumer, self._lease_for(asked.lease_for)
-
-    def nothing(self, request: Request) -> None:
-        """For calls that take no options: refuses any."""
-        if request.body or request.query:
-            self._nothing.read(request, self._settings.max_depth)
-
-    # -- many at once -------------------------------------------------------------------------------
-
-    def _many(self, request: Request, lines: bool) -> list[NewJob]:
-        check_utf8(request.body)
+    def _many(self, request: Request, wall: int) -> Many:
         options = self._enqueue.options(request)
-        items = self._lines(request.body) if lines else self._items(request.body, bool(options))
-        if not items:
-            raise InvalidField("no jobs: send 1 or more, as an array or a line each")
-        most = self._settings.max_batch
-        if len(items) > most:
-            raise InvalidField(
-                f"at most {most:,} jobs in one request; this one has {len(items):,}",
-                limit=most, setting="JOBQUEUE_MAX_BATCH",
-            )  # fmt: skip
-        jobs: list[NewJob] = []
-        try:
-            for item in items:
-                body = self._item(item, options) if isinstance(item, (bytes, Raw)) else item
-                jobs.append(self._new_job(body))
-        except BadInput as bad:
-            bad.facts["index"] = len(jobs)
-            raise
-        return jobs
+        atomic = options.pop("atomic", True)
+        plain = None
+        if not options and request.body[:1] == b"[":
+            check_utf8(request.body)
+            with contextlib.suppress(*_REFUSED):
+                plain = self._plain_array(request.body)
+            if plain and len(plain) <= self._settings.max_batch:
+                return Many(_each(plain, lambda item: self._plain_job(item, request), atomic), atomic)
+        items = self._enqueue.many(request, options, self._max_depth, self._settings.max_batch)
+        return Many(_each(items, lambda item: self._new_job(item, request, wall), atomic), atomic)
 
-    def _items(self, body: bytes, one_by_one: bool) -> list[EnqueueBody] | list[Raw]:
-        """The array's jobs; undecoded where one of them needs a second look."""
-        try:
-            if not one_by_one:
-                return _ARRAY.decode(body)
-        except _DECODER_REFUSES:
-            pass
-        try:
-            return _RAW_ARRAY.decode(body)
-        except _DECODER_REFUSES as bad:
-            raise syntax_error(body, bad, self._settings.max_depth) from None
-
-    def _lines(self, body: bytes) -> list[bytes]:
-        return [line for line in body.split(b"\n") if line.strip(_BLANK)]
-
-    def _item(self, item: bytes | Raw, options: dict[str, Any]) -> EnqueueBody:
-        text = bytes(item)
-        if not options:
-            try:
-                return self._enqueue.decode(text)
-            except _DECODER_REFUSES:
-                pass
-        try:
-            return self._enqueue.merge(text, options, self._settings.max_depth)
-        except InvalidJson:
-            if _has_second_value(text):
-                raise InvalidJson(_ONE_LINE_HINT) from None
-            raise
-
-    # -- checks -------------------------------------------------------------------------------------
-
-    def _new_job(self, body: EnqueueBody) -> NewJob:
+    def _plain_job(self, body: shapes.PlainJob, request: Request) -> NewJob:
         type, queue = body.type, body.queue
         if type not in self._types:
             self._type(type)
@@ -329,7 +120,197 @@ class Schema:
         payload = bytes(body.payload)
         if payload[0] in _OPENS:
             payload = one_line(payload, self._max_depth)
-        return NewJob(type, queue, body.priority, payload)
+        new = NewJob(type, queue, body.priority, payload)
+        if b"traceparent" in request.headers:
+            new.options = Options(headers=_headers(None, request))
+        return new
+
+    def _new_job(self, body: shapes.JobShape, request: Request, wall: int) -> NewJob:
+        new = self._plain_job(body, request)
+        if body.delay is not None:
+            if body.run_at is not None:
+                raise InvalidField("give delay or run_at, not both", field="delay")
+            new.delay = _length(body.delay, "delay")
+        if body.run_at is not None:
+            new.run_at = _run_at(body.run_at, wall)
+        if body.expires_in is not None:
+            new.expires_in = _length(body.expires_in, "expires_in", 1)
+        new.options = self._options(body, request)
+        return new
+
+    def _options(self, body: shapes.JobShape, request: Request) -> Options | None:
+        options = Options(
+            lease_for=self._lease_for(body.lease_for),
+            max_attempts=_max_attempts(body.max_attempts),
+            backoff=None if body.backoff is None else _backoff(body.backoff),
+            retain_for=None if body.retain_for is None else _length(body.retain_for, "retain_for"),
+            unique_key=None if body.unique_key is None else fields.label(body.unique_key, "unique_key", 256),
+            unique_while=body.unique_while or "active",
+            on_conflict=body.on_conflict or "ignore",
+            tags=() if body.tags is None else fields.tags(body.tags),
+            headers=_headers(body.headers, request),
+        )
+        if body.unique_key is None and (body.unique_while is not None or body.on_conflict is not None):
+            raise MissingField(
+                "unique_while and on_conflict say something of a unique_key", field="unique_key"
+            )
+        return options if any(getattr(options, name) != default for name, default in _PLAIN_OPTIONS) else None
+
+    # -- dequeue ------------------------------------------------------------------------------------
+
+    def dequeue(self, request: Request) -> tuple[Want, int]:
+        """What is wanted, and how many milliseconds to wait for it."""
+        if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
+            return Want(("default",)), 0
+        asked = self._dequeue.read(request, self._max_depth)
+        queues: tuple[str, ...] = ("default",)
+        if asked.queue is not None:
+            if asked.queues is not None:
+                raise InvalidField("give queue or queues, not both", field="queue")
+            queues = (self._queue_name(asked.queue),)
+        elif asked.queues is not None:
+            queues = fields.queue_names(asked.queues)
+        count = asked.count
+        if count is not None:
+            fields.whole(count, "count", 1, self._settings.max_batch, "JOBQUEUE_MAX_BATCH")
+        consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
+        return Want(queues, self._lease_for(asked.lease_for), count, consumer), self._waiting(asked.wait)
+
+    # -- under a lease ------------------------------------------------------------------------------
+
+    def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None]:
+        """Lease, consumer and result, each None if not given."""
+        asked = self._conclude.read(request, self._max_depth)
+        held = self._held(asked)
+        return held.lease, held.consumer, self._result(asked)
+
+    def conclude_many(self, request: Request) -> list[tuple[Held, bytes | None] | BadInput]:
+        return self._each(self._conclude, request, lambda asked: (self._held(asked), self._result(asked)))
+
+    def heartbeat(self, request: Request) -> tuple[Held, int | None, int | None, str | None]:
+        """Who, length in milliseconds, progress and message, each None if not given."""
+        return self._beat(self._heartbeat.read(request, self._max_depth))
+
+    def heartbeat_many(
+        self, request: Request
+    ) -> list[tuple[Held, int | None, int | None, str | None] | BadInput]:
+        return self._each(self._heartbeat, request, self._beat)
+
+    def release(self, request: Request) -> tuple[Held, int]:
+        """Who, and for how many milliseconds the job is to rest."""
+        return self._released(self._release.read(request, self._max_depth))
+
+    def release_many(self, request: Request) -> list[tuple[Held, int] | BadInput]:
+        return self._each(self._release, request, self._released)
+
+    def fail(self, request: Request) -> tuple[Held, bytes | None, bool, int | None]:
+        """Who, the error as JSON, whether to retry, and in how many milliseconds."""
+        return self._failed(self._fail.read(request, self._max_depth))
+
+    def fail_many(self, request: Request) -> list[tuple[Held, bytes | None, bool, int | None] | BadInput]:
+        return self._each(self._fail, request, self._failed)
+
+    def _each(self, call: Call[S], request: Request, check: Any) -> list[Any]:
+        options = call.options(request)
+        return _each(call.many(request, options, self._max_depth, self._settings.max_batch), check, False)
+
+    def _held(self, asked: shapes.HolderShape) -> Held:
+        lease, consumer = asked.lease, asked.consumer
+        if lease is not None:
+            fields.lease_token(lease)
+        if consumer is not None:
+            fields.label(consumer, "consumer", 128)
+        return Held(asked.id or 0, lease, consumer)
+
+    def _result(self, asked: shapes.ConcludeShape) -> bytes | None:
+        raw = bytes(asked.result)
+        if not raw:
+            return None
+        result = one_line(raw, self._max_depth)
+        if len(result) > self._settings.max_result:
+            raise BodyTooLarge(
+                f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
+                field="result", limit=self._settings.max_result, setting="JOBQUEUE_MAX_RESULT",
+            )  # fmt: skip
+        return result
+
+    def _beat(self, asked: shapes.HeartbeatShape) -> tuple[Held, int | None, int | None, str | None]:
+        if asked.progress is not None:
+            fields.whole(asked.progress, "progress", 0, 100)
+        if asked.message is not None:
+            fields.label(asked.message, "message", 500)
+        return self._held(asked), self._lease_for(asked.lease_for), asked.progress, asked.message
+
+    def _released(self, asked: shapes.ReleaseShape) -> tuple[Held, int]:
+        return self._held(asked), _length(asked.delay, "delay")
+
+    def _failed(self, asked: shapes.FailShape) -> tuple[Held, bytes | None, bool, int | None]:
+        raw = bytes(asked.error)
+        error = None
+        if raw:
+            error = one_line(raw, self._max_depth)
+            try:
+                self._error(error)
+            except _REFUSED as bad:
+                raise InvalidField(
+                    f"error: text, or an object with type, message, details ({bad})", field="error"
+                ) from None
+            if len(error) > _MAX_ERROR:
+                raise InvalidField(f"error: at most {_MAX_ERROR:,} bytes", field="error", limit=_MAX_ERROR)
+        retry_in = None if asked.retry_in is None else _length(asked.retry_in, "retry_in")
+        return self._held(asked), error, asked.retry, retry_in
+
+    # -- other calls --------------------------------------------------------------------------------
+
+    def change(self, request: Request, wall: int) -> Change:
+        """A merge-patch, checked. `wall`: now, milliseconds."""
+        asked = self._change.read(request, self._max_depth)
+        if asked.delay not in (None, UNSET) and asked.run_at not in (None, UNSET):
+            raise InvalidField("give delay or run_at, not both", field="delay")
+        change = Change()
+        if asked.queue is not UNSET:
+            change.queue = self._queue_name(asked.queue) if asked.queue is not None else "default"
+        if asked.type is not UNSET:
+            change.type = fields.label(asked.type, "type", 256)
+        if asked.priority is not UNSET:
+            change.priority = asked.priority or 0
+        if raw := bytes(asked.payload):
+            change.payload = one_line(raw, self._max_depth)
+        for name, low in (("delay", 0), ("expires_in", 1), ("retain_for", 0)):
+            value = getattr(asked, name)
+            if value is not UNSET:
+                setattr(change, name, None if value is None else _length(value, name, low))
+        if asked.run_at is not UNSET:
+            change.run_at = None if asked.run_at is None else _run_at(asked.run_at, wall)
+        if asked.lease_for is not UNSET:
+            change.lease_for = self._lease_for(asked.lease_for)
+        if asked.max_attempts is not UNSET:
+            change.max_attempts = _max_attempts(asked.max_attempts)
+        if asked.backoff is not UNSET:
+            change.backoff = None if asked.backoff is None else _backoff(asked.backoff)
+        if asked.tags is not UNSET:
+            change.tags = () if asked.tags is None else fields.tags(asked.tags)
+        if asked.headers is not UNSET:
+            change.headers = None if asked.headers is None else _encoded_headers(asked.headers)
+        return change
+
+    def wait(self, request: Request) -> int:
+        """How many milliseconds to wait for a job's outcome."""
+        if not request.query and not request.body:
+            return 0
+        return self._waiting(self._wait.read(request, self._max_depth).wait)
+
+    def force(self, request: Request) -> bool:
+        if not request.query and not request.body:
+            return False
+        return self._cancel.read(request, self._max_depth).force
+
+    def nothing(self, request: Request) -> None:
+        """For calls that take no options: refuses any."""
+        if request.body or request.query:
+            self._nothing.read(request, self._max_depth)
+
+    # -- checks -------------------------------------------------------------------------------------
 
     def _type(self, type: str) -> None:
         """The types in use are few and come again: each is looked at once."""
@@ -350,53 +331,74 @@ class Schema:
             return None
         return fields.duration(value, "lease_for", 1000, self._settings.lease_max, "JOBQUEUE_LEASE_MAX")
 
-
-_OBJECT = msgspec.json.Decoder(dict[str, Raw])
-_ARRAY = msgspec.json.Decoder(list[EnqueueBody])
-_RAW_ARRAY = msgspec.json.Decoder(list[Raw])
-_ANY = msgspec.json.Decoder(Raw)
+    def _waiting(self, value: float | str) -> int:
+        return fields.duration(value, "wait", 0, self._settings.wait_max, "JOBQUEUE_WAIT_MAX")
 
 
-def query_pairs(query: str) -> list[tuple[str, str]]:
-    """Names and values of a query string. `InvalidField` where its percent-encoding is not UTF-8."""
-    pairs = []
-    for part in query.split("&"):
-        if part:
-            name, _, value = part.partition("=")
-            if "%" in part or "+" in part:
-                try:
-                    name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
-                except UnicodeDecodeError:
-                    raise InvalidField("the query string is not UTF-8", field=name[:64]) from None
-            pairs.append((name, value))
-    return pairs
+_PLAIN_OPTIONS = [(name, getattr(Options(), name)) for name in Options.__struct_fields__]
 
 
-def _agree(given: dict[str, Any], name: str, value: Any) -> None:
-    if name in given:
-        meaning = FIELDS[name].meaning or _itself
-        if meaning(given[name]) != meaning(value):
-            raise InvalidField(f"{name} is given twice, with different values", field=name)
-    given[name] = value
+def _each(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
+    """Every item checked; in the place of a bad one what is wrong with it. The first of those is raised where
+    it is all or nothing."""
+    checked: list[Any] = []
+    for index, item in enumerate(items):
+        try:
+            if isinstance(item, BadInput):
+                raise item
+            checked.append(check(item))
+        except BadInput as bad:
+            bad.facts["index"] = index
+            if all_or_nothing:
+                raise
+            checked.append(bad)
+    return checked
 
 
-def _itself(value: object) -> object:
-    return value
+def _length(value: float | str, field: str, low: int = 0) -> int:
+    return fields.duration(value, field, low, _YEAR_MS, None)
 
 
-def _header_text(value: bytes) -> str:
+def _run_at(value: str, wall: int) -> int:
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+        at = parse_instant(value)
+    except InvalidField as bad:
+        raise InvalidField(f"run_at: {bad.detail}", field="run_at") from None
+    if at > wall + _YEAR_MS:
+        raise InvalidField("run_at: at most one year ahead", field="run_at")
+    return at
 
 
-def _has_second_value(body: bytes) -> bool:
-    """Is the trouble with `body` that something stands behind a first JSON value?"""
-    try:
-        _ANY.decode(body)
-    except msgspec.DecodeError as bad:
-        return "trailing characters" in str(bad)
-    except RecursionError:
-        return False
-    return False
+def _max_attempts(value: int | UnsetType | None) -> int | None:
+    if value is UNSET:
+        return AS_THE_QUEUE
+    if value is None:
+        return None
+    if value == 0:
+        raise InvalidField("max_attempts: 1 is no retry, null is no limit; not 0", field="max_attempts")
+    return fields.whole(value, "max_attempts", 1, 10_000)
+
+
+def _backoff(value: list[int | float | str] | shapes.BackoffShape) -> Backoff:
+    if isinstance(value, list):
+        if not 1 <= len(value) <= 100:
+            raise InvalidField("backoff: 1 to 100 lengths", field="backoff")
+        return Backoff(steps=tuple(_length(length, "backoff") for length in value), jitter=0.0)
+    if not (1 <= value.factor <= 100 and 0 <= value.jitter <= 1):
+        raise InvalidField("backoff: factor from 1 to 100, jitter from 0 to 1", field="backoff")
+    return Backoff(_length(value.base, "backoff"), value.factor, _length(value.max, "backoff"), value.jitter)
+
+
+def _headers(given: dict[str, str] | None, request: Request) -> bytes | None:
+    """What was given, and the trace context of the request where it has one."""
+    trace = request.header(b"traceparent")
+    if trace is not None and len(trace) <= 256 and trace.isascii() and "traceparent" not in (given or {}):
+        given = {**(given or {}), "traceparent": trace}
+    return None if given is None else _encoded_headers(given)
+
+
+def _encoded_headers(headers: dict[str, str]) -> bytes:
+    text = msgspec.json.encode(headers)
+    if len(text) > _MAX_HEADERS:
+        raise InvalidField(f"headers: at most {_MAX_HEADERS:,} bytes", field="headers", limit=_MAX_HEADERS)
+    return text

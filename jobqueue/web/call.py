@@ -1,0 +1,260 @@
+"""Call: how a request becomes a struct.
+
+A body is first decoded strictly, at the decoder's speed. Only what that refuses is looked at again, field by
+field: names in another letter case, `null` for a left-out option, fields that an enqueue ignores, options in
+the query or a header; and if it still will not do, what was wrong with it.
+"""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote_plus
+
+import msgspec
+from msgspec import Raw, Struct
+
+from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
+from jobqueue.web.fields import FIELDS
+from jobqueue.web.http import Request
+from jobqueue.web.json_text import check_utf8, syntax_error
+
+S = TypeVar("S", bound=Struct)
+_DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_BLANK = b" \t\r\n"
+_MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
+_CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
+OPTION_HEADERS = frozenset({b"job-lease", *_CONSUMER_HEADERS})
+ONE_LINE_HINT = (
+    "two JSON values on one line; put each on a line of its own (curl -d @file drops line ends, use "
+    "--data-binary @file), or send an array"
+)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_RAW_ARRAY = msgspec.json.Decoder(list[Raw])
+_ANY = msgspec.json.Decoder(Raw)
+
+
+class Call(Generic[S]):
+    """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`: names
+    that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out."""
+
+    def __init__(
+        self,
+        shape: type[S],
+        headers: tuple[str, ...] = (),
+        ignored: frozenset[str] = frozenset(),
+        nulls: frozenset[str] = frozenset(),
+    ) -> None:
+        self.shape = shape
+        self.nulls = nulls
+        self.headers = headers
+        self.ignored = ignored
+        self._array = msgspec.json.Decoder(list[shape]).decode  # type: ignore[valid-type]  # made at run time
+        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(shape).decode
+        self.types: dict[str, Any] = {
+            field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(shape)
+        }
+        self.required = [f.name for f in msgspec.structs.fields(shape) if f.required]
+
+    def read(self, request: Request, max_depth: int) -> S:
+        """The struct of a request with at most one JSON object. Raises `BadInput`."""
+        body = request.body
+        if body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
+            check_utf8(body)
+            try:
+                return self.decode(body)
+            except _DECODER_REFUSES:
+                pass
+        else:
+            check_utf8(body)
+        return self.merge(body, self.options(request), max_depth, self._consumer(request))
+
+    def options(self, request: Request) -> dict[str, Any]:
+        """What the query and the headers say, by canonical name."""
+        found: dict[str, Any] = {}
+        for name, text in query_pairs(request.query):
+            canonical = self._canonical(name, "query")
+            if canonical is None:
+                continue
+            from_text = FIELDS[canonical].from_text
+            if from_text is None:
+                raise InvalidField(f"{canonical} belongs in the body", field=canonical)
+            _agree(found, canonical, from_text(text, canonical))
+        if "lease" in self.headers and (lease := request.header(b"job-lease")) is not None:
+            _agree(found, "lease", lease)
+        return found
+
+    def merge(self, body: bytes, options: dict[str, Any], max_depth: int, consumer: str | None = None) -> S:
+        """The struct of one JSON object and the options that came beside it; `consumer`: the name that a
+        header gave, which counts where nothing else does."""
+        given = self._fields(body, max_depth) if body.strip(_BLANK) else {}
+        for name, value in options.items():
+            _agree(given, name, value)
+        if consumer is not None:
+            given.setdefault("consumer", consumer)
+        for name in self.required:
+            if name not in given:
+                raise MissingField(
+                    f'{name} is required, such as {{"{name}":"email"}}; it says what kind of work this is',
+                    field=name,
+                )
+        return self.shape(**given)
+
+    def _fields(self, body: bytes, max_depth: int) -> dict[str, Any]:
+        try:
+            raw = _OBJECT.decode(body)
+        except _DECODER_REFUSES as bad:
+            error = syntax_error(body, bad, max_depth)
+            if isinstance(error, InvalidField):
+                error = InvalidField("the body must be a JSON object")
+            raise error from None
+        given: dict[str, Any] = {}
+        for name, value in raw.items():
+            canonical = self._canonical(name, "body")
+            if canonical is None:
+                continue
+            if bytes(value) == b"null" and canonical not in self.nulls:
+                given.pop(canonical, None)
+                continue
+            try:
+                given[canonical] = self.types[canonical].decode(value)
+            except _DECODER_REFUSES as bad:
+                said = "" if isinstance(bad, RecursionError) else f" ({bad})"
+                raise InvalidField(
+                    f"{canonical}: must be {FIELDS[canonical].expects}{said}", field=canonical
+                ) from None
+        return given
+
+    def _canonical(self, name: str, where: str) -> str | None:
+        """The field that `name` means, whatever its letter case; None: to be ignored."""
+        lower = name.lower() if name not in self.types else name
+        if lower in self.types:
+            return lower
+        if lower in self.ignored and where == "body":
+            return None
+        near = get_close_matches(lower, self.types, n=1, cutoff=0.5)
+        facts = {"nearest": near[0]} if near else {}
+        known = ", ".join(self.types) or "none"
+        raise UnknownField(f"unknown field {name[:64]!r}; known here: {known}", field=name[:64], **facts)
+
+    def _consumer(self, request: Request) -> str | None:
+        if "consumer" in self.headers:
+            for header in _CONSUMER_HEADERS:
+                if (consumer := request.headers.get(header)) is not None:
+                    return _header_text(consumer)
+        return None
+
+    # -- many at once -------------------------------------------------------------------------------
+
+    def many(
+        self, request: Request, options: dict[str, Any], max_depth: int, most: int
+    ) -> list[S | BadInput]:
+        """The structs of an array, or of a line each; in the place of a bad one what is wrong with it."""
+        body = request.body
+        check_utf8(body)
+        items: Sequence[S | Raw | bytes]
+        if body.lstrip(_BLANK)[:1] == b"[":
+            items = self._items(body, bool(options), max_depth)
+        else:
+            items = [line for line in body.split(b"\n") if line.strip(_BLANK)]
+        if not items:
+            raise InvalidField("nothing in it: send 1 or more, as an array or a line each")
+        if len(items) > most:
+            raise InvalidField(
+                f"at most {most:,} in one request; this one has {len(items):,}",
+                limit=most, setting="JOBQUEUE_MAX_BATCH",
+            )  # fmt: skip
+        consumer = self._consumer(request)
+        return [
+            self._item(item, options, max_depth, consumer) if isinstance(item, (bytes, Raw)) else item
+            for item in items
+        ]
+
+    def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> "Sequence[S | Raw]":
+        """The array's items; undecoded where one of them needs a second look."""
+        try:
+            if not one_by_one:
+                items: list[S] = self._array(body)
+                return items
+        except _DECODER_REFUSES:
+            pass
+        try:
+            return _RAW_ARRAY.decode(body)
+        except _DECODER_REFUSES as bad:
+            raise syntax_error(body, bad, max_depth) from None
+
+    def _item(
+        self, item: bytes | Raw, options: dict[str, Any], max_depth: int, consumer: str | None
+    ) -> S | BadInput:
+        text = bytes(item)
+        if not options and consumer is None:
+            try:
+                return self.decode(text)
+            except _DECODER_REFUSES:
+                pass
+        try:
+            return self.merge(text, options, max_depth, consumer)
+        except InvalidJson as bad:
+            return InvalidJson(ONE_LINE_HINT) if has_second_value(text) else bad
+        except BadInput as bad:
+            return bad
+
+
+def says_many(request: Request) -> bool:
+    """Does the content type say that the body holds a value a line?"""
+    kind = request.headers.get(b"content-type")
+    return kind is not None and kind.partition(b";")[0].strip().lower() in _MANY_TYPES
+
+
+def is_many(request: Request) -> bool:
+    """Does the body begin as an array, or say that it holds a value a line?"""
+    return says_many(request) or request.body.lstrip(_BLANK)[:1] == b"["
+
+
+def has_second_line(body: bytes) -> bool:
+    """Does a second value stand on a line behind the first one?"""
+    return b"\n" in body.strip(_BLANK) and has_second_value(body)
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    """Names and values of a query string. `InvalidField` where its percent-encoding is not UTF-8."""
+    pairs = []
+    for part in query.split("&"):
+        if part:
+            name, _, value = part.partition("=")
+            if "%" in part or "+" in part:
+                try:
+                    name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+                except UnicodeDecodeError:
+                    raise InvalidField("the query string is not UTF-8", field=name[:64]) from None
+            pairs.append((name, value))
+    return pairs
+
+
+def _agree(given: dict[str, Any], name: str, value: Any) -> None:
+    if name in given:
+        meaning = FIELDS[name].meaning or _itself
+        if meaning(given[name]) != meaning(value):
+            raise InvalidField(f"{name} is given twice, with different values", field=name)
+    given[name] = value
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _header_text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def has_second_value(body: bytes) -> bool:
+    """Is the trouble with `body` that something stands behind a first JSON value?"""
+    try:
+        _ANY.decode(body)
+    except msgspec.DecodeError as bad:
+        return "trailing characters" in str(bad)
+    except RecursionError:
+        return False
+    return False
