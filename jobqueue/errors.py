@@ -170,6 +170,22 @@ class RequestTimeout(JobQueueError):
     code = "request_timeout"
 
 
+class TooMany(JobQueueError):
+    """Fewer, or later; fact `retry_after` says in how many seconds."""
+
+
+class QueueFull(TooMany):
+    """The queue's own bound is reached."""
+
+    code = "queue_full"
+
+
+class IdempotencyMismatch(JobQueueError):
+    """The same `Idempotency-Key` came with other bytes."""
+
+    code = "idempotency_mismatch"
+
+
 # -- not now ----------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from msgspec import UNSET, Struct, UnsetType
 Status = Literal["scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]
 Step = Literal[
     "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
-    "redrive", "cancel", "forget", "leave", "enter", "enter_later",
+    "redrive", "cancel", "forget", "leave", "enter", "enter_later", "purge",
 ]  # fmt: skip
 Reason = Literal["attempts", "no_retry", "expired"]
 # How long a unique key is taken by the job that has it, and what becomes of another one that wants it.
@@ -53,6 +53,7 @@ BURY: Final = "bury"
 REDRIVE: Final = "redrive"
 CANCEL: Final = "cancel"
 FORGET: Final = "forget"
+PURGE: Final = "purge"  # removed by hand
 LEAVE: Final = "leave"  # changed while it waits: out of where it stood …
 ENTER: Final = "enter"  # … and in again, perhaps elsewhere
 ENTER_LATER: Final = "enter_later"
@@ -79,8 +80,15 @@ STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
     (CONCLUDED, FORGET): None,
     (DEAD, FORGET): None,
     (CANCELLED, FORGET): None,
+    (SCHEDULED, PURGE): None,
+    (QUEUED, PURGE): None,
+    (IN_PROGRESS, PURGE): None,
+    (CONCLUDED, PURGE): None,
+    (DEAD, PURGE): None,
+    (CANCELLED, PURGE): None,
     (QUEUED, LEAVE): None,
     (SCHEDULED, LEAVE): None,
+    (DEAD, LEAVE): None,
     (None, ENTER): QUEUED,
     (None, ENTER_LATER): SCHEDULED,
 }
@@ -142,6 +150,7 @@ class Options(Struct, gc=False, eq=False):
     unique_key: str | None = None
     unique_while: UniqueWhile = "active"
     on_conflict: OnConflict = "ignore"
+    key: str | None = None
     tags: tuple[str, ...] = ()
     headers: bytes | None = None  # a JSON object, as it came in
 
@@ -150,6 +159,7 @@ class Trail(Struct, gc=False, eq=False):
     """What went wrong with a job, and what its consumers said."""
 
     reason: Reason | None = None
+    dead_from: str | None = None  # the queue in which it died, if that sent it on
     error: bytes | None = None  # JSON: the last one
     history: tuple[Attempt, ...] = ()  # attempts before the last lease
     progress: int | None = None
@@ -221,5 +231,6 @@ class Change(Struct, gc=False):
     max_attempts: int | UnsetType | None = UNSET
     backoff: Backoff | UnsetType | None = UNSET
     retain_for: int | UnsetType | None = UNSET
+    key: str | UnsetType | None = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     headers: bytes | UnsetType | None = UNSET

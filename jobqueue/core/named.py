@@ -1,104 +1,323 @@
-"""NamedQueue: one named queue: its lanes by priority, and its counts."""
+"""NamedQueue: one named queue: its lanes, its counts, what was set for it.
 
-from heapq import heapify, heappop, heappush
+The lanes are ordered by priority, and inside one priority by the place of their first job. Jobs without a key
+stand in one lane for each priority; the jobs of a key have lanes of their own, which stand aside while the
+key's gate is shut.
+"""
 
-from jobqueue.core.job import Job
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush, heapreplace
+
+from msgspec import Struct
+
+from jobqueue.core.gate import Gate, Rate
+from jobqueue.core.job import AS_THE_QUEUE, Backoff, Job
 from jobqueue.core.lane import Lane
 from jobqueue.core.tally import Tally
 
 
+class KeyLimits(Struct, frozen=True, gc=False):
+    """For each key of a queue."""
+
+    max_in_progress: int | None = None
+    rate: Rate | None = None
+
+
+class QueueSettings(Struct, frozen=True, gc=False):
+    """What was set for one queue; None: as for all, or no limit. Lengths in milliseconds. `dead_letter`: the
+    queue to which its dead jobs go."""
+
+    lease_for: int | None = None
+    max_attempts: int | None = AS_THE_QUEUE  # None: no limit
+    backoff: Backoff | None = None
+    retain_for: int | None = None
+    dead_letter: str | None = None
+    max_jobs: int | None = None
+    max_bytes: int | None = None
+    max_in_progress: int | None = None
+    rate: Rate | None = None
+    key_limits: KeyLimits | None = None
+
+
+class Pause(Struct, frozen=True, gc=False):
+    """Nothing is handed out. Wall-clock milliseconds; `until` None: until it is resumed."""
+
+    at: int
+    until: int | None
+    reason: str | None
+
+
+class KeyedLane(Lane):
+    """A lane in its queue. `shown`: the place under which it stands in the heap; -1: it does not."""
+
+    __slots__ = ("gate", "name", "priority", "shown")
+
+    def __init__(self, name: int | tuple[int, str], gate: Gate | None, shape: tuple[int, int, float]) -> None:
+        super().__init__(*shape)
+        self.name = name
+        self.priority = name if isinstance(name, int) else name[0]
+        self.gate = gate
+        self.shown = -1
+
+
+def key_of(job: Job) -> str | None:
+    more = job.more
+    return more.options.key if more is not None and more.options is not None else None
+
+
 class NamedQueue:
-    """`queued`: jobs that could be leased now. `size`: jobs of any status. `used_at`: monotonic milliseconds
-    at which it was last left without jobs."""
+    """`queued`, `scheduled`: jobs that wait; `bytes`: their payloads; `size`: jobs of any status. `used_at`:
+    monotonic milliseconds at which it was last left without jobs. `sleep(gate, at)` is called for a gate that
+    opens by itself at an instant."""
 
     __slots__ = (
-        "_heap",
-        "_lanes",
-        "_shape",
-        "_sweep_at",
-        "name",
-        "queued",
-        "size",
-        "tally",
-        "unique",
-        "used_at",
-    )
+        "_heap", "_lanes", "_mark", "_only", "_parked", "_shape", "_sleep", "bytes", "gate", "gates", "name",
+        "pause", "queued", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
+    )  # fmt: skip
 
-    def __init__(self, name: str, lane_size: int, lane_spare: int, compact_above: float) -> None:
+    def __init__(
+        self, name: str, shape: tuple[int, int, float], sleep: Callable[[Gate, int], None] | None = None
+    ) -> None:
         self.name = name
         self.tally = Tally()
         self.queued = 0
+        self.scheduled = 0
         self.size = 0
+        self.bytes = 0
+        self.settings = QueueSettings()
+        self.pause: Pause | None = None
+        self.version = 0  # of its settings and its pause
         self.unique: dict[str, Job] = {}  # by unique key, the job that has it
         self.used_at = 0
-        self._shape = (lane_size, lane_spare, compact_above)
-        self._lanes: dict[int, Lane] = {}
-        self._heap: list[int] = []  # priorities that have a lane, negated: highest first; some are left over
-        self._sweep_at = 16  # so many lanes: time to drop those that dequeues have emptied
+        self.gate: Gate | None = None
+        self.gates: dict[str, Gate] = {}  # of the keys that have jobs here
+        self._shape = shape
+        self._sleep = sleep
+        self._mark = (0, 0)  # of the drain rate: since when, and how many were handed out then
+        self._lanes: dict[int | tuple[int, str], KeyedLane] = {}
+        self._heap: list[tuple[int, int, KeyedLane]] = []  # some entries are left over; see `take`
+        self._only: KeyedLane | None = None  # the lane, if there is but one and nothing gates it
+        self._parked: dict[Gate, dict[KeyedLane, None]] = {}
 
     @property
     def idle(self) -> bool:
-        """No jobs of any status."""
-        return self.size == 0
+        """No jobs of any status, and nothing set."""
+        return self.size == 0 and self.version == 0
 
     @property
-    def lanes(self) -> list[Lane]:
+    def ready(self) -> bool:
+        """Has queued jobs and is not paused; a gate may be shut all the same."""
+        return self.queued > 0 and self.pause is None
+
+    @property
+    def bounded(self) -> bool:
+        return self.settings.max_jobs is not None or self.settings.max_bytes is not None
+
+    def drain_rate(self, now: int) -> float:
+        """Jobs handed out a second, measured since it was last asked, over at least ten seconds if it was."""
+        taken = self.tally.totals()["dequeued"]
+        since, then = self._mark
+        rate = (taken - then) * 1000 / max(now - since, 1)
+        if now - since >= 10_000:
+            self._mark = (now, taken)
+        return rate
+
+    @property
+    def lanes(self) -> list[KeyedLane]:
         return list(self._lanes.values())
 
     def append(self, job: Job) -> None:
-        """Puts a new job at the end of its priority."""
-        lane = self._lanes.get(job.priority)
-        if lane is None:
-            lane = self._new_lane(job.priority)
+        """Puts a job at the end of its priority, or of its key's part of it."""
+        lane = self._lane_of(job)
         lane.append(job)
         self.queued += 1
+        self.bytes += len(job.payload)
+        if lane.shown < 0:
+            self._show(lane, job.place)
 
     def put_back(self, job: Job) -> None:
         """Puts a job that was leased before at its place."""
-        lane = self._lanes.get(job.priority)
-        if lane is None:
-            lane = self._new_lane(job.priority)
+        lane = self._lane_of(job)
         lane.put_back(job)
         self.queued += 1
+        self.bytes += len(job.payload)
+        if lane.shown < 0 or job.place < lane.shown:
+            self._show(lane, job.place)
 
-    def pop(self) -> Job:
-        """Takes the next job: highest priority, then lowest place. Only while `queued`."""
+    def take(self, now: int) -> Job | None:
+        """Takes the next job: highest priority, then lowest place, of those whose gate is open."""
+        if not self.queued or self.pause is not None:
+            return None
+        if self.gate is not None and not self.gate.is_open(now):
+            self._wait_for(self.gate, self.gate.next_at(now))
+            return None
+        lane = self._only if self._only is not None else self._best(now)
+        if lane is None:
+            return None
+        job = lane.pop()
         self.queued -= 1
-        while True:
-            lane = self._lanes.get(-self._heap[0])
-            if lane is not None and lane.live:
-                return lane.pop()
-            # Emptied by earlier dequeues, or dropped; what is left of it goes when it is met here.
-            self._lanes.pop(-heappop(self._heap), None)
+        self.bytes -= len(job.payload)
+        if lane is not self._only:
+            self._move_on(lane, now)
+        return job
 
-    def remove(self, job: Job) -> Lane:
+    def remove(self, job: Job, now: int) -> Lane:
         """Takes a queued job out, wherever it stands; answers the lane that it was in."""
-        lane = self._lanes[job.priority]
+        lane = self._lane_of(job)
         lane.remove(job)
         self.queued -= 1
+        self.bytes -= len(job.payload)
         if not lane.live:
-            del self._lanes[job.priority]
-            if len(self._heap) > 2 * len(self._lanes) + 8:
-                self._order_lanes()
+            self._drop(lane, now)
         return lane
 
     def oldest(self) -> Job | None:
-        """The queued job that came first, over all priorities; O(priorities)."""
+        """The queued job that came first, over all lanes; O(lanes)."""
         heads = [job for lane in self._lanes.values() if (job := lane.peek()) is not None]
         return min(heads, key=_created_at, default=None)
 
-    def _new_lane(self, priority: int) -> Lane:
-        if len(self._lanes) >= self._sweep_at:
-            self._lanes = {priority: lane for priority, lane in self._lanes.items() if lane.live}
-            self._order_lanes()
-            self._sweep_at = 2 * len(self._lanes) + 16
-        lane = self._lanes[priority] = Lane(*self._shape)
-        heappush(self._heap, -priority)
+    # -- gates --------------------------------------------------------------------------------------
+
+    def configure(self, settings: QueueSettings, in_progress: int) -> None:
+        """`in_progress`: how many of its jobs are, now."""
+        self.settings = settings
+        self.version += 1
+        if settings.max_in_progress is None and settings.rate is None:
+            self.gate = None
+        else:
+            self.gate = self.gate or Gate(self.name, None, None, None)
+            self.gate.in_progress = in_progress
+            self.gate.limit(settings.max_in_progress, settings.rate)
+        limits = settings.key_limits or KeyLimits()
+        for gate in list(self.gates.values()):
+            gate.limit(limits.max_in_progress, limits.rate)
+            self.reopen(gate)
+
+    def enter(self, job: Job, now: int) -> None:
+        """A job of this queue is in progress."""
+        if self.gate is not None:
+            self.gate.enter(now)
+        if (key := key_of(job)) is not None:
+            self._gate_of(key).enter(now)
+
+    def leave(self, job: Job, now: int) -> bool:
+        """It is no more; True if that opened a gate."""
+        opened = self.gate is not None and self.gate.leave()
+        if (key := key_of(job)) is not None:
+            gate = self._gate_of(key)
+            if gate.leave():
+                self.reopen(gate)
+                opened = True
+            self._forget_gate(gate, now)
+        return opened
+
+    def woken(self, gate: Gate, now: int) -> None:
+        """The instant has come for which `gate` slept."""
+        gate.wake_at = None
+        self.reopen(gate)
+        self._forget_gate(gate, now)
+
+    def reopen(self, gate: Gate) -> None:
+        """The lanes that stood aside for `gate` come back."""
+        for lane in self._parked.pop(gate, ()):
+            head = lane.peek()
+            if head is not None and lane.shown < 0:
+                self._show(lane, head.place)
+
+    def _gate_of(self, key: str) -> Gate:
+        gate = self.gates.get(key)
+        if gate is None:
+            limits = self.settings.key_limits or KeyLimits()
+            gate = self.gates[key] = Gate(self.name, key, limits.max_in_progress, limits.rate)
+        return gate
+
+    def _wait_for(self, gate: Gate, at: int | None) -> None:
+        if at is not None and gate.wake_at is None and self._sleep is not None:
+            gate.wake_at = at
+            self._sleep(gate, at)
+
+    def _forget_gate(self, gate: Gate, now: int) -> None:
+        """A key without jobs is not kept, once its rate has nothing to remember."""
+        if gate.unused and gate.key is not None:
+            full_at = gate.full_at(now)
+            if full_at <= now:
+                self.gates.pop(gate.key, None)
+            else:
+                self._wait_for(gate, full_at)
+
+    # -- lanes --------------------------------------------------------------------------------------
+
+    def _lane_of(self, job: Job) -> KeyedLane:
+        name: int | tuple[int, str] = job.priority
+        if job.more is not None and (key := key_of(job)) is not None:
+            name = (job.priority, key)
+        lane = self._lanes.get(name)
+        return lane if lane is not None else self._new_lane(name)
+
+    def _new_lane(self, name: int | tuple[int, str]) -> KeyedLane:
+        gate = None
+        if not isinstance(name, int):
+            gate = self._gate_of(name[1])
+            gate.lanes += 1
+        lane = self._lanes[name] = KeyedLane(name, gate, self._shape)
+        self._only = lane if gate is None and len(self._lanes) == 1 else None
         return lane
 
-    def _order_lanes(self) -> None:
-        self._heap = [-priority for priority in self._lanes]
-        heapify(self._heap)
+    def _show(self, lane: KeyedLane, place: int) -> None:
+        lane.shown = place
+        heappush(self._heap, (-lane.priority, place, lane))
+
+    def _best(self, now: int) -> KeyedLane | None:
+        """The lane to serve. What is left over on top of the heap goes; lanes behind a shut gate go aside."""
+        while heap := self._heap:
+            _, place, lane = heap[0]
+            if lane.shown != place:
+                heappop(heap)
+            elif not lane.live:
+                heappop(heap)
+                self._drop(lane, now)
+            elif lane.gate is not None and not lane.gate.is_open(now):
+                heappop(heap)
+                lane.shown = -1
+                self._parked.setdefault(lane.gate, {})[lane] = None
+                self._wait_for(lane.gate, lane.gate.next_at(now))
+            elif (head := lane.peek()) is not None and head.place != place:
+                lane.shown = head.place
+                heapreplace(heap, (-lane.priority, head.place, lane))
+            else:
+                return lane
+        return None
+
+    def _move_on(self, lane: KeyedLane, now: int) -> None:
+        """The lane on top has lost its first job."""
+        head = lane.peek()
+        if head is None:
+            heappop(self._heap)
+            self._drop(lane, now)
+        else:
+            lane.shown = head.place
+            heapreplace(self._heap, (-lane.priority, head.place, lane))
+
+    def _drop(self, lane: KeyedLane, now: int) -> None:
+        """An empty lane goes; what is left of it in the heap is met there, or swept out."""
+        lane.shown = -1
+        del self._lanes[lane.name]
+        gate = lane.gate
+        if gate is not None:
+            if parked := self._parked.get(gate):
+                parked.pop(lane, None)
+                if not parked:
+                    del self._parked[gate]
+            gate.lanes -= 1
+            self._forget_gate(gate, now)
+        if len(self._heap) > 2 * len(self._lanes) + 8:
+            self._heap = [entry for entry in self._heap if entry[2].shown == entry[1]]
+            heapify(self._heap)
+        if len(self._lanes) == 1:
+            (only,) = self._lanes.values()
+            self._only = only if only.gate is None else None
+        else:
+            self._only = None
 
 
 def _created_at(job: Job) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from jobqueue.core.gate import Gate
+from jobqueue.core.idempotency import IdempotencyKeys
 from jobqueue.core.job import (
     DEAD,
     ENQUEUE,
@@ -33,6 +35,7 @@ from jobqueue.core.pages import Pages
 from jobqueue.core.retention import Retention
 from jobqueue.core.tally import MOVES, Tally
 from jobqueue.core.timers import Timers
+from jobqueue.core.waiters import Waiters
 from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
 
 
@@ -53,6 +56,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     dead_jobs: int = 100_000
     dead_bytes: int = 256 << 20
     require_lease: bool = False
+    idempotency: int = 86_400_000
+    idempotency_keys: int = 1_000_000
 
 
 class Registry:
@@ -70,6 +75,8 @@ class Registry:
         self.tally = Tally()
         self.changed: Callable[[Job], None] | None = None
         self.event: Callable[[Step, Job], None] | None = None
+        self.waiters = Waiters()
+        self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
         self._by_id = Pages()
         self._leases: Timers[Job] = Timers(limits.tick)
         self._delays: Timers[Job] = Timers(limits.tick)  # by the monotonic clock: `due`
@@ -77,6 +84,9 @@ class Registry:
         self._expiries: Timers[Job] = Timers(limits.tick)  # by the wall clock: `expires_at`
         self._finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
         self._dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
+        self._gates: Timers[Gate] = Timers(limits.tick)
+        self._pauses: Timers[NamedQueue] = Timers(limits.tick)  # by the wall clock
+        self._stirred: dict[str, None] = {}  # queues in which something may be handed out now
         self._crowded = False  # more finished jobs than may be remembered
         self._idle: dict[NamedQueue, None] = {}
         self._holed: dict[Lane, None] = {}  # lanes that may want compaction, now or later
@@ -134,16 +144,18 @@ class Registry:
             self._leases.drop(job, lease.expires)
             lease.ended_by = step
             lease.ended_at = self.wall(now)
+            if (queue.gate is not None or queue.gates) and queue.leave(job, now):
+                self._stirred[queue.name] = None
         elif step is not LEASE:
             if before is None:
                 self._by_id.add(job)
                 queue.size += 1
             elif before is QUEUED:
-                lane = queue.remove(job)
+                lane = queue.remove(job, now)
                 if lane.empty > lane.size or lane.wants_compaction:
                     self._holed[lane] = None
             else:
-                self._leave(job, before)
+                self._leave(job, before, queue)
         job.version += 1
         if job.more is not None and job.more.options is not None:
             self._watch(job, job.more.options, before, after, queue)
@@ -156,7 +168,11 @@ class Registry:
             job.status = after
             if after is IN_PROGRESS:
                 self._leases.add(job, job.lease.expires)  # type: ignore[union-attr]  # see above
+                if queue.gate is not None or job.more is not None:
+                    queue.enter(job, now)
             elif after is QUEUED:
+                if self.waiters.count:
+                    self._stirred[queue.name] = None
                 if step is ENQUEUE:
                     queue.append(job)
                 elif job.place and step is not REDRIVE:
@@ -165,7 +181,7 @@ class Registry:
                     self.last_number = job.place = self.last_number + 1
                     queue.append(job)
             elif after is SCHEDULED:
-                self._schedule(job)
+                self._schedule(job, queue)
             else:
                 self._finish(job, now)
         if self.changed is not None:
@@ -173,20 +189,24 @@ class Registry:
         if self.event is not None:
             self.event(step, job)
 
-    def _schedule(self, job: Job) -> None:
+    def _schedule(self, job: Job, queue: NamedQueue) -> None:
         more = job.more
         assert more is not None
         assert more.run_at is not None
+        queue.scheduled += 1
+        queue.bytes += len(job.payload)
         if more.due is not None:
             self._delays.add(job, more.due)
         else:
             self._runs.add(job, more.run_at)
 
-    def _leave(self, job: Job, before: str) -> None:
+    def _leave(self, job: Job, before: str, queue: NamedQueue) -> None:
         """Out of what a scheduled or finished job sits in."""
         more = job.more
         assert more is not None
         if before is SCHEDULED:
+            queue.scheduled -= 1
+            queue.bytes -= len(job.payload)
             if more.due is not None:
                 self._delays.drop(job, more.due)
             elif more.run_at is not None:
@@ -219,6 +239,8 @@ class Registry:
         else:
             more.finished_at = self.wall(now)
         age = None if more.options is None else more.options.retain_for
+        if age is None:
+            age = self.queues[job.queue].settings.retain_for
         if job.status is DEAD:
             # Dead jobs may come back, so each has an age of its own.
             crowded = self._dead.add(job, now, self.limits.dead_retain if age is None else age)
@@ -231,7 +253,8 @@ class Registry:
 
     def _new_queue(self, name: str) -> NamedQueue:
         limits = self.limits
-        queue = NamedQueue(name, limits.lane_segment, limits.lane_spare, limits.compact_above)
+        shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
+        queue = NamedQueue(name, shape, self._gates.add)
         self.queues[name] = queue
         return queue
 

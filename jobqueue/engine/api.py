@@ -9,6 +9,8 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
+from jobqueue.core.filter import Filter
+from jobqueue.core.gate import Rate
 from jobqueue.core.job import (
     AS_THE_QUEUE,
     CANCELLED,
@@ -17,6 +19,7 @@ from jobqueue.core.job import (
     IN_PROGRESS,
     QUEUED,
     SCHEDULED,
+    STATUSES,
     Attempt,
     Backoff,
     Change,
@@ -29,19 +32,37 @@ from jobqueue.core.job import (
     Step,
     Trail,
 )  # fmt: skip
+from jobqueue.core.named import KeyLimits, Pause, QueueSettings
 from jobqueue.core.queue import QueueView
 from jobqueue.core.waiters import Handed, Want
 from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
 __all__ = [
-    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "Attempt",
-    "Backoff", "Change", "Duplicate", "Engine", "EngineStats", "Eventually", "Handed", "Job", "Lease",
-    "NewJob", "Options", "QueueView", "Status", "Step", "Trail", "Want",
+    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "STATUSES",
+    "Attempt", "Backoff", "Change", "Duplicate", "Engine", "EngineStats", "Eventually", "Filter", "Handed",
+    "Job", "KeyLimits", "Lease", "NewJob", "Options", "Pause", "QueueSettings", "QueueView", "Rate",
+    "Remembered", "Status", "Step", "Swept", "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
 Eventually: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
+
+
+class Swept(NamedTuple):
+    """What was done to many jobs: how many matched, how many were changed, the first few ids."""
+
+    matched: int
+    changed: int
+    sample: list[int]
+
+
+class Remembered(NamedTuple):
+    """What a request with an `Idempotency-Key` made, when it came first: jobs as they are now, or the ids of
+    forgotten ones."""
+
+    made: list[Job | int]
+    many: bool
 
 
 class EngineStats(NamedTuple):
@@ -142,11 +163,45 @@ class Engine(Protocol):
     def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
         """Puts a dead job back to work. Raises `JobNotFound`, `JobForgotten`, `NotDead`."""
 
+    def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
+        """What the same request of the same owner made before. Raises `IdempotencyMismatch`."""
+
+    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
+        """The request under this key has made these jobs."""
+
+    def list_jobs(
+        self, wanted: Filter, after: int | None, rising: bool, most: int
+    ) -> tuple[list[Job], int | None]:
+        """Jobs that match, by id, behind `after` (None: from the end it begins at), and where to go on; None:
+        that was all. May be short of `most`: the work of one call is bounded."""
+
+    def count_jobs(self, wanted: Filter) -> Eventually[int]:
+        """How many match of those there were when it began."""
+
+    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+        """Removes what matches; those jobs are forgotten."""
+
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+        """Puts dead jobs that match back to work."""
+
+    def configure(
+        self, name: str, given: dict[str, object], version: int | None = None
+    ) -> Eventually[QueueView]:
+        """Sets what is given for a queue, if its version is `version`. Raises `PreconditionFailed`."""
+
+    def pause(
+        self, name: str, length: int | None, reason: str | None, version: int | None = None
+    ) -> Eventually[QueueView]:
+        """Hands nothing out of a queue for `length` milliseconds; None: until `resume`."""
+
+    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
+        """Ends a pause."""
+
     def queue(self, name: str) -> QueueView:
         """Also for a name not used yet: zeros, and asking does not make it."""
 
-    def queues(self) -> list[QueueView]:
-        """All of them, by name."""
+    def queues(self, limit: int, after: str | None = None) -> list[QueueView]:
+        """By name, those behind `after`."""
 
     def stats(self) -> EngineStats:
         """Counts and figures; cheap enough to ask each second."""

@@ -8,24 +8,30 @@ import asyncio
 import random
 import time
 from asyncio import Future
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
+from jobqueue.core.filter import Filter
 from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
-from jobqueue.engine.api import EngineStats, Eventually
+from jobqueue.engine.api import EngineStats, Eventually, Remembered, Swept
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.tokens import tokens
-from jobqueue.errors import JobQueueError, PreconditionFailed, Stopping
+from jobqueue.errors import IdempotencyMismatch, JobForgotten, JobQueueError, PreconditionFailed, Stopping
 from jobqueue.settings import Settings
 
 T = TypeVar("T")
 
+# Jobs that one look at many of them may examine, or change, before others have their turn.
+_EXAMINED = 5000
+_SWEPT = 300
+_SAMPLE = 10
 _2026_MS = 1_767_225_600_000
 
 
@@ -45,6 +51,49 @@ class Waiting(Future[T]):
         if not self.done():
             self.withdraw()
         return super().cancel(msg)
+
+
+class _Sweep:
+    """One pass over many jobs, in slices."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        wanted: Filter,
+        act: Callable[[Job, int], object] | None,
+        limit: int | None,
+        now: Callable[[], int],
+    ) -> None:
+        self._queue = queue
+        self._wanted = wanted
+        self._act = act
+        self._left = limit
+        self._now = now
+        self._after: int = 0
+        self._last = queue.last_number
+        self.result = Swept(0, 0, [])
+
+    def slice(self) -> bool:
+        """True when all is done."""
+        most = _SWEPT if self._left is None else min(self._left, _SWEPT)
+        now = self._now()
+        jobs, after = self._queue.scan(self._wanted, self._after, True, now, most, _EXAMINED)
+        matched, changed, sample = self.result
+        for job in jobs:
+            if job.id > self._last:
+                after = None
+                break
+            matched += 1
+            if len(sample) < _SAMPLE:
+                sample.append(job.id)
+            if self._act is not None:
+                self._act(job, now)
+                changed += 1
+        self.result = Swept(matched, changed, sample)
+        if self._left is not None:
+            self._left -= len(jobs)
+        self._after = after or 0
+        return after is None or after >= self._last or self._left == 0
 
 
 class MemoryEngine:
@@ -172,6 +221,89 @@ class MemoryEngine:
         self._check_version(id, version)
         return self._queue.redrive(id, self._now())
 
+    def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
+        found = self._queue.idempotency.get(owner, key, self._now())
+        if found is None:
+            return None
+        if found.digest != digest:
+            raise IdempotencyMismatch("this Idempotency-Key came before with another request")
+        made: list[Job | int] = []
+        for id in found.ids:
+            try:
+                made.append(self._queue.get(id))
+            except JobForgotten:
+                made.append(id)
+        return Remembered(made, found.many)
+
+    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
+        self._queue.idempotency.put(owner, key, digest, ids, many, self._now())
+
+    # -- many jobs, queues --------------------------------------------------------------------------
+
+    def list_jobs(
+        self, wanted: Filter, after: int | None, rising: bool, most: int
+    ) -> tuple[list[Job], int | None]:
+        start = after if after is not None else 0 if rising else 1 << 60
+        return self._queue.scan(wanted, start, rising, self._now(), most, _EXAMINED)
+
+    def count_jobs(self, wanted: Filter) -> Eventually[int]:
+        return self._sweep(wanted, None, None, lambda swept: swept.matched)
+
+    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+        act = None if dry_run else self._queue.purge_one
+        return self._sweep(wanted, act, None, lambda swept: swept)
+
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+        def act(job: Job, now: int) -> None:
+            self._queue.redrive(job.id, now)
+
+        return self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept)
+
+    def configure(self, name: str, given: dict[str, object], version: int | None = None) -> QueueView:
+        self._check_queue_version(name, version)
+        self._queue.configure(name, given, self._now())
+        return self.queue(name)
+
+    def pause(
+        self, name: str, length: int | None, reason: str | None, version: int | None = None
+    ) -> QueueView:
+        self._check_queue_version(name, version)
+        self._queue.pause(name, length, reason, self._now())
+        return self.queue(name)
+
+    def resume(self, name: str, version: int | None = None) -> QueueView:
+        self._check_queue_version(name, version)
+        self._queue.resume(name, self._now())
+        return self.queue(name)
+
+    def _sweep(
+        self,
+        wanted: Filter,
+        act: Callable[[Job, int], object] | None,
+        limit: int | None,
+        render: Callable[[Swept], T],
+    ) -> Eventually[T]:
+        """Goes through the jobs there are now, a slice in each loop pass, and does `act` to what matches."""
+        sweep = _Sweep(self._queue, wanted, act, limit, self._now)
+        if sweep.slice():
+            return render(sweep.result)
+        future: Future[T] = asyncio.get_running_loop().create_future()
+
+        def go_on() -> None:
+            if future.cancelled():
+                return
+            if sweep.slice():
+                future.set_result(render(sweep.result))
+            else:
+                asyncio.get_running_loop().call_soon(go_on)
+
+        asyncio.get_running_loop().call_soon(go_on)
+        return future
+
+    def _check_queue_version(self, name: str, version: int | None) -> None:
+        if version is not None and (now := self.queue(name).version) != version:
+            raise PreconditionFailed(f'the queue was changed since: its ETag is "{now}"; look again')
+
     def _check_version(self, id: int, version: int | None) -> None:
         if version is not None and (job := self._queue.get(id)).version != version:
             raise PreconditionFailed(
@@ -187,10 +319,11 @@ class MemoryEngine:
     def queue(self, name: str) -> QueueView:
         return self._queue.view(name, self._now())
 
-    def queues(self) -> list[QueueView]:
+    def queues(self, limit: int, after: str | None = None) -> list[QueueView]:
         now = self._now()
-        names = set(self._queue.queues).union(self._queue.waiters.names())
-        return [self._queue.view(name, now) for name in sorted(names)]
+        names = sorted(set(self._queue.queues).union(self._queue.waiters.names()))
+        start = bisect_right(names, after) if after is not None else 0
+        return [self._queue.view(name, now) for name in names[start : start + limit]]
 
     def stats(self) -> EngineStats:
         queue = self._queue

@@ -179,6 +179,23 @@ FIELDS: dict[str, Field] = {
     "progress": Field("a whole number from 0 to 100", _integer),
     "message": Field("text"),
     "force": Field("true or false", _boolean),
+    "key": Field("text"),
+    "dead_letter": Field("the name of a queue"),
+    "max_jobs": Field("a whole number", _integer),
+    "max_bytes": Field("a whole number", _integer),
+    "max_in_progress": Field("a whole number", _integer),
+    "rate": Field('{"count","per","burst"}', None),
+    "key_limits": Field('{"max_in_progress","rate"}', None),
+    "for": Field(DURATION_HELP, meaning=_length),
+    "reason": Field("text"),
+    "status": Field("a list of statuses, or text with commas"),
+    "tag": Field("a list of texts, or text with commas"),
+    "older_than": Field(DURATION_HELP, meaning=_length),
+    "all": Field("true or false", _boolean),
+    "dry_run": Field("true or false", _boolean),
+    "order": Field("asc or desc"),
+    "limit": Field("a whole number", _integer),
+    "cursor": Field("what `next` was"),
 }
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(

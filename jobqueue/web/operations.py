@@ -8,13 +8,14 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob
-from jobqueue.errors import BadInput, JobNotFound, JobQueueError, NotReady
+from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob, QueueView, Swept
+from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError, NotReady
 from jobqueue.units import instant
 from jobqueue.web import render
-from jobqueue.web.fields import queue_name
+from jobqueue.web.fields import label, queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
 from jobqueue.web.pages import help_text
 from jobqueue.web.problems import part
@@ -39,14 +40,44 @@ def _job_id(text: str) -> int:
 
 
 def enqueue(api: "Api", request: Request) -> Response | Later:
-    new = api.schema.enqueue(request, api.engine.wall_now())
+    key = request.headers.get(b"idempotency-key")
+    if key is not None:
+        return _enqueue_once(api, request, key)
+    return _enqueue(api, request)
+
+
+def _enqueue(api: "Api", request: Request) -> Response | Later:
+    new = api.schema.enqueue(request, api.engine.wall_now)
     if not isinstance(new, Many):
-        made: Eventually[Job | Duplicate] = api.engine.enqueue(new)
-        return _reply(api, made, _created)
+        made = api.engine.enqueue(new)
+        return Later(made, partial(_created, api)) if isinstance(made, Future) else _created(api, made)
     good = [job for job in new.jobs if isinstance(job, NewJob)]
     if new.atomic:
         return _reply(api, api.engine.enqueue_many(good), _created_many)
     return _reply(api, api.engine.enqueue_each(good), partial(_created_each, new.jobs, request.id))
+
+
+def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later:
+    """Under an `Idempotency-Key`: the same request again is answered with what it made, and makes nothing."""
+    key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
+    digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
+    known = api.engine.recall("", key, digest)
+    if known is None:
+        new = api.schema.enqueue(request, api.engine.wall_now)
+        if isinstance(new, Many) and not new.atomic:
+            raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
+        news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
+        answer = partial(_created_once, key, digest, isinstance(new, Many))
+        return _reply(api, api.engine.enqueue_many(news), answer)
+    views = [api.renderer.made(Duplicate(job) if isinstance(job, Job) else job) for job in known.made]
+    body = render.document({"jobs": views}) if known.many else render.document_of(views[0])
+    return Response(200, body)
+
+
+def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Job | Duplicate]) -> Response:
+    ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
+    api.engine.remember("", key, digest, ids, many)
+    return _created_many(api, made) if many else _created(api, made[0])
 
 
 def _created(api: "Api", made: Job | Duplicate) -> Response:
@@ -216,15 +247,75 @@ def _if_match(request: Request) -> int | None:
     return int(version) if version.isascii() and version.isdigit() and len(version) < 16 else -1
 
 
+# -- many jobs --------------------------------------------------------------------------------------
+
+
+def list_jobs(api: "Api", request: Request) -> Response:
+    wanted, after, rising, most, payload = api.schema.list_jobs(request)
+    jobs, following = api.engine.list_jobs(wanted, after, rising, most)
+    return Response(200, api.renderer.listed(jobs, payload, following))
+
+
+def count_jobs(api: "Api", request: Request) -> Response | Later:
+    return _reply(api, api.engine.count_jobs(api.schema.count_jobs(request)), _counted)
+
+
+def _counted(api: "Api", count: int) -> Response:
+    return Response(200, render.document({"count": count}))
+
+
+def purge(api: "Api", request: Request) -> Response | Later:
+    wanted, dry_run = api.schema.purge(request, queue_name(request.param, "name"))
+    return _reply(api, api.engine.purge(wanted, dry_run), _swept)
+
+
+def redrive_many(api: "Api", request: Request) -> Response | Later:
+    wanted, limit, dry_run = api.schema.redrive(request, queue_name(request.param, "name"))
+    return _reply(api, api.engine.redrive_many(wanted, limit, dry_run), _swept)
+
+
+def _swept(api: "Api", swept: Swept) -> Response:
+    return Response(200, render.document(swept._asdict()))
+
+
+# -- queues -----------------------------------------------------------------------------------------
+
+
 def list_queues(api: "Api", request: Request) -> Response:
-    api.schema.nothing(request)
-    return Response(200, render.queues(api.engine.queues()))
+    limit, cursor = api.schema.queues(request)
+    views = api.engine.queues(limit + 1, cursor)
+    return Response(200, render.queues(views[:limit], views[limit - 1].name if len(views) > limit else None))
 
 
 def get_queue(api: "Api", request: Request) -> Response:
     name = queue_name(request.param, "name")
     api.schema.nothing(request)
-    return Response(200, render.queue(api.engine.queue(name)))
+    return _queue(api, api.engine.queue(name))
+
+
+def change_queue(api: "Api", request: Request) -> Response | Later:
+    name = queue_name(request.param, "name")
+    given = api.schema.queue_settings(request)
+    return _reply(api, api.engine.configure(name, given, _if_match(request)), _queue)
+
+
+def pause_queue(api: "Api", request: Request) -> Response | Later:
+    name = queue_name(request.param, "name")
+    length, reason = api.schema.pause(request)
+    return _reply(api, api.engine.pause(name, length, reason, _if_match(request)), _queue)
+
+
+def resume_queue(api: "Api", request: Request) -> Response | Later:
+    name = queue_name(request.param, "name")
+    api.schema.nothing(request)
+    return _reply(api, api.engine.resume(name, _if_match(request)), _queue)
+
+
+def _queue(api: "Api", view: QueueView) -> Response:
+    return Response(200, render.queue(view), (("ETag", f'"{view.version}"'),))
+
+
+# -- the service ------------------------------------------------------------------------------------
 
 
 def stats(api: "Api", request: Request) -> Response:

@@ -20,6 +20,8 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.HeadersTooLarge: 431,
+    errors.IdempotencyMismatch: 422,
+    errors.TooMany: 429,
     errors.Unavailable: 503,
 }
 

@@ -14,8 +14,12 @@ from jobqueue.engine.api import (
     Engine,
     Handed,
     Job,
+    KeyLimits,
     Options,
+    Pause,
+    QueueSettings,
     QueueView,
+    Rate,
     Step,
     Trail,
 )  # fmt: skip
@@ -31,6 +35,13 @@ class AttemptView(Struct, gc=False):
     ended_at: str | UnsetType
     outcome: str
     error: Raw | UnsetType
+
+
+class Forgotten(Struct, gc=False):
+    """What is left of a job that an `Idempotency-Key` made long ago."""
+
+    id: int
+    duplicate: bool = True
 
 
 _OUTCOMES: dict[Step | None, str] = {
@@ -61,12 +72,14 @@ class JobView(Struct, gc=False):
     run_at: str | UnsetType = UNSET
     expires_at: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    dead_from: dict[str, str] | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
     progress: int | UnsetType = UNSET
     message: str | UnsetType = UNSET
     max_attempts: int | UnsetType | None = UNSET
     backoff: list[int | float] | dict[str, int | float] | UnsetType = UNSET
     retain_for: int | float | UnsetType = UNSET
+    key: str | UnsetType = UNSET
     unique_key: str | UnsetType = UNSET
     unique_while: str | UnsetType = UNSET
     on_conflict: str | UnsetType = UNSET
@@ -116,6 +129,15 @@ class Renderer:
     def many_handed(self, handed: list[Handed]) -> bytes:
         return _encode({"jobs": [self._handed(one) for one in handed]}) + b"\n"
 
+    def listed(self, jobs: Sequence[Job], payload: bool, following: int | None) -> bytes:
+        """A page of jobs, and what to ask for the next one with."""
+        views = [self.view(job) for job in jobs]
+        if payload:
+            for view, job in zip(views, jobs, strict=True):
+                view.payload = Raw(job.payload)
+        more = {} if following is None else {"next": str(following)}
+        return _encode({"jobs": views, **more}) + b"\n"
+
     def beat(self, job: Job) -> bytes:
         """The answer to a heartbeat: says when the lease ends now, and whether to stop."""
         return _encode(self.beaten(job)) + b"\n"
@@ -129,8 +151,10 @@ class Renderer:
         view.cancel_requested = job.more is not None and job.more.cancel_requested
         return view
 
-    def made(self, made: Job | Duplicate) -> JobView:
-        """A job as an enqueue shows it."""
+    def made(self, made: Job | Duplicate | int) -> "JobView | Forgotten":
+        """A job as an enqueue shows it; of a forgotten one its id."""
+        if isinstance(made, int):
+            return Forgotten(made)
         if isinstance(made, Duplicate):
             view = self.view(made.job)
             view.duplicate = True
@@ -185,7 +209,10 @@ class Renderer:
 
 
 def _add_trail(view: JobView, trail: Trail) -> None:
-    view.reason = trail.reason or UNSET
+    if trail.dead_from is not None:
+        view.dead_from = {"queue": trail.dead_from, "reason": trail.reason or "attempts"}
+    else:
+        view.reason = trail.reason or UNSET
     view.error = UNSET if trail.error is None else Raw(trail.error)
     view.progress = UNSET if trail.progress is None else trail.progress
     view.message = UNSET if trail.message is None else trail.message
@@ -206,6 +233,8 @@ def _add_options(view: JobView, options: Options, lease_for: bool = True) -> Non
         view.unique_key = options.unique_key
         view.unique_while = options.unique_while
         view.on_conflict = options.on_conflict
+    if options.key is not None:
+        view.key = options.key
     view.tags = options.tags or UNSET
     view.headers = UNSET if options.headers is None else Raw(options.headers)
 
@@ -242,8 +271,9 @@ def queue(view: QueueView) -> bytes:
     return _encode(_queue(view)) + b"\n"
 
 
-def queues(views: list[QueueView]) -> bytes:
-    return _encode({"queues": [_queue(view) for view in views]}) + b"\n"
+def queues(views: list[QueueView], following: str | None) -> bytes:
+    more = {} if following is None else {"next": following}
+    return _encode({"queues": [_queue(view) for view in views], **more}) + b"\n"
 
 
 def document(members: dict[str, object]) -> bytes:
@@ -251,11 +281,55 @@ def document(members: dict[str, object]) -> bytes:
     return _encode(members) + b"\n"
 
 
+def document_of(view: Struct) -> bytes:
+    return _encode(view) + b"\n"
+
+
 def _queue(view: QueueView) -> dict[str, object]:
-    age: dict[str, object] = {}
+    shown: dict[str, object] = {"name": view.name, "paused": view.pause is not None}
+    if view.pause is not None:
+        shown["pause"] = _pause(view.pause)
+    shown["jobs"] = view.jobs
     if view.oldest_age is not None:
-        age["oldest_age"] = seconds(view.oldest_age)
-    return {
-        "name": view.name, "paused": False, "jobs": view.jobs, **age,
-        "consumers_waiting": view.consumers_waiting, "totals": view.totals, "settings": {},
-    }  # fmt: skip
+        shown["oldest_age"] = seconds(view.oldest_age)
+    shown["consumers_waiting"] = view.consumers_waiting
+    shown["totals"] = view.totals
+    shown["settings"] = _settings(view.settings)
+    return shown
+
+
+def _pause(pause: Pause) -> dict[str, object]:
+    shown: dict[str, object] = {"at": instant(pause.at)}
+    if pause.until is not None:
+        shown["until"] = instant(pause.until)
+    if pause.reason is not None:
+        shown["reason"] = pause.reason
+    return shown
+
+
+def _settings(settings: QueueSettings) -> dict[str, object]:
+    """Only what was set."""
+    shown: dict[str, object] = {}
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if name == "max_attempts":
+            if value != AS_THE_QUEUE:
+                shown[name] = value
+        elif value is None:
+            continue
+        elif name in ("lease_for", "retain_for"):
+            shown[name] = seconds(value)
+        elif isinstance(value, Backoff):
+            shown[name] = _backoff(value)
+        elif isinstance(value, Rate):
+            shown[name] = _rate(value)
+        elif isinstance(value, KeyLimits):
+            most = {} if value.max_in_progress is None else {"max_in_progress": value.max_in_progress}
+            shown[name] = {**most, **({} if value.rate is None else {"rate": _rate(value.rate)})}
+        else:
+            shown[name] = value
+    return shown
+
+
+def _rate(rate: Rate) -> dict[str, object]:
+    return {"count": rate.count, "per": seconds(rate.per), "burst": rate.burst}

@@ -1,12 +1,31 @@
 """Schema: the readers of all calls, with the limits of the settings; what they answer suits the engine."""
 
 import contextlib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from jobqueue.engine.api import AS_THE_QUEUE, Backoff, Change, NewJob, Options, Want
+from jobqueue.engine.api import (
+    AS_THE_QUEUE,
+    DEAD,
+    IN_PROGRESS,
+    QUEUED,
+    SCHEDULED,
+    STATUSES,
+    Backoff,
+    Change,
+    Filter,
+    KeyLimits,
+    NewJob,
+    Options,
+    QueueSettings,
+    Rate,
+    Status,
+    Want,
+)  # fmt: skip
 from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField
 from jobqueue.settings import Settings
 from jobqueue.units import parse_instant
@@ -29,6 +48,7 @@ _REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _OPENS = b"[{"
 # Names and types that were found good are remembered, up to so many.
 _REMEMBERED = 10_000
+_MANY = 2**53 - 1
 _YEAR_MS = 366 * 86_400_000
 _MAX_ERROR = 16 << 10
 _MAX_HEADERS = 4 << 10
@@ -41,6 +61,16 @@ class Many(NamedTuple):
 
     jobs: list[NewJob | BadInput]
     atomic: bool
+
+
+class Listing(NamedTuple):
+    """A page of a list. `after`: the id behind which it begins."""
+
+    wanted: Filter
+    after: int | None
+    rising: bool
+    most: int
+    payload: bool
 
 
 class Held(NamedTuple):
@@ -70,6 +100,15 @@ class Schema:
         )
         self._wait = Call(shapes.WaitShape)
         self._cancel = Call(shapes.CancelShape)
+        self._settings_of_queue = Call(
+            shapes.QueueShape, nulls=frozenset(shapes.QueueShape.__struct_fields__)
+        )
+        self._pause = Call(shapes.PauseShape)
+        self._queues = Call(shapes.QueuesShape)
+        self._list = Call(shapes.ListShape)
+        self._count = Call(shapes.CountShape)
+        self._purge = Call(shapes.PurgeShape)
+        self._redrive = Call(shapes.RedriveShape)
         self._nothing = Call(shapes.NoShape)
         self._error = msgspec.json.Decoder(str | shapes.ErrorShape).decode
         self._names: set[str] = {"default"}
@@ -77,8 +116,8 @@ class Schema:
 
     # -- enqueue ------------------------------------------------------------------------------------
 
-    def enqueue(self, request: Request, wall: int) -> NewJob | Many:
-        """One job, or many where an array or a line each was sent. `wall`: now, milliseconds."""
+    def enqueue(self, request: Request, wall: Callable[[], int]) -> NewJob | Many:
+        """One job, or many where an array or a line each was sent. `wall`: says the time, milliseconds."""
         body = request.body
         if body[:1] == b"{" and not request.query and not says_many(request):
             check_utf8(body)
@@ -98,7 +137,7 @@ class Schema:
             raise
         return self._new_job(asked, request, wall)
 
-    def _many(self, request: Request, wall: int) -> Many:
+    def _many(self, request: Request, wall: Callable[[], int]) -> Many:
         options = self._enqueue.options(request)
         atomic = options.pop("atomic", True)
         plain = None
@@ -125,14 +164,14 @@ class Schema:
             new.options = Options(headers=_headers(None, request))
         return new
 
-    def _new_job(self, body: shapes.JobShape, request: Request, wall: int) -> NewJob:
+    def _new_job(self, body: shapes.JobShape, request: Request, wall: Callable[[], int]) -> NewJob:
         new = self._plain_job(body, request)
         if body.delay is not None:
             if body.run_at is not None:
                 raise InvalidField("give delay or run_at, not both", field="delay")
             new.delay = _length(body.delay, "delay")
         if body.run_at is not None:
-            new.run_at = _run_at(body.run_at, wall)
+            new.run_at = _run_at(body.run_at, wall())
         if body.expires_in is not None:
             new.expires_in = _length(body.expires_in, "expires_in", 1)
         new.options = self._options(body, request)
@@ -144,6 +183,7 @@ class Schema:
             max_attempts=_max_attempts(body.max_attempts),
             backoff=None if body.backoff is None else _backoff(body.backoff),
             retain_for=None if body.retain_for is None else _length(body.retain_for, "retain_for"),
+            key=None if body.key is None else fields.label(body.key, "key", 256),
             unique_key=None if body.unique_key is None else fields.label(body.unique_key, "unique_key", 256),
             unique_while=body.unique_while or "active",
             on_conflict=body.on_conflict or "ignore",
@@ -288,6 +328,8 @@ class Schema:
             change.max_attempts = _max_attempts(asked.max_attempts)
         if asked.backoff is not UNSET:
             change.backoff = None if asked.backoff is None else _backoff(asked.backoff)
+        if asked.key is not UNSET:
+            change.key = None if asked.key is None else fields.label(asked.key, "key", 256)
         if asked.tags is not UNSET:
             change.tags = () if asked.tags is None else fields.tags(asked.tags)
         if asked.headers is not UNSET:
@@ -304,6 +346,115 @@ class Schema:
         if not request.query and not request.body:
             return False
         return self._cancel.read(request, self._max_depth).force
+
+    def queue_settings(self, request: Request) -> dict[str, object]:
+        """What a merge-patch sets; a default where it said null."""
+        asked = self._settings_of_queue.read(request, self._max_depth)
+        given: dict[str, object] = {}
+        for name in asked.__struct_fields__:
+            value = getattr(asked, name)
+            if value is UNSET:
+                continue
+            given[name] = (
+                getattr(QueueSettings(), name) if value is None else self._queue_setting(name, value)
+            )
+        if "max_attempts" in given and asked.max_attempts is None:
+            given["max_attempts"] = AS_THE_QUEUE
+        return given
+
+    def _queue_setting(self, name: str, value: Any) -> object:
+        match name:
+            case "lease_for":
+                return self._lease_for(value)
+            case "max_attempts":
+                return _max_attempts(value)
+            case "backoff":
+                return _backoff(value)
+            case "retain_for":
+                return _length(value, name)
+            case "dead_letter":
+                return fields.queue_name(value, name)
+            case "rate":
+                return _rate(value)
+            case "key_limits":
+                most = value.max_in_progress
+                return KeyLimits(
+                    None if most is None else fields.whole(most, name, 1, _MANY),
+                    None if value.rate is None else _rate(value.rate),
+                )
+            case _:
+                return fields.whole(value, name, 1, _MANY)
+
+    def pause(self, request: Request) -> tuple[int | None, str | None]:
+        """Milliseconds, and why; None: until it is resumed, no reason."""
+        asked = self._pause.read(request, self._max_depth)
+        length = None if asked.length is None else _length(asked.length, "for", 1)
+        return length, None if asked.reason is None else fields.label(asked.reason, "reason", 500)
+
+    def list_jobs(self, request: Request) -> Listing:
+        asked = self._list.read(request, self._max_depth)
+        fields.whole(asked.limit, "limit", 1, 1000)
+        after = None
+        if asked.cursor is not None:
+            if not (asked.cursor.isascii() and asked.cursor.isdigit() and len(asked.cursor) <= 16):
+                raise InvalidField("cursor: what `next` was in the answer before", field="cursor")
+            after = int(asked.cursor)
+        wanted = self._filter(asked, _set(asked.queue, "queue"))
+        return Listing(wanted, after, asked.order == "asc", asked.limit, asked.payload)
+
+    def queues(self, request: Request) -> tuple[int, str | None]:
+        """How many queues at most, and behind which name."""
+        if not request.query and not request.body:
+            return 1000, None
+        asked = self._queues.read(request, self._max_depth)
+        fields.whole(asked.limit, "limit", 1, 1000)
+        return asked.limit, None if asked.cursor is None else fields.queue_name(asked.cursor, "cursor")
+
+    def count_jobs(self, request: Request) -> Filter:
+        asked = self._count.read(request, self._max_depth)
+        return self._filter(asked, _set(asked.queue, "queue"))
+
+    def purge(self, request: Request, queue: str) -> tuple[Filter, bool]:
+        """What to remove, and whether only to say what it would be."""
+        asked = self._purge.read(request, self._max_depth)
+        wanted = self._chosen(asked, queue)
+        if wanted.statuses is None and asked.all:
+            wanted = replace(wanted, statuses=frozenset({SCHEDULED, QUEUED}))
+        elif wanted.statuses is None:
+            wanted = replace(wanted, statuses=frozenset(STATUSES) - {IN_PROGRESS})
+        return wanted, asked.dry_run
+
+    def redrive(self, request: Request, queue: str) -> tuple[Filter, int | None, bool]:
+        """Which dead jobs, how many at most, and whether only to say which."""
+        asked = self._redrive.read(request, self._max_depth)
+        if asked.limit is not None:
+            fields.whole(asked.limit, "limit", 1, _MANY)
+        wanted = self._chosen(asked, queue)
+        if wanted.statuses is not None and wanted.statuses != {DEAD}:
+            raise InvalidField("status: only dead jobs are redriven", field="status")
+        return replace(wanted, statuses=frozenset({DEAD})), asked.limit, asked.dry_run
+
+    def _chosen(self, asked: shapes.PurgeShape, queue: str) -> Filter:
+        """Never by an empty filter: that is said by all=true."""
+        wanted = self._filter(asked, frozenset({queue}))
+        if wanted == Filter(queues=frozenset({queue})) and not asked.all:
+            raise MissingField("say which: status, type, tag, key or older_than; or all=true", field="all")
+        return wanted
+
+    def _filter(self, asked: shapes.FilterShape, queues: frozenset[str] | None) -> Filter:
+        statuses = _set(asked.status, "status")
+        for status in statuses or ():
+            if status not in STATUSES:
+                raise InvalidField(f"status: of {', '.join(STATUSES)}; not {status[:40]!r}", field="status")
+        older = (
+            None
+            if asked.older_than is None
+            else fields.duration(asked.older_than, "older_than", 0, 100 * _YEAR_MS, None)
+        )
+        return Filter(
+            queues, cast("frozenset[Status] | None", statuses), _set(asked.type, "type"),
+            _set(asked.tag, "tag"), _set(asked.key, "key"), older,
+        )  # fmt: skip
 
     def nothing(self, request: Request) -> None:
         """For calls that take no options: refuses any."""
@@ -387,6 +538,22 @@ def _backoff(value: list[int | float | str] | shapes.BackoffShape) -> Backoff:
     if not (1 <= value.factor <= 100 and 0 <= value.jitter <= 1):
         raise InvalidField("backoff: factor from 1 to 100, jitter from 0 to 1", field="backoff")
     return Backoff(_length(value.base, "backoff"), value.factor, _length(value.max, "backoff"), value.jitter)
+
+
+def _rate(value: shapes.RateShape) -> Rate:
+    count = fields.whole(value.count, "rate", 1, _MANY)
+    burst = count if value.burst is None else fields.whole(value.burst, "rate", 1, _MANY)
+    return Rate(count, _length(value.per, "rate", 1), burst)
+
+
+def _set(value: list[str] | str | None, field: str) -> frozenset[str] | None:
+    """A list, or text with commas; not an empty one."""
+    if value is None:
+        return None
+    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+    if not items or "" in items or len(items) > 100:
+        raise InvalidField(f"{field}: 1 to 100 values", field=field)
+    return frozenset(items)
 
 
 def _headers(given: dict[str, str] | None, request: Request) -> bytes | None:

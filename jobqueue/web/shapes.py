@@ -43,6 +43,7 @@ class JobShape(PlainJob):
     max_attempts: int | UnsetType | None = UNSET
     backoff: list[Duration] | BackoffShape | None = None
     retain_for: Duration | None = None
+    key: str | None = None
     unique_key: str | None = None
     unique_while: Literal["queued", "active", "exists"] | None = None
     on_conflict: Literal["ignore", "reject", "replace"] | None = None
@@ -70,6 +71,7 @@ class ChangeShape(Shape):
     max_attempts: int | UnsetType | None = UNSET
     backoff: list[Duration] | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
+    key: str | UnsetType | None = UNSET
     tags: list[str] | UnsetType | None = UNSET
     headers: dict[str, str] | UnsetType | None = UNSET
 
@@ -123,6 +125,74 @@ class WaitShape(Shape):
 
 class CancelShape(Shape):
     force: bool = False
+
+
+class RateShape(Shape):
+    """`count` starts in `per`; at most `burst` at once, by default `count`."""
+
+    count: int
+    per: Duration = 1
+    burst: int | None = None
+
+
+class KeyLimitsShape(Shape):
+    max_in_progress: int | None = None
+    rate: RateShape | None = None
+
+
+class QueueShape(Shape):
+    """A merge-patch of what is set for a queue: what is left out stays, `null` is the default again."""
+
+    lease_for: Duration | UnsetType | None = UNSET
+    max_attempts: int | UnsetType | None = UNSET
+    backoff: list[Duration] | BackoffShape | UnsetType | None = UNSET
+    retain_for: Duration | UnsetType | None = UNSET
+    dead_letter: str | UnsetType | None = UNSET
+    max_jobs: int | UnsetType | None = UNSET
+    max_bytes: int | UnsetType | None = UNSET
+    max_in_progress: int | UnsetType | None = UNSET
+    rate: RateShape | UnsetType | None = UNSET
+    key_limits: KeyLimitsShape | UnsetType | None = UNSET
+
+
+class PauseShape(Shape, rename={"length": "for"}):
+    length: Duration | None = None
+    reason: str | None = None
+
+
+class FilterShape(Shape):
+    """Each a list, or text with commas."""
+
+    status: list[str] | str | None = None
+    type: list[str] | str | None = None
+    tag: list[str] | str | None = None
+    key: list[str] | str | None = None
+    older_than: Duration | None = None
+
+
+class CountShape(FilterShape):
+    queue: list[str] | str | None = None
+
+
+class ListShape(CountShape):
+    payload: bool = False
+    order: Literal["asc", "desc"] = "asc"
+    limit: int = 100
+    cursor: str | None = None
+
+
+class QueuesShape(Shape):
+    limit: int = 1000
+    cursor: str | None = None
+
+
+class PurgeShape(FilterShape):
+    all: bool = False
+    dry_run: bool = False
+
+
+class RedriveShape(PurgeShape):
+    limit: int | None = None
 
 
 class NoShape(Shape):

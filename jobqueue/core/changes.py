@@ -1,0 +1,120 @@
+"""Changes: a waiting job becomes another; a unique key is wanted by two."""
+
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from jobqueue.core.job import (
+    ENTER,
+    ENTER_LATER,
+    LEAVE,
+    QUEUED,
+    WAITING,
+    Change,
+    Duplicate,
+    Job,
+    More,
+    NewJob,
+    Options,
+)  # fmt: skip
+from jobqueue.core.moves import Moves
+from jobqueue.errors import DuplicateJob
+
+
+class Changes(Moves):
+    """What is done to a job that waits."""
+
+    def _holder(self, new: NewJob) -> Job | None:
+        """The job that has the unique key which `new` wants."""
+        key = new.options.unique_key if new.options is not None else None
+        queue = self.queues.get(new.queue) if key is not None else None
+        return queue.unique.get(key) if queue is not None and key is not None else None
+
+    def _yield_to(self, holder: Job, new: NewJob, now: int) -> Duplicate:
+        options = new.options
+        assert options is not None
+        if options.on_conflict == "reject":
+            raise _duplicate(holder.id)
+        if options.on_conflict == "replace" and holder.status in WAITING and holder.leases == 0:
+            at = new.run_at if new.run_at is not None else UNSET
+            again = Change(payload=new.payload, priority=new.priority, delay=new.delay or None, run_at=at)
+            self._change(holder, again, now)
+        return Duplicate(holder)
+
+    def _refuse_duplicates(self, news: Sequence[NewJob]) -> None:
+        """Before anything is made: one that wants to be refused where its key is taken refuses all."""
+        wanted: set[tuple[str, str]] = set()
+        for index, new in enumerate(news):
+            options = new.options
+            if options is None or options.unique_key is None:
+                continue
+            holder = self._holder(new)
+            slot = (new.queue, options.unique_key)
+            if options.on_conflict == "reject" and (holder is not None or slot in wanted):
+                refusal = _duplicate(holder.id if holder is not None else None)
+                refusal.facts["index"] = index
+                raise refusal
+            wanted.add(slot)
+
+    def _change(self, job: Job, change: Change, now: int) -> None:
+        queue = change.queue if change.queue is not UNSET else job.queue
+        priority = change.priority if change.priority is not UNSET else job.priority
+        more = job.more
+        retimed = change.delay is not UNSET or change.run_at is not UNSET
+        expiring = change.expires_in is not UNSET
+        moved = queue != job.queue or priority != job.priority
+        if retimed and not moved and not (change.delay or change.run_at) and job.status is QUEUED:
+            retimed = False  # "at once", and it is
+        away = moved or retimed or expiring
+        if away:
+            due, run_at = (more.due, more.run_at) if more is not None else (None, None)
+            self._move(job, LEAVE, now, self.queues[job.queue])
+            if retimed:
+                due, run_at = self._when(change, now)
+            job.place = 0
+        else:
+            due = run_at = None
+        job.queue, job.priority = queue, priority
+        if change.type is not UNSET:
+            job.type = change.type
+        if change.payload is not UNSET:
+            job.payload = change.payload
+        self._change_options(job, change, now)
+        if away:
+            target = self.queues.get(queue) or self._new_queue(queue)
+            more = job.more = job.more or More()
+            more.due, more.run_at = due, run_at
+            self._move(job, ENTER if run_at is None else ENTER_LATER, now, target)
+        else:
+            job.version += 1
+            if self.changed is not None:
+                self.changed(job)
+
+    def _when(self, change: Change, now: int) -> tuple[int | None, int | None]:
+        """Due on the monotonic clock, and `run_at`, of a changed time; None: at once."""
+        if change.delay:
+            return now + change.delay, self.wall(now) + change.delay
+        if change.run_at is not UNSET and change.run_at is not None and change.run_at > self.wall(now):
+            return None, change.run_at
+        return None, None
+
+    def _change_options(self, job: Job, change: Change, now: int) -> None:
+        given = {name: value for name in _CHANGEABLE if (value := getattr(change, name)) is not UNSET}
+        if not given and change.expires_in is UNSET:
+            return
+        more = job.more = job.more or More()
+        options = more.options = more.options or Options()
+        for name, value in given.items():
+            setattr(options, name, value)
+        if change.expires_in is not UNSET:
+            options.expires_at = None if change.expires_in is None else self.wall(now) + change.expires_in
+
+
+# Options that a change sets as they are given; None: as the queue has it.
+_CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "tags", "headers")
+
+
+def _duplicate(id: int | None) -> DuplicateJob:
+    which = f"job {id} has" if id is not None else "another job of this request has"
+    facts = {"job_id": id} if id is not None else {}
+    return DuplicateJob(f"{which} the same unique_key in this queue", **facts)

@@ -1,0 +1,90 @@
+"""Control: what is set for a named queue, its pauses, and what is done to many of its jobs at once."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from msgspec.structs import replace
+
+from jobqueue.core.changes import Changes
+from jobqueue.core.filter import Filter
+from jobqueue.core.job import IN_PROGRESS, PURGE, Job, NewJob
+from jobqueue.core.named import NamedQueue, Pause
+from jobqueue.errors import QueueFull
+
+
+class Control(Changes):
+    """What is done to a queue."""
+
+    def configure(self, name: str, given: dict[str, object], now: int) -> NamedQueue:
+        """Sets what is given; a value that is `QueueSettings`'s default unsets it. Makes the queue."""
+        queue = self.queues.get(name) or self._new_queue(name)
+        queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
+        self._stirred[name] = None
+        self._settle(now)
+        return queue
+
+    def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
+        """Hands nothing out for `length` milliseconds; None: until it is resumed. Makes the queue."""
+        queue = self.queues.get(name) or self._new_queue(name)
+        self._unpause(queue)
+        at = self.wall(now)
+        queue.pause = Pause(at, None if length is None else at + length, reason)
+        if queue.pause.until is not None:
+            self._pauses.add(queue, queue.pause.until)
+        queue.version += 1
+        return queue
+
+    def resume(self, name: str, now: int) -> NamedQueue:
+        queue = self.queues.get(name) or self._new_queue(name)
+        if queue.pause is not None:
+            self._unpause(queue)
+            queue.version += 1
+        return queue
+
+    def _unpause(self, queue: NamedQueue) -> None:
+        if queue.pause is not None and queue.pause.until is not None:
+            self._pauses.drop(queue, queue.pause.until)
+        queue.pause = None
+
+    def _refuse_full(self, news: Sequence[NewJob], now: int) -> None:
+        """Before anything is made: the queues must have room for all of them. `QueueFull`."""
+        for name in dict.fromkeys(new.queue for new in news):
+            queue = self.queues.get(name)
+            if queue is None or not queue.bounded:
+                continue
+            more = [new for new in news if new.queue == name]
+            jobs = queue.queued + queue.scheduled + len(more)
+            size = queue.bytes + sum(len(new.payload) for new in more)
+            most, largest = queue.settings.max_jobs, queue.settings.max_bytes
+            if (most is not None and jobs > most) or (largest is not None and size > largest):
+                rate = queue.drain_rate(now)
+                over = max(jobs - most, 1) if most is not None else 1
+                raise QueueFull(
+                    f"the queue {name} holds as many jobs as it may; its consumers take {rate:.1f} a second",
+                    limit=most if most is not None and jobs > most else largest,
+                    retry_after=min(max(ceil(over / rate), 1), 60) if rate > 0 else 5,
+                )
+
+    # -- many jobs ----------------------------------------------------------------------------------
+
+    def scan(
+        self, wanted: Filter, after: int, rising: bool, now: int, most: int, examine: int
+    ) -> tuple[list[Job], int | None]:
+        """Up to `most` jobs that match, by id, behind `after`; looks at up to `examine` of them. Also the id
+        to go on behind; None: that was all."""
+        found: list[Job] = []
+        wall, last = self.wall(now), after
+        jobs = self._by_id.after(after) if rising else self._by_id.before(after)
+        for looked, job in enumerate(jobs):
+            if looked == examine or len(found) == most:
+                return found, last
+            last = job.id
+            if wanted.matches(job, wall):
+                found.append(job)
+        return found, None
+
+    def purge_one(self, job: Job, now: int) -> None:
+        """Removes a job by hand: it is forgotten."""
+        self._move(job, PURGE, now, self.queues[job.queue])
+        if self._stirred:
+            self._settle(now)

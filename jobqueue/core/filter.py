@@ -1,0 +1,32 @@
+"""Filter: which jobs are meant. Pure; used by lists, counts, purges and redrives."""
+
+from msgspec import Struct
+
+from jobqueue.core.job import Job, Status
+
+
+class Filter(Struct, gc=False, frozen=True):
+    """Each part that is given must hold; within a part any of its values. `older_than`: enqueued so many
+    milliseconds ago, or more."""
+
+    queues: frozenset[str] | None = None
+    statuses: frozenset[Status] | None = None
+    types: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
+    keys: frozenset[str] | None = None
+    older_than: int | None = None
+
+    def matches(self, job: Job, wall: int) -> bool:
+        """`wall`: now, milliseconds."""
+        if self.queues is not None and job.queue not in self.queues:
+            return False
+        if self.statuses is not None and job.status not in self.statuses:
+            return False
+        if self.types is not None and job.type not in self.types:
+            return False
+        if self.older_than is not None and job.created_at > wall - self.older_than:
+            return False
+        options = job.more.options if job.more is not None else None
+        if self.tags is not None and (options is None or self.tags.isdisjoint(options.tags)):
+            return False
+        return self.keys is None or (options is not None and options.key in self.keys)

@@ -1,0 +1,257 @@
+"""Moves: what the verbs have in common: a job is put in, leased, returned, put off, buried; and ready jobs
+meet waiting consumers, in one place.
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import TypeVar
+
+from jobqueue.core.job import (
+    AS_THE_QUEUE,
+    BURY,
+    CANCEL,
+    CONCLUDE,
+    ENQUEUE,
+    ENTER,
+    FAIL,
+    FORGET,
+    LEASE,
+    LEAVE,
+    PUT_OFF,
+    READY,
+    RELEASE,
+    SCHEDULE,
+    STALE,
+    Attempt,
+    Job,
+    Lease,
+    More,
+    NewJob,
+    Options,
+    Reason,
+    Step,
+    Trail,
+)  # fmt: skip
+from jobqueue.core.named import NamedQueue
+from jobqueue.core.policy import used_up
+from jobqueue.core.registry import Limits, Registry
+from jobqueue.core.timers import Timers
+from jobqueue.core.waiters import Handed, OutcomeWaiter, OutcomeWaiters, Waiter, Want
+
+T = TypeVar("T")
+# How many jobs one finishing job may push out of memory; the tick does the rest.
+FORGET_AT_ONCE = 8
+HISTORY = 20
+
+
+class Moves(Registry):
+    """`token` makes lease tokens, `chance` numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        token: Callable[[], str],
+        first_id: int = 1,
+        limits: Limits | None = None,
+        wall_offset: int = 0,
+        chance: Callable[[], float] = lambda: 0.5,
+    ) -> None:
+        super().__init__(first_id, limits or Limits(), wall_offset)
+        self._token = token
+        self._chance = chance
+        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(self.limits.tick)
+        self._outcomes = OutcomeWaiters()
+
+    def dequeue(self, want: Want, now: int) -> list[Handed]:
+        """Leases what is there: at most `want.count` jobs, from the first queues that have any."""
+        handed: list[Handed] = []
+        wanted = want.count or 1
+        for name in want.queues:
+            queue = self.queues.get(name)
+            if queue is not None:
+                while len(handed) < wanted and (job := queue.take(now)) is not None:
+                    handed.append(self._lease(job, queue, want, now))
+        return handed
+
+    def wait(self, waiter: Waiter) -> None:
+        """Keeps `waiter` until there is a job for it, or until its time is up. Dequeue first."""
+        self.waiters.add(waiter)
+        self._waits.add(waiter, waiter.until)
+
+    def wait_for_outcome(self, waiter: OutcomeWaiter) -> None:
+        """Keeps `waiter` until its job, which is not finished, is; or until its time is up."""
+        self._outcomes.add(waiter)
+        self._waits.add(waiter, waiter.until)
+
+    def stop_waiting(self, waiter: Waiter | OutcomeWaiter) -> None:
+        """Who waited went away: it is not to be given anything. `KeyError` if it does not wait."""
+        if isinstance(waiter, Waiter):
+            self.waiters.drop(waiter)
+        else:
+            self._outcomes.drop(waiter)
+        self._waits.drop(waiter, waiter.until)
+
+    # -- moves that several verbs make --------------------------------------------------------------
+
+    def _put(self, new: NewJob, now: int) -> Job:
+        queue = self.queues.get(new.queue)
+        if queue is None:
+            queue = self._new_queue(new.queue)
+        self.last_number = id = self.last_number + 1
+        job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
+        if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
+            self._dress(job, new, now)
+        if job.more is not None and job.more.run_at is not None:
+            job.place = 0
+            self._move(job, SCHEDULE, now, queue)
+        else:
+            self._move(job, ENQUEUE, now, queue)
+        return job
+
+    def _dress(self, job: Job, new: NewJob, now: int) -> None:
+        """Gives a new job what most jobs do not have."""
+        more = job.more = More(options=new.options)
+        if new.expires_in is not None:
+            options = more.options = more.options or Options()
+            options.expires_at = self.wall(now) + new.expires_in
+        if new.delay:
+            more.due, more.run_at = now + new.delay, self.wall(now) + new.delay
+        elif new.run_at is not None and new.run_at > self.wall(now):
+            more.run_at = new.run_at
+
+    def _lease(self, job: Job, queue: NamedQueue, want: Want, now: int) -> Handed:
+        job.attempts = attempt = job.attempts + 1
+        job.leases += 1
+        length = want.lease_for
+        if length is None:
+            length = queue.settings.lease_for or self.limits.lease
+            if job.more is not None and job.more.options is not None:
+                length = job.more.options.lease_for or length
+        if job.lease is not None:
+            remember_attempt(job)
+        lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
+        job.lease = lease
+        self._move(job, LEASE, now, queue)
+        return job, lease
+
+    def _return(self, job: Job, step: Step, now: int, delay: int = 0) -> None:
+        """A job in progress goes back to its place, or rests first; or is cancelled if that was asked for;
+        or, stale after its last attempt, is dead."""
+        queue = self.queues[job.queue]
+        if step is not STALE:
+            job.attempts -= 1
+        if step is PUT_OFF:
+            self._put_off(job, step, now, queue, delay)
+            return
+        self._move(job, step, now, queue)
+        if cancel_asked(job):
+            self._move(job, CANCEL, now, queue)
+        elif step is STALE and used_up(job, options_of(job), self._max_attempts(queue)):
+            self._bury(job, "attempts", now, queue)
+
+    def _put_off(self, job: Job, step: Step, now: int, queue: NamedQueue, delay: int) -> None:
+        """A job in progress rests for `delay`; without one it is ready at once."""
+        more = job.more = job.more or More()
+        more.due, more.run_at = now + delay, self.wall(now) + delay
+        self._move(job, step, now, queue)
+        if more.cancel_requested:
+            self._move(job, CANCEL, now, queue)
+        elif not delay:
+            self._move(job, READY, now, queue)
+
+    def _max_attempts(self, queue: NamedQueue) -> int | None:
+        own = queue.settings.max_attempts
+        return self.limits.max_attempts if own == AS_THE_QUEUE else own
+
+    def _bury(self, job: Job, reason: Reason, now: int, queue: NamedQueue) -> None:
+        """The job is dead; or it is queued again in its queue's `dead_letter`, once."""
+        trail = trail_of(job)
+        trail.reason = reason
+        self._move(job, BURY, now, queue)
+        letter = queue.settings.dead_letter
+        if letter is not None and letter != queue.name and trail.dead_from is None:
+            trail.dead_from = queue.name
+            self._move(job, LEAVE, now, queue)
+            more = job.more
+            assert more is not None
+            more.finished_at = None
+            if more.options is not None:
+                more.options.expires_at = None
+            job.queue, job.attempts, job.place = letter, 0, 0
+            self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter))
+        if self._crowded:
+            self._forget_some(now, FORGET_AT_ONCE)
+
+    def _finish(self, job: Job, now: int) -> None:
+        super()._finish(job, now)
+        if self._outcomes.count:
+            for waiter in self._outcomes.on(job):
+                self.stop_waiting(waiter)
+                waiter.deliver(job)
+
+    def _settled(self, result: T, now: int) -> T:
+        """`result`, once consumers who wait have got what became ready."""
+        if self._stirred:
+            self._settle(now)
+        return result
+
+    def _settle(self, now: int) -> None:
+        """Ready jobs and waiting consumers meet: the one place. Of all who wait on a queue in which something
+        became ready, or a gate opened, whoever came first."""
+        names, self._stirred = self._stirred, {}
+        lines = [(first.number, name) for name in names if (first := self.waiters.first(name)) is not None]
+        heapify(lines)
+        while lines:
+            number, name = heappop(lines)
+            waiter = self.waiters.first(name)
+            queue = self.queues.get(name)
+            if waiter is None or queue is None or not queue.ready:
+                continue
+            if waiter.number == number:
+                handed = self.dequeue(waiter.want, now)
+                if not handed:
+                    continue
+                self.stop_waiting(waiter)
+                waiter.deliver(handed)
+                waiter = self.waiters.first(name)
+            if waiter is not None:
+                heappush(lines, (waiter.number, name))
+
+    def _forget_some(self, now: int, limit: int) -> int:
+        for forgotten in range(limit):
+            job = self._finished.over(now) or self._dead.over(now)
+            if job is None:
+                self._crowded = False
+                return forgotten
+            self._move(job, FORGET, now, self.queues[job.queue])
+        return limit
+
+
+# The steps by which each verb ends a lease.
+CONCLUDES: tuple[Step, ...] = (CONCLUDE,)
+RELEASES: tuple[Step, ...] = (RELEASE, PUT_OFF)
+FAILS: tuple[Step, ...] = (FAIL, BURY)
+
+
+def options_of(job: Job) -> Options | None:
+    return job.more.options if job.more is not None else None
+
+
+def cancel_asked(job: Job) -> bool:
+    return job.more is not None and job.more.cancel_requested
+
+
+def trail_of(job: Job) -> Trail:
+    more = job.more = job.more or More()
+    trail = more.trail = more.trail or Trail()
+    return trail
+
+
+def remember_attempt(job: Job) -> None:
+    """The lease that the job had until now becomes a line of its history."""
+    lease = job.lease
+    assert lease is not None
+    trail = trail_of(job)
+    error = trail.error if lease.ended_by in FAILS else None
+    line = Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
+    trail.history = (*trail.history[1 - HISTORY :], line)
+    trail.progress = trail.message = None
