@@ -9,8 +9,11 @@ llhttp refuses most of what is ambiguous by itself; `Connection` refuses the res
 """
 
 import asyncio
+import fcntl
 import select
 import socket
+import struct
+import termios
 import time
 from asyncio import Future
 from collections import deque
@@ -302,9 +305,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._blocked = True
+        if self._bridge is not None:
+            self._bridge.pause()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        if self._bridge is not None:
+            self._bridge.resume()
         if not self._out:
             self._unsent.clear()
         if not self._gone:
@@ -341,19 +348,25 @@ class Connection(asyncio.Protocol):
         learning = (self._served, data) if self._between else None
         left = data
         while left:
+            part, left = left, b""
             if not self._headers_done:
-                self._head_bytes += len(left)
+                room = _HEAD_LIMIT - self._head_bytes
+                if len(part) > room:
+                    part, left = part[:room], part[room:]
+                self._head_bytes += len(part)
             try:
-                self._parser.feed_data(left)
-                break
+                self._parser.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
-                left = self._decline_upgrade(left[upgrade.args[0] :])
+                left = self._decline_upgrade(part[upgrade.args[0] :] + left)
             except httptools.HttpParserError as bad:
-                if not self._close and self._refusal is None:
-                    self._refusal = BadRequest(f"this is not HTTP/1.1 as it should be: {bad}")
+                if not self._close:
+                    self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
                 break
-        if not self._headers_done and self._head_bytes > _HEAD_LIMIT and self._refusal is None:
-            self._refusal = _head_too_large()
+            if left and not self._headers_done and self._head_bytes >= _HEAD_LIMIT:
+                self._refuse(
+                    HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)
+                )
+                break
         if learning and self._between and learning[0] + 1 == self._served:
             self._learn(data)
 
@@ -375,6 +388,7 @@ class Connection(asyncio.Protocol):
         if self._headers_done:
             return  # a trailer
         name = name.lower()
+        value = value.rstrip(b" \t")  # llhttp takes it off at the other end only
         headers = self._headers
         if name in headers:
             if name == b"host":
@@ -391,8 +405,6 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest("no Host header"))
         elif headers.get(b"host", b"").translate(None, _IN_HOST):
             self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
-        if self._head_bytes > _HEAD_LIMIT and self._size_of_head() > _HEAD_LIMIT:
-            self._refuse(_head_too_large())
         length = headers.get(b"content-length")
         if length is not None and len(length) > 3 and int(length) > self._front.max_body:
             self._refuse(self._too_large())
@@ -433,6 +445,9 @@ class Connection(asyncio.Protocol):
             if version not in ("1.0", "1.1"):
                 self._refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
                 return
+            options = headers.get(b"connection", b"").lower().split(b",")
+            close = close or b"close" in [option.strip() for option in options]  # whatever else there is
+            request.version = "HTTP/" + version
         self._last = (headers, close, len(body) if version == "1.1" else -1)
         self._url = b""
         self._headers = {}
@@ -486,9 +501,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         return head + rest
 
-    def _size_of_head(self) -> int:
-        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
-
     def _too_large(self) -> BodyTooLarge:
         limit = self._front.max_body
         return BodyTooLarge(
@@ -526,6 +538,7 @@ class Connection(asyncio.Protocol):
         answer = self._front.api.finish(later, request.id)
         if answer.give_back is not None and self._hung_up():
             answer.give_back()
+            self._front.access(request.method, request.path, 499, started, 0, self._peer, request.id)
             self._transport.abort()
             return
         self._answer(answer, request, close, started)
@@ -534,19 +547,25 @@ class Connection(asyncio.Protocol):
     def _hand_over(self, request: Request, close: bool, started: float) -> None:
         """To the Tornado application, which has what is no operation."""
         self.send()
-        self._bridge = Bridge(self._front.app, request, self._transport.write, self._bridged)
+        self._bridge = Bridge(self._front.app, request, self, self._blocked)
         self._bridge.close = close or self._front.draining
         self._bridge.start()
 
-    def _bridged(self) -> None:
-        """The application has written its answer."""
+    def write(self, data: bytes) -> None:
+        """For the bridge."""
+        self._transport.write(data)
+
+    def bridged(self, error: BadRequest | None = None) -> None:
+        """For the bridge: the application has written its answer, or could not read the request."""
         assert self._bridge is not None
         close = self._bridge.close
         self._bridge = None
-        if close:
+        if error is not None:
+            self._refuse(error)
+        elif close:
             self._linger()
-        else:
-            self._loop.call_soon(self._go_on)
+            return
+        self._loop.call_soon(self._go_on)
 
     def _answer(
         self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
@@ -630,7 +649,7 @@ class Connection(asyncio.Protocol):
         path = self._url.decode("latin-1").partition("?")[0] or "-"
         id = api.request_id(self._headers.get(b"x-request-id"))
         request = Request(method, path, "", {}, b"", self._peer, id)
-        self._answer(api.refuse(error, id), request, True, time.monotonic())
+        self._answer(api.refuse(error, id, method, path), request, True, time.monotonic())
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -645,6 +664,8 @@ class Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         if not self.busy and not self._gone:
             self._transport.close()
+        elif self._bridge is not None:
+            self._bridge.close = True
 
     def abort(self) -> None:
         self._transport.abort()
@@ -668,7 +689,7 @@ class Connection(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called once a second. What counts is how long the connection has been in one state."""
         state = self._state()
-        seen = (state, self._served, self._transport.get_write_buffer_size())
+        seen = (state, self._served, self._untaken() if state == "write" else 0)
         if self._seen[0] != seen:
             self._seen = (seen, now)
             return
@@ -682,6 +703,17 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not taken yet. The system's buffer counts: it may hold megabytes, and
+        for as long as it does none of ours go."""
+        buffered = self._transport.get_write_buffer_size()
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            (inside,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            return buffered
+        return buffered + int(inside)
 
     def _state(self) -> str:
         if self._blocked:
@@ -702,7 +734,3 @@ _DEADLINES = {
     "first": deadlines.HEAD, "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE,
     "write": deadlines.WRITE, "linger": deadlines.LINGER, "answer": float("inf"),
 }  # fmt: skip
-
-
-def _head_too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)

@@ -1,6 +1,7 @@
 """The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -21,6 +22,12 @@ class WatchfulStream(IOStream):
     Tornado stops there, so it does not notice that a client hung up which had sent anything behind a
     long-polling request. Overrides private methods of the pinned Tornado; a test fails if that changes.
     """
+
+    closed_by: Callable[["WatchfulStream"], None]
+
+    def close_fd(self) -> None:
+        super().close_fd()
+        self.closed_by(self)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         super()._handle_events(fd, events)
@@ -45,6 +52,7 @@ class TornadoFront:
     def take(self, accepted: socket.socket, peer: str) -> None:
         # What a client sends behind a waiting request is kept up to this; then it is cut off.
         stream = WatchfulStream(accepted, max_buffer_size=self._api.settings.max_body + (1 << 20))
+        stream.closed_by = self._streams.discard
         stream.set_nodelay(True)
         self._streams.add(stream)
         self._server.handle_stream(stream, (peer, 0))
@@ -53,16 +61,14 @@ class TornadoFront:
         return len(self._streams)
 
     def sweep(self) -> None:
-        """Tornado has its own deadlines; what it has closed is forgotten here."""
-        self._streams = {stream for stream in self._streams if not stream.closed()}
+        """Nothing to do: Tornado has its own deadlines."""
 
     def drain(self) -> None:
         """Idle connections stay until `close`: Tornado does not tell which they are."""
-        self.sweep()
 
     def busy(self) -> int:
-        return self._api.running
+        return self._api.running + sum(stream.writing() for stream in self._streams)
 
     def close(self) -> None:
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.close()

@@ -86,30 +86,46 @@ def _integer(value: str, field: str) -> int:
     return int(value)
 
 
+def _int32(value: str, field: str) -> int:
+    return whole(_integer(value, field), field, *INT32)
+
+
+def _length(value: float | str) -> object:
+    try:
+        return duration_ms(value)
+    except InvalidField:
+        return value
+
+
+def _names(value: list[str] | str) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 class Field(NamedTuple):
     """`expects`: what the value must be, for a message. `from_text`: how a query string gives it; None: it
-    belongs in the body."""
+    belongs in the body. `meaning`: two values are the same if this is; None: if they are."""
 
     expects: str
     from_text: Callable[[str, str], Any] | None = _text
+    meaning: Callable[[Any], object] | None = None
 
 
 FIELDS: dict[str, Field] = {
     "type": Field("text"),
     "queue": Field("text"),
-    "queues": Field("a list of names, or text with commas"),
-    "priority": Field("a whole number from -2,147,483,648 to 2,147,483,647", _integer),
+    "queues": Field("a list of names, or text with commas", meaning=_names),
+    "priority": Field("a whole number from -2,147,483,648 to 2,147,483,647", _int32),
     "payload": Field("JSON", None),
     "lease": Field("text"),
     "consumer": Field("text"),
-    "lease_for": Field(DURATION_HELP),
-    "wait": Field(DURATION_HELP),
+    "lease_for": Field(DURATION_HELP, meaning=_length),
+    "wait": Field(DURATION_HELP, meaning=_length),
     "count": Field("a whole number", _integer),
     "result": Field("JSON", None),
 }
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(
     {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
-     "lease_expires_at", "result", "reason", "error", "history", "cancel_requested", "duplicate",
+     "lease_expires_at", "lease_for", "result", "reason", "error", "history", "cancel_requested", "duplicate",
      "expires_at", "progress", "message", "etag", "origin", "dead_from"}
 )  # fmt: skip

@@ -5,7 +5,7 @@ would parse a form out of what `curl -d` sends, and would take a body of any siz
 """
 
 import time
-from asyncio import CancelledError
+from asyncio import CancelledError, sleep
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
@@ -31,6 +31,7 @@ class OperationHandler(RequestHandler):
         self._refusal: JobQueueError | None = None
         self._later: Later | None = None
         self._gone = False
+        self._over = False
         self._started = time.monotonic()
         self._size = 0
         api.running += 1
@@ -80,13 +81,16 @@ class OperationHandler(RequestHandler):
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         self.set_header("Connection", "close")
-        self._write(self.api.refuse(self._refusal, self.request_id))
+        self._write(self._refused(self._refusal))
+
+    def _refused(self, refusal: JobQueueError) -> Response:
+        return self.api.refuse(refusal, self.request_id, self.request.method or "", self.request.path)
 
     # -- the request is whole -----------------------------------------------------------------------
 
     async def _perform(self, *_: str) -> None:
         if self._refusal is not None:
-            await self._write(self.api.refuse(self._refusal, self.request_id))
+            await self._write(self._refused(self._refusal))
             return
         answer = self.api.answer(self._asked())
         if isinstance(answer, Later):
@@ -99,6 +103,8 @@ class OperationHandler(RequestHandler):
                 return  # the client hung up
             except Exception:
                 pass  # a refusal: `finish` makes an answer of it
+            # One look at the sockets between the delivery and the answer: who left in the meantime is seen.
+            await sleep(0)
             answer = self.api.finish(answer, self.request_id)
         if self._gone:
             self._give_back(answer)
@@ -107,12 +113,22 @@ class OperationHandler(RequestHandler):
             await self._write(answer)
         except StreamClosedError:
             self._give_back(answer)
+        else:
+            if self._cut_off():
+                self._give_back(answer)
+
+    def _cut_off(self) -> bool:
+        """The client left before all of the answer was sent; Tornado keeps that to itself."""
+        sent = getattr(self.request.connection, "_pending_write", None)
+        return sent is not None and sent.done() and sent.exception() is not None
 
     def on_finish(self) -> None:
-        if not self._gone:
-            self._ended(self.get_status())
+        self._ended(self.get_status())
 
     def _ended(self, status: int) -> None:
+        if self._over:
+            return
+        self._over = True
         self.api.running -= 1
         if self.api.access is not None:
             request = self.request
@@ -125,9 +141,8 @@ class OperationHandler(RequestHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        if not self._gone:
-            self._gone = True
-            self._ended(499)
+        self._gone = True
+        self._ended(499)
         if self._later is not None:
             self._later.future.cancel()
 

@@ -23,6 +23,7 @@ from jobqueue.web.json_text import check_utf8, one_line, syntax_error
 
 S = TypeVar("S", bound=Struct)
 _NULL = Raw(b"null")
+_ABSENT = Raw(b"")
 _NULL_COUNTS = frozenset({"payload", "result"})
 _DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _BLANK = b" \t\r\n"
@@ -57,7 +58,7 @@ class DequeueBody(Struct, gc=False, forbid_unknown_fields=True):
 class ConcludeBody(Struct, gc=False, forbid_unknown_fields=True):
     lease: str | None = None
     consumer: str | None = None
-    result: Raw | None = None
+    result: Raw = _ABSENT
 
 
 class HeartbeatBody(Struct, gc=False, forbid_unknown_fields=True):
@@ -192,7 +193,7 @@ class Schema:
     def enqueue(self, request: Request) -> NewJob | list[NewJob]:
         """One job, or many where an array or a line each was sent."""
         body = request.body
-        many = request.headers.get(b"content-type", b"").partition(b";")[0] in _MANY_TYPES
+        many = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() in _MANY_TYPES
         if body[:1] == b"{" and not many and not request.query:
             check_utf8(body)
             try:
@@ -240,8 +241,8 @@ class Schema:
             fields.lease_token(lease)
         if consumer is not None:
             fields.label(consumer, "consumer", 128)
-        if asked.result is not None:
-            result = one_line(bytes(asked.result), self._max_depth)
+        if raw := bytes(asked.result):
+            result = one_line(raw, self._max_depth)
             if len(result) > self._settings.max_result:
                 raise BodyTooLarge(
                     f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
@@ -372,9 +373,15 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
 
 
 def _agree(given: dict[str, Any], name: str, value: Any) -> None:
-    if name in given and given[name] != value:
-        raise InvalidField(f"{name} is given twice, with different values", field=name)
+    if name in given:
+        meaning = FIELDS[name].meaning or _itself
+        if meaning(given[name]) != meaning(value):
+            raise InvalidField(f"{name} is given twice, with different values", field=name)
     given[name] = value
+
+
+def _itself(value: object) -> object:
+    return value
 
 
 def _header_text(value: bytes) -> str:
