@@ -6,11 +6,20 @@ to be fed, an `HTTPConnection` to be written to.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPOutputError,
+    RequestStartLine,
+    ResponseStartLine,
+)  # fmt: skip
+from tornado.iostream import StreamClosedError
 from tornado.web import Application
 
+from jobqueue.errors import BadRequest
 from jobqueue.web.http import Request
 
 
@@ -22,42 +31,92 @@ class _Context:
         self.protocol = "http"
 
 
-class Bridge(HTTPConnection):
-    """`write` sends bytes to the client; `done` is called when the answer is whole. `close`: the connection
-    ends with it."""
+class Client(Protocol):
+    """The connection of the fast front, as far as a bridge knows it."""
 
-    def __init__(
-        self, app: Application, request: Request, write: Callable[[bytes], None], done: Callable[[], None]
-    ) -> None:
+    def write(self, data: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def bridged(self, error: BadRequest | None = None) -> None:
+        """The answer is whole; or the application could not read the request and has answered nothing."""
+
+
+class Bridge(HTTPConnection):
+    """`close`: the connection ends with the answer. `blocked`: what is written waits for the client."""
+
+    def __init__(self, app: Application, request: Request, client: Client, blocked: bool) -> None:
         self.context = _Context(request.peer)
         self.no_keep_alive = False
         self.close = False
+        self._blocked = blocked
         self._request = request
-        self._write = write
-        self._done = done
+        self._client = client
         self._delegate = app.start_request(self, self)
         self._chunked = False
+        self._left: int | None = None  # bytes still to come of the length that was said
+        self._written: list[asyncio.Future[None]] = []
+        self._over = False
         self._on_close: Callable[[], Any] | None = None
 
     def start(self) -> None:
+        request = self._request
         headers = HTTPHeaders()
-        for name, value in self._request.headers.items():
+        for name, value in request.headers.items():
             headers.add(name.decode("latin-1"), value.decode("latin-1"))
-        target = self._request.path + ("?" + self._request.query if self._request.query else "")
-        ready = self._delegate.headers_received(
-            RequestStartLine(self._request.method, target, "HTTP/1.1"), headers
-        )
+        target = request.path + ("?" + request.query if request.query else "")
+        try:
+            ready = self._delegate.headers_received(
+                RequestStartLine(request.method, target, request.version), headers
+            )
+        except HTTPInputError as bad:
+            self._refuse(bad)
+            return
         if ready is None:
             self._feed()
         else:
             asyncio.ensure_future(ready).add_done_callback(lambda _: self._feed())
 
     def _feed(self) -> None:
-        if self._request.body:
-            self._delegate.data_received(self._request.body)
-        self._delegate.finish()
+        if self._over:
+            return  # it was answered before the body was asked for
+        try:
+            taken = self._delegate.data_received(self._request.body) if self._request.body else None
+        except HTTPInputError as bad:
+            self._refuse(bad)
+            return
+        if taken is None:
+            self._end()
+        else:
+            asyncio.ensure_future(taken).add_done_callback(lambda _: self._end())
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        try:
+            self._delegate.finish()
+        except HTTPInputError as bad:
+            self._refuse(bad)
+
+    def _refuse(self, bad: HTTPInputError) -> None:
+        self._over = True
+        self._client.bridged(BadRequest(f"the request cannot be read: {bad}"))
+
+    # -- what the client does -----------------------------------------------------------------------
+
+    def pause(self) -> None:
+        self._blocked = True
+
+    def resume(self) -> None:
+        """The client has taken all that was written."""
+        self._blocked = False
+        self._go_on_writing()
 
     def hung_up(self) -> None:
+        self._over = True
+        for future in self._written:
+            _fail(future)
+        self._written.clear()
         self._delegate.on_connection_close()
         if self._on_close is not None:
             self._on_close()
@@ -71,31 +130,70 @@ class Bridge(HTTPConnection):
         chunk: bytes | None = None,
     ) -> "asyncio.Future[None]":
         assert isinstance(start_line, ResponseStartLine)
-        bodyless = self._request.method == "HEAD" or start_line.code in (204, 304)
-        self._chunked = not bodyless and "Content-Length" not in headers
-        if self._chunked:
+        length = headers.get("Content-Length")
+        if self._request.method == "HEAD" or start_line.code in (204, 304):
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        elif self._request.version == "HTTP/1.0":
+            self.close = True  # only the end of the connection can end the answer
+        else:
+            self._chunked = True
             headers["Transfer-Encoding"] = "chunked"
         if self.close:
             headers["Connection"] = "close"
         lines = [f"HTTP/1.1 {start_line.code} {start_line.reason}"]
         lines += [f"{name}: {value}" for name, value in headers.get_all()]
-        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
-        return self.write(chunk) if chunk else _done()
+        return self._send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + self._framed(chunk))
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
-        self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-        return _done()
+        return self._send(self._framed(chunk))
 
     def finish(self) -> None:
+        if self._left:
+            self._client.abort()
+            raise HTTPOutputError(f"{self._left} bytes less than Content-Length says")
         if self._chunked:
-            self._write(b"0\r\n\r\n")
-        self._done()
+            self._send(b"0\r\n\r\n")
+        if not self._over:
+            self._over = True
+            self._client.bridged()
 
     def set_close_callback(self, callback: Callable[[], Any] | None) -> None:
         self._on_close = callback
 
+    def _framed(self, chunk: bytes | None) -> bytes:
+        if not chunk:
+            return b""
+        if self._left is not None:
+            self._left -= len(chunk)
+            if self._left < 0:
+                self._client.abort()
+                raise HTTPOutputError("more bytes than Content-Length says")
+        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
 
-def _done() -> "asyncio.Future[None]":
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
+    def _send(self, data: bytes) -> "asyncio.Future[None]":
+        """Done once the client has taken it; never in this loop pass, or a stream held up all others."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if self._over:
+            _fail(future)
+            return future
+        if data:
+            self._client.write(data)
+        self._written.append(future)
+        loop.call_soon(self._go_on_writing)
+        return future
+
+    def _go_on_writing(self) -> None:
+        if not self._blocked:
+            written, self._written = self._written, []
+            for future in written:
+                if not future.done():
+                    future.set_result(None)
+
+
+def _fail(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_exception(StreamClosedError())
+        future.exception()  # not every handler waits for what it writes

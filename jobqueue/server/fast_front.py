@@ -9,8 +9,11 @@ llhttp refuses most of what is ambiguous by itself; `Connection` refuses the res
 """
 
 import asyncio
+import fcntl
 import select
 import socket
+import struct
+import termios
 import time
 from asyncio import Future
 from collections import deque
@@ -302,9 +305,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._blocked = True
+        if self._bridge is not None:
+            self._bridge.pause()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        if self._bridge is not None:
+            self._bridge.resume()
         if not self._out:
             self._unsent.clear()
         if not self._gone:
@@ -381,6 +388,7 @@ class Connection(asyncio.Protocol):
         if self._headers_done:
             return  # a trailer
         name = name.lower()
+        value = value.rstrip(b" \t")  # llhttp takes it off at the other end only
         headers = self._headers
         if name in headers:
             if name == b"host":
@@ -437,6 +445,9 @@ class Connection(asyncio.Protocol):
             if version not in ("1.0", "1.1"):
                 self._refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
                 return
+            options = headers.get(b"connection", b"").lower().split(b",")
+            close = close or b"close" in [option.strip() for option in options]  # whatever else there is
+            request.version = "HTTP/" + version
         self._last = (headers, close, len(body) if version == "1.1" else -1)
         self._url = b""
         self._headers = {}
@@ -536,19 +547,25 @@ class Connection(asyncio.Protocol):
     def _hand_over(self, request: Request, close: bool, started: float) -> None:
         """To the Tornado application, which has what is no operation."""
         self.send()
-        self._bridge = Bridge(self._front.app, request, self._transport.write, self._bridged)
+        self._bridge = Bridge(self._front.app, request, self, self._blocked)
         self._bridge.close = close or self._front.draining
         self._bridge.start()
 
-    def _bridged(self) -> None:
-        """The application has written its answer."""
+    def write(self, data: bytes) -> None:
+        """For the bridge."""
+        self._transport.write(data)
+
+    def bridged(self, error: BadRequest | None = None) -> None:
+        """For the bridge: the application has written its answer, or could not read the request."""
         assert self._bridge is not None
         close = self._bridge.close
         self._bridge = None
-        if close:
+        if error is not None:
+            self._refuse(error)
+        elif close:
             self._linger()
-        else:
-            self._loop.call_soon(self._go_on)
+            return
+        self._loop.call_soon(self._go_on)
 
     def _answer(
         self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
@@ -632,7 +649,7 @@ class Connection(asyncio.Protocol):
         path = self._url.decode("latin-1").partition("?")[0] or "-"
         id = api.request_id(self._headers.get(b"x-request-id"))
         request = Request(method, path, "", {}, b"", self._peer, id)
-        self._answer(api.refuse(error, id), request, True, time.monotonic())
+        self._answer(api.refuse(error, id, method, path), request, True, time.monotonic())
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -647,6 +664,8 @@ class Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         if not self.busy and not self._gone:
             self._transport.close()
+        elif self._bridge is not None:
+            self._bridge.close = True
 
     def abort(self) -> None:
         self._transport.abort()
@@ -670,7 +689,7 @@ class Connection(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called once a second. What counts is how long the connection has been in one state."""
         state = self._state()
-        seen = (state, self._served, self._transport.get_write_buffer_size())
+        seen = (state, self._served, self._untaken() if state == "write" else 0)
         if self._seen[0] != seen:
             self._seen = (seen, now)
             return
@@ -684,6 +703,17 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not taken yet. The system's buffer counts: it may hold megabytes, and
+        for as long as it does none of ours go."""
+        buffered = self._transport.get_write_buffer_size()
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            (inside,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            return buffered
+        return buffered + int(inside)
 
     def _state(self) -> str:
         if self._blocked:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from jobqueue.engine.api import Engine
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.version import VERSION
 from jobqueue.web.guard import check_administrator, check_origin
 from jobqueue.web.http import Later, Request, Response
@@ -66,8 +66,14 @@ class Api:
         except Exception as error:
             return self.failed(error, request.id)
 
-    def refuse(self, error: JobQueueError, request_id: str) -> Response:
-        """The answer to a request that a front could not or would not read."""
+    def refuse(self, error: JobQueueError, request_id: str, method: str, path: str) -> Response:
+        """The answer to a request that a front could not or would not read. What is wrong with its body does
+        not matter where there is nothing to send one to."""
+        if isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
+            try:
+                self.router.find(method, path)
+            except JobQueueError as before:
+                error = before
         return problem(error, request_id)
 
     def finish(self, later: Later, request_id: str) -> Response:

@@ -50,10 +50,13 @@ class Call(Generic[S]):
         self.ignored = ignored
         self._array = msgspec.json.Decoder(list[shape]).decode  # type: ignore[valid-type]  # made at run time
         self.decode: Callable[[bytes], S] = msgspec.json.Decoder(shape).decode
+        declared = msgspec.structs.fields(shape)
         self.types: dict[str, Any] = {
-            field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(shape)
+            field.encode_name: msgspec.json.Decoder(field.type) for field in declared
         }
-        self.required = [f.name for f in msgspec.structs.fields(shape) if f.required]
+        # Names that are no names in Python: the attribute for each.
+        self._attributes = {f.encode_name: f.name for f in declared if f.encode_name != f.name}
+        self.required = [field.encode_name for field in declared if field.required]
 
     def read(self, request: Request, max_depth: int) -> S:
         """The struct of a request with at most one JSON object. Raises `BadInput`."""
@@ -97,6 +100,9 @@ class Call(Generic[S]):
                     f'{name} is required, such as {{"{name}":"email"}}; it says what kind of work this is',
                     field=name,
                 )
+        for name, attribute in self._attributes.items():
+            if name in given:
+                given[attribute] = given.pop(name)
         return self.shape(**given)
 
     def _fields(self, body: bytes, max_depth: int) -> dict[str, Any]:

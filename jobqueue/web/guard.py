@@ -7,7 +7,7 @@ from jobqueue.errors import CrossOrigin, Refused
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
 _OF_PROXIES = frozenset({b"forwarded", b"via"})
-_LOOPBACK = ("127.", "::1", "::ffff:127.")
+_LOOPBACK = ("127.", "::ffff:127.")
 
 
 def check_origin(method: str, headers: Mapping[bytes, bytes]) -> None:
@@ -27,7 +27,7 @@ def check_origin(method: str, headers: Mapping[bytes, bytes]) -> None:
 def is_local(peer: str, headers: Mapping[bytes, bytes]) -> bool:
     """The request comes from this machine, and no proxy passed it on."""
     forwarded = any(name in _OF_PROXIES or name.startswith(b"x-forwarded-") for name in headers)
-    return peer.startswith(_LOOPBACK) and not forwarded
+    return (peer == "::1" or peer.startswith(_LOOPBACK)) and not forwarded
 
 
 def check_administrator(peer: str, headers: Mapping[bytes, bytes]) -> None:

@@ -81,13 +81,16 @@ class OperationHandler(RequestHandler):
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         self.set_header("Connection", "close")
-        self._write(self.api.refuse(self._refusal, self.request_id))
+        self._write(self._refused(self._refusal))
+
+    def _refused(self, refusal: JobQueueError) -> Response:
+        return self.api.refuse(refusal, self.request_id, self.request.method or "", self.request.path)
 
     # -- the request is whole -----------------------------------------------------------------------
 
     async def _perform(self, *_: str) -> None:
         if self._refusal is not None:
-            await self._write(self.api.refuse(self._refusal, self.request_id))
+            await self._write(self._refused(self._refusal))
             return
         answer = self.api.answer(self._asked())
         if isinstance(answer, Later):

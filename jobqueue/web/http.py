@@ -22,7 +22,7 @@ REASONS = {
 class Request(Struct, gc=False):
     """One request, whole. `headers`: lower-case names to values, both as bytes. `path` and `query` as they
     were sent, percent-encoded; `peer`: the address at the other end of the socket; `param`: the decoded
-    `{id}` or `{name}` of the path, set by the router."""
+    `{id}` or `{name}` of the path, set by the router; `version`: of HTTP, for whom it concerns."""
 
     method: str
     path: str
@@ -32,6 +32,7 @@ class Request(Struct, gc=False):
     peer: str
     id: str
     param: str = ""
+    version: str = "HTTP/1.1"
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

@@ -322,7 +322,7 @@ def stats(api: "Api", request: Request) -> Response:
     api.schema.nothing(request)
     s = api.engine.stats()
     settings = api.settings
-    return Response(200, render.document({
+    return Response(200, render.document(_known({
         "version": api.version,
         "started_at": instant(api.started_at),
         "uptime": round(time.monotonic() - api.started, 3),
@@ -337,15 +337,20 @@ def stats(api: "Api", request: Request) -> Response:
             "compaction_max_ms": round(s.compaction_max, 3),
         },
         "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
-        "memory": {"rss_bytes": api.memory()},
-        "limits": {
+        "memory": _known({"rss_bytes": api.memory()}),
+        "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,
             "max_depth": settings.max_depth, "max_batch": settings.max_batch,
             "max_connections": api.max_connections, "wait_max": settings.wait_max / 1000,
             "lease_max": settings.lease_max / 1000, "retain": settings.retain / 1000,
             "retain_jobs": settings.retain_jobs, "retain_bytes": settings.retain_bytes,
-        },
-    }))  # fmt: skip
+        }),
+    })))  # fmt: skip
+
+
+def _known(members: dict[str, object]) -> dict[str, object]:
+    """Without what nobody can tell."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def healthz(api: "Api", request: Request) -> Response:

@@ -81,7 +81,8 @@ def test_a_page_that_was_emptied_while_it_was_filled_takes_the_next_job():
 def test_pages_are_a_mapping(turns):
     pages, jobs, last = Pages(), {}, 900
     for come, go, oldest in turns:
-        for last in range(last + 1, last + come + 1):
+        for _ in range(come):
+            last += 1
             jobs[last] = job(last)
             pages.add(jobs[last])
         for id in (list(jobs) if oldest else list(reversed(jobs)))[:go]:

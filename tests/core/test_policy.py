@@ -1,4 +1,4 @@
-"""The table "Who may" of API.md, section 3, row by row. Row 1, an id without a job, is the queue's to know."""
+"""The table "Who may" of API.md, section 3, row by row. Row 1, an id without a job, is the queue's."""
 
 from itertools import product
 

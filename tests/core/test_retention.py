@@ -32,9 +32,8 @@ def test_a_finished_job_is_forgotten_at_its_age_and_not_a_millisecond_before():
 
 def test_the_oldest_are_forgotten_first():
     retention = Retention(1000, MANY, MANY)
-    for id in (3, 1, 2):
-        retention.add(job(id), id_to_time := {3: 0, 1: 10, 2: 20}[id])
-        assert id_to_time < 1000
+    for id, now in ((3, 0), (1, 10), (2, 20)):
+        retention.add(job(id), now)
     assert forgotten(retention, 1010) == [3, 1]
     assert forgotten(retention, 1020) == [2]
 

@@ -1,0 +1,87 @@
+"""`./scripts/bench.sh [names] [--quick] [--write]`: runs the benchmarks, prints their tables at the end."""
+
+import argparse
+import importlib
+import signal
+import sys
+import time
+
+from tests.bench import docs
+from tests.bench.report import Broken, Report, Skip
+
+BENCHMARKS = {
+    "core": "a lifecycle and each verb in the core; memory of a queued job",
+    "compaction": "slots, memory, order and the longest pause, up to 5 million jobs",
+    "pauses": "what compaction, stale jobs and depth do to the requests that run meanwhile",
+    "http": "lifecycles over HTTP, both fronts; the generator's ceiling",
+    "peers": "against beanstalkd and Redis in the same run",
+    "batch": "many jobs in one request",
+    "waiting": "idle long-polls, and how fast a job reaches one",
+    "scale": "cost of each verb against jobs, queues, priorities and waiters",
+    "profile": "where the server's time goes, by py-spy",
+}
+_LIMIT_SECONDS = 1800
+
+
+def main() -> int:
+    options = _options()
+    if sys.platform != "linux":
+        print("SKIPPED all benchmarks: they need Linux (/proc, epoll)")
+        return 0
+    names = options.names or list(BENCHMARKS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGALRM, _too_long)
+    machine = docs.machine()
+    reports: dict[str, Report] = {}
+    failures, skips = [], []
+    for name in names:
+        print(f"{name}: {BENCHMARKS[name]} …", file=sys.stderr, end=" ", flush=True)
+        start = time.monotonic()
+        signal.alarm(_LIMIT_SECONDS)
+        try:
+            report = importlib.import_module(f"tests.bench.{name}").run(options.quick)
+        except Skip as skipped:
+            skips.append(f"{name}: {skipped}")
+            outcome = f"skipped: {skipped}"
+        except Broken as broken:
+            failures.append(f"{name}: {broken}")
+            outcome = f"FAILED: {broken}"
+        else:
+            skips += [f"{name}: {skip}" for skip in report.skips]
+            reports[name] = report
+            outcome = "done"
+        signal.alarm(0)
+        print(f"{outcome}, {time.monotonic() - start:.1f} s", file=sys.stderr)
+        if options.write and name in reports:
+            docs.write(name, reports[name], machine)
+    print(machine, *(report.text(options.quick) for report in reports.values()), sep="\n\n")
+    for skip in skips:
+        print(f"SKIPPED {skip}")
+    for failure in failures:
+        print(f"FAILED {failure}")
+    return 1 if failures else 0
+
+
+def _options() -> argparse.Namespace:
+    listed = "\n".join(f"  {name:11} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="bench.sh", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"benchmarks:\n{listed}"
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks; default: all of them")
+    parser.add_argument("--quick", action="store_true", help="each once and tiny: what CI runs")
+    parser.add_argument("--write", action="store_true", help="put tables and plots into docs/benchmarks.md")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.quick and options.write:
+        parser.error("--write is for full runs: the figures of --quick mean nothing")
+    return options
+
+
+def _too_long(*_: object) -> None:
+    raise Broken(f"took longer than {_LIMIT_SECONDS} seconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

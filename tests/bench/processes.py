@@ -1,0 +1,310 @@
+"""Other processes: our server, its peers, the load generator, and Python children with fresh memory.
+
+Each is a context manager or is waited for with a limit, and dies with this process even if that is killed.
+All listen on 127.0.0.1 only.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from tests.bench.report import Broken, Skip, check
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+BUILD = HERE / ".build"
+HOST = "127.0.0.1"
+_START_SECONDS = 20
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start(command: Sequence[str], **how: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command, preexec_fn=_die_with_parent, **how)  # noqa: PLW1509  # no threads here
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+# -- what the system says of a process --------------------------------------------------------------
+
+
+def rss(pid: int | str = "self") -> int:
+    """Bytes of memory that a process has in RAM."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int | str = "self") -> float:
+    """User and system time of a process so far; in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_available() -> int:
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def need_memory(gigabytes: float) -> None:
+    have = memory_available() / (1 << 30)
+    if have < gigabytes:
+        raise Skip(f"needs {gigabytes:g} GB of free memory; there are {have:.1f}")
+
+
+# -- servers ----------------------------------------------------------------------------------------
+
+
+class Process:
+    """A server process, from `__enter__` to `__exit__`. What it writes goes to a file."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        self._output = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115  # closed in __exit__
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._process = _start(
+            self._command, cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=self._output,
+            stderr=self._output,
+        )  # fmt: skip
+        self.pid = self._process.pid
+        try:
+            until = time.monotonic() + _START_SECONDS
+            while not self.is_up():
+                if self._process.poll() is not None or time.monotonic() > until:
+                    status, name = self._process.returncode, " ".join(self._command)
+                    raise Broken(f"{name} does not come up (status {status}): {self.output()[-500:]}")
+                time.sleep(0.02)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+    def environment(self) -> dict[str, str]:
+        return _environment()
+
+    def is_up(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def output(self) -> str:
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode("utf-8", "replace")
+
+
+class Server(Process):
+    """Our server, as `scripts/run.sh` starts it. `front`: fast or tornado; `settings`: lower case."""
+
+    def __init__(self, front: str = "fast", **settings: object) -> None:
+        super().__init__(sys.executable, "-P", "-m", "jobqueue")
+        self._settings = {"host": HOST, "port": 0, "http": front, **settings}
+
+    def environment(self) -> dict[str, str]:
+        given = {f"JOBQUEUE_{name.upper()}": str(value) for name, value in self._settings.items()}
+        return {**_environment(), **given}
+
+    def is_up(self) -> bool:
+        found = re.search(rf" on http://{re.escape(HOST)}:(\d+) ", self.output())
+        self.port = int(found[1]) if found else 0
+        return found is not None
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            said = self.output()
+            trouble = re.search(r"^\S+ (error|critical) .*|^Traceback.*", said, re.MULTILINE)
+            check(self._process.poll() is None, f"the server died: {said[-500:]}")
+            check(trouble is None, f"the server logged: {said[trouble.start() :][:500] if trouble else ''}")
+        super().__exit__(*exception)
+
+
+class Beanstalkd(Process):
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(find("beanstalkd"), "-l", HOST, "-p", str(port))
+        self.port = port
+
+
+class Redis(Process):
+    """In memory only, as ours is: without snapshots and without its log of commands."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(
+            find("redis-server"), "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"
+        )
+        self.port = port
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+_INSTALL = {"py-spy": ".venv/bin/pip install py-spy"}
+
+
+def find(program: str) -> str:
+    """Its path; `Skip` says how to install it."""
+    for folder in (None, "/usr/local/bin", "/usr/bin", "/usr/sbin"):
+        path = shutil.which(program, path=folder)
+        if path is not None:
+            return path
+    how = _INSTALL.get(program, f"on Debian and Ubuntu: apt install {program}")
+    raise Skip(f"{program} is not installed; {how}")
+
+
+def version(program: str, flag: str) -> str:
+    """The first line that it says of itself, or that it is not there."""
+    try:
+        said = subprocess.run([find(program), flag], capture_output=True, text=True, timeout=10, check=False)
+    except Skip:
+        return f"{program}: not installed"
+    return (said.stdout or said.stderr).strip().splitlines()[0]
+
+
+# -- the load generator -----------------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """One run of the generator. Times in microseconds; `cpu`: the share of one core that it took itself;
+    `server_cpu`: seconds of CPU time that the server took."""
+
+    connections: int
+    seconds: float
+    lifecycles: int
+    requests: int
+    errors: int
+    p50: float
+    p99: float
+    p999: float
+    max: float
+    cpu: float
+    first_error: str
+    server_cpu: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Lifecycles a second."""
+        return self.lifecycles / self.seconds
+
+    @property
+    def cost(self) -> float:
+        """Microseconds of the server's CPU time a lifecycle; on a busy machine it says more than the rate."""
+        return self.server_cpu * 1e6 / max(self.lifecycles, 1)
+
+
+def generator() -> str:
+    """The path of the compiled generator; `Skip` without a compiler."""
+    source, program = HERE / "loadgen.c", BUILD / "loadgen"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        compiler = find("gcc")
+        BUILD.mkdir(exist_ok=True)
+        fresh = BUILD / f"loadgen.{os.getpid()}"
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", fresh, source], check=True, timeout=120)
+        fresh.replace(program)
+    return str(program)
+
+
+class Loading:
+    """A run under way: start it, do something meanwhile, ask for its `result`. `what`: the script of requests
+    for `http`, else the bytes of a payload."""
+
+    def __init__(
+        self, protocol: str, server: Process, connections: int, seconds: float, what: str | int
+    ) -> None:
+        self._limit = seconds + 30
+        self._server = server.pid
+        self._cpu = cpu_seconds(server.pid)
+        with tempfile.TemporaryFile("w+") as script:
+            if isinstance(what, str):
+                script.write(what)
+                script.seek(0)
+                what = "-"
+            self._process = _start(
+                [generator(), protocol, str(server.port), str(connections), str(seconds), str(what)],
+                stdin=script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def result(self) -> Load:
+        """Waits for the end; any error of a request is `Broken`."""
+        said, wrong = self._process.communicate(timeout=self._limit)
+        check(self._process.returncode == 0, f"the load generator failed: {wrong.strip()}")
+        load = Load(**json.loads(said), server_cpu=cpu_seconds(self._server) - self._cpu)
+        check(load.errors == 0, f"{load.errors} requests failed of {load.requests}: {load.first_error}")
+        check(load.requests > 0, "the load generator had no answer")
+        return load
+
+
+def load(protocol: str, server: Process, connections: int, seconds: float, what: str | int) -> Load:
+    """A whole run; see `Loading`."""
+    with Loading(protocol, server, connections, seconds, what) as loading:
+        return loading.result()
+
+
+class Static(Process):
+    """The generator's other half: answers every read with the same bytes. What it can do is the ceiling."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(generator(), "static", str(seconds))
+
+    def is_up(self) -> bool:
+        said = self.output()
+        self.port = int(said) if said.endswith("\n") else 0
+        return self.port > 0
+
+
+# -- fresh memory -----------------------------------------------------------------------------------
+
+
+def fresh(function: str, limit: float = 600, **arguments: object) -> Any:
+    """Calls `module:function` of this package in a new Python process, and answers what it returned: JSON."""
+    command = [sys.executable, "-P", "-m", "tests.bench.fresh", function, json.dumps(arguments)]
+    with _start(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as child:
+        try:
+            said, _ = child.communicate(timeout=limit)
+        finally:
+            child.kill()
+    check(child.returncode == 0, f"{function} failed; its last words are above")
+    return json.loads(said)

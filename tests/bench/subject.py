@@ -1,0 +1,97 @@
+"""How the benchmarks get at the core and the engine: what a change of their interfaces has to mend."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from jobqueue.core.job import NewJob
+from jobqueue.core.queue import JobQueue, Limits
+from jobqueue.core.waiters import Handed, Waiter, Want
+from jobqueue.engine.clock import SystemClock
+from jobqueue.engine.memory import MemoryEngine, first_id_at
+from jobqueue.engine.tokens import tokens
+from jobqueue.settings import Settings
+
+__all__ = [
+    "Collector",
+    "HandTickedClock",
+    "Handed",
+    "JobQueue",
+    "Limits",
+    "NewJob",
+    "Stopwatch",
+    "Waiter",
+    "Want",
+]
+
+T = TypeVar("T")
+LEASE = 300_000
+
+
+def milliseconds() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def new_queue(**limits: object) -> JobQueue:
+    """The core as the engine makes it: ids from the clock, real tokens, limits at their defaults."""
+    wall = time.time_ns() // 1_000_000
+    return JobQueue(tokens().__next__, first_id_at(wall), Limits(**limits), wall - milliseconds())  # type: ignore[arg-type]
+
+
+class HandTickedClock(SystemClock):
+    """The system's time, but no timer: an engine without a loop."""
+
+    manual = True
+
+
+def new_engine(**settings: object) -> MemoryEngine:
+    return MemoryEngine(Settings(**settings), HandTickedClock())
+
+
+def want(*queues: str, count: int | None = None) -> Want:
+    return Want(queues or ("default",), LEASE, count)
+
+
+def new_jobs(count: int, start: int = 0, queue: str = "default", priority: int = 0) -> Iterator[NewJob]:
+    """Jobs with distinct payloads of 100 bytes."""
+    return (NewJob("bench", queue, priority, b'"%098d"' % n) for n in range(start, start + count))
+
+
+def as_the_program_does() -> None:
+    """The garbage collector as `jobqueue.server.program` sets it up."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+class Stopwatch:
+    """The longest single call of each kind, in milliseconds: by the CPU time of this thread, which does not
+    count what other processes took away, and by the clock."""
+
+    def __init__(self) -> None:
+        self.cpu: dict[str, float] = {}
+        self.wall: dict[str, float] = {}
+
+    def call(self, kind: str, function: Callable[..., T], *arguments: object) -> T:
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        result = function(*arguments)
+        cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        if cpu > self.cpu.get(kind, 0) * 1e6:
+            self.cpu[kind] = cpu / 1e6
+        if wall > self.wall.get(kind, 0) * 1e6:
+            self.wall[kind] = wall / 1e6
+        return result
+
+
+class Collector:
+    """Collects the young generations once a second, as the program does. `rest` does it when it is time."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+        self._next = time.monotonic() + 1
+
+    def rest(self) -> None:
+        if time.monotonic() >= self._next:
+            self._watch.call("collect", gc.collect, 1)
+            self._next = time.monotonic() + 1

@@ -1,0 +1,76 @@
+"""What all tests share.
+
+- Every test fails on a log record of level WARNING or above that it did not take out of `logged`. That also
+  covers a Task whose exception nobody saw: asyncio logs it. (Warnings, and exceptions that nobody could
+  raise, fail a test by pytest's `filterwarnings = error`.)
+- `server`: a `serving.Server` in this process, once for each front, on the test's `io_loop` and a free port.
+
+        async def test_it(server):
+            answer = await server.post("/jobs/enqueue", {"type": "x"})
+            assert answer.status == 201
+            server.clock.advance("5m"); server.engine.tick()
+
+  With other settings: `@pytest.mark.parametrize("settings", [Settings(lease="2s", first_id=1)])`, or a
+  fixture `settings` in the module. With one front only: `@pytest.mark.parametrize("server", ["fast"],
+  indirect=True)`. `http_client` says how to hang up on it.
+"""
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+from serving import Server, serving
+from tornado.ioloop import IOLoop
+
+from jobqueue import Settings
+from jobqueue.testing import ManualClock
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there by now stays; so the collection after each test looks at that test's objects only."""
+    gc.collect()
+    gc.freeze()
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """The log records of level WARNING or above. What is left in it when the test is over fails the test:
+    a test that expects a record takes it out (`logged.pop()`, `logged.clear()`)."""
+    handler = _Records()
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield handler.records
+    gc.collect()  # a Task whose exception nobody saw tells when it is collected
+    root.removeHandler(handler)
+    if handler.records:
+        lines = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+        pytest.fail(
+            "unexpected log records:\n" + "\n".join(map(lines.format, handler.records)), pytrace=False
+        )
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(first_id=1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=["fast", "tornado"])
+def server(
+    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
+) -> Iterator[Server]:
+    yield from serving(io_loop, request.param, settings, clock)

@@ -1,0 +1,835 @@
+"""What the queue promises, one sentence each. (That all of it holds at once is test_queue_model's.)"""
+
+from itertools import count
+
+import pytest
+
+from jobqueue.core.job import STALE, NewJob
+from jobqueue.core.queue import FORGET_AT_ONCE, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue, Limits
+from jobqueue.core.waiters import Waiter, Want
+from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
+
+LEASE = 10_000
+EMAIL = NewJob("email", payload=b'{"to":"ada"}')
+
+
+class Driven:
+    """A JobQueue with a clock that is moved by hand, and short names for what these tests do."""
+
+    def __init__(self, first_id=1, wall_offset=1_800_000_000_000, **limits):
+        tokens = (f"lease-{number}" for number in count(1))
+        self.now = 1_000
+        self.core = JobQueue(lambda: next(tokens), first_id, Limits(**limits), wall_offset)
+        self.answers = {}
+
+    def enqueue(self, number=1, queue="default", priority=0):
+        return self.core.enqueue_many([NewJob("t", queue, priority)] * number, self.now)
+
+    def dequeue(self, *queues, count=None, consumer=None, lease_for=LEASE):
+        return self.core.dequeue(Want(queues or ("default",), lease_for, count, consumer), self.now)
+
+    def take(self, *queues):
+        [(job, _)] = self.dequeue(*queues)
+        return job
+
+    def ids(self, *queues, number=100):
+        """What is queued, by taking it."""
+        return [job.id for job, _ in self.dequeue(*queues, count=number)]
+
+    def wait(self, name, *queues, wait=30_000, count=None):
+        """A consumer called `name` waits; what it is given is in `answers[name]`."""
+        want = Want(queues or ("default",), LEASE, count, name)
+
+        def deliver(handed):
+            assert name not in self.answers
+            self.answers[name] = [job.id for job, _ in handed]
+
+        waiter = Waiter(want, self.now + wait, deliver)
+        self.core.wait(waiter)
+        return waiter
+
+    def conclude(self, job, token="current", consumer=None, result=None):
+        token = job.lease.token if token == "current" else token
+        return self.core.conclude(job.id, token, consumer, result, self.now)
+
+    def heartbeat(self, job, lease_for=None):
+        return self.core.heartbeat(job.id, job.lease.token, None, lease_for, self.now)
+
+    def cancel(self, job):
+        return self.core.cancel(job.id, self.now)
+
+    def tick(self):
+        moved = 0
+        for _ in range(1_000):
+            again, more = self.core.tick(self.now)
+            moved += again
+            if not more:
+                return moved
+        raise AssertionError("this tick has no end")
+
+    def pass_time(self, ms):
+        self.now += ms
+        return self.tick()
+
+
+# -- in and out -------------------------------------------------------------------------------------
+
+
+def test_an_enqueued_job_has_what_was_said_and_an_id_and_its_time():
+    q = Driven(first_id=700)
+    job = q.core.enqueue(NewJob("email", "mail", -5, b'{"to":"ada"}'), q.now)
+    assert (job.id, job.queue, job.type, job.priority, job.payload) == (
+        700,
+        "mail",
+        "email",
+        -5,
+        b'{"to":"ada"}',
+    )
+    assert (job.status, job.attempts, job.leases, job.lease, job.more) == ("queued", 0, 0, None, None)
+    assert job.created_at == 1_800_000_001_000
+    assert q.core.get(700) is job
+
+
+def test_a_dequeued_job_is_charged_and_leased():
+    q = Driven()
+    q.enqueue()
+    [(job, lease)] = q.dequeue(consumer="ann", lease_for=2_500)
+    assert (job.status, job.attempts, job.leases) == ("in_progress", 1, 1)
+    assert job.lease is lease
+    assert (lease.token, lease.consumer) == ("lease-1", "ann")
+    assert (lease.started_at, lease.granted, lease.length) == (1_800_000_001_000, 2_500, 2_500)
+    assert lease.expires == q.now + 2_500
+
+
+def test_ids_are_given_in_order_across_queues_and_never_again():
+    q = Driven(first_id=5, retain=0)
+    first = q.enqueue(2, "a") + q.enqueue(1, "b")
+    for name in ("a", "a", "b"):
+        q.conclude(q.take(name))
+    assert [job.id for job in first + q.enqueue(1, "a")] == [5, 6, 7, 8]
+
+
+def test_an_id_that_was_never_given_is_not_found_and_one_that_was_is_forgotten():
+    q = Driven(first_id=5, retain=0)
+    q.enqueue()
+    q.conclude(q.take())
+    for verb in (
+        q.core.get,
+        lambda id: q.core.cancel(id, q.now),
+        lambda id: q.core.conclude(id, None, None, None, q.now),
+        lambda id: q.core.conclude(id, "lease-1", None, None, q.now),
+        lambda id: q.core.heartbeat(id, None, None, None, q.now),
+    ):
+        with pytest.raises(JobForgotten):
+            verb(5)
+        for never in (0, 4, 6, -5, 2**60):
+            with pytest.raises(JobNotFound):
+                verb(never)
+
+
+def test_queues_are_looked_at_in_the_order_in_which_they_were_named():
+    q = Driven()
+    q.enqueue(2, "low")
+    q.enqueue(2, "high", priority=-9)
+    assert q.ids("high", "none", "low") == [3, 4, 1, 2]
+
+
+def test_a_count_takes_what_is_there_and_no_more_than_asked():
+    q = Driven()
+    q.enqueue(5)
+    assert q.ids(number=3) == [1, 2, 3]
+    assert q.ids(number=3) == [4, 5]
+    assert q.dequeue(count=3) == []
+
+
+def test_without_a_count_one_job_is_taken():
+    q = Driven()
+    q.enqueue(5)
+    assert len(q.dequeue()) == 1
+
+
+def test_neither_a_dequeue_nor_a_wait_nor_a_look_makes_a_queue():
+    q = Driven()
+    assert q.dequeue("a", "b") == []
+    q.wait("ann", "a")
+    view = q.core.view("a", q.now)
+    assert (set(view.jobs.values()), set(view.totals.values())) == ({0}, {0})
+    assert (view.oldest_age, view.consumers_waiting) == (None, 1)
+    assert q.core.queues == {}
+
+
+def test_no_two_leases_have_the_same_token():
+    q = Driven()
+    q.enqueue(20)
+    tokens = [lease.token for _, lease in q.dequeue(count=20)]
+    q.pass_time(LEASE)
+    tokens += [lease.token for _, lease in q.dequeue(count=20)]
+    assert len(set(tokens)) == 40
+
+
+# -- stale ------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_over_exactly_at_its_end_and_not_a_millisecond_before():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    assert q.pass_time(LEASE - 1) == 0
+    assert job.status == "in_progress"
+    assert q.pass_time(1) == 1
+    assert (job.status, job.lease.ended_by) == ("queued", STALE)
+
+
+@pytest.mark.parametrize("tick", [10, 100, 10_000])
+def test_the_edge_is_the_same_for_every_width_of_a_tick(tick):
+    q = Driven(tick=tick)
+    q.enqueue()
+    q.dequeue(lease_for=1_234)
+    assert q.pass_time(1_233) == 0
+    assert q.pass_time(1) == 1
+
+
+def test_a_stale_job_returns_ahead_of_jobs_never_leased():
+    q = Driven()
+    q.enqueue(3)
+    q.take()
+    q.pass_time(LEASE)
+    assert q.ids() == [1, 2, 3]
+
+
+def test_stale_jobs_return_in_the_order_of_their_places_whichever_lease_ended_first():
+    q = Driven()
+    q.enqueue(4)
+    q.dequeue(lease_for=3_000)
+    q.dequeue(lease_for=1_000)
+    q.dequeue(lease_for=2_000)
+    for _ in range(3):
+        assert q.pass_time(1_000) == 1
+    assert q.ids() == [1, 2, 3, 4]
+
+
+def test_a_stale_job_does_not_overtake_a_higher_priority():
+    q = Driven()
+    q.enqueue(1, priority=1)
+    q.take()
+    q.enqueue(1, priority=2)
+    q.pass_time(LEASE)
+    assert q.ids() == [2, 1]
+
+
+def test_a_stale_lease_is_charged():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.pass_time(LEASE)
+    assert (job.attempts, job.leases) == (1, 1)
+    q.take()
+    assert (job.attempts, job.leases) == (2, 2)
+
+
+def test_until_the_tick_takes_the_job_back_its_lease_is_good():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.now += LEASE + 50
+    assert q.conclude(job).status == "concluded"
+    assert q.tick() == 0
+
+
+def test_after_the_tick_the_old_lease_is_lost_also_when_the_job_runs_again():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    old = job.lease.token
+    q.pass_time(LEASE)
+    for status in ("queued", "in_progress"):
+        with pytest.raises(LeaseLost) as lost:
+            q.conclude(job, token=old)
+        assert lost.value.facts == {"job_status": status, "attempts": job.attempts}
+        if status == "queued":
+            q.take()
+    assert q.conclude(job).status == "concluded"
+
+
+def test_a_concluded_job_does_not_become_stale():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.conclude(job)
+    assert q.pass_time(LEASE) == 0
+    assert job.status == "concluded"
+
+
+def test_a_tick_works_in_slices_and_says_when_more_is_due():
+    q = Driven()
+    q.enqueue(2 * SLICE + 200)
+    q.dequeue(count=2 * SLICE + 200)
+    q.now += LEASE
+    slices = []
+    more = True
+    while more:
+        moved, more = q.core.tick(q.now)
+        slices.append(moved)
+    assert (max(slices), sum(slices)) == (SLICE, 2 * SLICE + 200)
+    assert q.core.view("default", q.now).jobs["queued"] == 2 * SLICE + 200
+
+
+# -- heartbeat --------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_lets_the_lease_run_as_long_as_dequeued_from_now():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    token = job.lease.token
+    q.now += LEASE - 1
+    q.heartbeat(job)
+    assert (job.lease.token, job.lease.expires) == (token, q.now + LEASE)
+    assert q.pass_time(LEASE - 1) == 0
+    assert q.pass_time(1) == 1
+
+
+@pytest.mark.parametrize("lease_for", [1, 500, 3 * LEASE])
+def test_a_heartbeat_may_shorten_or_lengthen_the_lease(lease_for):
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.heartbeat(job, lease_for)
+    assert (job.lease.length, job.lease.granted) == (lease_for, LEASE)
+    assert q.pass_time(lease_for - 1) == 0
+    assert q.pass_time(1) == 1
+
+
+def test_a_heartbeat_without_a_length_after_one_with_a_length_is_as_dequeued_again():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.heartbeat(job, 500)
+    assert q.heartbeat(job).lease.length == LEASE
+
+
+def test_a_heartbeat_after_the_end_saves_the_job_if_no_tick_came_between():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.now += LEASE + 10
+    q.heartbeat(job)
+    assert q.tick() == 0
+    assert job.status == "in_progress"
+
+
+# -- conclude ---------------------------------------------------------------------------------------
+
+
+def test_concluding_keeps_the_result_and_the_time():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.now += 77
+    assert q.conclude(job, result=b'{"sent":true}') is job
+    assert (job.status, job.more.result) == ("concluded", b'{"sent":true}')
+    assert job.more.finished_at == 1_800_000_001_077
+
+
+def test_concluding_again_with_the_same_lease_answers_the_job_and_ignores_a_new_result():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.conclude(job, result=b"1")
+    assert q.conclude(job, result=b"2").more.result == b"1"
+    assert q.core.tally.totals()["concluded"] == 1
+    assert q.core.remembered == 1
+
+
+def test_what_is_refused_changes_nothing():
+    q = Driven()
+    q.enqueue()
+    [(job, _)] = q.dequeue(consumer="ann")
+    before = repr(job)
+    for token, consumer, refusal in [("wrong", "ann", LeaseLost), (None, "bob", NotTheConsumer)]:
+        with pytest.raises(refusal):
+            q.conclude(job, token, consumer, b"1")
+        with pytest.raises(refusal):
+            q.core.heartbeat(job.id, token, consumer, 5, q.now)
+    assert repr(job) == before
+    assert q.pass_time(LEASE) == 1
+
+
+def test_where_leases_are_required_three_curls_need_the_lease():
+    q = Driven(require_lease=True)
+    q.enqueue()
+    job = q.take()
+    with pytest.raises(LeaseRequired):
+        q.conclude(job, token=None)
+    assert q.conclude(job).status == "concluded"
+
+
+# -- cancel -----------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_is_cancelled_at_once_and_cancelling_it_again_changes_nothing():
+    q = Driven()
+    q.enqueue(3)
+    job = q.core.get(2)
+    assert q.cancel(job).status == "cancelled"
+    finished_at = job.more.finished_at
+    q.now += 10
+    assert (q.cancel(job).status, job.more.finished_at) == ("cancelled", finished_at)
+    assert q.core.tally.totals()["cancelled"] == 1
+    assert q.ids() == [1, 3]
+
+
+def test_a_concluded_job_cannot_be_cancelled():
+    q = Driven()
+    q.enqueue()
+    job = q.conclude(q.take())
+    with pytest.raises(JobFinished) as refused:
+        q.cancel(job)
+    assert refused.value.facts == {"job_status": "concluded"}
+
+
+def test_cancelling_a_job_in_progress_asks_its_consumer_who_may_still_conclude_it():
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    assert (q.cancel(job).status, job.more.cancel_requested) == ("in_progress", True)
+    assert q.heartbeat(job).more.cancel_requested
+    assert q.conclude(job, result=b"1").status == "concluded"
+    assert q.core.tally.totals()["cancelled"] == 0
+
+
+def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
+    q = Driven()
+    q.enqueue(2)
+    job = q.take()
+    q.cancel(job)
+    assert q.pass_time(LEASE) == 1
+    assert (job.status, job.lease.ended_by) == ("cancelled", STALE)
+    assert job.more.finished_at == 1_800_000_000_000 + q.now
+    assert q.ids() == [2]
+
+
+def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_is_given_back():
+    q = Driven()
+    q.enqueue()
+    handed = q.dequeue()
+    q.wait("ann")
+    q.cancel(handed[0][0])
+    q.core.give_back(handed, q.now)
+    assert (handed[0][0].status, q.answers) == ("cancelled", {})
+
+
+# -- giving back ------------------------------------------------------------------------------------
+
+
+def test_what_is_given_back_stands_ahead_and_was_not_charged():
+    q = Driven()
+    q.enqueue(3)
+    handed = q.dequeue(count=2)
+    q.core.give_back(handed, q.now)
+    for job, _ in handed:
+        assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
+    assert q.ids() == [1, 2, 3]
+    assert q.core.tally.totals()["released"] == 2
+
+
+def test_what_has_moved_on_is_not_given_back():
+    q = Driven()
+    q.enqueue(4)
+    handed = q.dequeue(count=3)
+    (concluded, _), (stale, _), (running, _) = handed
+    q.conclude(concluded)
+    q.heartbeat(running, 2 * LEASE)
+    q.pass_time(LEASE)
+    again = q.take()
+    assert again is stale
+    q.core.give_back(handed[:2], q.now)
+    assert (concluded.status, stale.status, stale.attempts) == ("concluded", "in_progress", 2)
+    q.core.give_back(handed, q.now)
+    assert (running.status, running.attempts) == ("queued", 0)
+    q.core.give_back(handed, q.now)
+    assert running.attempts == 0
+
+
+# -- waiting ----------------------------------------------------------------------------------------
+
+
+def test_consumers_who_wait_are_served_first_come_first_served():
+    q = Driven()
+    for name in ("ann", "bob", "cat"):
+        q.wait(name)
+    q.enqueue()
+    q.enqueue()
+    assert q.answers == {"ann": [1], "bob": [2]}
+    assert q.core.view("default", q.now).consumers_waiting == 1
+
+
+def test_a_batch_is_in_before_the_first_of_it_is_handed_over():
+    q = Driven()
+    q.wait("ann", count=3)
+    q.wait("bob", count=9)
+    q.enqueue(5)
+    assert q.answers == {"ann": [1, 2, 3], "bob": [4, 5]}
+
+
+def test_a_batch_serves_its_highest_priority_first():
+    q = Driven()
+    q.wait("ann")
+    q.core.enqueue_many([NewJob("t", priority=0), NewJob("t", priority=7)], q.now)
+    assert q.answers == {"ann": [2]}
+
+
+def test_a_batch_for_several_queues_serves_who_came_first_whatever_queue_comes_first():
+    q = Driven()
+    q.wait("ann", "b")
+    q.wait("bob", "b", "a")
+    q.core.enqueue_many([NewJob("t", "a"), NewJob("t", "b")], q.now)
+    assert q.answers == {"ann": [2], "bob": [1]}
+
+
+def test_a_consumer_who_wants_many_does_not_take_what_one_who_came_before_waits_for():
+    q = Driven()
+    q.wait("ann", "b")
+    q.wait("bob", "a", "b", count=9)
+    q.core.enqueue_many([NewJob("t", "a"), NewJob("t", "b"), NewJob("t", "b")], q.now)
+    assert q.answers == {"ann": [2], "bob": [1, 3]}
+
+
+def test_who_waits_on_several_queues_is_answered_once():
+    q = Driven()
+    q.wait("ann", "a", "b")
+    q.core.enqueue_many([NewJob("t", "b"), NewJob("t", "a")], q.now)
+    assert q.answers == {"ann": [2]}
+    assert [q.core.view(name, q.now).consumers_waiting for name in "ab"] == [0, 0]
+
+
+def test_who_names_a_queue_twice_is_answered_once():
+    q = Driven()
+    q.wait("ann", "a", "a")
+    q.wait("bob", "a", "a")
+    q.enqueue(1, "a")
+    q.pass_time(30_000)
+    assert q.answers == {"ann": [1], "bob": [1]}  # bob: after ann's lease
+
+
+def test_a_stale_job_goes_to_who_waits():
+    q = Driven()
+    q.enqueue()
+    q.take()
+    q.wait("ann")
+    q.pass_time(LEASE)
+    assert q.answers == {"ann": [1]}
+
+
+def test_a_job_given_back_goes_to_who_waits():
+    q = Driven()
+    q.enqueue()
+    handed = q.dequeue()
+    q.wait("ann")
+    q.core.give_back(handed, q.now)
+    assert q.answers == {"ann": [1]}
+    assert handed[0][0].attempts == 1
+
+
+def test_a_wait_is_over_exactly_at_its_end_and_is_answered_with_nothing():
+    q = Driven()
+    q.wait("ann", wait=500)
+    q.pass_time(499)
+    assert q.answers == {}
+    q.pass_time(1)
+    assert q.answers == {"ann": []}
+    q.enqueue()
+    assert q.ids() == [1]
+
+
+def test_a_wait_without_a_tick_is_not_over():
+    q = Driven()
+    q.wait("ann", wait=500)
+    q.now += 501
+    q.enqueue()
+    assert q.answers == {"ann": [1]}
+
+
+def test_one_who_left_is_given_nothing_and_the_next_one_is():
+    q = Driven()
+    ann = q.wait("ann")
+    q.wait("bob")
+    q.core.stop_waiting(ann)
+    q.enqueue()
+    assert q.answers == {"bob": [1]}
+    with pytest.raises(KeyError):
+        q.core.stop_waiting(ann)
+
+
+def test_when_the_queue_stops_everybody_is_answered_with_nothing():
+    q = Driven()
+    for name, queues in (("ann", "a"), ("bob", "ab"), ("cat", "b")):
+        q.wait(name, *queues)
+    q.core.end_waits()
+    assert q.answers == {"ann": [], "bob": [], "cat": []}
+    assert len(q.core.waiters) == 0
+    q.enqueue(1, "a")
+    assert q.ids("a") == [1]
+
+
+# -- remembering ------------------------------------------------------------------------------------
+
+
+def test_a_finished_job_is_forgotten_at_its_age():
+    q = Driven(retain=5_000)
+    q.enqueue(2)
+    concluded, cancelled = q.conclude(q.take()), q.cancel(q.core.get(2))
+    assert q.pass_time(4_999) == 0
+    assert (q.core.get(1), q.core.get(2)) == (concluded, cancelled)
+    assert q.pass_time(1) == 2
+    for id in (1, 2):
+        with pytest.raises(JobForgotten):
+            q.core.get(id)
+    assert (q.core.remembered, q.core.remembered_bytes) == (0, 0)
+
+
+def test_jobs_that_are_not_finished_are_never_forgotten():
+    q = Driven(retain=0, retain_jobs=0, retain_bytes=0)
+    q.enqueue(2)
+    q.dequeue(lease_for=10 * 86_400_000)
+    q.pass_time(9 * 86_400_000)
+    assert [q.core.get(id).status for id in (1, 2)] == ["in_progress", "queued"]
+
+
+def test_one_finished_job_more_than_may_be_remembered_pushes_out_the_oldest_at_once():
+    q = Driven(retain_jobs=3)
+    q.enqueue(5)
+    for _ in range(5):
+        q.conclude(q.take())
+    assert q.core.remembered == 3
+    for id in (1, 2):
+        with pytest.raises(JobForgotten):
+            q.core.get(id)
+    assert [q.core.get(id).status for id in (3, 4, 5)] == ["concluded"] * 3
+
+
+def test_a_large_result_pushes_out_a_few_at_once_and_the_tick_does_the_rest():
+    q = Driven(retain_bytes=50_000)
+    q.enqueue(60)
+    for _ in range(59):
+        q.conclude(q.take())
+    q.conclude(q.take(), result=b"x" * 48_000)
+    assert q.core.remembered == 60 - FORGET_AT_ONCE
+    assert q.tick() > 0
+    assert q.core.remembered_bytes <= 50_000
+    assert q.core.get(60).status == "concluded"
+
+
+def test_a_job_forgotten_at_once_is_still_answered_to_who_finished_it():
+    q = Driven(retain=0)
+    q.enqueue(2)
+    assert q.conclude(q.take(), result=b"1").more.result == b"1"
+    assert q.cancel(q.core.get(2)).status == "cancelled"
+    assert q.core.remembered == 0
+
+
+def test_old_finished_jobs_go_in_slices():
+    q = Driven(retain=5_000)
+    q.enqueue(SLICE + 100)
+    for _ in range(SLICE + 100):
+        q.conclude(q.take())
+    q.now += 5_000
+    assert q.core.tick(q.now) == (SLICE, True)
+    assert q.core.tick(q.now) == (100, False)
+
+
+# -- queues come and go -----------------------------------------------------------------------------
+
+
+def test_a_queue_without_jobs_is_dropped_from_the_list_after_an_hour():
+    q = Driven(retain=0)
+    q.enqueue(1, "a")
+    q.conclude(q.take("a"))
+    q.pass_time(IDLE_QUEUE_MS - 1)
+    assert set(q.core.queues) == {"a"}
+    q.pass_time(1)
+    assert q.core.queues == {}
+    q.enqueue(1, "a")
+    assert q.ids("a") == [2]
+
+
+def test_a_queue_that_was_used_again_has_its_hour_anew():
+    q = Driven(retain=0)
+    for _ in range(3):
+        q.enqueue(1, "a")
+        q.conclude(q.take("a"))
+        q.pass_time(IDLE_QUEUE_MS - 1)
+        assert set(q.core.queues) == {"a"}
+    q.enqueue(1, "a")
+    q.pass_time(3 * IDLE_QUEUE_MS)
+    assert q.ids("a") == [4]
+
+
+def test_a_queue_that_somebody_waits_on_stays_in_the_list():
+    q = Driven(retain=0)
+    q.enqueue(1, "a")
+    q.conclude(q.take("a"))
+    q.wait("ann", "a", wait=3 * IDLE_QUEUE_MS)
+    q.pass_time(2 * IDLE_QUEUE_MS)
+    assert set(q.core.queues) == {"a"}
+    q.enqueue(1, "a")
+    assert q.answers == {"ann": [2]}
+
+
+def test_a_queue_whose_finished_jobs_are_remembered_stays_in_the_list():
+    q = Driven(retain=3 * IDLE_QUEUE_MS)
+    q.enqueue(1, "a")
+    q.conclude(q.take("a"))
+    q.pass_time(2 * IDLE_QUEUE_MS)
+    assert q.core.view("a", q.now).jobs["concluded"] == 1
+
+
+# -- lanes ------------------------------------------------------------------------------------------
+
+
+def compacted(q):
+    """Compacts to the end; how many slices did something."""
+    for slices in range(10_000):
+        if not q.core.compact():
+            return slices
+    raise AssertionError("this compaction has no end")
+
+
+def test_a_lane_is_compacted_when_more_than_half_of_its_slots_are_empty():
+    q = Driven(lane_segment=16)
+    jobs = q.enqueue(1600)
+    for job in jobs[::2]:
+        q.cancel(job)
+    assert (compacted(q), q.core.compactions) == (0, 0)
+    q.cancel(jobs[1])
+    assert compacted(q) >= 100 // SLICE_SEGMENTS
+    assert (q.core.compactions, q.core.lane_figures()) == (1, (1, 799, 0))
+    assert q.ids(number=2000) == [job.id for job in jobs[3::2]]
+
+
+def test_a_lane_is_compacted_also_when_dequeues_leave_it_with_the_holes_of_earlier_cancels():
+    q = Driven(lane_segment=16)
+    jobs = q.enqueue(1600)
+    for job in jobs[800:]:
+        if job.id % 16:
+            q.cancel(job)
+    assert compacted(q) == 0
+    assert q.ids(number=800) == list(range(1, 801))
+    assert compacted(q) > 0
+    assert q.core.lane_figures() == (1, 50, 0)
+    assert q.ids(number=100) == list(range(816, 1601, 16))
+
+
+def test_many_lanes_with_holes_are_all_compacted():
+    q = Driven(lane_segment=16)
+    for priority in range(2 * SLICE):
+        jobs = q.enqueue(40, priority=priority)
+        for job in jobs[:2] + jobs[3:16] + jobs[17:32]:
+            q.cancel(job)
+    while compacted(q):
+        pass
+    assert q.core.lane_figures() == (2 * SLICE, 20 * SLICE, 0)
+
+
+# -- time and hooks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [-86_400_000, 86_400_000])
+def test_a_jump_of_the_wall_clock_moves_neither_leases_nor_waits(jump):
+    q = Driven()
+    q.enqueue()
+    job = q.take()
+    q.wait("ann", "other", wait=LEASE)
+    q.core.set_wall_offset(1_800_000_000_000 + jump)
+    assert q.pass_time(LEASE - 1) == 0
+    assert q.answers == {}
+    assert q.pass_time(1) == 1
+    assert (job.status, q.answers) == ("queued", {"ann": []})
+
+
+def test_after_a_jump_of_the_wall_clock_instants_are_those_of_the_new_time():
+    q = Driven()
+    [before] = q.enqueue()
+    q.core.set_wall_offset(1_900_000_000_000)
+    [after] = q.enqueue()
+    assert (before.created_at, after.created_at) == (1_800_000_001_000, 1_900_000_001_000)
+    assert q.take().lease.started_at == 1_900_000_001_000
+
+
+def test_the_oldest_age_is_never_negative():
+    q = Driven()
+    q.enqueue()
+    q.now += 300
+    assert q.core.view("default", q.now).oldest_age == 300
+    q.core.set_wall_offset(1_700_000_000_000)
+    assert q.core.view("default", q.now).oldest_age == 0
+
+
+def test_every_step_is_told_to_whoever_watches():
+    q = Driven(retain=30_000)
+    seen = []
+    q.core.event = lambda step, job: seen.append((step, job.id))
+    q.enqueue(3)
+    q.core.give_back(q.dequeue(), q.now)
+    job = q.take()
+    q.cancel(q.core.get(2))
+    q.pass_time(LEASE)
+    q.conclude(q.take())
+    q.pass_time(30_000)
+    assert seen == [
+        ("enqueue", 1),
+        ("enqueue", 2),
+        ("enqueue", 3),
+        ("lease", 1),
+        ("release", 1),
+        ("lease", 1),
+        ("cancel", 2),
+        ("stale", 1),
+        ("lease", 1),
+        ("conclude", 1),
+        ("forget", 2),
+        ("forget", 1),
+    ]
+    assert job.id == 1
+
+
+def test_whatever_must_survive_a_restart_is_told_heartbeats_and_asked_cancels_too():
+    q = Driven()
+    seen = []
+    q.core.changed = lambda job: seen.append((job.status, bool(job.more and job.more.cancel_requested)))
+    q.enqueue()
+    job = q.take()
+    q.heartbeat(job)
+    q.cancel(job)
+    q.conclude(job)
+    q.conclude(job)
+    assert seen == [
+        ("queued", False),
+        ("in_progress", False),
+        ("in_progress", False),
+        ("in_progress", True),
+        ("concluded", True),
+    ]
+
+
+def test_totals_count_what_happened_and_stay_when_jobs_are_forgotten():
+    q = Driven(retain=0)
+    q.enqueue(4, "a")
+    q.enqueue(1, "b")
+    q.core.give_back(q.dequeue("a"), q.now)
+    q.conclude(q.take("a"))
+    q.cancel(q.core.get(2))
+    q.take("a")
+    q.pass_time(LEASE)
+    expected = {
+        "enqueued": 4,
+        "dequeued": 3,
+        "concluded": 1,
+        "stale": 1,
+        "released": 1,
+        "failed": 0,
+        "dead": 0,
+    }
+    assert q.core.view("a", q.now).totals == expected | {"cancelled": 1}
+    assert q.core.tally.totals() == expected | {"enqueued": 5, "cancelled": 1}
+    assert q.core.view("a", q.now).jobs["queued"] == 2

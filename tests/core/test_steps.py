@@ -1,0 +1,86 @@
+"""The table of steps, walked whole: what it holds is possible, anything else is a bug that is told.
+
+`JobQueue._move` is the one door of the core, so it is named here; every other test goes through the verbs.
+"""
+
+from itertools import count, product
+from typing import get_args
+
+import pytest
+
+from jobqueue.core.job import ENQUEUE, FINISHED, FORGET, STATUSES, STEPS, NewJob, Step
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.tally import Tally
+from jobqueue.core.waiters import Want
+from jobqueue.errors import IllegalStep
+
+ALL_STEPS = get_args(Step)
+NOW = 1_000
+
+
+def queue_with_job(status):
+    """A queue whose only job came to `status` by the verbs; or was put there, where no verb leads yet."""
+    numbers = count(1)
+    queue = JobQueue(lambda: f"lease-{next(numbers)}")
+    job = queue.enqueue(NewJob("t"), NOW)
+    if status in ("in_progress", "concluded"):
+        queue.dequeue(Want(("default",), 60_000), NOW)
+    if status == "concluded":
+        queue.conclude(job.id, job.lease.token, None, None, NOW)
+    if status == "cancelled":
+        queue.cancel(job.id, NOW)
+    if status in ("scheduled", "dead"):
+        job.status = status
+    assert job.status == status
+    return queue, job
+
+
+def test_the_table_speaks_of_known_statuses_and_steps_only():
+    for (before, step), after in STEPS.items():
+        assert before is None or before in STATUSES
+        assert after is None or after in STATUSES
+        assert step in ALL_STEPS
+
+
+def test_every_known_step_is_somewhere_in_the_table():
+    assert {step for _, step in STEPS} == set(ALL_STEPS)
+
+
+def test_a_job_begins_by_being_enqueued_and_goes_by_being_forgotten():
+    assert {step for before, step in STEPS if before is None} == {ENQUEUE}
+    assert {step for (_, step), after in STEPS.items() if after is None} == {FORGET}
+
+
+def test_from_finished_a_job_can_only_be_forgotten():
+    assert {step for before, step in STEPS if before in FINISHED} == {FORGET}
+
+
+# To be enqueued a job is new, whatever its record says: that step has no status before it.
+@pytest.mark.parametrize(
+    ("status", "step"),
+    [pair for pair in product(STATUSES, ALL_STEPS) if pair not in STEPS and pair[1] != ENQUEUE],
+)
+def test_a_step_that_is_not_in_the_table_is_refused_and_changes_nothing(status, step):
+    queue, job = queue_with_job(status)
+    seen = []
+    queue.changed = seen.append
+    queue.event = lambda step, job: seen.append(job)
+    before = (repr(job), queue.tally.jobs(), queue.view("default", NOW))
+    with pytest.raises(IllegalStep, match=f"{job.id}.*{step}.*{status}"):
+        queue._move(job, step, NOW, queue.queues["default"])
+    assert (repr(job), queue.tally.jobs(), queue.view("default", NOW)) == before
+    assert seen == []
+
+
+def test_each_step_of_the_table_counts_once_and_in_its_place():
+    for number, ((before, _), after) in enumerate(STEPS.items()):
+        tally = Tally()
+        tally.steps[number] = 3
+        jobs = tally.jobs()
+        assert jobs.pop(before, -3) == -3
+        assert jobs.pop(after, 3) == 3
+        assert set(jobs.values()) == {0}
+
+
+def test_all_statuses_are_counted_also_those_that_no_job_has():
+    assert Tally().jobs() == dict.fromkeys(STATUSES, 0)

@@ -1,0 +1,442 @@
+"""The two fronts side by side: thousands of made-up requests, sent to both.
+
+Each front has an engine and a clock of its own, set up alike. Well-formed requests must get equal answers,
+byte for byte but for what is drawn at random or tells the time. Broken ones must be refused by both, or differ
+in one of the ways that `FAST_ONLY` and `TORNADO_ONLY` name. Seeds are fixed: a failure comes again.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import string
+from asyncio import IncompleteReadError
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+from http_client import Answer, Client
+from manners import BROKEN, LENIENT
+from serving import Server, until
+from tornado.ioloop import IOLoop
+
+from jobqueue import Settings
+from jobqueue.testing import ManualClock
+
+ALL = os.environ.get("TEST_ALL") == "1"
+# So many requests a seed.
+REQUESTS = 500 if ALL else 60
+SEEDS = range(10 if ALL else 5)
+_SETTINGS = Settings(first_id=1, lease="60s", max_body="4KiB", max_result="1KiB", max_batch=5, retain_jobs=20)
+_TARGET = string.ascii_letters + string.digits + "/?&=-_.,:~%+!$'()*;@"
+
+
+class Both(NamedTuple):
+    fast: Server
+    tornado: Server
+
+
+@pytest.fixture
+def both(io_loop: IOLoop) -> Iterator[Both]:
+    async def start() -> Both:
+        return Both(*(Server(front, _SETTINGS, ManualClock()) for front in ("fast", "tornado")))
+
+    servers = io_loop.run_sync(start)
+    yield servers
+    for server in servers:
+        io_loop.run_sync(partial(Server.close, server), timeout=10)
+
+
+# -- making up requests -----------------------------------------------------------------------------
+
+
+class Made(NamedTuple):
+    """One request. `{lease:N}` in it stands for the Nth lease that a server gave."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    chunked: bool = False
+
+    def data(self, leases: list[str]) -> bytes:
+        body = _with_leases(self.body, leases)
+        headers = [*self.headers]
+        if self.chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+            half = len(body) // 2
+            pieces = [piece for piece in (body[:half], body[half:]) if piece]
+            sent = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        else:
+            sent = body
+            if body or self.method == "POST":
+                headers.append(("Content-Length", str(len(body))))
+        lines = [f"{self.method} {self.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+        return _with_leases("\r\n".join(lines).encode("latin-1"), leases) + b"\r\n\r\n" + sent
+
+
+def _with_leases(text: bytes, leases: list[str]) -> bytes:
+    def token(found: re.Match[bytes]) -> bytes:
+        number = int(found[1])
+        return leases[number % len(leases)].encode() if leases else b"none-yet"
+
+    return re.sub(rb"\{lease:(\d+)\}", token, text)
+
+
+class Maker:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def some(self, *choices: Any) -> Any:
+        return self.random.choice(choices)
+
+    def request(self, plain: bool = False) -> Made:
+        """`plain`: nothing after which one of the fronts ends the connection."""
+        r = self.random
+        method, path = self.route()
+        body = self.body(path) if method not in ("GET", "HEAD", "DELETE") or r.random() < 0.1 else b""
+        if plain:
+            body = body[:4000]
+            method = "GET" if method in ("TRACE", "PURGE") else method
+        target = path + self.query(path)
+        if r.random() < 0.03:
+            target = self.some("http://localhost", "http://elsewhere:1", "HTTPS://a.b") + target
+        headers = [("Host", self.some("localhost", "localhost:8080", "[::1]:80", "EXAMPLE.org", ""))]
+        if r.random() < 0.9:
+            headers.append(("X-Request-Id", f"r{r.randrange(10**6)}"))
+        for _ in range(r.choice((0, 0, 0, 1, 1, 2, 3))):
+            headers.append(self.header(plain))
+        r.shuffle(headers)
+        return Made(method, target, tuple(headers), body, bool(body) and r.random() < 0.2)
+
+    def route(self) -> tuple[str, str]:
+        r = self.random
+        id = self.some(*map(str, range(1, 30)), "0", "007", "9" * 16, "9" * 17, "x", "-1", "1.0", "%31", "%2F", "")
+        if r.random() < 0.75:
+            return self.some(
+                ("POST", "/jobs/enqueue"), ("POST", "/jobs/enqueue"), ("POST", "/jobs/enqueue"),
+                ("POST", "/jobs/dequeue"), ("POST", "/jobs/dequeue"),
+                ("POST", f"/jobs/{id}/conclude"), ("POST", f"/jobs/{id}/conclude"),
+                ("POST", f"/jobs/{id}/heartbeat"), ("GET", f"/jobs/{id}"), ("DELETE", f"/jobs/{id}"),
+                ("GET", "/queues"), ("GET", f"/queues/{self.name()}"), ("GET", "/healthz"), ("GET", "/readyz"),
+                ("GET", "/help"), ("GET", "/"), ("GET", "/stats"),
+            )  # fmt: skip
+        method = self.some("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "HEAD", "OPTIONS", "TRACE", "PURGE")
+        path = self.some(
+            "/jobs/enqueue", "/jobs/dequeue", f"/jobs/{id}", f"/jobs/{id}/conclude", f"/jobs/{id}/nothing",
+            "/jobs", "/jobs/", "/jobs//conclude", f"/jobs/{id}/conclude/", "//jobs/1", "/nothing", "/queues/",
+            "/queues/a/b", f"/queues/{self.name()}", "/healthz", "/healthz/", "/%68ealthz", "/HEALTHZ", "/..",
+            "/jobs/../healthz", "/jobs/enqueue/", "/" + "".join(r.choices(_TARGET.replace("?", ""), k=5)),
+        )  # fmt: skip
+        return method, path
+
+    def name(self) -> str:
+        return self.some("default", "a", "b", "a.b:c-d", "_", "a" * 128, "a" * 129, "-a", "a%20b", "%C3%A9", "%ff")
+
+    def query(self, path: str) -> str:
+        r = self.random
+        if r.random() < 0.6:
+            return self.some("", "", "", "?", "?&", "??")
+        pairs = [
+            self.some(
+                "lease={lease:%d}" % r.randrange(20), "consumer=me", "consumer=you", "consumer=%00", "wait=0",
+                "wait=0s", "wait=2", "wait=61", "wait=-1", "wait=x", "lease_for=30s", "lease_for=1ms", "count=2",
+                "count=0", "count=9", "count=", "queue=a", "queue=b", "queue=%2e", "queues=a,b", "queues=", "type=x",
+                "type=", "type=%C3%A9", "type=%ff", "priority=5", "priority=-5", "priority=1.0", "payload=1",
+                "TYPE=x", "Lease=none", "nothing=1", "typ=x", "a+b=c", "=", "=x", "x", "%", "%zz=1", "lease=a%20b",
+            )
+            for _ in range(r.choice((1, 1, 1, 2, 3)))
+        ]  # fmt: skip
+        if r.random() < 0.1:
+            pairs.append("".join(r.choices(_TARGET, k=8)))
+        return "?" + "&".join(pairs)
+
+    def header(self, plain: bool) -> tuple[str, str]:
+        r = self.random
+        odd = [] if plain else [("Content-Encoding", "gzip"), ("Connection", "close"), ("Expect", "100-continue")]
+        return self.some(
+            *odd, ("Content-Encoding", "identity"), ("Content-Encoding", ""), ("Connection", "keep-alive"),
+            ("Content-Type", "application/x-ndjson"), ("content-type", "application/jsonl; x=y"),
+            ("Content-Type", "application/x-www-form-urlencoded"), ("Content-Type", "multipart/form-data"),
+            ("Content-Type", "application/json"), ("Job-Lease", "{lease:%d}" % r.randrange(20)), ("Job-Lease", "!"),
+            ("job-lease", ""), ("Queue-Consumer", "me"), ("queue-consumer", "you"), ("X-Queue-Consumer", "me"),
+            ("QUEUE_CONSUMER", "me"), ("Queue-Consumer", "caf\xe9"), ("Queue-Consumer", ""), ("Accept", "text/plain"),
+            ("Origin", "http://localhost"), ("Origin", "http://evil"), ("Origin", "null"), ("Sec-Fetch-Site", "none"),
+            ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "cors"), ("Via", "1.1 x"), ("X-Forwarded-For", "1"),
+            ("X-Request-Id", "mine"), ("X-Request-Id", "not mine!"), ("X-Request-Id", "x" * 65), ("X-Empty", ""),
+            ("Cookie", "a=b; c"), ("If-None-Match", "*"), ("Range", "bytes=0-1"), ("TE", "trailers"),
+            ("X-Http-Method-Override", "DELETE"), ("X-Spaces", "  a \t b  "), ("!#$%&'*+-.^_`|~", "odd name"),
+        )  # fmt: skip
+
+    def body(self, path: str) -> bytes:
+        r = self.random
+        if r.random() < 0.1:
+            return self.some(
+                b"", b" ", b"{", b"[]", b"null", b"1", b'"x"', b"{}{}", b"{} x", b"\xff", b"\xef\xbb\xbf{}", b"NaN",
+                b"&a=b", b"a" * 5000, b'{"type":"' + b"x" * 5000 + b'"}', b"[" * 100, b'{"a":' * 100, b"\0",
+                b'{"type":"x","payload":"\xff"}', b'{"type":"x","payload":NaN}', b'{"type":"\\ud800"}', b"{}\n{}\n",
+                b'{"type":"x","payload":' + b"[" * 70 + b"]" * 70 + b"}", b'{"type":"x","type":"y"}',
+            )  # fmt: skip
+        if "enqueue" in path and r.random() < 0.2:
+            jobs = [self.fields(path) for _ in range(r.randrange(7))]
+            texts = [json.dumps(job) for job in jobs]
+            return self.some("[" + ",".join(texts) + "]", "\n".join(texts), " ".join(texts)).encode()
+        text = json.dumps(self.fields(path), ensure_ascii=r.random() < 0.5, indent=self.some(None, None, 2))
+        return text.replace("\n", self.some("\n", "\r\n")).encode()
+
+    def fields(self, path: str) -> dict[str, Any]:
+        r = self.random
+        odd = (None, 5, 5.0, -1, 2**40, "5", "", "x", [], ["a"], {}, True)
+        known: dict[str, tuple[Any, ...]] = {
+            "enqueue": (
+                ("type", "x"), ("type", "é"), ("queue", "a"), ("queue", "b"), ("priority", r.randrange(-3, 3)),
+                ("payload", {"n": r.randrange(99), "text": "line\nbreak é"}), ("payload", None), ("id", 7),
+                ("status", "dead"), ("consumer", 5),
+            ),
+            "dequeue": (
+                ("queue", "a"), ("queues", ["a", "b", "default"]), ("queues", "b,a"), ("wait", 0), ("wait", "1s"),
+                ("lease_for", "10s"), ("lease_for", 5), ("count", r.randrange(1, 4)), ("consumer", "me"),
+            ),
+            "conclude": (
+                ("lease", "{lease:%d}" % r.randrange(20)), ("consumer", "me"), ("result", {"a": [1, 2.5]}),
+                ("result", "x" * r.choice((10, 2000))), ("result", None),
+            ),
+            "heartbeat": (
+                ("lease", "{lease:%d}" % r.randrange(20)), ("consumer", "me"), ("lease_for", "90s"),
+            ),
+        }  # fmt: skip
+        pairs = next((pairs for name, pairs in known.items() if name in path), (("x", 1),))
+        found = dict(r.sample(pairs, r.randrange(len(pairs))))
+        if "enqueue" in path and r.random() < 0.9:
+            found.setdefault("type", "x")
+        if r.random() < 0.15:
+            name = self.some("type", "queue", "priority", "wait", "count", "lease", "nothing", "Type", "lease_for")
+            found[name] = self.some(*odd)
+        return found
+
+
+# -- sending them to both ---------------------------------------------------------------------------
+
+
+class Side:
+    """One of the two servers, the connection to it, and the leases that it gave."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.leases: list[str] = []
+        self._client: Client | None = None
+
+    async def exchange(self, made: list[Made], cuts: list[int]) -> list[dict[str, Any]]:
+        """Sends all of them at once, in pieces that end at `cuts`; the answers as they compare."""
+        client = self._client or await self.server.connect()
+        self._client = None
+        data = b"".join(one.data(self.leases) for one in made)
+        start = 0
+        for cut in [*sorted(cut % (len(data) + 1) for cut in cuts), len(data)]:
+            client.send(data[start:cut])
+            start = cut
+            await asyncio.sleep(0)
+        answers: list[dict[str, Any]] = []
+        ended = False
+        for one in made:
+            reading = asyncio.ensure_future(client.read(one.method))
+            await until(lambda reading=reading: reading.done() or self.server.engine.stats().consumers_waiting)
+            if not reading.done():
+                self.server.clock.advance("3s")
+                self.server.engine.tick()
+            answer = await asyncio.wait_for(reading, 5)
+            answers.append(self.comparable(one, answer))
+            ended = answer.headers.get("connection") == "close"
+        if not ended:
+            self._client = client
+        return answers
+
+    def comparable(self, made: Made, answer: Answer) -> dict[str, Any]:
+        text = answer.body.decode()
+        for token in re.findall(r'"lease":"([^"]+)"', text):
+            if token not in self.leases:
+                self.leases.append(token)
+        for number, token in enumerate(self.leases):
+            text = text.replace(token, f"<lease {number}>")
+        headers = {name: value for name, value in answer.headers.items() if name not in ("date", "connection")}
+        id = headers.pop("x-request-id")
+        sent = [value for name, value in made.headers if name == "X-Request-Id"]
+        if sent == [id]:
+            text = text.replace(id, "<its own>")
+        else:
+            assert re.fullmatch(r"[0-9a-f]{8}-\d+", id), (id, sent)
+            text = text.replace(id, "<a new one>")
+            headers.pop("content-length", None)
+        if '"uptime"' in text:
+            headers.pop("content-length")
+            text = str(sorted(json.loads(text)))
+        if made.method == "HEAD" and "/stats" in made.target:
+            headers.pop("content-length", None)
+        return {"status": answer.status, "reason": answer.reason, "headers": headers, "body": text}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_well_formed_requests_get_equal_answers(both: Both, seed: int):
+    maker = Maker(seed)
+    fast, tornado = Side(both.fast), Side(both.tornado)
+    statuses: Counter[int] = Counter()
+    for number in range(REQUESTS):
+        many = maker.random.random() < 0.15
+        made = [maker.request(plain=many) for _ in range(maker.random.randrange(2, 6) if many else 1)]
+        cuts = [maker.random.randrange(10**6) for _ in range(maker.some(0, 0, 1, 4))]
+        seen = await fast.exchange(made, cuts), await tornado.exchange(made, cuts)
+        assert seen[0] == seen[1], f"seed {seed}, request {number}: {made}"
+        statuses.update(answer["status"] for answer in seen[0])
+        if maker.random.random() < 0.1:
+            pause = maker.some("1s", "30s", "61s")
+            for server in both:
+                server.clock.advance(pause)
+                server.engine.tick()
+        assert both.fast.engine.stats().jobs == both.tornado.engine.stats().jobs
+    assert {200, 201, 204, 400, 404, 405} <= statuses.keys(), statuses
+    assert 500 not in statuses
+
+
+# -- breaking them ----------------------------------------------------------------------------------
+
+# Harmless ones, so that both queues stay as they are whatever is made of them.
+_HARMLESS = (
+    b"GET /queues/a HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nAccept: */*\r\n\r\n",
+    b"POST /jobs/dequeue HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nContent-Length: 13\r\n\r\n{\"queue\":\"a\"}",
+    b"POST /jobs/5/heartbeat HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+    b"GET /healthz HTTP/1.0\r\nX-Request-Id: one\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /jobs/5/conclude?lease=a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    b"X-Request-Id: one\r\nContent-Length: 2\r\n\r\n{}",
+)  # fmt: skip
+_BEHIND = b"GET /queues/behind HTTP/1.1\r\nHost: a\r\nX-Request-Id: two\r\nConnection: close\r\n\r\n"
+_PIECES = (
+    b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b"\x80", b"\xff", b";", b",", b"0", b"1", b"\x7f", b"\x0b",
+    b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n",
+    b"Transfer-Encoding: identity\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n", b" x: y\r\n",
+    b"Content-Length: 0\r\n", b"HTTP/1.1", b"chunked, ", b"Upgrade: x\r\n", b"\r\n\r\n", b"X:\r\n",
+)  # fmt: skip
+
+
+def broken(maker: Maker) -> bytes:
+    """A request with one or two places of it changed."""
+    r = maker.random
+    if r.random() < 0.1:
+        return maker.some(*BROKEN, *LENIENT).data.replace(b"/jobs/enqueue", b"/jobs/5/conclude")
+    data = bytearray(maker.some(*_HARMLESS))
+    for _ in range(maker.some(1, 1, 2)):
+        # Where lines begin and end is where the trouble is.
+        edges = [found.start() for found in re.finditer(rb"\r\n", data)]
+        at = maker.some(r.randrange(len(data)), maker.some(*edges), maker.some(*edges) + 2)
+        change = r.randrange(4)
+        if change == 0:
+            data[at : at + 1] = b""
+        elif change == 1:
+            data[at : at + 1] = maker.some(*_PIECES)
+        else:
+            data[at:at] = maker.some(*_PIECES)
+    return bytes(data)
+
+
+class Story(NamedTuple):
+    """What a server said to a broken request and a good one behind it. `refused`: it said 400 and closed, or
+    closed without a word, or waits for more."""
+
+    answers: list[tuple[int, str]]
+    refused: str
+
+
+async def story(server: Server, data: bytes) -> Story:
+    client = await server.connect()
+    client.send(data + _BEHIND)
+    answers: list[tuple[int, str]] = []
+    method = data.lstrip().split(b" ")[0].decode("latin-1")
+    try:
+        for _ in range(3):
+            answer = await asyncio.wait_for(client.read(method), 0.3)
+            framing = answer.status in (400, 431) and b'"code"' not in answer.body
+            if framing or b'"code":"bad_request"' in answer.body or b'"code":"headers_too_large"' in answer.body:
+                assert await asyncio.wait_for(client.rest(), 5) == b""
+                return Story(answers, "refuses")
+            body = re.sub(r'"request_id":"[0-9a-f]{8}-\d+"', '"request_id":"new"', answer.body.decode("latin-1"))
+            answers.append((answer.status, body))
+            method = "GET"
+    except TimeoutError:
+        return Story(answers, "waits")
+    except (IncompleteReadError, ConnectionError):
+        return Story(answers, "" if answers and '"behind"' in answers[-1][1] else "closes")
+    except AssertionError as odd:
+        return Story(answers, f"answers nonsense: {odd}")
+    finally:
+        client.reset()
+    return Story(answers, "goes on")
+
+
+def _head(data: bytes) -> bytes:
+    return re.split(rb"\r\n\r\n|\n\n|\n\r\n", data.lstrip(b"\r\n"))[0]
+
+
+def _line(data: bytes) -> bytes:
+    return _head(data).split(b"\n")[0].rstrip(b"\r")
+
+
+# What Tornado's front performs and the fast one refuses.
+TORNADO_ONLY: dict[str, Callable[[bytes], object]] = {
+    "a lone LF ends a line": lambda data: re.search(rb"(?<!\r)\n", data),
+    "the same length twice": lambda data: len(re.findall(rb"(?i)content-length|\d, *\d", data)) > 1,
+    "chunked in HTTP/1.0": lambda data: b"HTTP/1.0" in data and b"ransfer" in data,
+    "any minor version": lambda data: re.search(rb"HTTP/1\.[2-9]", _line(data)),
+    "any token is a method": lambda data: not re.match(rb"(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) ", _line(data)),
+    "any byte above 32 in a target": lambda data: re.search(rb" [^ ]*[^!-~][^ ]* HTTP", _line(data)),
+    "a target without a slash": lambda data: not re.match(rb"[A-Z]+ /", _line(data)),
+    "lines behind the last chunk": lambda data: b"chunked" in data,
+    "Connection: close only when alone": lambda data: b"close" in data,
+    "upgrade": lambda data: b"pgrade" in data,
+}
+# What the fast front performs and Tornado's refuses.
+FAST_ONLY: dict[str, Callable[[bytes], object]] = {
+    "empty lines before a request": lambda data: data[:1] in b"\r\n" or re.search(rb"\n\r?\n[\r\n]", data),
+    "spaces in the request line": lambda data: b"  " in _line(data),
+    "another protocol's name": lambda data: b"RTSP/1." in _line(data),
+    "extensions of a chunk": lambda data: b"chunked" in data and b";" in data,
+    "trailers": lambda data: b"chunked" in data and re.search(rb"\r\n0+\r\n.*:", data, re.DOTALL),
+}
+
+
+def _named(ways: dict[str, Callable[[bytes], object]], data: bytes) -> str | None:
+    return next((name for name, holds in ways.items() if holds(data)), None)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_broken_requests_are_refused_by_both_or_differ_as_documented(both: Both, seed: int):
+    maker = Maker(seed + 1000)
+    outcomes: Counter[str] = Counter()
+    made = [broken(maker) for _ in range(REQUESTS)]
+    for start in range(0, REQUESTS, 50):
+        some = made[start : start + 50]
+        stories = await asyncio.gather(*(story(server, data) for data in some for server in both))
+        for data, fast, tornado in zip(some, stories[::2], stories[1::2], strict=True):
+            common = min(len(fast.answers), len(tornado.answers))
+            what = f"seed {seed}: {data!r}\nfast {fast}\ntornado {tornado}"
+            assert fast.refused in ("", "refuses", "waits", "closes"), what
+            assert fast.answers[:common] == tornado.answers[:common], what
+            if fast == tornado or (fast.refused and tornado.refused and fast.answers == tornado.answers):
+                outcomes["alike"] += 1
+            elif len(tornado.answers) > common:
+                assert fast.refused == "refuses", what
+                way = _named(TORNADO_ONLY, data) or (
+                    # What is left of the request behind, if the first one takes a bite of it.
+                    "any token is a method" if tornado.answers[common][0] in (404, 405) else None
+                )
+                assert way, what
+                outcomes[f"Tornado: {way}"] += 1
+            else:
+                way = _named(FAST_ONLY, data)
+                assert way, what
+                outcomes[f"fast: {way}"] += 1
+    for server in both:
+        assert not any(server.engine.stats().jobs.values())
+    assert outcomes["alike"] > REQUESTS // 2, outcomes

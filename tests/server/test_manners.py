@@ -1,0 +1,699 @@
+"""What each front does with each of the manners of HTTP/1.1: good ones, odd ones, broken ones.
+
+Prints a table of it at the end of the run: with `-v`, `-s`, or TEST_ALL=1.
+"""
+
+import asyncio
+import os
+from asyncio import IncompleteReadError
+from collections.abc import Iterator
+
+import pytest
+from http_client import Answer, Client, request
+from manners import (
+    BROKEN,
+    CHUNKED,
+    CHUNKS,
+    CLOSES,
+    ENQUEUE,
+    HOST,
+    JOB,
+    LENGTH,
+    LENIENT,
+    POST,
+    WAITS,
+    Vector,
+)  # fmt: skip
+from serving import Server, until
+
+from jobqueue import Settings
+from jobqueue.engine.api import Want
+from jobqueue.server.deadlines import MAX_HEAD
+
+ALL = os.environ.get("TEST_ALL") == "1"
+_table: dict[str, dict[str, str]] = {}
+_HEALTHZ = request("GET", "/healthz")
+
+
+# -- the table --------------------------------------------------------------------------------------
+
+
+class _Summary:
+    """A plugin for this run: writes the table below the results."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not _table:
+            return
+        terminalreporter.section("what each front does with each of the manners of HTTP")
+        if not self._shown:
+            terminalreporter.write_line(f"{len(_table)} of them were looked at; -v shows the table")
+            return
+        notes = {vector.title: vector.note for vector in BROKEN}
+        wide = max(map(len, _table))
+        terminalreporter.write_line(f"{'':{wide}}  {'fast':38}  tornado")
+        for name, seen in _table.items():
+            fast, tornado = seen.get("fast", "-"), seen.get("tornado", "-")
+            note = f"  ({notes[name]})" if notes.get(name) and fast[:3] != tornado[:3] else ""
+            terminalreporter.write_line(f"{name:{wide}}  {fast:38}  {tornado}{note}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _summary(pytestconfig: pytest.Config) -> Iterator[None]:
+    shown = pytestconfig.get_verbosity() > 0 or pytestconfig.getoption("capture") == "no" or ALL
+    pytestconfig.pluginmanager.register(_Summary(shown), "manners")
+    yield
+
+
+def note(server: Server, name: str, what: str) -> None:
+    _table.setdefault(name, {})[server.front.name] = what
+
+
+# -- what is shared ---------------------------------------------------------------------------------
+
+
+async def answers(server: Server, data: bytes, *methods: str) -> list[Answer]:
+    """Sends `data` in one piece; reads an answer for each of `methods`."""
+    client = await server.connect()
+    client.send(data)
+    return [await client.read(method) for method in methods]
+
+
+async def line(client: Client) -> bytes:
+    return await client._reader.readline()
+
+
+def performed_so_far(server: Server) -> int:
+    """How many requests changed the queue since this was last asked; it is empty again."""
+    performed = 0
+    while handed := server.engine.dequeue(Want(("default",), 1000, 1000)):
+        performed += len(handed)
+    return performed
+
+
+def untouched(server: Server) -> bool:
+    stats = server.engine.stats()
+    return not any(stats.jobs.values()) and not stats.consumers_waiting
+
+
+def only(server: Server) -> str:
+    return server.front.name
+
+
+def refused(answer: Answer, status: int, code: str) -> None:
+    """`answer` is a problem document that ends the connection."""
+    assert (answer.status, answer.code) == (status, code)
+    assert answer.json["status"] == status
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["connection"] == "close"
+
+
+# -- broken and ambiguous ---------------------------------------------------------------------------
+
+
+async def _outcome(server: Server, vector: Vector, waits: bool) -> str:
+    client = await server.connect()
+    client.send(vector.data)
+    try:
+        answer = await asyncio.wait_for(client.read("POST"), 0.1 if waits else 5)
+    except TimeoutError:
+        return WAITS
+    except (IncompleteReadError, ConnectionError):
+        return CLOSES
+    if only(server) == "fast" and answer.status == 400:
+        refused(answer, 400, "bad_request")
+    if answer.headers.get("content-type") != "application/json" and answer.status == 400:
+        if "content-type" not in answer.headers or only(server) == "fast":
+            assert await client.rest() == b"", "something came behind the refusal"
+    return str(answer.status)
+
+
+@pytest.mark.parametrize("group", list(dict.fromkeys(vector.group for vector in BROKEN)))
+async def test_what_is_broken_or_ambiguous_is_refused_and_nothing_is_performed(server: Server, group: str):
+    fast = only(server) == "fast"
+    wrong = []
+    for vector in BROKEN:
+        if vector.group != group:
+            continue
+        expected = "400" if fast else vector.tornado
+        outcome = await _outcome(server, vector, waits=expected == WAITS)
+        note(server, vector.title, f"{outcome} bad_request" if fast else outcome)
+        performed = performed_so_far(server)
+        if outcome != expected or performed != (outcome == "201"):
+            wrong.append(f"{vector.title}: {outcome}, not {expected}; {performed} performed")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_no_request_behind_a_refused_one_is_performed(server: Server):
+    for vector in BROKEN:
+        client = await server.connect()
+        client.send(vector.data + ENQUEUE)
+        refused(await client.read(), 400, "bad_request")
+        assert await client.rest() == b"", vector
+        assert untouched(server), vector
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_a_broken_request_is_refused_however_its_bytes_are_cut(server: Server):
+    for vector in BROKEN if ALL else BROKEN[::9]:
+        client = await server.connect()
+        try:
+            for byte in vector.data:
+                client.send(bytes([byte]))
+                await asyncio.sleep(0)
+        except ConnectionError:
+            pass
+        refused(await client.read(), 400, "bad_request")
+        assert untouched(server), vector
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_a_broken_request_behind_a_good_one_is_refused_after_its_answer(server: Server):
+    for vector in BROKEN:
+        client = await server.connect()
+        client.send(_HEALTHZ + vector.data)
+        assert (await client.read()).status == 200
+        refused(await client.read(), 400, "bad_request")
+        assert untouched(server), vector
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_what_the_fast_front_has_seen_before_does_not_make_a_broken_request_good(server: Server):
+    """It knows heads again that it has read once; a broken request that resembles one stays broken."""
+    client = await server.connect()
+    for good in (
+        b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        b"\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+    ):
+        client.send(good)
+        assert (await client.read()).status == 200
+    for broken in (
+        b"GET /healthz HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.2\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /healthz x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+    ):
+        client = await server.connect()
+        client.send(broken)
+        refused(await client.read(), 400, "bad_request")
+    client = await server.connect()
+    client.send(b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n" + JOB)
+    assert (await client.read("POST")).status == 400  # `{"` is no JSON
+    refused(await client.read(), 400, "bad_request")  # and the rest is no request
+    assert untouched(server)
+
+
+async def test_what_is_odd_but_clear_is_accepted_by_the_fast_front_only(server: Server):
+    expected = "201" if only(server) == "fast" else "400"
+    for vector in LENIENT:
+        outcome = await _outcome(server, vector, waits=False)
+        note(server, vector.title, outcome)
+        assert outcome == expected, vector
+    assert performed_so_far(server) == (len(LENIENT) if only(server) == "fast" else 0)
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_kept(server: Server):
+    client = await server.connect()
+    for _ in range(3):
+        answer = await client.call("GET", "/healthz")
+        assert answer.status == 200
+        assert "connection" not in answer.headers
+    note(server, "keep-alive", "kept")
+
+
+async def test_http_1_0_ends_the_connection(server: Server):
+    client = await server.connect()
+    client.send(ENQUEUE.replace(b"1.1", b"1.0") + ENQUEUE)
+    answer = await client.read("POST")
+    assert answer.status == 201
+    assert await client.rest() == b""
+    assert server.engine.stats().jobs["queued"] == 1
+    note(server, "HTTP/1.0", "answered, closed")
+
+
+async def test_http_1_0_needs_no_host(server: Server):
+    assert (await answers(server, b"GET /healthz HTTP/1.0\r\n\r\n", "GET"))[0].status == 200
+
+
+async def test_http_1_0_with_keep_alive_is_told_that_it_is_kept(server: Server):
+    client = await server.connect()
+    for _ in range(3):
+        client.send(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        answer = await client.read()
+        assert answer.status == 200
+        assert answer.headers["connection"].lower() == "keep-alive"
+    note(server, "HTTP/1.0, Connection: keep-alive", "kept, and told so")
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "CLOSE"])
+async def test_connection_close_is_the_end_and_said_to_be(server: Server, value: str):
+    client = await server.connect()
+    client.send(request("GET", "/healthz", headers={"Connection": value}) + ENQUEUE)
+    answer = await client.read()
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+    assert await client.rest() == b""
+    assert untouched(server)
+    note(server, "Connection: close", "answered, closed; what is behind it is dropped")
+
+
+async def test_close_among_other_connection_options_is_the_end(server: Server):
+    client = await server.connect()
+    client.send(request("GET", "/healthz", headers={"Connection": "keep-alive, close"}))
+    answer = await client.read()
+    if only(server) == "tornado":
+        note(server, "Connection: keep-alive, close", "kept (it knows close only when alone)")
+        assert "connection" not in answer.headers
+    else:
+        note(server, "Connection: keep-alive, close", "answered, closed")
+        assert answer.headers["connection"] == "close"
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("lead", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+async def test_an_empty_line_before_a_request_is_skipped(server: Server, lead: bytes):
+    client = await server.connect()
+    client.send(lead + _HEALTHZ)
+    assert (await client.read()).status == 200
+    client.send(lead + _HEALTHZ)
+    assert (await client.read()).status == 200
+    note(server, "empty line before a request", "skipped")
+
+
+async def test_two_empty_lines_before_a_request(server: Server):
+    (answer,) = await answers(server, b"\r\n\r\n" + _HEALTHZ, "GET")
+    note(server, "two empty lines before a request", "skipped" if answer.status == 200 else str(answer.status))
+    assert answer.status == (200 if only(server) == "fast" else 400)
+
+
+# -- pipelining -------------------------------------------------------------------------------------
+
+
+async def test_pipelined_requests_are_answered_in_order(server: Server):
+    """Also those that the fast front hands to Tornado: what has no route."""
+    paths = ["/healthz", "/nothing", "/jobs/7", "/nothing/at/all", "/", "/queues", "/jobs/x", "/nothing/"]
+    client = await server.connect()
+    sent = [(path, f"id-{n}") for n, path in enumerate(paths * 4)]
+    client.send(b"".join(request("GET", path, headers={"X-Request-Id": id}) for path, id in sent))
+    for path, id in sent:
+        answer = await client.read()
+        assert answer.headers["x-request-id"] == id
+        assert answer.status == (200 if path in ("/healthz", "/", "/queues") else 404), path
+    note(server, "pipelining", "answered in order")
+
+
+async def test_requests_behind_one_that_waits_are_answered_after_it(server: Server):
+    client = await server.connect()
+    waits = request("POST", "/jobs/dequeue?wait=30")
+    client.send(_HEALTHZ + waits + request("GET", "/nothing") + ENQUEUE + waits + _HEALTHZ)
+    assert (await client.read()).status == 200
+    await server.waiting(1)
+    assert server.engine.stats().jobs["queued"] == 0, "what is behind a waiting request was performed before it"
+    await server.call("POST", "/jobs/enqueue", {"type": "first"})
+    assert (await client.read()).json["type"] == "first"
+    assert (await client.read()).status == 404
+    assert (await client.read()).status == 201
+    assert (await client.read()).json["type"] == "x"
+    assert (await client.read()).json["status"] == "ok"
+    note(server, "pipelining, a long-poll in the middle", "answered in order")
+
+
+async def test_requests_that_come_while_an_earlier_one_is_answered_keep_their_order(server: Server):
+    """Whatever moment the second piece comes at, and whoever answers the first."""
+    for first in ("/nothing", "/healthz", "/help"):
+        for turns in range(6):
+            client = await server.connect()
+            client.send(request("GET", first, headers={"X-Request-Id": "one"}))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            client.send(request("GET", "/healthz", headers={"X-Request-Id": "two"}))
+            client.send(request("GET", "/nothing", headers={"X-Request-Id": "three"}))
+            client.send(request("GET", "/healthz", headers={"X-Request-Id": "four"}))
+            ids = [(await client.read()).headers["x-request-id"] for _ in range(4)]
+            assert ids == ["one", "two", "three", "four"]
+
+
+# -- bodies -----------------------------------------------------------------------------------------
+
+
+async def test_a_body_in_tiny_chunks_is_put_together(server: Server):
+    body = b'{"type":"x","payload":"' + b"p" * 300 + b'"}'
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    first, second = await answers(server, POST + HOST + CHUNKED + b"\r\n" + chunks + _HEALTHZ, "POST", "GET")
+    assert first.status == 201
+    assert second.status == 200
+    assert (await server.call("GET", f"/jobs/{first.json['id']}")).json["payload"] == "p" * 300
+    note(server, "chunked, a byte each", "put together")
+
+
+async def test_chunk_extensions_are_skipped(server: Server):
+    chunks = CHUNKS.replace(b"c\r\n", b'c;name=value;other="quoted"\r\n').replace(b"\r\n0\r\n", b"\r\n0;last\r\n")
+    client = await server.connect()
+    client.send(POST + HOST + CHUNKED + b"\r\n" + chunks + _HEALTHZ)
+    answer = await client.read("POST")
+    if only(server) == "tornado":
+        note(server, "chunk extensions", "400, closes")
+        assert answer.status == 400
+        return
+    note(server, "chunk extensions", "skipped")
+    assert answer.status == 201
+    assert (await client.read()).status == 200
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+@pytest.mark.parametrize(
+    "trailers",
+    [b"X-Request-Id: trailer\r\n", b"Host: evil\r\n", b"X-Request-Id: trailer\r\nHost: evil\r\nJob-Lease: no\r\n"],
+)
+async def test_a_trailer_counts_for_nothing_neither_here_nor_in_the_next_request(server: Server, trailers: bytes):
+    dequeue = POST.replace(b"enqueue", b"dequeue") + HOST + b"X-Request-Id: mine\r\n"
+    data = dequeue + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n" + trailers + b"\r\n"
+    answer, plain, named = await answers(
+        server,
+        data + request("GET", "/help", headers={"Host": "good"}) + request("GET", "/", headers={"X-Request-Id": "b"}),
+        "POST", "GET", "GET",
+    )  # fmt: skip
+    assert (answer.status, answer.headers["x-request-id"]) == (204, "mine")
+    assert plain.status == 200
+    assert plain.headers["x-request-id"] not in ("trailer", "mine")
+    assert b"good/jobs" in plain.body
+    assert b"evil" not in plain.body
+    assert (named.status, named.headers["x-request-id"]) == (200, "b")
+
+
+async def test_trailers(server: Server):
+    data = POST + HOST + CHUNKED + b"\r\n" + CHUNKS[:-2] + b"X-A: b\r\n\r\n"
+    (answer,) = await answers(server, data, "POST")
+    note(server, "trailers", "dropped" if answer.status == 201 else f"{answer.status}, closes")
+    assert answer.status == (201 if only(server) == "fast" else 400)
+
+
+async def test_a_body_with_a_get_is_read_and_the_next_request_found(server: Server):
+    first, second = await answers(server, request("GET", "/healthz", "{}") + _HEALTHZ, "GET", "GET")
+    assert (first.status, second.status) == (200, 200)
+    note(server, "a body with GET", "read")
+
+
+async def test_head_answers_what_get_would_without_the_body(server: Server):
+    client = await server.connect()
+    for path in ("/healthz", "/jobs/7", "/nothing", "/", "/queues/a"):
+        same = {"X-Request-Id": "a"}
+        client.send(request("HEAD", path, headers=same) + request("GET", path, headers=same) + _HEALTHZ)
+        head, get = await client.read("HEAD"), await client.read()
+        assert (await client.read()).status == 200
+        assert head.status == get.status
+        assert head.body == b""
+        assert get.body != b""
+        names = ("content-type", "content-length", "cache-control")
+        assert [head.headers[name] for name in names] == [get.headers[name] for name in names]
+    note(server, "HEAD", "as GET, without the body")
+
+
+# -- Expect -----------------------------------------------------------------------------------------
+
+
+async def test_who_expects_100_continue_gets_it_and_then_the_answer(server: Server):
+    client = await server.connect()
+    for _ in range(2):
+        client.send(POST + HOST + LENGTH + b"Expect: 100-continue\r\n\r\n")
+        assert (await line(client)).startswith(b"HTTP/1.1 100 ")
+        assert await line(client) == b"\r\n"
+        client.send(JOB)
+        assert (await client.read("POST")).status == 201
+    note(server, "Expect: 100-continue", "100, then the answer")
+
+
+async def test_a_body_that_is_refused_anyway_is_not_asked_for(server: Server):
+    client = await server.connect()
+    client.send(POST + HOST + b"Content-Length: 2000000\r\nExpect: 100-continue\r\n\r\n")
+    refused(await client.read("POST"), 413, "body_too_large")
+    client = await server.connect()
+    client.send(POST + HOST + LENGTH + b"Content-Encoding: gzip\r\nExpect: 100-continue\r\n\r\n")
+    refused(await client.read("POST"), 415, "unsupported_encoding")
+    note(server, "Expect: 100-continue, and too large", "413 at once, closes")
+
+
+async def test_another_expectation_is_ignored(server: Server):
+    (answer,) = await answers(server, POST + HOST + LENGTH + b"Expect: 200-ok\r\n\r\n" + JOB, "POST")
+    assert answer.status == 201
+
+
+# -- too much ---------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server: Server):
+    length = 2_000_000 if only(server) == "fast" else 17 << 20
+    client = await server.connect()
+    client.send(POST + HOST + b"Content-Length: %d\r\n\r\n" % length)
+    answer = await client.read("POST")
+    refused(answer, 413, "body_too_large")
+    assert answer.json["limit"] == 1 << 20
+    assert answer.json["setting"] == "JOBQUEUE_MAX_BODY"
+    after = "413 at once, closes" if only(server) == "fast" else "413 at once above 16 MiB, else when it is read"
+    note(server, "Content-Length above the limit", after)
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body="1KiB")])
+async def test_the_largest_body_fits_and_one_byte_more_does_not(server: Server):
+    for size, status in ((1024, 201), (1025, 413)):
+        body = b'{"type":"x","payload":"' + b"p" * (size - 25) + b'"}'
+        assert len(body) == size
+        assert (await answers(server, request("POST", "/jobs/enqueue", body), "POST"))[0].status == status
+        chunked = POST + HOST + CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+        assert (await answers(server, chunked, "POST"))[0].status == status
+    assert server.engine.stats().jobs["queued"] == 2
+
+
+async def test_a_chunked_body_is_refused_once_it_is_too_large(server: Server):
+    client = await server.connect()
+    client.send(POST + HOST + CHUNKED + b"\r\n")
+    for _ in range(17):
+        client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+    if only(server) == "tornado":
+        client.send(b"0\r\n\r\n")
+    answer = await client.read("POST")
+    assert (answer.status, answer.code) == (413, "body_too_large")
+    note(server, "chunked, above the limit", f"413 {'at once, closes' if only(server) == 'fast' else 'when read'}")
+
+
+async def test_a_client_that_sends_on_after_a_refusal_still_reads_it(server: Server):
+    """A socket that is closed on unread bytes takes the answer away from the client."""
+    client = await server.connect()
+    client.send(POST + HOST + b"Content-Length: 2000000\r\n\r\n" + b" " * 2_000_000)
+    assert (await client.read("POST")).code == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HOST + b"X: " + b"a" * (MAX_HEAD + 100) + b"\r\n",
+        HOST + b"X-A: aaaaaaaaaaaaaaaaaaaaaaaa\r\n" * (MAX_HEAD // 30 + 10),
+        HOST + b"X: " + b"a" * 500_000 + b"\r\n",
+    ],
+    ids=["one header", "many headers", "half a megabyte"],
+)
+async def test_a_head_of_more_than_64_kib_is_refused(server: Server, head: bytes):
+    client = await server.connect()
+    client.send(POST + head + LENGTH + b"\r\n" + JOB)
+    if only(server) == "tornado":
+        with pytest.raises((IncompleteReadError, ConnectionError)):
+            await client.read("POST")
+        note(server, "more than 64 KiB of headers", "closes without an answer")
+    else:
+        refused(await client.read("POST"), 431, "headers_too_large")
+        note(server, "more than 64 KiB of headers", "431, closes")
+    assert untouched(server)
+
+
+async def test_a_target_of_more_than_64_kib_is_refused(server: Server):
+    client = await server.connect()
+    client.send(request("GET", "/jobs/" + "7" * (MAX_HEAD + 100)))
+    if only(server) == "tornado":
+        with pytest.raises((IncompleteReadError, ConnectionError)):
+            await client.read()
+    else:
+        refused(await client.read(), 431, "headers_too_large")
+
+
+async def test_a_head_of_60_kib_is_read(server: Server):
+    data = POST + HOST + b"X: " + b"a" * 60_000 + b"\r\n" + LENGTH + b"\r\n" + JOB
+    assert (await answers(server, data, "POST"))[0].status == 201
+
+
+# -- things that are not done here ------------------------------------------------------------------
+
+_OFFER = b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        POST + HOST + _OFFER + LENGTH + b"\r\n" + JOB,
+        POST + HOST + _OFFER + CHUNKED + b"\r\n" + CHUNKS,
+        POST + HOST + LENGTH + b"Upgrade: websocket\r\n\r\n" + JOB,
+        POST + HOST + LENGTH + b"Connection: upgrade\r\nUpgrade: h2c, websocket\r\n\r\n" + JOB,
+    ],
+    ids=["length", "chunked", "no Connection", "two protocols"],
+)
+async def test_an_upgrade_is_declined_and_the_body_read_by_its_length(server: Server, data: bytes):
+    first, second, third = await answers(server, data + _HEALTHZ + data, "POST", "GET", "POST")
+    assert (first.status, second.status, third.status) == (201, 200, 201)
+    assert "connection" not in first.headers
+    note(server, "Upgrade: h2c", "ignored; the body is read, the next request too")
+
+
+async def test_an_upgrade_is_declined_wherever_the_bytes_are_cut(server: Server):
+    data = POST + HOST + _OFFER + LENGTH + b"\r\n" + JOB
+    for cut in range(0, len(data), 1 if ALL else 17):
+        client = await server.connect()
+        client.send(data[:cut])
+        await asyncio.sleep(0)
+        client.send(data[cut:] + _HEALTHZ)
+        assert [(await client.read("POST")).status, (await client.read()).status] == [201, 200]
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_two_thousand_upgrades_in_one_piece_are_declined(server: Server):
+    data = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" * 2000
+    client = await server.connect()
+    client.send(data)
+    for _ in range(2000):
+        assert (await client.read()).status == 200
+
+
+@pytest.mark.parametrize("server", ["fast"], indirect=True)
+async def test_a_declined_upgrade_leaves_everything_else_of_its_request_as_it_was(server: Server):
+    client = await server.connect()
+    client.send(POST + HOST + LENGTH + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n" + JOB + _HEALTHZ)
+    answer = await client.read("POST")
+    assert (answer.status, answer.headers["connection"]) == (201, "close")
+    assert await client.rest() == b""
+
+    client = await server.connect()
+    client.send((POST + HOST + LENGTH + _OFFER + b"\r\n" + JOB + _HEALTHZ).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert (await client.read("POST")).status == 201
+    assert await client.rest() == b"", "an HTTP/1.0 client that did not ask for it is not kept"
+
+    client = await server.connect()
+    client.send(POST + HOST + LENGTH + _OFFER + b"Expect: 100-continue\r\n\r\n")
+    assert await line(client) == b"HTTP/1.1 100 Continue\r\n"
+    assert await line(client) == b"\r\n"
+    client.send(JOB)
+    assert await line(client) == b"HTTP/1.1 201 Created\r\n"
+
+
+async def test_an_ambiguous_request_stays_refused_with_an_upgrade(server: Server):
+    for broken in (
+        POST + HOST + HOST + _OFFER + LENGTH + b"\r\n" + JOB,
+        POST + HOST + _OFFER + LENGTH + CHUNKED + b"\r\n" + CHUNKS,
+        POST + HOST + _OFFER + CHUNKED + CHUNKED + b"\r\n" + CHUNKS,
+        POST + _OFFER + LENGTH + b"\r\n" + JOB,
+    ):
+        assert (await answers(server, broken, "POST"))[0].status == 400
+    assert untouched(server)
+
+
+@pytest.mark.parametrize("data", [b"", LENGTH], ids=["no body", "a body"])
+async def test_this_is_no_proxy(server: Server, data: bytes):
+    line = b"CONNECT localhost:80 HTTP/1.1\r\n"
+    client = await server.connect()
+    client.send(line + HOST + data + b"\r\n" + (JOB if data else b"") + ENQUEUE)
+    answer = await client.read("POST")
+    if only(server) == "fast":
+        refused(answer, 400, "bad_request")
+        assert await client.rest() == b""
+        assert untouched(server)
+    else:
+        assert answer.status == 404
+    note(server, "CONNECT", f"{answer.status} {answer.code}")
+
+
+@pytest.mark.parametrize("origin", ["http://localhost", "http://elsewhere:8080", "HTTPS://localhost"])
+async def test_a_target_in_absolute_form_means_its_path(server: Server, origin: str):
+    client = await server.connect()
+    client.send(ENQUEUE.replace(b" /jobs", f" {origin}/jobs".encode()))
+    answer = await client.read("POST")
+    assert answer.status == 201, answer
+    id = answer.json["id"]
+    for path, status in (
+        (f"/jobs/{id}", 200), ("/jobs/999", 404), ("/queues/a", 200), ("/queues", 200), ("/", 200), ("", 200),
+        ("/nothing", 404), ("//", 404),
+    ):  # fmt: skip
+        client.send(request("GET", origin + path))
+        assert (await client.read()).status == status, path
+    note(server, "absolute-form target", "its path counts")
+
+
+async def test_an_asterisk_is_no_path(server: Server):
+    (answer,) = await answers(server, b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS")
+    assert (answer.status, answer.code) == (404, "no_such_route")
+    note(server, "OPTIONS *", "404 no_such_route")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "PURGE", "QUERY"])
+async def test_a_method_that_a_path_does_not_have_is_405(server: Server, method: str):
+    (answer,) = await answers(server, request(method, "/jobs/enqueue", "{}"), method)
+    assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", "POST")
+    note(server, f"{method} for POST", "405 with Allow")
+
+
+# -- hanging up -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize(
+    "behind",
+    [b"", _HEALTHZ, request("POST", "/jobs/x", b" " * 49_000), b" " * 49_000],
+    ids=["nothing", "a request", "a large one", "noise"],
+)
+async def test_who_hangs_up_while_it_waits_waits_no_more(server: Server, how: str, behind: bytes):
+    client = await server.connect()
+    client.send(request("POST", "/jobs/dequeue?wait=30") + behind)
+    await server.waiting(1)
+    getattr(client, how)()
+    await server.waiting(0)
+    await server.call("POST", "/jobs/enqueue", {"type": "x"})
+    stats = server.engine.stats()
+    assert stats.jobs["queued"] == 1
+    note(server, "hang-up of one who waits", "seen at once, also with 49 KB behind the request")
+
+
+async def test_who_hangs_up_before_its_answer_is_written_gives_the_job_back(server: Server):
+    """The job was handed to it in the same loop pass."""
+    client = await server.connect()
+    client.send(request("POST", "/jobs/dequeue?wait=30"))
+    await server.waiting(1)
+    client.reset()
+    await server.call("POST", "/jobs/enqueue", {"type": "x"})
+    await until(lambda: server.engine.stats().jobs["queued"] == 1)
+    answer = await server.call("POST", "/jobs/dequeue")
+    assert answer.json["attempts"] == 1
+
+
+# -- nothing is left behind -------------------------------------------------------------------------
+
+
+async def test_connections_that_ended_are_forgotten(server: Server):
+    for data in (_HEALTHZ, BROKEN[0].data, request("GET", "/nothing"), b"GET", request("POST", "/jobs/dequeue?wait=9")):
+        client = await server.connect()
+        client.send(data)
+        await asyncio.sleep(0.002)
+        await client.closed()
+
+    def none_left() -> bool:
+        server.front.sweep()
+        return server.front.connections() == 0
+
+    await until(none_left)
+    await until(lambda: server.front.busy() == 0)

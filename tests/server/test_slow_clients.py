@@ -1,0 +1,350 @@
+"""Clients that are slow, silent, or send much and read little: what they cost, and when they are cut off."""
+
+import asyncio
+import socket
+
+import pytest
+from http_client import Client, request
+from serving import Server, check_problem, until
+
+from jobqueue.engine.api import NewJob
+from jobqueue.server import deadlines
+from jobqueue.server.fast_front import READ_AHEAD, Connection
+from jobqueue.web.api import Api
+
+fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
+_HEALTHZ = request("GET", "/healthz")
+_KIB = 1024
+_MIB = 1024 * 1024
+
+
+class Time:
+    """Tells the connections of a fast front what time it is: its sweep does, once a second."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._now = 1000.0
+        self.pass_(0)
+
+    def pass_(self, seconds: float) -> None:
+        """So long passes, and nothing happens meanwhile."""
+        self._now += seconds
+        for connection in list(self._server.front.open):
+            connection.check_deadline(self._now)
+
+
+async def connection_of(server: Server) -> tuple[Client, Connection]:
+    """A client, and the server's end of its connection; there is no other."""
+    client = await server.connect()
+    await until(lambda: server.front.open)
+    (connection,) = server.front.open
+    return client, connection
+
+
+async def is_open(client: Client) -> bool:
+    """Nothing came, and the server has not ended the connection."""
+    try:
+        await asyncio.wait_for(client._reader.read(1), 0.02)
+    except TimeoutError:
+        return True
+    return False
+
+
+# -- deadlines --------------------------------------------------------------------------------------
+
+
+@fast
+async def test_a_connection_without_a_request_is_closed_after_half_a_minute(server):
+    client, _ = await connection_of(server)
+    time = Time(server)
+    time.pass_(deadlines.HEAD)
+    assert await is_open(client)
+    time.pass_(1)
+    assert await client.rest() == b""
+
+
+@fast
+@pytest.mark.parametrize("sent", [b"GE", b"GET /healthz HTTP/1.1\r\nHo", b"\r\n"])
+async def test_a_head_must_be_there_after_half_a_minute(server, sent):
+    client, connection = await connection_of(server)
+    client.send(sent)
+    await until(lambda: connection._state() == "head")
+    time = Time(server)
+    time.pass_(deadlines.HEAD)
+    assert await is_open(client)
+    time.pass_(1)
+    answer = await client.read()
+    check_problem(answer, 408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+    assert await client.rest() == b""
+
+
+@fast
+async def test_a_head_that_trickles_in_gains_no_time(server):
+    client, connection = await connection_of(server)
+    client.send(b"GET /healthz HTTP/1.1\r\n")
+    await until(lambda: connection._state() == "head")
+    time = Time(server)
+    for _ in range(int(deadlines.HEAD)):
+        client.send(b"X: a\r\n")
+        await asyncio.sleep(0.001)
+        time.pass_(1)
+    time.pass_(1)
+    assert (await client.read()).status == 408
+
+
+@fast
+async def test_the_second_request_of_a_connection_has_its_own_time(server):
+    client, connection = await connection_of(server)
+    time = Time(server)
+    time.pass_(deadlines.HEAD - 1)
+    await client.call("GET", "/healthz")
+    client.send(b"GET /healthz HTTP/1.1\r\n")
+    await until(lambda: connection._state() == "head")
+    time.pass_(0)
+    time.pass_(deadlines.HEAD - 1)
+    assert await is_open(client)
+    client.send(b"Host: a\r\n\r\n")
+    assert (await client.read()).status == 200
+
+
+@fast
+async def test_a_body_must_be_there_after_a_minute(server):
+    client, connection = await connection_of(server)
+    client.send(b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{")
+    await until(lambda: connection._state() == "body")
+    time = Time(server)
+    time.pass_(deadlines.BODY)
+    assert await is_open(client)
+    client.send(b'"')
+    await asyncio.sleep(0.001)
+    time.pass_(1)
+    check_problem(await client.read("POST"), 408, "request_timeout")
+    assert await client.rest() == b""
+    assert not any(server.engine.stats().jobs.values())
+
+
+@fast
+async def test_an_idle_connection_is_closed_after_five_minutes_without_a_word(server):
+    client, _ = await connection_of(server)
+    await client.call("GET", "/healthz")
+    time = Time(server)
+    time.pass_(deadlines.IDLE)
+    assert await is_open(client)
+    time.pass_(1)
+    assert await client.rest() == b""
+
+
+@fast
+@pytest.mark.parametrize("behind", [b"", _HEALTHZ, b"GE"])
+async def test_one_who_waits_for_a_job_is_never_cut_off(server, behind):
+    client, _ = await connection_of(server)
+    client.send(request("POST", "/jobs/dequeue?wait=30") + behind)
+    await server.waiting(1)
+    time = Time(server)
+    for _ in range(10):
+        time.pass_(1000)
+    await server.enqueue()
+    assert (await client.read("POST")).status == 200
+
+
+@fast
+async def test_after_a_refusal_a_client_that_goes_on_sending_is_cut_off_soon(server):
+    client, connection = await connection_of(server)
+    client.send(b"NO\r\n\r\n")
+    assert (await client.read()).status == 400
+    time = Time(server)
+    time.pass_(deadlines.LINGER)
+    assert connection in server.front.open
+    client.send(b"more")
+    time.pass_(1)
+    await until(lambda: not server.front.open)
+
+
+@fast
+async def test_after_a_refusal_no_more_than_16_mib_are_read_in_vain(server):
+    client, _ = await connection_of(server)
+    client.send(b"NO\r\n\r\n")
+    assert (await client.read()).status == 400
+    client.send(b" " * (24 * _MIB))
+    await until(lambda: not server.front.open)
+
+
+async def slow_reader(server: Server, headers: dict[str, str] | None = None) -> tuple[socket.socket, bytes]:
+    """A client with little room for what it is sent, that has asked for a job of 4 MiB and reads nothing; and
+    the payload. Its connection is the only one."""
+    payload = b'"' + b"p" * (4 * _MIB) + b'"'
+    job = server.engine.enqueue(NewJob("large", "default", 0, payload))
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _KIB)
+    slow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(slow, ("127.0.0.1", server.port))
+    slow.send(request("GET", f"/jobs/{job.id}", headers=headers))
+    await until(lambda: any(connection._state() == "write" for connection in server.front.open))
+    return slow, payload
+
+
+@fast
+async def test_a_reader_that_takes_nothing_is_cut_off_after_half_a_minute(server):
+    slow, _ = await slow_reader(server)
+    time = Time(server)
+    time.pass_(deadlines.WRITE)
+    assert server.front.open
+    time.pass_(1)
+    await until(lambda: not server.front.open)
+    slow.close()
+
+
+@fast
+@pytest.mark.parametrize("headers", [None, {"Connection": "close"}], ids=["kept", "closed"])
+async def test_a_reader_that_takes_a_little_now_and_then_gets_all_of_it(server, headers):
+    slow, payload = await slow_reader(server, headers)
+    loop = asyncio.get_running_loop()
+    time = Time(server)
+    got = bytearray()
+    for part in range(1, 8):
+        while len(got) < part * _MIB // 2:
+            got += await loop.sock_recv(slow, 64 * _KIB)
+        time.pass_(deadlines.WRITE - 1)
+    while not got.endswith(b"}\n"):
+        more = await asyncio.wait_for(loop.sock_recv(slow, 256 * _KIB), 5)
+        assert more, "it was cut off in the middle"
+        got += more
+    assert got.endswith(payload + b"}\n")
+    slow.close()
+
+
+# -- who sends much and reads nothing ---------------------------------------------------------------
+
+
+def resident() -> int:
+    return Api.memory() or 0
+
+
+async def test_one_who_asks_for_much_and_reads_nothing_costs_little_and_holds_nobody_up(server):
+    """2,000 answers of 200 KB would be 400 MB."""
+    id = await server.enqueue(payload="p" * 200_000)
+    greedy = await server.connect()
+    greedy._writer.transport.pause_reading()
+    before = resident()
+    greedy.send(request("GET", f"/jobs/{id}") * 2000)
+    for _ in range(50):
+        assert (await server.get("/healthz")).status == 200
+        await asyncio.sleep(0.001)
+    assert resident() - before < 40 * _MIB
+    if server.front.name == "fast":
+        time = Time(server)
+        time.pass_(deadlines.WRITE + 1)
+        assert (await server.get("/healthz")).status == 200
+        await until(lambda: len(server.front.open) == 1)
+    greedy.reset()
+
+
+@fast
+async def test_small_answers_that_nobody_reads_cost_little_too(server):
+    greedy, _ = await connection_of(server)
+    greedy._writer.transport.pause_reading()
+    before = resident()
+    greedy.send(request("GET", "/help") * 50_000)
+    for _ in range(50):
+        assert (await server.get("/healthz")).status == 200
+        await asyncio.sleep(0.001)
+    assert resident() - before < 40 * _MIB
+    greedy.reset()
+
+
+async def test_answers_that_were_held_back_come_in_order_once_they_are_read(server):
+    id = await server.enqueue(payload="p" * 100_000)
+    client = await server.connect()
+    client._writer.transport.pause_reading()
+    paths = [f"/jobs/{id}", "/healthz", "/nothing", "/jobs/x", f"/jobs/{id}"] * 40
+    client.send(b"".join(request("GET", path, headers={"X-Request-Id": str(n)}) for n, path in enumerate(paths)))
+    for _ in range(10):
+        await server.get("/healthz")
+    client._writer.transport.resume_reading()
+    for n in range(len(paths)):
+        assert (await client.read()).headers["x-request-id"] == str(n)
+
+
+@fast
+async def test_a_refusal_behind_a_large_answer_is_said_once_that_is_read(server):
+    id = await server.enqueue(payload="p" * 1_000_000)
+    client = await server.connect()
+    client._writer.transport.pause_reading()
+    client.send(request("GET", f"/jobs/{id}") * 8 + b"NO\r\n\r\n")
+    for _ in range(10):
+        await server.get("/healthz")
+    client._writer.transport.resume_reading()
+    for _ in range(8):
+        assert (await client.read()).status == 200
+    assert (await client.read()).status == 400
+    assert await client.rest() == b""
+
+
+@fast
+async def test_a_job_whose_answer_cannot_be_sent_goes_back_when_the_client_leaves(server):
+    """It was written to a socket that took none of it."""
+    first = await server.enqueue(payload="p" * 1_000_000, queue="large")
+    second = await server.enqueue()
+    client = await server.connect()
+    client._writer.transport.pause_reading()
+    client.send(request("GET", f"/jobs/{first}") * 12 + request("POST", "/jobs/dequeue"))
+    for _ in range(20):
+        await server.get("/healthz")
+    client.reset()
+    await until(lambda: server.engine.stats().jobs["in_progress"] == 0)
+    assert (await server.dequeue())["id"] == second
+
+
+# -- what is sent behind a request that waits -------------------------------------------------------
+
+
+@fast
+async def test_64_kib_behind_a_waiting_request_are_read_and_then_no_more(server):
+    client, connection = await connection_of(server)
+    client.send(request("POST", "/jobs/dequeue?wait=30"))
+    await server.waiting(1)
+    behind = _HEALTHZ * 200_000  # 10 MB
+    client.send(behind)
+    await until(lambda: len(connection._backlog) > READ_AHEAD)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    kept = len(connection._backlog)
+    assert kept <= READ_AHEAD + 256 * _KIB, "it should have stopped reading"
+    assert not connection._transport.is_reading()
+    await server.enqueue()
+    assert (await client.read("POST")).status == 200
+    for _ in range(5000):
+        assert (await client.read()).status == 200, "reading should have gone on"
+    client.reset()
+
+
+@fast
+async def test_a_large_body_behind_a_waiting_request_arrives_whole(server):
+    client, _ = await connection_of(server)
+    client.send(request("POST", "/jobs/dequeue?wait=30"))
+    await server.waiting(1)
+    client.send(request("POST", "/jobs/enqueue", {"type": "large", "payload": "p" * 900_000}))
+    await server.enqueue(type="first")
+    assert (await client.read("POST")).json["type"] == "first"
+    assert (await client.read("POST")).json["type"] == "large"
+    assert len((await server.dequeue())["payload"]) == 900_000
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("size", [1, 65_000, 100_000, 3_000_000])
+@fast
+async def test_a_hang_up_is_seen_whatever_stands_behind_a_waiting_request(server, how, size):
+    client = await server.connect()
+    client.send(request("POST", "/jobs/dequeue?wait=30"))
+    await server.waiting(1)
+    client.send((_HEALTHZ * (size // len(_HEALTHZ) + 1))[:size])
+    await asyncio.sleep(0.005)
+    if how == "reset" or size < 200_000:
+        getattr(client, how)()
+        await server.waiting(0)
+    else:
+        # What it has not sent yet comes before its end: it is seen when that is read.
+        client.reset()
+        await server.waiting(0)
+    assert server.engine.stats().jobs["in_progress"] == 0

@@ -1,0 +1,162 @@
+"""A server in this process, for the fixture `server` of `conftest.py`; and what tests say of its answers."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from http_client import Answer, Body, Client, request
+from tornado.ioloop import IOLoop
+
+from jobqueue import MemoryEngine, Settings
+from jobqueue.server import log
+from jobqueue.server.fast_front import FastFront
+from jobqueue.server.front import Front
+from jobqueue.server.listener import Listener, bind
+from jobqueue.server.tornado_front import TornadoFront
+from jobqueue.testing import ManualClock
+from jobqueue.web.api import Api
+from jobqueue.web.app import application
+
+Headers = dict[str, str]
+
+
+class Server:
+    """One server, put together as `jobqueue.server.program` does it. Nothing ticks or sweeps by itself:
+    `engine.tick()`, `front.sweep()`. Make it on the running loop.
+
+    `again`: each `call` is preceded by a harmless request with the same headers, on the same connection. The
+    fast front recognises heads that came before and answers them another way; the answer must be the same.
+    """
+
+    def __init__(self, front: str, settings: Settings, clock: ManualClock, again: bool = False) -> None:
+        self.clock = clock
+        self.again = again
+        self.engine = MemoryEngine(settings, clock)
+        self.api = Api(self.engine)
+        access = log.AccessLog(settings.access_log)
+        self.api.access = access.request
+        app = application(self.api)
+        self.front: Front = (
+            FastFront(self.api, app, access.request) if front == "fast" else TornadoFront(self.api, app)
+        )
+        self.api.connections = self.front.connections
+        self.api.max_connections = limit = settings.max_connections or 1000
+        listening = bind("127.0.0.1", 0)
+        self.port: int = listening.getsockname()[1]
+        self.listener: Listener | None = Listener(listening, limit, self.front.connections, self.front.take)
+        self._clients: list[Client] = []
+        self._idle: Client | None = None
+
+    async def connect(self) -> Client:
+        """A new connection to it; closed when the test ends."""
+        client = await Client.connect(self.port)
+        self._clients.append(client)
+        return client
+
+    async def call(self, method: str, path: str, body: Body = None, headers: Headers | None = None) -> Answer:
+        """One request and its answer. Calls share a connection while the server keeps it, one after the
+        other; those that overlap have their own."""
+        client = self._idle or await self.connect()
+        self._idle = None
+        if self.again:
+            block = request(method, "*", body, headers).partition(b"\r\n")[2]
+            client.send(b"GET /healthz HTTP/1.1\r\n" + block)
+            first = await client.read()
+            if first.headers.get("connection") == "close":
+                client = await self.connect()
+        answer = await client.call(method, path, body, headers)
+        if answer.headers.get("connection") != "close":
+            self._idle = client
+        return answer
+
+    async def get(self, path: str, headers: Headers | None = None) -> Answer:
+        return await self.call("GET", path, None, headers)
+
+    async def post(self, path: str, body: Body = None, headers: Headers | None = None) -> Answer:
+        return await self.call("POST", path, body, headers)
+
+    async def delete(self, path: str) -> Answer:
+        return await self.call("DELETE", path)
+
+    async def enqueue(self, **job: Any) -> int:
+        """Enqueues one job, of type "x" unless said, and answers its id."""
+        answer = await self.post("/jobs/enqueue", {"type": "x", **job})
+        assert answer.status == 201, answer
+        return int(answer.json["id"])
+
+    async def dequeue(self, **options: Any) -> Any:
+        """The job, or the jobs, that a dequeue answers; None for a 204."""
+        answer = await self.post("/jobs/dequeue", options)
+        assert answer.status in (200, 204), answer
+        return answer.json if answer.status == 200 else None
+
+    async def job(self, id: int) -> Any:
+        answer = await self.get(f"/jobs/{id}")
+        assert answer.status == 200, answer
+        return answer.json
+
+    async def ask(self, method: str, path: str, body: Body = None) -> Client:
+        """A new connection that has sent one request, and not read its answer."""
+        client = await self.connect()
+        client.ask(method, path, body)
+        return client
+
+    async def waiting(self, count: int) -> None:
+        """Returns when `count` consumers wait for a job."""
+        await until(lambda: self.engine.stats().consumers_waiting == count)
+
+    def stop_waiting(self) -> None:
+        """As the program does on its first signal, with the way in left open for a test's next request."""
+        self.engine.stop_waiting()
+        self.front.drain()
+
+    async def close(self) -> None:
+        if self.listener is not None:
+            self.listener.close()
+        for client in self._clients:
+            await client.closed()
+        self.front.drain()
+        self.front.close()
+        self.engine.close()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+        await asyncio.sleep(0)
+
+
+def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) -> Iterator[Server]:
+    """The life of a `Server`, for a fixture. `kind`: "fast", "fast again" or "tornado"."""
+    front, _, again = kind.partition(" ")
+
+    async def start() -> Server:
+        return Server(front, settings, clock, bool(again))
+
+    server = io_loop.run_sync(start)
+    yield server
+    io_loop.run_sync(partial(Server.close, server), timeout=10)
+
+
+async def until(condition: Callable[[], object], seconds: float = 2) -> None:
+    """Returns as soon as `condition` holds; lets the loop run between looks. Fails after `seconds`."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, "what the test waits for does not happen"
+        await asyncio.sleep(0.001)
+
+
+def check_problem(answer: Answer, status: int, code: str, **members: object) -> Any:
+    """That `answer` is a problem document as the API has them, with these members; and the document."""
+    assert (answer.status, answer.body[:1]) == (status, b"{"), answer
+    document = answer.json
+    assert document["code"] == code, document
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.body.endswith(b"}\n")
+    assert answer.body.count(b"\n") == 1
+    assert list(document)[:5] == ["code", "status", "title", "detail", "request_id"]
+    assert document["status"] == status
+    assert document["title"] == answer.reason
+    assert document["detail"]
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert {name: document.get(name) for name in members} == members, document
+    return document

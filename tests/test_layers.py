@@ -1,0 +1,191 @@
+"""Imports run one way only. A folder of the package, or a module at its top, is a layer; `ARROWS` says which
+layers a layer may import. DESIGN.md, section 2, says why.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import jobqueue
+
+PACKAGE = Path(jobqueue.__file__).parent
+
+ARROWS = {
+    "errors": set(),
+    "version": set(),
+    "units": {"errors"},
+    "settings": {"errors", "units"},
+    "core": {"errors"},
+    "engine": {"core", "errors", "settings", "units"},
+    "testing": {"engine", "errors", "settings", "units"},
+    "web": {"engine", "errors", "settings", "units", "version"},
+    "server": {"web", "engine", "errors", "settings", "units", "version"},
+}
+ANYTHING = {"__init__", "__main__", "cli"}
+
+# Of a layer, only this module may be imported; but by these modules (those that make an engine).
+DOORS = {("web", "engine"): "jobqueue.engine.api"}
+DOOR_KEEPERS = {("jobqueue.web.app", "jobqueue.engine.memory")}
+
+# What a layer takes from outside the package: nothing but the standard library, or these.
+OUTSIDE = {
+    "errors": set(),
+    "version": set(),
+    "units": set(),
+    "settings": set(),
+    "core": {"msgspec"},
+    "engine": {"msgspec", "tornado"},
+    "testing": set(),
+}
+# No clock, no randomness, no I/O, no asyncio.
+IMPURE = {
+    "asyncio", "concurrent", "datetime", "io", "json", "logging", "multiprocessing", "os", "pathlib", "queue",
+    "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess",
+    "sys", "tempfile", "threading", "time", "uuid", "zoneinfo",
+}  # fmt: skip
+
+
+class Import(NamedTuple):
+    """`module` imports `target`, the dotted name of a module."""
+
+    module: str
+    target: str
+
+
+def module_name(path, package=PACKAGE):
+    """The dotted name of the module in `path`; a package's own is its `__init__`."""
+    return ".".join(["jobqueue", *path.relative_to(package).with_suffix("").parts])
+
+
+def imports_of(module, text, package=PACKAGE):
+    """Every import in `text`, the source of `module`: wherever it stands, relative ones resolved."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (Import(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level] if node.level else []
+            source = ".".join(base + ([node.module] if node.module else []))
+            for alias in node.names:
+                # `from jobqueue.engine import api` imports a module, `from jobqueue.errors import X` a name.
+                inside = f"{source}.{alias.name}"
+                path = package.joinpath(*inside.split(".")[1:])
+                yield Import(module, inside if path.is_dir() or path.with_suffix(".py").is_file() else source)
+
+
+def wrong(found):
+    """What is wrong with an import; None: nothing."""
+    layer = found.module.split(".")[1]
+    if layer in ANYTHING:
+        return None
+    if layer not in ARROWS:
+        return f"{found.module}: the layer {layer} is not listed in {Path(__file__).name}"
+    root, _, rest = found.target.partition(".")
+    if root != "jobqueue":
+        return _wrong_outside(found, layer, root)
+    target = rest.partition(".")[0] or "__init__"
+    if target == layer:
+        return None
+    if target not in ARROWS[layer]:
+        return f"{found.module} imports {found.target}: {layer} may not import {target}"
+    door = DOORS.get((layer, target), found.target)
+    if found.target == door or (found.module, found.target) in DOOR_KEEPERS:
+        return None
+    return f"{found.module} imports {found.target}: {layer} may import {door} only"
+
+
+def _wrong_outside(found, layer, root):
+    if layer == "core" and root in IMPURE:
+        return f"{found.module} imports {found.target}: the core has no clock, no randomness and no I/O"
+    if root in sys.stdlib_module_names or root in OUTSIDE.get(layer, {root}):
+        return None
+    return f"{found.module} imports {found.target}: {layer} takes nothing like it from outside"
+
+
+def complaints(module, text):
+    return [complaint for found in imports_of(module, text) if (complaint := wrong(found))]
+
+
+def test_every_import_of_the_package_goes_along_an_arrow():
+    paths = sorted(PACKAGE.rglob("*.py"))
+    assert len(paths) > 20
+    found = [wrong for path in paths for wrong in complaints(module_name(path), path.read_text())]
+    assert not found, "\n".join(found)
+
+
+def test_every_layer_of_the_package_is_listed():
+    layers = {module_name(path).split(".")[1] for path in PACKAGE.rglob("*.py")}
+    assert layers <= ARROWS.keys() | ANYTHING
+
+
+def test_the_arrows_have_no_circle():
+    above = dict(ARROWS)
+    while above:
+        lowest = {layer for layer, below in above.items() if not below & above.keys()}
+        assert lowest, f"a circle among {sorted(above)}"
+        above = {layer: below for layer, below in above.items() if layer not in lowest}
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("jobqueue.errors", "import jobqueue.units"),
+        ("jobqueue.units", "from jobqueue import settings"),
+        ("jobqueue.settings", "from jobqueue.core.job import Job"),
+        ("jobqueue.core.queue", "from jobqueue.settings import Settings"),
+        ("jobqueue.core.queue", "from jobqueue import settings"),
+        ("jobqueue.core.queue", "from .. import settings"),
+        ("jobqueue.core.queue", "from ..engine.clock import Clock"),
+        ("jobqueue.core.queue", "import time"),
+        ("jobqueue.core.queue", "def wait():\n    from asyncio import sleep"),
+        ("jobqueue.core.queue", "from random import choice as pick"),
+        ("jobqueue.core.queue", "import json.decoder"),
+        ("jobqueue.core.queue", "if TYPE_CHECKING:\n    from tornado.ioloop import IOLoop"),
+        ("jobqueue.core.__init__", "import os, secrets"),
+        ("jobqueue.engine.memory", "from jobqueue.web.app import make_app"),
+        ("jobqueue.engine.memory", "import httptools"),
+        ("jobqueue.testing", "from jobqueue.core.queue import JobQueue"),
+        ("jobqueue.testing", "import pytest"),
+        ("jobqueue.web.operations", "from jobqueue.engine.memory import MemoryEngine"),
+        ("jobqueue.web.operations", "from jobqueue.engine import memory"),
+        ("jobqueue.web.operations", "from jobqueue import engine"),
+        ("jobqueue.web.operations", "from jobqueue.core.job import Job"),
+        ("jobqueue.web.operations", "from jobqueue import MemoryEngine"),
+        ("jobqueue.web.app", "from jobqueue.engine.clock import SystemClock"),
+        ("jobqueue.web.app", "from ..server import program"),
+        ("jobqueue.server.program", "from jobqueue.core.queue import JobQueue"),
+        ("jobqueue.server.program", "import jobqueue"),
+        ("jobqueue.server.program", "from jobqueue.__main__ import main"),
+        ("jobqueue.server.program", "from jobqueue.novelties import shiny"),
+        ("jobqueue.novelties.shiny", "import re"),
+        ("jobqueue.novelties", "from jobqueue.errors import Conflict"),
+    ],
+)
+def test_an_import_against_the_arrows_is_found(module, text):
+    assert complaints(module, text)
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("jobqueue.errors", "from typing import ClassVar"),
+        (
+            "jobqueue.core.queue",
+            "from msgspec import Struct\nfrom jobqueue.core.lane import Lane\nimport heapq",
+        ),
+        (
+            "jobqueue.core.queue",
+            "from .lane import Lane\nfrom . import policy\nfrom ..errors import LeaseLost",
+        ),
+        ("jobqueue.engine.memory", "import time, os\nfrom tornado.ioloop import IOLoop"),
+        ("jobqueue.web.operations", "from jobqueue.engine.api import Job\nfrom jobqueue.engine import api"),
+        ("jobqueue.web.app", "from jobqueue.engine.memory import MemoryEngine"),
+        ("jobqueue.server.fast_front", "import httptools\nfrom jobqueue.web.http import Request"),
+        ("jobqueue.__init__", "from jobqueue.engine.memory import MemoryEngine"),
+        ("jobqueue.__main__", "from jobqueue.server.program import main"),
+    ],
+)
+def test_an_import_along_the_arrows_is_not_found(module, text):
+    assert complaints(module, text) == []

@@ -1,0 +1,130 @@
+"""A bug of ours: it is logged once with its traceback and the request's id, the client is told nothing of it,
+and the server goes on."""
+
+import asyncio
+import logging
+
+import pytest
+from serving import check_problem, until
+
+from jobqueue.errors import JobForgotten
+
+SECRET = "a secret of the inside"
+CALLS = {
+    "enqueue": ("POST", "/jobs/enqueue", '{"type":"x"}'),
+    "enqueue_many": ("POST", "/jobs/enqueue", '[{"type":"x"}]'),
+    "dequeue": ("POST", "/jobs/dequeue", "{}"), "conclude": ("POST", "/jobs/1/conclude", "{}"),
+    "heartbeat": ("POST", "/jobs/1/heartbeat", "{}"), "get": ("GET", "/jobs/1", None),
+    "cancel": ("DELETE", "/jobs/1", None),
+    "queue": ("GET", "/queues/a", None), "queues": ("GET", "/queues", None), "stats": ("GET", "/stats", None),
+}  # fmt: skip
+
+
+class Bug(Exception):
+    pass
+
+
+def explode(*_, **__):
+    raise Bug(SECRET)
+
+
+def check_logged_once(logged, id):
+    [record] = logged
+    assert (record.name, record.levelno) == ("jobqueue", logging.ERROR)
+    assert id in record.getMessage()
+    assert record.exc_info[0] is Bug
+    assert record.exc_info[2] is not None
+    logged.clear()
+
+
+@pytest.mark.parametrize("error", [Bug, AssertionError, RecursionError, KeyError, MemoryError])
+async def test_any_exception_is_a_500(server, monkeypatch, logged, error):
+    def fail(*_):
+        raise error(SECRET)
+
+    monkeypatch.setattr(server.engine, "enqueue", fail)
+    answer = await server.post("/jobs/enqueue", {"type": "x"})
+    check_problem(answer, 500, "internal")
+    assert SECRET.encode() not in answer.body
+    assert [record.exc_info[0] for record in logged] == [error]
+    logged.clear()
+
+
+@pytest.mark.parametrize("verb", CALLS)
+async def test_a_verb_that_raises_is_logged_and_answered_and_the_server_goes_on(
+    server, monkeypatch, logged, verb
+):
+    method, path, body = CALLS[verb]
+    with monkeypatch.context() as patched:
+        patched.setattr(server.engine, verb, explode)
+        client = await server.connect()
+        answer = await client.call(method, path, body, {"X-Request-Id": "find-me"})
+    problem = check_problem(answer, 500, "internal", request_id="find-me")
+    assert "find-me" in problem["detail"]
+    for inside in (SECRET, "Traceback", "Bug", ".py", "explode"):
+        assert inside.encode() not in answer.body
+        assert inside not in str(answer.headers)
+    check_logged_once(logged, "find-me")
+    # The same connection, the same call.
+    await server.enqueue()
+    if verb in ("conclude", "heartbeat"):
+        await server.dequeue()
+    assert (await client.call(method, path, body)).status in (200, 201)
+
+
+async def conclude_later(server, monkeypatch):
+    """A client that concludes with an engine that takes its time, asks for /healthz behind it, and the Future
+    that the engine answers with: as an engine that writes to a disk will."""
+    futures = []
+
+    def later(*_):
+        futures.append(asyncio.get_running_loop().create_future())
+        return futures[-1]
+
+    monkeypatch.setattr(server.engine, "conclude", later)
+    client = await server.connect()
+    client.ask("POST", "/jobs/1/conclude", "{}", {"X-Request-Id": "later"})
+    client.ask("GET", "/healthz")
+    await until(lambda: futures)
+    return client, futures[0]
+
+
+async def test_a_verb_that_fails_later_is_a_500_too(server, monkeypatch, logged):
+    client, future = await conclude_later(server, monkeypatch)
+    future.set_exception(Bug(SECRET))
+    answer = await client.read()
+    check_problem(answer, 500, "internal", request_id="later")
+    assert SECRET.encode() not in answer.body
+    check_logged_once(logged, "later")
+    assert (await client.read()).status == 200
+
+
+async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(server, monkeypatch):
+    await server.enqueue()
+    client, future = await conclude_later(server, monkeypatch)
+    future.set_result(server.engine.get(1))
+    assert (await client.read()).json["id"] == 1
+    assert (await client.read()).status == 200
+    client, future = await conclude_later(server, monkeypatch)
+    future.set_exception(JobForgotten("gone by now"))
+    check_problem(await client.read(), 410, "job_forgotten", request_id="later")
+    assert (await client.read()).status == 200
+
+
+async def test_an_answer_that_cannot_be_made_is_a_500(server, monkeypatch, logged):
+    await server.enqueue()
+    monkeypatch.setattr(server.api.renderer, "job", explode)
+    check_problem(await server.get("/jobs/1", {"X-Request-Id": "render"}), 500, "internal")
+    check_logged_once(logged, "render")
+
+
+async def test_a_waiter_whose_answer_cannot_be_made_is_told(server, monkeypatch, logged):
+    client = await server.connect()
+    client.ask("POST", "/jobs/dequeue?wait=30", None, {"X-Request-Id": "waited"})
+    await server.waiting(1)
+    monkeypatch.setattr(server.api.renderer, "handed", explode)
+    await server.enqueue()
+    check_problem(await client.read(), 500, "internal")
+    check_logged_once(logged, "waited")
+    monkeypatch.undo()
+    assert (await client.call("GET", "/healthz")).status == 200

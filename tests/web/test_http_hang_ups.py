@@ -1,0 +1,243 @@
+"""A client that hangs up gets no job: whatever way it does so, and whenever.
+
+Also over uvloop, which the program runs on: it reads and closes sockets in another order than asyncio.
+"""
+
+import asyncio
+import itertools
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from http_client import request
+from serving import Server, serving, until
+from tornado.ioloop import IOLoop
+
+from jobqueue import Settings
+from jobqueue.engine.api import NewJob
+from jobqueue.testing import ManualClock
+
+WAIT = request("POST", "/jobs/dequeue?wait=30")
+NEXT = request("GET", "/stats")
+HANG_UPS = ["close", "reset", "half_close"]
+BEHIND = {"nothing": b"", "a request": NEXT, "half a request": NEXT[:20], "100 KiB": b"x" * 100_000}
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
+    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    loop = IOLoop(asyncio_loop=make(), make_current=False)
+    yield loop
+    loop.close(all_fds=True)
+
+
+@pytest.fixture(params=["fast", "tornado"])
+def server(
+    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
+) -> Iterator[Server]:
+    yield from serving(io_loop, request.param, settings, clock)
+
+
+class Blunt:
+    """A client whose every act takes effect before the next line of the test: no loop stands between."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def half_close(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def blunt(server) -> Iterator:
+    made = []
+
+    def make() -> Blunt:
+        made.append(Blunt(server.port))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+def untouched(server, id: int) -> bool:
+    job = server.engine.get(id)
+    return (job.status, job.attempts) == ("queued", 0)
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+async def test_one_who_hangs_up_while_waiting_is_forgotten(server, blunt, behind):
+    for how, seen in itertools.product(HANG_UPS, ("read", "not read")):
+        client = blunt()
+        client.send(WAIT)
+        await server.waiting(1)
+        client.send(BEHIND[behind])
+        if seen == "read":
+            for _ in range(4):
+                await server.get("/healthz")  # the loop comes round to what was sent
+        getattr(client, how)()
+        await server.waiting(0)
+    id = await server.enqueue()
+    assert untouched(server, id)
+    assert server.engine.get(id).leases == 0
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_the_next_one_in_line_gets_the_job(server, blunt, how):
+    gone, other = blunt(), await server.connect()
+    gone.send(WAIT)
+    await server.waiting(1)
+    other.send(WAIT)
+    await server.waiting(2)
+    getattr(gone, how)()
+    await server.waiting(1)
+    id = await server.enqueue()
+    job = (await other.read()).json
+    assert (job["id"], job["attempts"], job["leases"]) == (id, 1, 1)
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+@pytest.mark.parametrize("behind", ["nothing", "a request"])
+async def test_one_who_hangs_up_just_before_the_job_comes_does_not_keep_it(server, blunt, how, behind):
+    """The server cannot know yet that it is gone when the job is handed over."""
+    client = blunt()
+    client.send(WAIT)
+    await server.waiting(1)
+    client.send(BEHIND[behind])
+    getattr(client, how)()
+    id = server.engine.enqueue(NewJob("x")).id
+    assert server.engine.get(id).status == "in_progress"
+    await until(lambda: untouched(server, id))
+    # It stands at its old place, and is the next one's.
+    await server.enqueue()
+    assert (await server.dequeue())["id"] == id
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_one_who_hangs_up_just_after_the_job_came_does_not_keep_it(server, blunt, how):
+    """It is handed over, and nothing has been written yet."""
+    client = blunt()
+    client.send(WAIT)
+    await server.waiting(1)
+    id = server.engine.enqueue(NewJob("x")).id
+    getattr(client, how)()
+    await until(lambda: untouched(server, id))
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_the_hang_up_and_the_enqueue_are_read_in_one_pass_of_the_loop(server, blunt, how):
+    for order in ("hang-up first", "enqueue first"):
+        enqueuing = blunt()
+        enqueuing.send(NEXT)
+        client = blunt()
+        client.send(WAIT)
+        await server.waiting(1)
+        if order == "hang-up first":
+            getattr(client, how)()
+        enqueuing.send(request("POST", "/jobs/enqueue", {"type": "x"}))
+        if order == "enqueue first":
+            getattr(client, how)()
+        await until(lambda: server.engine.stats().jobs["queued"] == 1)
+        id = server.engine.queue("default").totals["enqueued"]
+        assert untouched(server, id)
+        server.engine.cancel(id)
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_a_batch_that_was_not_taken_returns_whole(server, blunt, how):
+    client = blunt()
+    client.send(request("POST", "/jobs/dequeue?wait=30&count=3"))
+    await server.waiting(1)
+    getattr(client, how)()
+    ids = [job.id for job in server.engine.enqueue_many([NewJob("x")] * 4)]
+    await until(lambda: all(untouched(server, id) for id in ids))
+    assert [job["id"] for job in (await server.dequeue(count=10))["jobs"]] == ids
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_an_answer_that_could_not_be_sent_whole_gives_the_job_back(server, blunt, how):
+    """More than the sockets between them hold, and the client reads nothing."""
+    jobs = [NewJob("x", payload=b'"%s"' % (b"y" * 1_000_000))] * 8
+    ids = [job.id for job in server.engine.enqueue_many(jobs)]
+    client = blunt()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.send(request("POST", "/jobs/dequeue?count=8"))
+    await until(lambda: server.engine.stats().jobs["in_progress"] == 8)
+    assert server.front.busy()
+    getattr(client, how)()
+    await until(lambda: all(untouched(server, id) for id in ids))
+    await until(lambda: server.front.connections() == 0)
+    assert server.front.busy() == 0
+
+
+async def test_what_was_answered_stays_answered_when_the_client_goes(server):
+    """One who has read its job and hangs up has it: only the lease's end brings it back."""
+    id = await server.enqueue()
+    client = await server.connect()
+    job = (await client.call("POST", "/jobs/dequeue")).json
+    client.close()
+    await until(lambda: server.front.connections() <= 1)
+    assert server.engine.get(id).status == "in_progress"
+    answer = await server.post(f"/jobs/{id}/conclude", {"lease": job["lease"]})
+    assert answer.json["status"] == "concluded"
+
+
+async def test_a_waiter_that_got_its_job_has_it_when_it_goes(server):
+    client = await server.connect()
+    client.send(WAIT)
+    await server.waiting(1)
+    id = await server.enqueue()
+    assert (await client.read()).json["id"] == id
+    client.reset()
+    await until(lambda: server.front.connections() <= 1)
+    assert server.engine.get(id).status == "in_progress"
+
+
+async def test_a_hang_up_leaves_the_others_alone(server, blunt):
+    clients = []
+    for n in range(20):
+        client = blunt()
+        client.send(WAIT)
+        await server.waiting(n + 1)
+        clients.append(client)
+    for client in clients[::2]:
+        client.reset()
+    await server.waiting(10)
+    ids = [await server.enqueue() for _ in range(10)]
+    assert all(server.engine.get(id).attempts == 1 for id in ids)
+
+
+async def test_a_client_that_sends_half_a_request_and_goes_costs_nothing(server, blunt):
+    for data in (
+        b"P",
+        b"POST /jobs/enqueue HTTP/1.1\r\n",
+        request("POST", "/jobs/enqueue", '{"type":"x"}')[:-1],
+    ):
+        for how in HANG_UPS:
+            client = blunt()
+            client.send(data)
+            getattr(client, how)()
+    await until(lambda: server.front.connections() == 0)
+    assert (await server.get("/queues")).json == {"queues": []}
+
+
+@pytest.mark.parametrize("settings", [Settings(max_connections=3)], ids=["3 connections"])
+async def test_connections_that_ended_do_not_count_against_the_limit(server, blunt):
+    for _ in range(20):
+        client = await server.connect()
+        assert (await client.call("GET", "/healthz")).status == 200
+        await client.closed()
+        await until(lambda: server.front.connections() == 0)
