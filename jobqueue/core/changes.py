@@ -81,7 +81,7 @@ class Changes(Moves):
             job.payload = change.payload
         self._change_options(job, change, now)
         if away:
-            target = self.queues.get(queue) or self._new_queue(queue)
+            target = self.queues.get(queue) or self._new_queue(queue, now)
             more = job.more = job.more or More()
             more.due, more.run_at = due, run_at
             self._move(job, ENTER if run_at is None else ENTER_LATER, now, target)

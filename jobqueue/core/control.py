@@ -17,7 +17,7 @@ class Control(Changes):
 
     def configure(self, name: str, given: dict[str, object], now: int) -> NamedQueue:
         """Sets what is given; a value that is `QueueSettings`'s default unsets it. Makes the queue."""
-        queue = self.queues.get(name) or self._new_queue(name)
+        queue = self.queues.get(name) or self._new_queue(name, now)
         queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
         self._stirred[name] = None
         self._settle(now)
@@ -25,7 +25,7 @@ class Control(Changes):
 
     def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
         """Hands nothing out for `length` milliseconds; None: until it is resumed. Makes the queue."""
-        queue = self.queues.get(name) or self._new_queue(name)
+        queue = self.queues.get(name) or self._new_queue(name, now)
         self._unpause(queue)
         at = self.wall(now)
         queue.pause = Pause(at, None if length is None else at + length, reason)
@@ -35,7 +35,7 @@ class Control(Changes):
         return queue
 
     def resume(self, name: str, now: int) -> NamedQueue:
-        queue = self.queues.get(name) or self._new_queue(name)
+        queue = self.queues.get(name) or self._new_queue(name, now)
         if queue.pause is not None:
             self._unpause(queue)
             queue.version += 1
@@ -57,7 +57,7 @@ class Control(Changes):
             size = queue.bytes + sum(len(new.payload) for new in more)
             most, largest = queue.settings.max_jobs, queue.settings.max_bytes
             if (most is not None and jobs > most) or (largest is not None and size > largest):
-                rate = queue.drain_rate(now)
+                rate = queue.rates(now)[1]
                 over = max(jobs - most, 1) if most is not None else 1
                 raise QueueFull(
                     f"the queue {name} holds as many jobs as it may; its consumers take {rate:.1f} a second",

@@ -95,7 +95,7 @@ class Moves(Registry):
     def _put(self, new: NewJob, now: int) -> Job:
         queue = self.queues.get(new.queue)
         if queue is None:
-            queue = self._new_queue(new.queue)
+            queue = self._new_queue(new.queue, now)
         self.last_number = id = self.last_number + 1
         job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
         if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
@@ -128,6 +128,8 @@ class Moves(Registry):
                 length = job.more.options.lease_for or length
         if job.lease is not None:
             remember_attempt(job)
+        elif job.place == job.id:
+            queue.waits.add(max(self.wall(now) - job.created_at, 0))
         lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
         job.lease = lease
         self._move(job, LEASE, now, queue)
@@ -177,7 +179,7 @@ class Moves(Registry):
             if more.options is not None:
                 more.options.expires_at = None
             job.queue, job.attempts, job.place = letter, 0, 0
-            self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter))
+            self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter, now))
         if self._crowded:
             self._forget_some(now, FORGET_AT_ONCE)
 

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from msgspec import Struct
 
 from jobqueue.core.gate import Gate, Rate
+from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import AS_THE_QUEUE, Backoff, Job
 from jobqueue.core.lane import Lane
 from jobqueue.core.tally import Tally
@@ -71,12 +72,17 @@ class NamedQueue:
     opens by itself at an instant."""
 
     __slots__ = (
-        "_heap", "_lanes", "_mark", "_only", "_parked", "_shape", "_sleep", "bytes", "gate", "gates", "name",
-        "pause", "queued", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
+        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bytes", "gate", "gates", "name",
+        "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
+        "waits",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, shape: tuple[int, int, float], sleep: Callable[[Gate, int], None] | None = None
+        self,
+        name: str,
+        shape: tuple[int, int, float],
+        sleep: Callable[[Gate, int], None] | None = None,
+        now: int = 0,
     ) -> None:
         self.name = name
         self.tally = Tally()
@@ -89,11 +95,13 @@ class NamedQueue:
         self.version = 0  # of its settings and its pause
         self.unique: dict[str, Job] = {}  # by unique key, the job that has it
         self.used_at = 0
+        self.waits = Histogram()  # from enqueue to the first lease, milliseconds
+        self.runs = Histogram()  # from the last lease to conclude
         self.gate: Gate | None = None
         self.gates: dict[str, Gate] = {}  # of the keys that have jobs here
         self._shape = shape
         self._sleep = sleep
-        self._mark = (0, 0)  # of the drain rate: since when, and how many were handed out then
+        self._marks = ((now, (0, 0)), (now, (0, 0)))  # of the rates: when, and the counts then
         self._lanes: dict[int | tuple[int, str], KeyedLane] = {}
         self._heap: list[tuple[int, int, KeyedLane]] = []  # some entries are left over; see `take`
         self._only: KeyedLane | None = None  # the lane, if there is but one and nothing gates it
@@ -113,14 +121,16 @@ class NamedQueue:
     def bounded(self) -> bool:
         return self.settings.max_jobs is not None or self.settings.max_bytes is not None
 
-    def drain_rate(self, now: int) -> float:
-        """Jobs handed out a second, measured since it was last asked, over at least ten seconds if it was."""
-        taken = self.tally.totals()["dequeued"]
-        since, then = self._mark
-        rate = (taken - then) * 1000 / max(now - since, 1)
-        if now - since >= 10_000:
-            self._mark = (now, taken)
-        return rate
+    def rates(self, now: int) -> tuple[float, float]:
+        """Jobs put in and handed out a second. Measured from the look before the last one, so that whoever
+        looks every ten seconds gets the rates of the last ten to twenty."""
+        totals = self.tally.totals()
+        counts = (totals["enqueued"], totals["dequeued"])
+        if now - self._marks[1][0] >= 10_000:
+            self._marks = (self._marks[1], (now, counts))
+        since, then = self._marks[0]
+        seconds = max(now - since, 1000) / 1000
+        return (counts[0] - then[0]) / seconds, (counts[1] - then[1]) / seconds
 
     @property
     def lanes(self) -> list[KeyedLane]:
@@ -175,6 +185,14 @@ class NamedQueue:
         """The queued job that came first, over all lanes; O(lanes)."""
         heads = [job for lane in self._lanes.values() if (job := lane.peek()) is not None]
         return min(heads, key=_created_at, default=None)
+
+    def by_priority(self) -> dict[int, int]:
+        """How many are queued at each priority, the highest first; O(lanes)."""
+        counts: dict[int, int] = {}
+        for lane in self._lanes.values():
+            if lane.live:
+                counts[lane.priority] = counts.get(lane.priority, 0) + lane.live
+        return dict(sorted(counts.items(), reverse=True))
 
     # -- gates --------------------------------------------------------------------------------------
 

@@ -31,9 +31,8 @@ from jobqueue.core.job import (
     Status,
 )  # fmt: skip
 from jobqueue.core.moves import CONCLUDES, FAILS, FORGET_AT_ONCE, RELEASES, cancel_asked, options_of, trail_of
-from jobqueue.core.named import Pause, QueueSettings
+from jobqueue.core.named import NamedQueue, Pause, QueueSettings
 from jobqueue.core.policy import may_use_lease, rest, used_up
-from jobqueue.core.tally import Tally
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
 
@@ -45,7 +44,8 @@ IDLE_QUEUE_MS = 3_600_000
 
 
 class QueueView(NamedTuple):
-    """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued."""
+    """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued.
+    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: p50 and p95, milliseconds."""
 
     name: str
     jobs: dict[Status, int]
@@ -55,6 +55,10 @@ class QueueView(NamedTuple):
     settings: QueueSettings
     pause: Pause | None
     version: int
+    by_priority: dict[int, int]
+    rates: tuple[float, float]
+    waits: tuple[int | None, int | None]
+    runs: tuple[int | None, int | None]
 
 
 class JobQueue(Control):
@@ -99,7 +103,10 @@ class JobQueue(Control):
             if result is not None:
                 job.more = job.more or More()
                 job.more.result = result
-            self._move(job, CONCLUDE, now, self.queues[job.queue])
+            queue = self.queues[job.queue]
+            if job.lease is not None:
+                queue.runs.add(max(self.wall(now) - job.lease.started_at, 0))
+            self._move(job, CONCLUDE, now, queue)
             if self._crowded:
                 self._forget_some(now, FORGET_AT_ONCE)
         return self._settled(job, now)
@@ -297,15 +304,22 @@ class JobQueue(Control):
 
     def view(self, name: str, now: int) -> QueueView:
         """How the queue `name` stands; zeros if there is none, which this does not change."""
-        queue = self.queues.get(name)
-        tally = queue.tally if queue is not None else Tally()
-        oldest = queue.oldest() if queue is not None and queue.queued else None
-        age = max(self.wall(now) - oldest.created_at, 0) if oldest is not None else None
+        queue = self.queues.get(name) or NamedQueue(name, (16, 0, 0.5), now=now)
+        oldest = queue.oldest()
         return QueueView(
-            name, tally.jobs(), tally.totals(), age, self.waiters.waiting(name),
-            queue.settings if queue is not None else QueueSettings(),
-            queue.pause if queue is not None else None, queue.version if queue is not None else 0,
-        )  # fmt: skip
+            name=name,
+            jobs=queue.tally.jobs(),
+            totals=queue.tally.totals(),
+            oldest_age=max(self.wall(now) - oldest.created_at, 0) if oldest is not None else None,
+            consumers_waiting=self.waiters.waiting(name),
+            settings=queue.settings,
+            pause=queue.pause,
+            version=queue.version,
+            by_priority=queue.by_priority(),
+            rates=queue.rates(now),
+            waits=(queue.waits.quantile(0.5), queue.waits.quantile(0.95)),
+            runs=(queue.runs.quantile(0.5), queue.runs.quantile(0.95)),
+        )
 
     def lane_figures(self) -> tuple[int, int, int]:
         """Lanes, slots in them, empty slots. O(queues)."""

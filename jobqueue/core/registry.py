@@ -251,10 +251,10 @@ class Registry:
 
     # -- queues -------------------------------------------------------------------------------------
 
-    def _new_queue(self, name: str) -> NamedQueue:
+    def _new_queue(self, name: str, now: int) -> NamedQueue:
         limits = self.limits
         shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
-        queue = NamedQueue(name, shape, self._gates.add)
+        queue = NamedQueue(name, shape, self._gates.add, now)
         self.queues[name] = queue
         return queue
 

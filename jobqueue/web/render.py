@@ -292,7 +292,13 @@ def _queue(view: QueueView) -> dict[str, object]:
     shown["jobs"] = view.jobs
     if view.oldest_age is not None:
         shown["oldest_age"] = seconds(view.oldest_age)
+    if view.by_priority:
+        shown["by_priority"] = {str(priority): count for priority, count in view.by_priority.items()}
     shown["consumers_waiting"] = view.consumers_waiting
+    shown["rates"] = {"in": round(view.rates[0], 3), "out": round(view.rates[1], 3)}
+    for name, (half, most) in (("wait", view.waits), ("run", view.runs)):
+        if half is not None and most is not None:
+            shown[f"{name}_p50"], shown[f"{name}_p95"] = seconds(half), seconds(most)
     shown["totals"] = view.totals
     shown["settings"] = _settings(view.settings)
     return shown

@@ -1,0 +1,42 @@
+"""Histogram: how long things took, in buckets that grow by a quarter; what is old weighs less and less."""
+
+_HALVE_AT = 4096
+
+
+class Histogram:
+    """`add` costs the same whatever was added before; `quantile` is right to a quarter."""
+
+    __slots__ = ("_counts", "_total")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}  # by bucket; most queues fill few
+        self._total = 0
+
+    def add(self, ms: int) -> None:
+        """`ms` milliseconds, 0 or more."""
+        bits = ms.bit_length()
+        bucket = ms if bits < 3 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
+        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        self._total += 1
+        if self._total >= _HALVE_AT:
+            self._counts = {bucket: count // 2 for bucket, count in self._counts.items() if count > 1}
+            self._total = sum(self._counts.values())
+
+    def quantile(self, share: float) -> int | None:
+        """Milliseconds that the given share of what was added did not exceed; None: nothing was."""
+        if not self._total:
+            return None
+        left, bucket = share * self._total, 0
+        for bucket in sorted(self._counts):
+            left -= self._counts[bucket]
+            if left <= 0:
+                break
+        return _upper(bucket)
+
+
+def _upper(bucket: int) -> int:
+    """The longest time that falls into a bucket."""
+    if bucket < 4:
+        return bucket
+    doubling, quarter = divmod(bucket, 4)
+    return ((4 + quarter + 1) << (doubling - 1)) - 1
