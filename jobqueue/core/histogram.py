@@ -1,6 +1,7 @@
 """Histogram: how long things took, in buckets that grow by a quarter; what is old weighs less and less."""
 
 _HALVE_AT = 4096
+_YOUNG = 256
 
 
 class Histogram:
@@ -12,10 +13,15 @@ class Histogram:
         self._counts: dict[int, int] = {}  # by bucket; most queues fill few
         self._total = 0
 
+    @property
+    def young(self) -> bool:
+        """So little was added that all should be; later a sample will do."""
+        return self._total < _YOUNG
+
     def add(self, ms: int) -> None:
-        """`ms` milliseconds, 0 or more."""
+        """`ms` milliseconds; below 0, after a jump of a clock, counts as 0."""
         bits = ms.bit_length()
-        bucket = ms if bits < 3 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
+        bucket = max(ms, 0) if bits < 3 or ms < 0 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
         self._total += 1
         if self._total >= _HALVE_AT:

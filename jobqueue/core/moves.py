@@ -35,8 +35,7 @@ from jobqueue.core.job import (
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.policy import used_up
 from jobqueue.core.registry import Limits, Registry
-from jobqueue.core.timers import Timers
-from jobqueue.core.waiters import Handed, OutcomeWaiter, OutcomeWaiters, Waiter, Want
+from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
 
 T = TypeVar("T")
 # How many jobs one finishing job may push out of memory; the tick does the rest.
@@ -58,8 +57,6 @@ class Moves(Registry):
         super().__init__(first_id, limits or Limits(), wall_offset)
         self._token = token
         self._chance = chance
-        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(self.limits.tick)
-        self._outcomes = OutcomeWaiters()
 
     def dequeue(self, want: Want, now: int) -> list[Handed]:
         """Leases what is there: at most `want.count` jobs, from the first queues that have any."""
@@ -79,7 +76,7 @@ class Moves(Registry):
 
     def wait_for_outcome(self, waiter: OutcomeWaiter) -> None:
         """Keeps `waiter` until its job, which is not finished, is; or until its time is up."""
-        self._outcomes.add(waiter)
+        self.outcomes.add(waiter)
         self._waits.add(waiter, waiter.until)
 
     def stop_waiting(self, waiter: Waiter | OutcomeWaiter) -> None:
@@ -87,24 +84,21 @@ class Moves(Registry):
         if isinstance(waiter, Waiter):
             self.waiters.drop(waiter)
         else:
-            self._outcomes.drop(waiter)
+            self.outcomes.drop(waiter)
         self._waits.drop(waiter, waiter.until)
 
     # -- moves that several verbs make --------------------------------------------------------------
 
-    def _put(self, new: NewJob, now: int) -> Job:
-        queue = self.queues.get(new.queue)
-        if queue is None:
-            queue = self._new_queue(new.queue, now)
+    def _put(self, new: NewJob, queue: NamedQueue, now: int) -> Job:
         self.last_number = id = self.last_number + 1
         job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
         if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
             self._dress(job, new, now)
-        if job.more is not None and job.more.run_at is not None:
-            job.place = 0
-            self._move(job, SCHEDULE, now, queue)
-        else:
-            self._move(job, ENQUEUE, now, queue)
+            if job.more is not None and job.more.run_at is not None:
+                job.place = 0
+                self._move(job, SCHEDULE, now, queue)
+                return job
+        self._move(job, ENQUEUE, now, queue)
         return job
 
     def _dress(self, job: Job, new: NewJob, now: int) -> None:
@@ -128,8 +122,8 @@ class Moves(Registry):
                 length = job.more.options.lease_for or length
         if job.lease is not None:
             remember_attempt(job)
-        elif job.place == job.id:
-            queue.waits.add(max(self.wall(now) - job.created_at, 0))
+        elif job.place == job.id and (queue.waits.young or not job.id & 7):
+            queue.waits.add(self.wall(now) - job.created_at)
         lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
         job.lease = lease
         self._move(job, LEASE, now, queue)
@@ -182,13 +176,6 @@ class Moves(Registry):
             self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter, now))
         if self._crowded:
             self._forget_some(now, FORGET_AT_ONCE)
-
-    def _finish(self, job: Job, now: int) -> None:
-        super()._finish(job, now)
-        if self._outcomes.count:
-            for waiter in self._outcomes.on(job):
-                self.stop_waiting(waiter)
-                waiter.deliver(job)
 
     def _settled(self, result: T, now: int) -> T:
         """`result`, once consumers who wait have got what became ready."""

@@ -72,8 +72,8 @@ class NamedQueue:
     opens by itself at an instant."""
 
     __slots__ = (
-        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bytes", "gate", "gates", "name",
-        "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
+        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes", "gate", "gates",
+        "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
         "waits",
     )  # fmt: skip
 
@@ -91,6 +91,7 @@ class NamedQueue:
         self.size = 0
         self.bytes = 0
         self.settings = QueueSettings()
+        self.bounded = False  # by `max_jobs` or `max_bytes`
         self.pause: Pause | None = None
         self.version = 0  # of its settings and its pause
         self.unique: dict[str, Job] = {}  # by unique key, the job that has it
@@ -117,10 +118,6 @@ class NamedQueue:
         """Has queued jobs and is not paused; a gate may be shut all the same."""
         return self.queued > 0 and self.pause is None
 
-    @property
-    def bounded(self) -> bool:
-        return self.settings.max_jobs is not None or self.settings.max_bytes is not None
-
     def rates(self, now: int) -> tuple[float, float]:
         """Jobs put in and handed out a second. Measured from the look before the last one, so that whoever
         looks every ten seconds gets the rates of the last ten to twenty."""
@@ -138,7 +135,9 @@ class NamedQueue:
 
     def append(self, job: Job) -> None:
         """Puts a job at the end of its priority, or of its key's part of it."""
-        lane = self._lane_of(job)
+        lane = self._lanes.get(job.priority) if job.more is None else self._lane_of(job)
+        if lane is None:
+            lane = self._new_lane(job.priority)
         lane.append(job)
         self.queued += 1
         self.bytes += len(job.payload)
@@ -199,6 +198,7 @@ class NamedQueue:
     def configure(self, settings: QueueSettings, in_progress: int) -> None:
         """`in_progress`: how many of its jobs are, now."""
         self.settings = settings
+        self.bounded = settings.max_jobs is not None or settings.max_bytes is not None
         self.version += 1
         if settings.max_in_progress is None and settings.rate is None:
             self.gate = None

@@ -76,9 +76,14 @@ class JobQueue(Control):
             if holder is not None:
                 return self._settled(self._yield_to(holder, new, now), now)
         queue = self.queues.get(new.queue)
-        if queue is not None and queue.bounded:
+        if queue is None:
+            queue = self._new_queue(new.queue, now)
+        elif queue.bounded:
             self._refuse_full([new], now)
-        return self._settled(self._put(new, now), now)
+        job = self._put(new, queue, now)
+        if self._stirred:
+            self._settle(now)
+        return job
 
     def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | Duplicate]:
         """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
@@ -88,7 +93,11 @@ class JobQueue(Control):
         made: list[Job | Duplicate] = []
         for new in news:
             holder = self._holder(new) if new.options is not None else None
-            made.append(self._put(new, now) if holder is None else self._yield_to(holder, new, now))
+            if holder is not None:
+                made.append(self._yield_to(holder, new, now))
+            else:
+                queue = self.queues.get(new.queue) or self._new_queue(new.queue, now)
+                made.append(self._put(new, queue, now))
         return self._settled(made, now)
 
     # -- finishing: under a lease -------------------------------------------------------------------
@@ -104,12 +113,15 @@ class JobQueue(Control):
                 job.more = job.more or More()
                 job.more.result = result
             queue = self.queues[job.queue]
-            if job.lease is not None:
-                queue.runs.add(max(self.wall(now) - job.lease.started_at, 0))
+            lease = job.lease
+            if lease is not None and (queue.runs.young or not id & 7):
+                queue.runs.add(self.wall(now) - lease.started_at)
             self._move(job, CONCLUDE, now, queue)
             if self._crowded:
                 self._forget_some(now, FORGET_AT_ONCE)
-        return self._settled(job, now)
+            if self._stirred:
+                self._settle(now)
+        return job
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int, now: int) -> Job:
         """Gives a job in progress back, uncharged; with `delay` (milliseconds) it rests first. Done before
@@ -297,7 +309,7 @@ class JobQueue(Control):
         for name in self.waiters.names():
             while (waiter := self.waiters.first(name)) is not None:
                 self._time_up(waiter)
-        for watcher in self._outcomes.all():
+        for watcher in self.outcomes.all():
             self._time_up(watcher)
 
     # -- looking ------------------------------------------------------------------------------------

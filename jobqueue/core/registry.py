@@ -35,7 +35,7 @@ from jobqueue.core.pages import Pages
 from jobqueue.core.retention import Retention
 from jobqueue.core.tally import MOVES, Tally
 from jobqueue.core.timers import Timers
-from jobqueue.core.waiters import Waiters
+from jobqueue.core.waiters import OutcomeWaiter, OutcomeWaiters, Waiter, Waiters
 from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
 
 
@@ -76,6 +76,8 @@ class Registry:
         self.changed: Callable[[Job], None] | None = None
         self.event: Callable[[Step, Job], None] | None = None
         self.waiters = Waiters()
+        self.outcomes = OutcomeWaiters()
+        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(limits.tick)
         self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
         self._by_id = Pages()
         self._leases: Timers[Job] = Timers(limits.tick)
@@ -183,7 +185,7 @@ class Registry:
             elif after is SCHEDULED:
                 self._schedule(job, queue)
             else:
-                self._finish(job, now)
+                self._finish(job, now, queue)
         if self.changed is not None:
             self.changed(job)
         if self.event is not None:
@@ -232,15 +234,15 @@ class Registry:
             elif queue.unique.get(key) is job:
                 del queue.unique[key]
 
-    def _finish(self, job: Job, now: int) -> None:
+    def _finish(self, job: Job, now: int, queue: NamedQueue) -> None:
+        age = queue.settings.retain_for
         more = job.more
         if more is None:
-            more = job.more = More(self.wall(now))
+            job.more = More(self.wall(now))
         else:
             more.finished_at = self.wall(now)
-        age = None if more.options is None else more.options.retain_for
-        if age is None:
-            age = self.queues[job.queue].settings.retain_for
+            if more.options is not None and more.options.retain_for is not None:
+                age = more.options.retain_for
         if job.status is DEAD:
             # Dead jobs may come back, so each has an age of its own.
             crowded = self._dead.add(job, now, self.limits.dead_retain if age is None else age)
@@ -248,6 +250,11 @@ class Registry:
             crowded = self._finished.add(job, now, age)
         if crowded:
             self._crowded = True
+        if self.outcomes.count:
+            for waiter in self.outcomes.on(job):
+                self.outcomes.drop(waiter)
+                self._waits.drop(waiter, waiter.until)
+                waiter.deliver(job)
 
     # -- queues -------------------------------------------------------------------------------------
 

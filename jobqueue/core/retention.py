@@ -18,6 +18,8 @@ def weight(job: Job) -> int:
     if more is not None:
         if more.result is not None:
             size += len(more.result)
+        if more.trail is None and more.options is None:
+            return size
         if more.trail is not None:
             size += sum(_ATTEMPT_BYTES + len(line.error or b"") for line in more.trail.history)
             size += len(more.trail.error or b"")
