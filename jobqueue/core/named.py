@@ -72,9 +72,9 @@ class NamedQueue:
     opens by itself at an instant."""
 
     __slots__ = (
-        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes", "gate", "gates",
-        "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique", "used_at", "version",
-        "waits",
+        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes", "gate",
+        "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique",
+        "used_at", "version", "waits",
     )  # fmt: skip
 
     def __init__(

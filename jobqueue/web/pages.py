@@ -12,15 +12,18 @@ jobqueue {version}: a job queue for curl. In memory: a stop loses all jobs.
   take, wait    curl -X POST '{q}/jobs/dequeue?wait=30'
   finish        curl -X POST '{q}/jobs/ID/conclude?lease=LEASE'
   take longer   curl -X POST '{q}/jobs/ID/heartbeat?lease=LEASE'
-  look          curl {q}/jobs/ID
+  give back     curl -X POST '{q}/jobs/ID/release?lease=LEASE'
+  it failed     curl -d '{{"lease":"LEASE","error":"why"}}' {q}/jobs/ID/fail
+  look          curl {q}/jobs/ID          '{q}/jobs?status=dead'
   cancel        curl -X DELETE {q}/jobs/ID
   queues        curl {q}/queues        one: {q}/queues/NAME
-  server        curl {q}/stats         {q}/healthz  {q}/readyz
+  server        curl {q}/stats         {q}/healthz  {q}/readyz  {q}/openapi.json
 
 ID and LEASE are in dequeue's answer. A job not concluded within its lease (5 minutes, or
 ?lease_for=30s) goes back to its queue; finishing it with the old lease is then 409 lease_lost.
 
-enqueue   type (required), queue "default", priority 0 (higher first), payload (any JSON)
+enqueue   type (required), queue "default", priority 0 (higher first), payload (any JSON), delay,
+          run_at, expires_in, max_attempts, backoff, unique_key, key, tags, … (docs/api.md)
           many at once: an array, or a job a line (--data-binary @file)
 dequeue   queue or queues (a,b: in that order), wait, lease_for, count (many), consumer
 conclude  lease, consumer, result
