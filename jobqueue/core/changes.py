@@ -18,6 +18,7 @@ from jobqueue.core.job import (
     Options,
 )  # fmt: skip
 from jobqueue.core.moves import Moves
+from jobqueue.core.named import key_of
 from jobqueue.errors import DuplicateJob
 
 
@@ -65,13 +66,15 @@ class Changes(Moves):
         moved = queue != job.queue or priority != job.priority
         if retimed and not moved and not (change.delay or change.run_at) and job.status is QUEUED:
             retimed = False  # "at once", and it is
-        away = moved or retimed or expiring
+        rekeyed = change.key is not UNSET and change.key != key_of(job)
+        away = moved or retimed or expiring or rekeyed
         if away:
             due, run_at = (more.due, more.run_at) if more is not None else (None, None)
             self._move(job, LEAVE, now, self.queues[job.queue])
             if retimed:
                 due, run_at = self._when(change, now)
-            job.place = 0
+            if moved:
+                job.place = 0
         else:
             due = run_at = None
         job.queue, job.priority = queue, priority
@@ -111,7 +114,7 @@ class Changes(Moves):
 
 
 # Options that a change sets as they are given; None: as the queue has it.
-_CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "tags", "headers")
+_CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "key", "tags", "headers")
 
 
 def _duplicate(id: int | None) -> DuplicateJob:

@@ -30,6 +30,14 @@ class IdempotencyKeys:
     def __len__(self) -> int:
         return len(self._answered)
 
+    def window(self, now: int) -> int:
+        """For how many milliseconds a key is remembered now: where there are too many, as long as the oldest
+        one has been."""
+        if len(self._answered) < self._limit:
+            return self._age
+        oldest = next(iter(self._answered.values()))
+        return max(self._age - (oldest.until - now), 0)
+
     def get(self, owner: str, key: str, now: int) -> Answered | None:
         found = self._answered.get((owner, key))
         return found if found is not None and found.until > now else None

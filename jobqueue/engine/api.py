@@ -81,6 +81,8 @@ class EngineStats(NamedTuple):
     compaction_max: float
     remembered: int
     remembered_bytes: int
+    idempotency_keys: int
+    idempotency_window: int
 
 
 class Engine(Protocol):

@@ -333,6 +333,7 @@ class MemoryEngine:
             ticks=self._ticks, tick_last=self._tick_last, tick_max=self._tick_max, lanes=lanes, slots=slots,
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
+            idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
         )  # fmt: skip
 
     def wall_now(self) -> int:

@@ -7,7 +7,7 @@ the query or a header; and if it still will not do, what was wrong with it.
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -28,6 +28,11 @@ ONE_LINE_HINT = (
     "two JSON values on one line; put each on a line of its own (curl -d @file drops line ends, use "
     "--data-binary @file), or send an array"
 )
+# What the message about a missing field adds.
+_WHY = {
+    "type": ', such as {"type":"email"}; it says what kind of work this is',
+    "id": ": which job?",
+}
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder(Raw)
@@ -35,7 +40,8 @@ _ANY = msgspec.json.Decoder(Raw)
 
 class Call(Generic[S]):
     """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`: names
-    that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out."""
+    that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out;
+    `body`: the struct without the options that belong in the query, if there are any."""
 
     def __init__(
         self,
@@ -43,14 +49,21 @@ class Call(Generic[S]):
         headers: tuple[str, ...] = (),
         ignored: frozenset[str] = frozenset(),
         nulls: frozenset[str] = frozenset(),
+        body: Any = None,
     ) -> None:
         self.shape = shape
         self.nulls = nulls
         self.headers = headers
         self.ignored = ignored
-        self._array = msgspec.json.Decoder(list[shape]).decode  # type: ignore[valid-type]  # made at run time
-        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(shape).decode
+        body = body or shape
+        self._array = msgspec.json.Decoder(list[body]).decode
+        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(body).decode
         declared = msgspec.structs.fields(shape)
+        self._of_query = frozenset(shape.__struct_fields__) - frozenset(body.__struct_fields__)
+        # Fields that are objects themselves, and how those are read.
+        self._parts: dict[str, Call[Any]] = {
+            field.encode_name: Call(part) for field in declared if (part := _part(field.type)) is not None
+        }
         self.types: dict[str, Any] = {
             field.encode_name: msgspec.json.Decoder(field.type) for field in declared
         }
@@ -96,10 +109,7 @@ class Call(Generic[S]):
             given.setdefault("consumer", consumer)
         for name in self.required:
             if name not in given:
-                raise MissingField(
-                    f'{name} is required, such as {{"{name}":"email"}}; it says what kind of work this is',
-                    field=name,
-                )
+                raise MissingField(f"{name} is required{_WHY.get(name, '')}", field=name)
         for name, attribute in self._attributes.items():
             if name in given:
                 given[attribute] = given.pop(name)
@@ -124,16 +134,28 @@ class Call(Generic[S]):
             try:
                 given[canonical] = self.types[canonical].decode(value)
             except _DECODER_REFUSES as bad:
-                said = "" if isinstance(bad, RecursionError) else f" ({bad})"
-                raise InvalidField(
-                    f"{canonical}: must be {FIELDS[canonical].expects}{said}", field=canonical
-                ) from None
+                given[canonical] = self._second_look(canonical, bytes(value), bad, max_depth)
         return given
+
+    def _second_look(self, name: str, value: bytes, bad: Exception, max_depth: int) -> Any:
+        """The value of a field that is an object itself: its names too match whatever their letter case."""
+        part = self._parts.get(name)
+        if part is not None and value[:1] == b"{":
+            try:
+                return part.merge(value, {}, max_depth)
+            except BadInput as inside:
+                inside.detail = f"{name}: {inside.detail}"
+                inside.facts.setdefault("field", name)
+                raise
+        said = "" if isinstance(bad, RecursionError) else f" ({bad})"
+        raise InvalidField(f"{name}: must be {FIELDS[name].expects}{said}", field=name) from None
 
     def _canonical(self, name: str, where: str) -> str | None:
         """The field that `name` means, whatever its letter case; None: to be ignored."""
         lower = name.lower() if name not in self.types else name
         if lower in self.types:
+            if where == "body" and lower in self._of_query:
+                raise InvalidField(f"{lower} is for the whole request: it belongs in the query", field=lower)
             return lower
         if lower in self.ignored and where == "body":
             return None
@@ -234,6 +256,14 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
                     raise InvalidField("the query string is not UTF-8", field=name[:64]) from None
             pairs.append((name, value))
     return pairs
+
+
+def _part(declared: Any) -> type[Struct] | None:
+    """The struct that a field declared so may be."""
+    for kind in (declared, *get_args(declared)):
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            return kind
+    return None
 
 
 def _agree(given: dict[str, Any], name: str, value: Any) -> None:

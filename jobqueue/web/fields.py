@@ -46,6 +46,13 @@ def label(value: str, field: str, most: int) -> str:
     return value
 
 
+def said(value: str, field: str, most: int) -> str:
+    """What somebody wants people to read: any text."""
+    if len(value) > most:
+        raise InvalidField(f"{field}: at most {most} characters", field=field, limit=most)
+    return value
+
+
 def lease_token(value: str) -> str:
     """Any text of that length: one that is not a lease of the job is lost, whatever it looks like."""
     if not 0 < len(value) <= 64:
@@ -116,6 +123,15 @@ def _instant(value: str, field: str) -> str:
     return value.replace(" ", "+") if value.count(" ") == 1 and "T" in value.upper() else value
 
 
+def _one_of(*allowed: str) -> Callable[[str, str], str]:
+    def check(value: str, field: str) -> str:
+        if value not in allowed:
+            raise InvalidField(f"{field}: {' or '.join(allowed)}; not {value[:40]!r}", field=field)
+        return value
+
+    return check
+
+
 def _as_json(value: str, field: str) -> Raw:
     return Raw(msgspec.json.encode(value))
 
@@ -162,14 +178,16 @@ FIELDS: dict[str, Field] = {
     "result": Field("JSON", None),
     "id": Field("the id of a job", None),
     "delay": Field(DURATION_HELP, meaning=_length),
-    "run_at": Field('an instant with an offset, such as "2026-11-24T03:14:15Z"', _instant),
+    "run_at": Field(
+        'an instant with an offset, such as "2026-11-24T03:14:15Z"; a bare number is none', _instant
+    ),
     "expires_in": Field(DURATION_HELP, meaning=_length),
     "max_attempts": Field("a whole number from 1 to 10,000, or null for no limit", _attempts),
     "backoff": Field('a list of durations, or {"base","factor","max","jitter"}', _list),
     "retain_for": Field(DURATION_HELP, meaning=_length),
     "unique_key": Field("text"),
-    "unique_while": Field("queued, active or exists"),
-    "on_conflict": Field("ignore, reject or replace"),
+    "unique_while": Field("queued, active or exists", _one_of("queued", "active", "exists")),
+    "on_conflict": Field("ignore, reject or replace", _one_of("ignore", "reject", "replace")),
     "tags": Field("a list of texts", _list),
     "headers": Field("an object of texts", None),
     "atomic": Field("true or false", _boolean),
@@ -193,9 +211,17 @@ FIELDS: dict[str, Field] = {
     "older_than": Field(DURATION_HELP, meaning=_length),
     "all": Field("true or false", _boolean),
     "dry_run": Field("true or false", _boolean),
-    "order": Field("asc or desc"),
+    "order": Field("asc or desc", _one_of("asc", "desc")),
     "limit": Field("a whole number", _integer),
     "cursor": Field("what `next` was"),
+    # Of objects inside of others.
+    "base": Field(DURATION_HELP, None),
+    "factor": Field("a number", None),
+    "max": Field(DURATION_HELP, None),
+    "jitter": Field("a number", None),
+    "per": Field(DURATION_HELP, None),
+    "burst": Field("a whole number", None),
+    "details": Field("JSON", None),
 }
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(

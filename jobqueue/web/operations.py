@@ -70,8 +70,10 @@ def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later
         answer = partial(_created_once, key, digest, isinstance(new, Many))
         return _reply(api, api.engine.enqueue_many(news), answer)
     views = [api.renderer.made(Duplicate(job) if isinstance(job, Job) else job) for job in known.made]
-    body = render.document({"jobs": views}) if known.many else render.document_of(views[0])
-    return Response(200, body)
+    if known.many:
+        return Response(200, render.document({"jobs": views}))
+    job = known.made[0]
+    return Response(200, render.document_of(views[0]), _tag(job) if isinstance(job, Job) else ())
 
 
 def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Job | Duplicate]) -> Response:
@@ -82,7 +84,7 @@ def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Jo
 
 def _created(api: "Api", made: Job | Duplicate) -> Response:
     job, status = (made, 201) if isinstance(made, Job) else (made.job, 200)
-    return Response(status, api.renderer.new_job(made), (("Location", f"/jobs/{job.id}"),))
+    return Response(status, api.renderer.new_job(made), (("Location", f"/jobs/{job.id}"), *_tag(job)))
 
 
 def _created_many(api: "Api", made: list[Job | Duplicate]) -> Response:
@@ -113,7 +115,8 @@ def dequeue(api: "Api", request: Request) -> Response | Later:
 def _handed(api: "Api", handed: list[Handed]) -> Response:
     if not handed:
         return Response(204)
-    return Response(200, api.renderer.handed(handed[0]), (), JSON, partial(api.engine.give_back, handed))
+    tag = _tag(handed[0][0])
+    return Response(200, api.renderer.handed(handed[0]), tag, JSON, partial(api.engine.give_back, handed))
 
 
 def _many_handed(api: "Api", handed: list[Handed]) -> Response:
@@ -129,7 +132,12 @@ def conclude(api: "Api", request: Request) -> Response | Later:
 
 
 def _job(api: "Api", job: Job) -> Response:
-    return Response(200, api.renderer.job(job))
+    return Response(200, api.renderer.job(job), _tag(job))
+
+
+def _tag(job: Job) -> tuple[tuple[str, str], ...]:
+    """What `If-Match` takes."""
+    return (("ETag", f'"{job.version}"'),)
 
 
 def heartbeat(api: "Api", request: Request) -> Response | Later:
@@ -139,7 +147,7 @@ def heartbeat(api: "Api", request: Request) -> Response | Later:
 
 
 def _beaten(api: "Api", job: Job) -> Response:
-    return Response(200, api.renderer.beat(job))
+    return Response(200, api.renderer.beat(job), _tag(job))
 
 
 def release(api: "Api", request: Request) -> Response | Later:
@@ -208,7 +216,7 @@ def get_job(api: "Api", request: Request) -> Response | Later:
 
 
 def _whole_job(api: "Api", job: Job) -> Response:
-    return Response(200, api.renderer.whole_job(job), (("ETag", f'"{job.version}"'),))
+    return Response(200, api.renderer.whole_job(job), _tag(job))
 
 
 def cancel_job(api: "Api", request: Request) -> Response | Later:
@@ -219,23 +227,19 @@ def cancel_job(api: "Api", request: Request) -> Response | Later:
 
 def _cancelled(api: "Api", job: Job) -> Response:
     status = 200 if job.status == CANCELLED else 202
-    return Response(status, api.renderer.job(job), (("ETag", f'"{job.version}"'),))
+    return Response(status, api.renderer.job(job), _tag(job))
 
 
 def change_job(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
     change = api.schema.change(request, api.engine.wall_now())
-    return _reply(api, api.engine.change(id, change, _if_match(request)), _changed)
+    return _reply(api, api.engine.change(id, change, _if_match(request)), _job)
 
 
 def redrive_job(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
     api.schema.nothing(request)
-    return _reply(api, api.engine.redrive(id, _if_match(request)), _changed)
-
-
-def _changed(api: "Api", job: Job) -> Response:
-    return Response(200, api.renderer.job(job), (("ETag", f'"{job.version}"'),))
+    return _reply(api, api.engine.redrive(id, _if_match(request)), _job)
 
 
 def _if_match(request: Request) -> int | None:
@@ -337,6 +341,7 @@ def stats(api: "Api", request: Request) -> Response:
             "compaction_max_ms": round(s.compaction_max, 3),
         },
         "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
+        "idempotency": {"keys": s.idempotency_keys, "window": s.idempotency_window / 1000},
         "memory": _known({"rss_bytes": api.memory()}),
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,

@@ -23,7 +23,7 @@ ID and LEASE are in dequeue's answer. A job not concluded within its lease (5 mi
 ?lease_for=30s) goes back to its queue; finishing it with the old lease is then 409 lease_lost.
 
 enqueue   type (required), queue "default", priority 0 (higher first), payload (any JSON), delay,
-          run_at, expires_in, max_attempts, backoff, unique_key, key, tags, … (docs/api.md)
+          run_at, expires_in, max_attempts, backoff, unique_key, key, tags, ... (docs/api.md)
           many at once: an array, or a job a line (--data-binary @file)
 dequeue   queue or queues (a,b: in that order), wait, lease_for, count (many), consumer
 conclude  lease, consumer, result

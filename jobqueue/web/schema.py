@@ -88,16 +88,19 @@ class Schema:
         self._plain = msgspec.json.Decoder(shapes.PlainJob).decode
         self._plain_array = msgspec.json.Decoder(list[shapes.PlainJob]).decode
         self._enqueue = Call(
-            shapes.EnqueueOptions, ignored=SET_BY_THE_QUEUE, nulls=frozenset({"payload", "max_attempts"})
-        )
+            shapes.EnqueueOptions, ignored=SET_BY_THE_QUEUE, nulls=frozenset({"payload", "max_attempts"}),
+            body=shapes.JobShape,
+        )  # fmt: skip
         self._dequeue = Call(shapes.DequeueShape, headers=("consumer",))
         self._conclude = Call(shapes.ConcludeShape, headers=_HOLDER, nulls=frozenset({"result"}))
+        self._conclude_each = Call(shapes.ConcludeItem, headers=_HOLDER, nulls=frozenset({"result"}))
         self._heartbeat = Call(shapes.HeartbeatShape, headers=_HOLDER)
+        self._heartbeat_each = Call(shapes.HeartbeatItem, headers=_HOLDER)
         self._release = Call(shapes.ReleaseShape, headers=_HOLDER)
+        self._release_each = Call(shapes.ReleaseItem, headers=_HOLDER)
         self._fail = Call(shapes.FailShape, headers=_HOLDER)
-        self._change = Call(
-            shapes.ChangeShape, nulls=frozenset(shapes.ChangeShape.__struct_fields__) - {"type"}
-        )
+        self._fail_each = Call(shapes.FailItem, headers=_HOLDER)
+        self._change = Call(shapes.ChangeShape, nulls=frozenset(shapes.ChangeShape.__struct_fields__))
         self._wait = Call(shapes.WaitShape)
         self._cancel = Call(shapes.CancelShape)
         self._settings_of_queue = Call(
@@ -110,7 +113,7 @@ class Schema:
         self._purge = Call(shapes.PurgeShape)
         self._redrive = Call(shapes.RedriveShape)
         self._nothing = Call(shapes.NoShape)
-        self._error = msgspec.json.Decoder(str | shapes.ErrorShape).decode
+        self._error = Call(shapes.ErrorShape, nulls=frozenset({"details"}))
         self._names: set[str] = {"default"}
         self._types: set[str] = set()
 
@@ -225,7 +228,9 @@ class Schema:
         return held.lease, held.consumer, self._result(asked)
 
     def conclude_many(self, request: Request) -> list[tuple[Held, bytes | None] | BadInput]:
-        return self._each(self._conclude, request, lambda asked: (self._held(asked), self._result(asked)))
+        return self._each(
+            self._conclude_each, request, lambda asked: (self._held(asked), self._result(asked))
+        )
 
     def heartbeat(self, request: Request) -> tuple[Held, int | None, int | None, str | None]:
         """Who, length in milliseconds, progress and message, each None if not given."""
@@ -234,21 +239,21 @@ class Schema:
     def heartbeat_many(
         self, request: Request
     ) -> list[tuple[Held, int | None, int | None, str | None] | BadInput]:
-        return self._each(self._heartbeat, request, self._beat)
+        return self._each(self._heartbeat_each, request, self._beat)
 
     def release(self, request: Request) -> tuple[Held, int]:
         """Who, and for how many milliseconds the job is to rest."""
         return self._released(self._release.read(request, self._max_depth))
 
     def release_many(self, request: Request) -> list[tuple[Held, int] | BadInput]:
-        return self._each(self._release, request, self._released)
+        return self._each(self._release_each, request, self._released)
 
     def fail(self, request: Request) -> tuple[Held, bytes | None, bool, int | None]:
         """Who, the error as JSON, whether to retry, and in how many milliseconds."""
         return self._failed(self._fail.read(request, self._max_depth))
 
     def fail_many(self, request: Request) -> list[tuple[Held, bytes | None, bool, int | None] | BadInput]:
-        return self._each(self._fail, request, self._failed)
+        return self._each(self._fail_each, request, self._failed)
 
     def _each(self, call: Call[S], request: Request, check: Any) -> list[Any]:
         options = call.options(request)
@@ -260,7 +265,7 @@ class Schema:
             fields.lease_token(lease)
         if consumer is not None:
             fields.label(consumer, "consumer", 128)
-        return Held(asked.id or 0, lease, consumer)
+        return Held(getattr(asked, "id", 0), lease, consumer)
 
     def _result(self, asked: shapes.ConcludeShape) -> bytes | None:
         raw = bytes(asked.result)
@@ -278,7 +283,7 @@ class Schema:
         if asked.progress is not None:
             fields.whole(asked.progress, "progress", 0, 100)
         if asked.message is not None:
-            fields.label(asked.message, "message", 500)
+            fields.said(asked.message, "message", 500)
         return self._held(asked), self._lease_for(asked.lease_for), asked.progress, asked.message
 
     def _released(self, asked: shapes.ReleaseShape) -> tuple[Held, int]:
@@ -286,19 +291,35 @@ class Schema:
 
     def _failed(self, asked: shapes.FailShape) -> tuple[Held, bytes | None, bool, int | None]:
         raw = bytes(asked.error)
-        error = None
-        if raw:
-            error = one_line(raw, self._max_depth)
-            try:
-                self._error(error)
-            except _REFUSED as bad:
-                raise InvalidField(
-                    f"error: text, or an object with type, message, details ({bad})", field="error"
-                ) from None
-            if len(error) > _MAX_ERROR:
-                raise InvalidField(f"error: at most {_MAX_ERROR:,} bytes", field="error", limit=_MAX_ERROR)
+        error = self._error_of(raw) if raw not in (b"", b"null") else None
         retry_in = None if asked.retry_in is None else _length(asked.retry_in, "retry_in")
         return self._held(asked), error, asked.retry, retry_in
+
+    def _error_of(self, raw: bytes) -> bytes:
+        """An error as it is kept: JSON on one line."""
+        error = one_line(raw, self._max_depth)
+        if error[:1] == b"{":
+            try:
+                self._error.decode(error)
+            except _REFUSED:
+                error = self._error_again(error)
+        elif error[:1] != b'"':
+            raise InvalidField("error: text, or an object with type, message, details", field="error")
+        if len(error) > _MAX_ERROR:
+            raise InvalidField(f"error: at most {_MAX_ERROR:,} bytes", field="error", limit=_MAX_ERROR)
+        return error
+
+    def _error_again(self, error: bytes) -> bytes:
+        """One whose names are in another letter case, or what is wrong with it."""
+        try:
+            said = self._error.merge(error, {}, self._max_depth)
+        except BadInput as bad:
+            bad.detail = f"error: {bad.detail}"
+            raise
+        given = {name: getattr(said, name) for name in said.__struct_fields__}
+        return msgspec.json.encode(
+            {name: value for name, value in given.items() if value != shapes.NULL and value is not None}
+        )
 
     # -- other calls --------------------------------------------------------------------------------
 
@@ -514,6 +535,8 @@ def _run_at(value: str, wall: int) -> int:
     try:
         at = parse_instant(value)
     except InvalidField as bad:
+        if value.replace(".", "", 1).lstrip("-").isdigit():
+            bad.detail = "a bare number is not an instant; for a length of time use delay. " + bad.detail
         raise InvalidField(f"run_at: {bad.detail}", field="run_at") from None
     if at > wall + _YEAR_MS:
         raise InvalidField("run_at: at most one year ahead", field="run_at")

@@ -86,11 +86,10 @@ class DequeueShape(Shape):
 
 
 class HolderShape(Shape):
-    """What all calls of a job's holder take. `id` only where many are sent at once."""
+    """What all calls of a job's holder take."""
 
     lease: str | None = None
     consumer: str | None = None
-    id: int | None = None
 
 
 class ConcludeShape(HolderShape):
@@ -117,6 +116,24 @@ class FailShape(HolderShape):
     error: Raw = ABSENT
     retry: bool = True
     retry_in: Duration | None = None
+
+
+class ConcludeItem(ConcludeShape, kw_only=True):
+    """One of many in one request, as the three below: it says which job."""
+
+    id: int
+
+
+class HeartbeatItem(HeartbeatShape, kw_only=True):
+    id: int
+
+
+class ReleaseItem(ReleaseShape, kw_only=True):
+    id: int
+
+
+class FailItem(FailShape, kw_only=True):
+    id: int
 
 
 class WaitShape(Shape):
