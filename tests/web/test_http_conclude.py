@@ -41,8 +41,12 @@ async def test_concluding_shows_the_job_without_its_payload_and_its_lease(server
         b'"finished_at":"2027-01-15T08:00:01.500Z","consumer":"w1","result":{"sent":true}}\n'
     )
     shown = await server.job(1)
-    assert list(shown)[-2:] == ["result", "payload"]
-    assert shown == {**answer.json, "payload": {"n": 1}}
+    assert list(shown)[-3:] == ["history", "result", "payload"]
+    attempt = {
+        "attempt": 1, "consumer": "w1", "started_at": "2027-01-15T08:00:00.000Z",
+        "ended_at": "2027-01-15T08:00:01.500Z", "outcome": "concluded",
+    }  # fmt: skip
+    assert shown == {**answer.json, "history": [attempt], "payload": {"n": 1}}
 
 
 async def test_the_lease_may_come_in_several_ways(server):

@@ -14,8 +14,15 @@ CALLS = {
     "enqueue": ("POST", "/jobs/enqueue", '{"type":"x"}'),
     "enqueue_many": ("POST", "/jobs/enqueue", '[{"type":"x"}]'),
     "dequeue": ("POST", "/jobs/dequeue", "{}"), "conclude": ("POST", "/jobs/1/conclude", "{}"),
-    "heartbeat": ("POST", "/jobs/1/heartbeat", "{}"), "get": ("GET", "/jobs/1", None),
-    "cancel": ("DELETE", "/jobs/1", None),
+    "heartbeat": ("POST", "/jobs/1/heartbeat", "{}"), "release": ("POST", "/jobs/1/release", "{}"),
+    "fail": ("POST", "/jobs/1/fail", "{}"), "wait_for": ("GET", "/jobs/1", None),
+    "cancel": ("DELETE", "/jobs/1", None), "change": ("PATCH", "/jobs/1", '{"type":"y"}'),
+    "enqueue_each": ("POST", "/jobs/enqueue?atomic=false", '[{"type":"x"}]'),
+    "each": ("POST", "/jobs/conclude", '[{"id":1}]'), "list_jobs": ("GET", "/jobs", None),
+    "count_jobs": ("GET", "/jobs/count", None), "configure": ("PATCH", "/queues/a", "{}"),
+    "pause": ("POST", "/queues/a/pause", None), "resume": ("POST", "/queues/a/resume", None),
+    "purge": ("POST", "/queues/a/purge?all=1", None),
+    "redrive_many": ("POST", "/queues/a/redrive?all=1", None),
     "queue": ("GET", "/queues/a", None), "queues": ("GET", "/queues", None), "stats": ("GET", "/stats", None),
 }  # fmt: skip
 
@@ -67,7 +74,7 @@ async def test_a_verb_that_raises_is_logged_and_answered_and_the_server_goes_on(
     check_logged_once(logged, "find-me")
     # The same connection, the same call.
     await server.enqueue()
-    if verb in ("conclude", "heartbeat"):
+    if verb in ("conclude", "heartbeat", "release", "fail"):
         await server.dequeue()
     assert (await client.call(method, path, body)).status in (200, 201)
 
@@ -113,7 +120,7 @@ async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(se
 
 async def test_an_answer_that_cannot_be_made_is_a_500(server, monkeypatch, logged):
     await server.enqueue()
-    monkeypatch.setattr(server.api.renderer, "job", explode)
+    monkeypatch.setattr(server.api.renderer, "whole_job", explode)
     check_problem(await server.get("/jobs/1", {"X-Request-Id": "render"}), 500, "internal")
     check_logged_once(logged, "render")
 

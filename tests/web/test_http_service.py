@@ -24,10 +24,12 @@ async def test_a_queue_not_used_yet_is_all_zeros_and_asking_does_not_make_it(ser
     answer = await server.get("/queues/unused")
     assert answer.status == 200
     assert answer.json == {
-        "name": "unused", "paused": False, "jobs": NO_JOBS, "consumers_waiting": 0, "totals": NO_TOTALS,
-        "settings": {},
+        "name": "unused", "paused": False, "jobs": NO_JOBS, "consumers_waiting": 0,
+        "rates": {"in": 0, "out": 0}, "totals": NO_TOTALS, "settings": {},
     }  # fmt: skip
-    assert list(answer.json) == ["name", "paused", "jobs", "consumers_waiting", "totals", "settings"]
+    assert list(answer.json) == [
+        "name", "paused", "jobs", "consumers_waiting", "rates", "totals", "settings"
+    ]  # fmt: skip
     assert list(answer.json["jobs"]) == list(NO_JOBS)
     assert list(answer.json["totals"]) == list(NO_TOTALS)
     await server.dequeue(queue="unused")
@@ -109,14 +111,21 @@ async def test_healthz_says_what_this_is(server):
     assert answer.json == {"status": "ok", "version": __version__, "durability": "memory", "auth": "none"}
 
 
-async def test_while_stopping_it_is_healthy_but_not_ready(server):
+async def test_while_stopping_it_is_healthy_but_not_ready_and_takes_nothing_in(server):
+    await server.enqueue()
+    job = await server.dequeue()
     assert (await server.get("/readyz")).status == 200
     server.engine.stop_waiting()
     assert (await server.get("/healthz")).status == 200
     answer = await server.get("/readyz")
     check_problem(answer, 503, "not_ready")
     assert int(answer.headers["retry-after"]) > 0
-    assert (await server.post("/jobs/enqueue", {"type": "x"})).status == 201
+    for path, body in [("/jobs/enqueue", {"type": "x"}), ("/jobs/enqueue", [{"type": "x"}]),
+                       ("/jobs/enqueue?atomic=false", [{"type": "x"}])]:  # fmt: skip
+        answer = await server.post(path, body)
+        check_problem(answer, 503, "stopping")
+        assert int(answer.headers["retry-after"]) > 0
+    assert (await server.post("/jobs/1/conclude", {"lease": job["lease"]})).status == 200
 
 
 async def test_while_stopping_every_answer_closes(server):
@@ -136,7 +145,7 @@ async def test_stats(server):
     stats = (await server.get("/stats")).json
     assert list(stats) == [
         "version", "started_at", "uptime", "durability", "jobs", "queues", "consumers_waiting", "connections",
-        "ticks", "lanes", "remembered", "memory", "limits",
+        "ticks", "lanes", "remembered", "idempotency", "memory", "limits",
     ]  # fmt: skip
     assert stats["version"] == __version__
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stats["started_at"])
@@ -147,6 +156,7 @@ async def test_stats(server):
     assert set(stats["ticks"]) == {"count", "last_ms", "max_ms"}
     assert stats["ticks"]["count"] == 1
     assert set(stats["lanes"]) == {"count", "slots", "empty", "compactions", "compaction_max_ms"}
+    assert stats["idempotency"] == {"keys": 0, "window": 86_400}
     assert stats["memory"]["rss_bytes"] > 1_000_000
     assert stats["limits"]["max_body"] == 1024 * 1024
     assert stats["limits"]["wait_max"] == 60
