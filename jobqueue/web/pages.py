@@ -17,7 +17,8 @@ jobqueue {version}: a job queue for curl. In memory: a stop loses all jobs.
   look          curl {q}/jobs/ID          '{q}/jobs?status=dead'
   cancel        curl -X DELETE {q}/jobs/ID
   queues        curl {q}/queues        one: {q}/queues/NAME
-  server        curl {q}/stats         {q}/healthz  {q}/readyz  {q}/openapi.json
+  server        curl {q}/stats         {q}/healthz  {q}/readyz
+  in full       curl {q}/openapi.json
 
 ID and LEASE are in dequeue's answer. A job not concluded within its lease (5 minutes, or
 ?lease_for=30s) goes back to its queue; finishing it with the old lease is then 409 lease_lost.
