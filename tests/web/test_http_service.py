@@ -179,13 +179,20 @@ async def test_help_is_one_screen_of_text_with_lines_to_paste(server):
 async def test_the_lines_of_the_help_work_as_they_stand(server):
     text = (await server.get("/help", {"Host": "h"})).body.decode()
     body = re.search(r"curl -d '(.*)' h/jobs/enqueue", text)[1]
-    assert (await server.post("/jobs/enqueue", body)).status == 201
-    job = (await server.post(re.search(r"'h(/jobs/dequeue\?\S+)'", text)[1])).json
-    for line in sorted(re.findall(r"'h(/jobs/ID/\S+)'", text), reverse=True):  # concludes last
-        line = line.replace("ID", str(job["id"])).replace("LEASE", job["lease"])
-        assert (await server.post(line)).status == 200
-    for path in re.findall(r" h(/[a-z]+) ", text + " "):
-        assert (await server.get(path)).status == 200
+    under_a_lease = re.findall(r"curl -X POST 'h(/jobs/ID/\S+)'()", text)
+    under_a_lease += [(path, sent) for sent, path in re.findall(r"curl -d '(.*)' h(/jobs/ID/\S+)", text)]
+    assert {path.split("?")[0] for path, _ in under_a_lease} == {
+        "/jobs/ID/conclude", "/jobs/ID/heartbeat", "/jobs/ID/release", "/jobs/ID/fail"
+    }  # fmt: skip
+    for line, sent in under_a_lease:
+        assert (await server.post("/jobs/enqueue", body)).status == 201
+        job = (await server.post(re.search(r"'h(/jobs/dequeue\?\S+)'", text)[1])).json
+        line, sent = (s.replace("ID", str(job["id"])).replace("LEASE", job["lease"]) for s in (line, sent))
+        assert (await server.post(line, sent)).status == 200, line
+    for path in re.findall(r"curl '?h(/[a-z./]+)'?(?: |$)", text, re.M) + re.findall(r" h(/[a-z]+) ", text):
+        if path not in ("/jobs/enqueue", "/openapi.json"):
+            assert (await server.get(path)).status == 200, path
+    assert (await server.get(re.search(r"'h(/jobs\?\S+)'", text)[1])).json == {"jobs": []}
 
 
 async def test_help_names_the_address_it_was_asked_at(server):
