@@ -23,6 +23,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE = re.compile(r"([0-9]{1,18})\s?(B|KiB|MiB|GiB)?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
+# For whoever checks before sending: the texts that are durations, and those that look like instants.
+DURATION_PATTERN = f"^(?:{_SECONDS.pattern}|{_PAIRS.pattern})$"
+INSTANT_PATTERN = f"^{_INSTANT.pattern}$"
 DURATION_HELP = 'a number of seconds, or text such as "500ms", "90s", "5m", "2h", "1h30m"'
 
 

@@ -7,12 +7,14 @@ import os
 import re
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 from jobqueue.engine.api import Engine
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.version import VERSION
 from jobqueue.web.guard import check_administrator, check_origin
 from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.openapi import document
 from jobqueue.web.problems import internal, problem
 from jobqueue.web.render import Renderer
 from jobqueue.web.routes import Route, Router
@@ -94,6 +96,11 @@ class Api:
         if sent is not None and _REQUEST_ID.fullmatch(sent):
             return sent.decode("ascii")
         return f"{self._id_prefix}-{next(self._ids)}"
+
+    @cached_property
+    def document(self) -> bytes:
+        """The OpenAPI document; made when it is first asked for."""
+        return document(self.schema, self.version)
 
     @staticmethod
     def memory() -> int | None:

@@ -370,5 +370,10 @@ def readyz(api: "Api", request: Request) -> Response:
     return Response(200, render.document({"status": "ready"}))
 
 
+def openapi(api: "Api", request: Request) -> Response:
+    api.schema.nothing(request)
+    return Response(200, api.document)
+
+
 def help_page(api: "Api", request: Request) -> Response:
     return Response(200, help_text(request.header(b"host"), api.version), (), TEXT)

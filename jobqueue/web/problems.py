@@ -27,7 +27,21 @@ STATUS: dict[type[errors.JobQueueError], int] = {
 
 
 def status_of(error: errors.JobQueueError) -> int:
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return _status_of_kind(type(error))
+
+
+def _status_of_kind(kind: type[errors.JobQueueError]) -> int:
+    return next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+
+
+def codes() -> dict[int, list[str]]:
+    """Every code that a problem document may have, by status."""
+    found: dict[int, list[str]] = {}
+    for kind in vars(errors).values():
+        answered = isinstance(kind, type) and issubclass(kind, errors.JobQueueError)
+        if answered and kind is not errors.SettingError and "code" in vars(kind):
+            found.setdefault(_status_of_kind(kind), []).append(kind.code)
+    return dict(sorted(found.items()))
 
 
 def problem(error: errors.JobQueueError, request_id: str) -> Response:

@@ -1,56 +1,100 @@
-"""The route table, and how a path is found in it."""
+"""The route table: all calls of the API; and how a path is found in it."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
+from msgspec import Struct
+
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import operations
-from jobqueue.web.http import Later, Request, Response
+from jobqueue.web import operations, shapes
+from jobqueue.web.answers import Counted, Health, JobPage, Jobs, Queue, Queues, Ready, Results, Stats, Swept
+from jobqueue.web.http import JSON, TEXT, Later, Request, Response
+from jobqueue.web.render import Forgotten, JobView
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
 
 
+Answer: TypeAlias = type[Struct] | str | None
+
+
 class Route(NamedTuple):
-    """`path`: may hold one parameter, always as its second segment. `admin`: it destroys or reconfigures."""
+    """`path`: may hold one parameter, always as its second segment. `admin`: it destroys or reconfigures. The
+    rest is for the OpenAPI document. `answers`: what comes with a status, or one of several; text: a media
+    type; None: no body. `refuses`: statuses of refusals that follow neither from method nor from path.
+    `shape`: what it takes; `options`: what its query takes, where that is more. `many`: the body may be an
+    array, or a value a line; "only": it must be."""
 
     method: str
     path: str
     operation: "Callable[[Api, Request], Response | Later]"
+    summary: str
+    answers: Mapping[int, Answer | tuple[Answer, ...]]
+    refuses: tuple[int, ...] = ()
+    shape: type[Struct] = shapes.NoShape
+    options: type[Struct] | None = None
+    many: bool | Literal["only"] = False
     admin: bool = False
 
 
+_JOB = {200: JobView}
+_RESULTS = {200: Results}
+_QUEUE = {200: Queue}
+_MADE = {201: (JobView, Jobs), 200: (JobView, Jobs, Results, Forgotten)}
+
 ROUTES = (
-    Route("POST", "/jobs/enqueue", operations.enqueue),
-    Route("POST", "/jobs/dequeue", operations.dequeue),
-    Route("POST", "/jobs/{id}/conclude", operations.conclude),
-    Route("POST", "/jobs/{id}/heartbeat", operations.heartbeat),
-    Route("POST", "/jobs/{id}/release", operations.release),
-    Route("POST", "/jobs/{id}/fail", operations.fail),
-    Route("POST", "/jobs/conclude", operations.conclude_many),
-    Route("POST", "/jobs/heartbeat", operations.heartbeat_many),
-    Route("POST", "/jobs/release", operations.release_many),
-    Route("POST", "/jobs/fail", operations.fail_many),
-    Route("POST", "/jobs/{id}/redrive", operations.redrive_job),
-    Route("GET", "/jobs/{id}", operations.get_job),
-    Route("PATCH", "/jobs/{id}", operations.change_job),
-    Route("DELETE", "/jobs/{id}", operations.cancel_job),
-    Route("GET", "/jobs", operations.list_jobs),
-    Route("GET", "/jobs/count", operations.count_jobs),
-    Route("GET", "/queues", operations.list_queues),
-    Route("GET", "/queues/{name}", operations.get_queue),
-    Route("PATCH", "/queues/{name}", operations.change_queue, admin=True),
-    Route("POST", "/queues/{name}/pause", operations.pause_queue, admin=True),
-    Route("POST", "/queues/{name}/resume", operations.resume_queue, admin=True),
-    Route("POST", "/queues/{name}/purge", operations.purge, admin=True),
-    Route("POST", "/queues/{name}/redrive", operations.redrive_many, admin=True),
-    Route("GET", "/stats", operations.stats),
-    Route("GET", "/healthz", operations.healthz),
-    Route("GET", "/readyz", operations.readyz),
-    Route("GET", "/help", operations.help_page),
-    Route("GET", "/", operations.help_page),
-)
+    Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429),
+          shapes.JobShape, shapes.EnqueueOptions, many=True),
+    Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
+          {200: (JobView, Jobs), 204: None}, shape=shapes.DequeueShape),
+    Route("POST", "/jobs/{id}/conclude", operations.conclude, "Finish a job in progress", _JOB, (409,),
+          shapes.ConcludeShape),
+    Route("POST", "/jobs/{id}/heartbeat", operations.heartbeat, "Make a lease longer, say how far it is",
+          _JOB, (409,), shapes.HeartbeatShape),
+    Route("POST", "/jobs/{id}/release", operations.release, "Give a job back, uncharged", _JOB, (409,),
+          shapes.ReleaseShape),
+    Route("POST", "/jobs/{id}/fail", operations.fail, "Say that an attempt went wrong", _JOB, (409,),
+          shapes.FailShape),
+    Route("POST", "/jobs/conclude", operations.conclude_many, "Finish many jobs", _RESULTS,
+          shape=shapes.ConcludeItem, many="only"),
+    Route("POST", "/jobs/heartbeat", operations.heartbeat_many, "Make many leases longer", _RESULTS,
+          shape=shapes.HeartbeatItem, many="only"),
+    Route("POST", "/jobs/release", operations.release_many, "Give many jobs back", _RESULTS,
+          shape=shapes.ReleaseItem, many="only"),
+    Route("POST", "/jobs/fail", operations.fail_many, "Say of many attempts that they went wrong", _RESULTS,
+          shape=shapes.FailItem, many="only"),
+    Route("POST", "/jobs/{id}/redrive", operations.redrive_job, "Put a dead job back to work", _JOB,
+          (409, 412)),
+    Route("GET", "/jobs/{id}", operations.get_job, "A job; with wait once it is finished", _JOB,
+          shape=shapes.WaitShape),
+    Route("PATCH", "/jobs/{id}", operations.change_job, "Change a job that waits", _JOB, (409, 412),
+          shapes.ChangeShape),
+    Route("DELETE", "/jobs/{id}", operations.cancel_job, "Cancel a job, or ask its consumer to stop",
+          {200: JobView, 202: JobView}, (409, 412), shapes.CancelShape),
+    Route("GET", "/jobs", operations.list_jobs, "Jobs by id", {200: JobPage}, shape=shapes.ListShape),
+    Route("GET", "/jobs/count", operations.count_jobs, "How many jobs match", {200: Counted},
+          shape=shapes.CountShape),
+    Route("GET", "/queues", operations.list_queues, "Queues by name", {200: Queues},
+          shape=shapes.QueuesShape),
+    Route("GET", "/queues/{name}", operations.get_queue, "A queue, also one not used yet", _QUEUE),
+    Route("PATCH", "/queues/{name}", operations.change_queue, "Set what holds for a queue", _QUEUE, (412,),
+          shapes.QueueShape, admin=True),
+    Route("POST", "/queues/{name}/pause", operations.pause_queue, "Hand nothing out of a queue", _QUEUE,
+          (412,), shapes.PauseShape, admin=True),
+    Route("POST", "/queues/{name}/resume", operations.resume_queue, "End a pause", _QUEUE, (412,),
+          admin=True),
+    Route("POST", "/queues/{name}/purge", operations.purge, "Remove jobs that match", {200: Swept},
+          shape=shapes.PurgeShape, admin=True),
+    Route("POST", "/queues/{name}/redrive", operations.redrive_many, "Put dead jobs that match back to work",
+          {200: Swept}, shape=shapes.RedriveShape, admin=True),
+    Route("GET", "/stats", operations.stats, "How the server stands", {200: Stats}),
+    Route("GET", "/healthz", operations.healthz, "Does it run?", {200: Health}),
+    Route("GET", "/readyz", operations.readyz, "Does it take requests?", {200: Ready}),
+    Route("GET", "/openapi.json", operations.openapi, "This document", {200: JSON}),
+    Route("GET", "/help", operations.help_page, "The API on one screen", {200: TEXT}),
+    Route("GET", "/", operations.help_page, "The same", {200: TEXT}),
+)  # fmt: skip
 
 
 class Router:

@@ -1,16 +1,55 @@
 """What each call takes: one struct a call. The names, types and defaults of the API stand here and nowhere
-else; what a value may be beyond its type says `fields`."""
+else; what a value may be beyond its type `fields` checks. `_says` repeats that for the OpenAPI document: the
+decoder does not look at it."""
 
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from jobqueue.web.fields import INT32
+from jobqueue.engine.api import STATUSES
+from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
+from jobqueue.web.fields import INT32, QUEUE_NAME
 
 NULL = Raw(b"null")
 ABSENT = Raw(b"")
-Duration = int | float | str
+
+
+def _says(**schema: object) -> Meta:
+    return Meta(extra_json_schema=schema)
+
+
+def _text(most: int) -> Meta:
+    return _says(minLength=1, maxLength=most, pattern=r"^[^\u0000-\u001f\u007f]*$")
+
+
+def _whole(low: int, high: int) -> Meta:
+    return _says(minimum=low, maximum=high)
+
+
+# A title makes it a schema of its own in the document.
+Duration = Annotated[
+    int | float | str,
+    _says(title="Duration", description=DURATION_HELP, minimum=0, pattern=DURATION_PATTERN),
+]
+Instant = Annotated[
+    str,
+    _says(title="Instant", description="an instant with an offset", format="date-time",
+          pattern=INSTANT_PATTERN),
+]  # fmt: skip
+QueueName = Annotated[str, _says(title="QueueName", pattern=f"^{QUEUE_NAME}$")]
 Priority = Annotated[int, Meta(ge=INT32[0], le=INT32[1])]
+Attempts = Annotated[int, _whole(1, 10_000)]
+Count = Annotated[int, _whole(1, 2**53 - 1)]
+Page = Annotated[int, _whole(1, 1000)]
+Type = Annotated[str, _text(256)]
+Key = Annotated[str, _text(256)]
+Tags = Annotated[list[Annotated[str, _text(64)]], _says(maxItems=16)]
+Consumer = Annotated[str, _text(128)]
+Lease = Annotated[str, _says(minLength=1, maxLength=64)]
+Lengths = Annotated[list[Duration], _says(minItems=1, maxItems=100)]
+Queues = Annotated[list[QueueName], _says(minItems=1, maxItems=1000)]
+Choice = Annotated[list[Annotated[str, _says(minLength=1)]], _says(minItems=1, maxItems=100)]
+Statuses = Annotated[list[Annotated[str, _says(enum=STATUSES)]], _says(minItems=1)]
 
 
 class Shape(Struct, gc=False, forbid_unknown_fields=True):
@@ -21,33 +60,33 @@ class BackoffShape(Shape):
     """The curve of rests after failures: `base` × `factor` each time, at most `max`."""
 
     base: Duration = 10
-    factor: float = 2.0
+    factor: Annotated[float, _says(minimum=1, maximum=100)] = 2.0
     max: Duration = "6h"
-    jitter: float = 0.1
+    jitter: Annotated[float, _says(minimum=0, maximum=1)] = 0.1
 
 
 class PlainJob(Shape):
     """What most enqueues say. Decoded first; `JobShape` is what it may say in all."""
 
-    type: str
-    queue: str = "default"
+    type: Type
+    queue: QueueName = "default"
     priority: Priority = 0
     payload: Raw = NULL
 
 
 class JobShape(PlainJob):
     delay: Duration | None = None
-    run_at: str | None = None
+    run_at: Instant | None = None
     expires_in: Duration | None = None
     lease_for: Duration | None = None
-    max_attempts: int | UnsetType | None = UNSET
-    backoff: list[Duration] | BackoffShape | None = None
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | None = None
     retain_for: Duration | None = None
-    key: str | None = None
-    unique_key: str | None = None
+    key: Key | None = None
+    unique_key: Key | None = None
     unique_while: Literal["queued", "active", "exists"] | None = None
     on_conflict: Literal["ignore", "reject", "replace"] | None = None
-    tags: list[str] | None = None
+    tags: Tags | None = None
     headers: dict[str, str] | None = None
 
 
@@ -60,36 +99,36 @@ class EnqueueOptions(JobShape):
 class ChangeShape(Shape):
     """A merge-patch: what is left out stays, `null` is the default again."""
 
-    queue: str | UnsetType | None = UNSET
-    type: str | UnsetType = UNSET
+    queue: QueueName | UnsetType | None = UNSET
+    type: Type | UnsetType = UNSET
     priority: Priority | UnsetType | None = UNSET
     payload: Raw = ABSENT
     delay: Duration | UnsetType | None = UNSET
-    run_at: str | UnsetType | None = UNSET
+    run_at: Instant | UnsetType | None = UNSET
     expires_in: Duration | UnsetType | None = UNSET
     lease_for: Duration | UnsetType | None = UNSET
-    max_attempts: int | UnsetType | None = UNSET
-    backoff: list[Duration] | BackoffShape | UnsetType | None = UNSET
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
-    key: str | UnsetType | None = UNSET
-    tags: list[str] | UnsetType | None = UNSET
+    key: Key | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
     headers: dict[str, str] | UnsetType | None = UNSET
 
 
 class DequeueShape(Shape):
-    queues: list[str] | str | None = None
-    queue: str | None = None
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
     wait: Duration = 0
     lease_for: Duration | None = None
-    count: int | None = None
-    consumer: str | None = None
+    count: Page | None = None
+    consumer: Consumer | None = None
 
 
 class HolderShape(Shape):
     """What all calls of a job's holder take."""
 
-    lease: str | None = None
-    consumer: str | None = None
+    lease: Lease | None = None
+    consumer: Consumer | None = None
 
 
 class ConcludeShape(HolderShape):
@@ -98,8 +137,8 @@ class ConcludeShape(HolderShape):
 
 class HeartbeatShape(HolderShape):
     lease_for: Duration | None = None
-    progress: int | None = None
-    message: str | None = None
+    progress: Annotated[int, _whole(0, 100)] | None = None
+    message: Annotated[str, _says(maxLength=500)] | None = None
 
 
 class ReleaseShape(HolderShape):
@@ -112,8 +151,11 @@ class ErrorShape(Shape):
     details: Raw = NULL
 
 
+_ERROR = _says(anyOf=[{"type": "string"}, {"$ref": "#/components/schemas/ErrorShape"}])
+
+
 class FailShape(HolderShape):
-    error: Raw = ABSENT
+    error: Annotated[Raw, _ERROR] = ABSENT
     retry: bool = True
     retry_in: Duration | None = None
 
@@ -147,13 +189,13 @@ class CancelShape(Shape):
 class RateShape(Shape):
     """`count` starts in `per`; at most `burst` at once, by default `count`."""
 
-    count: int
+    count: Count
     per: Duration = 1
-    burst: int | None = None
+    burst: Count | None = None
 
 
 class KeyLimitsShape(Shape):
-    max_in_progress: int | None = None
+    max_in_progress: Count | None = None
     rate: RateShape | None = None
 
 
@@ -161,46 +203,46 @@ class QueueShape(Shape):
     """A merge-patch of what is set for a queue: what is left out stays, `null` is the default again."""
 
     lease_for: Duration | UnsetType | None = UNSET
-    max_attempts: int | UnsetType | None = UNSET
-    backoff: list[Duration] | BackoffShape | UnsetType | None = UNSET
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
-    dead_letter: str | UnsetType | None = UNSET
-    max_jobs: int | UnsetType | None = UNSET
-    max_bytes: int | UnsetType | None = UNSET
-    max_in_progress: int | UnsetType | None = UNSET
+    dead_letter: QueueName | UnsetType | None = UNSET
+    max_jobs: Count | UnsetType | None = UNSET
+    max_bytes: Count | UnsetType | None = UNSET
+    max_in_progress: Count | UnsetType | None = UNSET
     rate: RateShape | UnsetType | None = UNSET
     key_limits: KeyLimitsShape | UnsetType | None = UNSET
 
 
 class PauseShape(Shape, rename={"length": "for"}):
     length: Duration | None = None
-    reason: str | None = None
+    reason: Annotated[str, _text(500)] | None = None
 
 
 class FilterShape(Shape):
     """Each a list, or text with commas."""
 
-    status: list[str] | str | None = None
-    type: list[str] | str | None = None
-    tag: list[str] | str | None = None
-    key: list[str] | str | None = None
+    status: Statuses | str | None = None
+    type: Choice | str | None = None
+    tag: Choice | str | None = None
+    key: Choice | str | None = None
     older_than: Duration | None = None
 
 
 class CountShape(FilterShape):
-    queue: list[str] | str | None = None
+    queue: Choice | str | None = None
 
 
 class ListShape(CountShape):
     payload: bool = False
     order: Literal["asc", "desc"] = "asc"
-    limit: int = 100
-    cursor: str | None = None
+    limit: Page = 100
+    cursor: Annotated[str, _says(pattern="^[0-9]{1,16}$")] | None = None
 
 
 class QueuesShape(Shape):
-    limit: int = 1000
-    cursor: str | None = None
+    limit: Page = 1000
+    cursor: QueueName | None = None
 
 
 class PurgeShape(FilterShape):
@@ -209,7 +251,7 @@ class PurgeShape(FilterShape):
 
 
 class RedriveShape(PurgeShape):
-    limit: int | None = None
+    limit: Count | None = None
 
 
 class NoShape(Shape):

@@ -1,0 +1,214 @@
+"""What the calls answer, for the OpenAPI document: a struct for each answer that is not a job alone. Most are
+written by `render` and `operations` without these; the tests compare."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from jobqueue.engine.api import Status
+from jobqueue.web.render import JobView
+
+Length = int | float
+
+
+class Jobs(Struct):
+    jobs: list[JobView]
+
+
+class JobPage(Jobs):
+    """`next`: the cursor of the next page; absent at the end."""
+
+    next: str | UnsetType = UNSET
+
+
+class Problem(Struct):
+    """Why a request, or one item of it, was refused (RFC 9457)."""
+
+    code: str
+    status: int
+    title: str
+    detail: str
+    request_id: str
+    field: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
+    nearest: str | UnsetType = UNSET
+    job_id: int | UnsetType = UNSET
+    job_status: Status | UnsetType = UNSET
+    attempts: int | UnsetType = UNSET
+    limit: Length | UnsetType = UNSET
+    setting: str | UnsetType = UNSET
+    retry_after: int | UnsetType = UNSET
+
+
+class Result(Struct):
+    """What became of one of many: the job, or why it was refused. `id` is the one that was asked for; `index`
+    stands in its place where there is none."""
+
+    index: int | UnsetType = UNSET
+    id: int | UnsetType = UNSET
+    job: JobView | UnsetType = UNSET
+    error: Problem | UnsetType = UNSET
+
+
+class Results(Struct):
+    ok: int
+    failed: int
+    results: list[Result]
+
+
+class Counted(Struct):
+    count: int
+
+
+class Swept(Struct):
+    """`sample`: the first few ids."""
+
+    matched: int
+    changed: int
+    sample: list[int]
+
+
+class ByStatus(Struct):
+    scheduled: int
+    queued: int
+    in_progress: int
+    concluded: int
+    dead: int
+    cancelled: int
+
+
+class Totals(Struct):
+    enqueued: int
+    dequeued: int
+    concluded: int
+    stale: int
+    released: int
+    failed: int
+    dead: int
+    cancelled: int
+
+
+class Rates(Struct, rename={"into": "in"}):
+    """Jobs a second."""
+
+    into: Length
+    out: Length
+
+
+class PauseView(Struct):
+    at: str
+    until: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class RateView(Struct):
+    count: int
+    per: Length
+    burst: int
+
+
+class KeyLimitsView(Struct):
+    max_in_progress: int | UnsetType = UNSET
+    rate: RateView | UnsetType = UNSET
+
+
+class QueueSettingsView(Struct):
+    """What was set for the queue."""
+
+    lease_for: Length | UnsetType = UNSET
+    max_attempts: int | UnsetType | None = UNSET
+    backoff: list[Length] | dict[str, Length] | UnsetType = UNSET
+    retain_for: Length | UnsetType = UNSET
+    dead_letter: str | UnsetType = UNSET
+    max_jobs: int | UnsetType = UNSET
+    max_bytes: int | UnsetType = UNSET
+    max_in_progress: int | UnsetType = UNSET
+    rate: RateView | UnsetType = UNSET
+    key_limits: KeyLimitsView | UnsetType = UNSET
+
+
+class Queue(Struct):
+    """Ages and times in seconds; `wait` until a job was first leased, `run` until its lease ended."""
+
+    name: str
+    paused: bool
+    jobs: ByStatus
+    consumers_waiting: int
+    rates: Rates
+    totals: Totals
+    settings: QueueSettingsView
+    pause: PauseView | UnsetType = UNSET
+    oldest_age: Length | UnsetType = UNSET
+    by_priority: dict[str, int] | UnsetType = UNSET
+    wait_p50: Length | UnsetType = UNSET
+    wait_p95: Length | UnsetType = UNSET
+    run_p50: Length | UnsetType = UNSET
+    run_p95: Length | UnsetType = UNSET
+
+
+class Queues(Struct):
+    queues: list[Queue]
+    next: str | UnsetType = UNSET
+
+
+class Ticks(Struct):
+    count: int
+    last_ms: Length
+    max_ms: Length
+
+
+class Lanes(Struct):
+    count: int
+    slots: int
+    empty: int
+    compactions: int
+    compaction_max_ms: Length
+
+
+class Remembered(Struct):
+    jobs: int
+    bytes: int
+
+
+class Memory(Struct):
+    rss_bytes: int | UnsetType = UNSET
+
+
+class Limits(Struct):
+    max_body: int
+    max_result: int
+    max_depth: int
+    max_batch: int
+    wait_max: Length
+    lease_max: Length
+    retain: Length
+    retain_jobs: int
+    retain_bytes: int
+    max_connections: int | UnsetType = UNSET
+
+
+class Stats(Struct):
+    version: str
+    started_at: str
+    uptime: Length
+    durability: str
+    jobs: ByStatus
+    queues: int
+    consumers_waiting: int
+    ticks: Ticks
+    lanes: Lanes
+    remembered: Remembered
+    memory: Memory
+    limits: Limits
+    connections: int | UnsetType = UNSET
+
+
+class Health(Struct):
+    status: Literal["ok"]
+    version: str
+    durability: str
+    auth: str
+
+
+class Ready(Struct):
+    status: Literal["ready"]

@@ -1,0 +1,278 @@
+"""The OpenAPI 3.1 document, made from what serves the calls: the route table, the structs they are parsed
+into, the structs of the answers, and the codes of the errors. `document` makes it; nothing here is asked
+while a request is served."""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, get_args
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from jobqueue.web import problems, shapes
+from jobqueue.web.answers import Problem
+from jobqueue.web.call import Call
+from jobqueue.web.fields import FIELDS
+from jobqueue.web.http import JSON, PROBLEM, REASONS
+from jobqueue.web.render import AttemptView, JobView
+from jobqueue.web.routes import ROUTES, Answer, Route
+from jobqueue.web.schema import Schema
+
+Json = dict[str, Any]
+_SCHEMAS = "#/components/schemas/"
+_MANY_LINES = "application/x-ndjson"
+_CHANGING = frozenset({"POST", "PATCH", "DELETE"})
+# What any request may be refused with; `_refusals` has what depends on the route.
+_ALWAYS = (400, 408, 413, 415, 431, 500, 503)
+_IGNORED = "the queue sets it: ignored, so that a fetched job can be enqueued again"
+# Types whose schema has a title and is no struct.
+_VALUES = ("Duration", "Instant", "QueueName")
+_ABOUT = """\
+Options go in the body or in the query, whichever is handier; given in both they must agree. The names of \
+fields are matched whatever their letter case, and null is the same as leaving an option out. The content \
+type of a body is ignored, but for application/x-ndjson, which means a value a line. HEAD works wherever GET \
+does. Every refusal is a problem document: an unknown path 404 `no_such_route`, a known path with another \
+method 405 `method_not_allowed`."""
+
+
+def document(schema: Schema, version: str) -> bytes:
+    calls = {call.shape: call for call in vars(schema).values() if isinstance(call, Call)}
+    schemas = _schemas(calls)
+    paths: dict[str, Json] = {}
+    for route in ROUTES:
+        call = calls[route.options or route.shape]
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, call, schemas)
+    whole = {
+        "openapi": "3.1.0",
+        "info": {"title": "jobqueue", "version": version, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "parameters": _HEADERS_IN,
+            "headers": _HEADERS_OUT,
+            "responses": {str(status): _refusal(status, codes) for status, codes in problems.codes().items()},
+        },
+    }
+    text = str(whole)
+    for unused in [name for name in schemas if f"'{_SCHEMAS}{name}'" not in text]:
+        del schemas[unused]
+    return msgspec.json.encode(whole) + b"\n"
+
+
+# -- schemas ----------------------------------------------------------------------------------------
+
+
+def _schemas(calls: "Mapping[Any, Call[Any]]") -> dict[str, Json]:
+    taken = {*calls, shapes.JobShape, shapes.ErrorShape}
+    answered = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
+    structs = [*map(_without_raw_defaults, taken), *answered, Problem]
+    found = msgspec.json.schema_components(structs, ref_template=_SCHEMAS + "{name}")[1]
+    schemas: dict[str, Json] = {}
+    for name, schema in sorted(found.items()):
+        schemas[name] = _with_names(schema, schemas)
+        is_answer = schema.get("additionalProperties") is not False
+        for field, property in schemas[name]["properties"].items():
+            if not is_answer and "$ref" not in property:
+                property["description"] = FIELDS[field].expects
+            elif field.endswith("_at"):
+                property["format"] = "date-time"
+    for view in (JobView, AttemptView):
+        fields = msgspec.structs.fields(view)
+        schemas[view.__name__]["required"] = [f.name for f in fields if UnsetType not in get_args(f.type)]
+    ignored = sorted(calls[shapes.EnqueueOptions].ignored - set(schemas["JobShape"]["properties"]))
+    schemas["JobShape"]["patternProperties"] = {f"^({'|'.join(ignored)})$": {"description": _IGNORED}}
+    schemas["Problem"]["properties"]["code"]["enum"] = [*chain(*problems.codes().values())]
+    return schemas
+
+
+def _kinds(answers: "Iterable[Answer | tuple[Answer, ...]]") -> list[type[Struct]]:
+    each = (kind for answer in answers for kind in (answer if isinstance(answer, tuple) else (answer,)))
+    return [kind for kind in each if isinstance(kind, type)]
+
+
+def _without_raw_defaults(struct: type[Struct]) -> type[Struct]:
+    """msgspec cannot write down a default that is JSON not decoded."""
+    declared = msgspec.structs.fields(struct)
+    if not any(isinstance(field.default, Raw) for field in declared):
+        return struct
+    fields = []
+    for field in declared:
+        default = UNSET if isinstance(field.default, Raw) else field.default
+        fields.append((field.name, field.type, msgspec.field(default=default, name=field.encode_name)))
+    made = msgspec.defstruct(struct.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+    made.__doc__ = struct.__doc__
+    return made
+
+
+def _with_names(schema: Any, named: dict[str, Json]) -> Any:
+    """The schema with references to what has a name of its own; that goes into `named`."""
+    if isinstance(schema, list):
+        return [_with_names(part, named) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _with_names(part, named) for key, part in schema.items()}
+    title = schema.get("title")
+    if title not in _VALUES:
+        return schema
+    default = {"default": schema.pop("default")} if "default" in schema else {}
+    named[title] = schema
+    return {"$ref": _SCHEMAS + title, **default}
+
+
+# -- one call ---------------------------------------------------------------------------------------
+
+
+def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> Json:
+    name = "root" if route.path == "/" else route.operation.__name__
+    first = route.path.split("/")[1]
+    operation: Json = {
+        "operationId": name,
+        "summary": route.summary,
+        "tags": [first if first in ("jobs", "queues") else "service"],
+        "parameters": [*_parameters(route, call, schemas)],
+    }
+    if route.method in ("POST", "PATCH") and route.shape is not shapes.NoShape:
+        operation["requestBody"] = _body(route)
+    answers = {str(status): _answer(route, status, answer) for status, answer in route.answers.items()}
+    refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(route)}
+    operation["responses"] = {**answers, **refusals}
+    for status in ("200", "201"):
+        if name in _LINKS and status in answers:
+            answers[status]["links"] = _LINKS[name]
+    return operation
+
+
+def _parameters(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> Iterable[Json]:
+    if "{id}" in route.path:
+        yield {"name": "id", "in": "path", "required": True, "schema": _ID}
+    elif "{name}" in route.path:
+        yield {"name": "name", "in": "path", "required": True, "schema": {"$ref": _SCHEMAS + "QueueName"}}
+    for name, property in schemas[call.shape.__name__]["properties"].items():
+        if FIELDS[name].from_text is not None:
+            yield {"name": name, "in": "query", **_in_query(property)}
+    headers = [{"lease": "Job-Lease", "consumer": "Queue-Consumer"}[option] for option in call.headers]
+    if 412 in route.refuses:
+        headers.append("If-Match")
+    if 422 in route.refuses:
+        headers += ["Idempotency-Key", "traceparent"]
+    for header in (*headers, "X-Request-Id"):
+        yield {"$ref": f"#/components/parameters/{header}"}
+
+
+def _in_query(property: Json) -> Json:
+    """A field as text: no null, no object; a list with commas."""
+    kinds = [kind for kind in property.get("anyOf", [property]) if kind.get("type") != "null"]
+    kinds = [kind for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
+    lists = [kind for kind in kinds if kind.get("type") == "array"]
+    schema = lists[0] if lists else kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    if property.get("default") is not None:
+        schema["default"] = property["default"]
+    how = {"style": "form", "explode": False} if lists else {}
+    return {**how, "schema": schema}
+
+
+def _body(route: Route) -> Json:
+    one = {"$ref": _SCHEMAS + route.shape.__name__}
+    if not route.many:
+        return {"content": {JSON: {"schema": one}}}
+    many = {"type": "array", "items": one, "minItems": 1}
+    in_json = many if route.many == "only" else {"anyOf": [one, many]}
+    lines = {"description": "a value a line", **many}
+    return {"content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}}}
+
+
+def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") -> Json:
+    headers = ["X-Request-Id"]
+    if route.method == "GET":
+        headers.append("Cache-Control")
+    if "{" in route.path and (route.method == "GET" or 412 in route.refuses):
+        headers.append("ETag")
+    if 201 in route.answers:
+        headers.append("Location")
+    said: Json = {
+        "description": REASONS[status],
+        "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in headers},
+    }
+    if isinstance(answer, str):
+        said["content"] = {answer: {"schema": {"type": "object" if answer == JSON else "string"}}}
+    elif answer is not None:
+        schemas = [{"$ref": _SCHEMAS + kind.__name__} for kind in _kinds([answer])]
+        said["content"] = {JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+    return said
+
+
+def _refusals(route: Route) -> list[int]:
+    statuses = {*_ALWAYS, *route.refuses}
+    if route.method in _CHANGING:
+        statuses.add(403)
+    if "{" in route.path:
+        statuses.add(404)
+    if "{id}" in route.path:
+        statuses.add(410)
+    return sorted(statuses)
+
+
+def _refusal(status: int, codes: list[str]) -> Json:
+    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if status in (429, 503):
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    if status == 405:
+        headers["Allow"] = {"$ref": "#/components/headers/Allow"}
+    of_this = {"$ref": _SCHEMAS + "Problem",
+               "properties": {"code": {"enum": codes}, "status": {"const": status}}}  # fmt: skip
+    return {"description": REASONS[status], "headers": headers, "content": {PROBLEM: {"schema": of_this}}}
+
+
+_ID: Json = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
+
+
+def _header(description: str, **schema: object) -> Json:
+    return {"description": description, "schema": {"type": "string", **schema}}
+
+
+_REQUEST_ID = {"pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_HEADERS_IN: dict[str, Json] = {
+    name: {"name": name, "in": "header", **header}
+    for name, header in {
+        "Job-Lease": _header("the option `lease`", minLength=1, maxLength=64),
+        "Queue-Consumer": _header("counts as `consumer` where that is not given", minLength=1, maxLength=128),
+        "If-Match": _header("an ETag: 412 if it is another by now", pattern='^(\\*|"[0-9]{1,15}")$'),
+        "Idempotency-Key": _header("the same request again makes nothing", minLength=1, maxLength=255),
+        "traceparent": _header("trace context of W3C: becomes one of the job's headers", maxLength=256),
+        "X-Request-Id": _header("comes back in the answer", **_REQUEST_ID),
+    }.items()
+}
+_HEADERS_OUT: dict[str, Json] = {
+    "X-Request-Id": {"required": True, **_header("the request's own, or a new one", **_REQUEST_ID)},
+    "Cache-Control": {"required": True, **_header("answers are of this moment", const="no-store")},
+    "ETag": {"required": True, **_header("the version of what is shown", pattern='^"[0-9]+"$')},
+    "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
+    "Retry-After": {"required": True, "description": "in so many seconds", "schema": {"type": "integer"}},
+    "Allow": {"required": True, **_header("the methods that there are")},
+}
+
+
+# -- what follows an answer -------------------------------------------------------------------------
+
+
+def _links(body: Json, **names: str) -> Json:
+    return {name: {"operationId": target, "parameters": body} for name, target in names.items()}
+
+
+_OF_JOB = {"path.id": "$response.body#/id"}
+_UNDER_LEASE = {**_OF_JOB, "query.lease": "$response.body#/lease"}
+# By operation; each link has the parameters of the call that may follow.
+_LINKS: dict[str, Json] = {
+    "enqueue": {
+        **_links(_OF_JOB, get="get_job", cancel="cancel_job", change="change_job"),
+        **_links({"query.queue": "$response.body#/queue"}, dequeue="dequeue"),
+    },
+    "dequeue": {
+        **_links(_UNDER_LEASE, conclude="conclude", heartbeat="heartbeat", release="release", fail="fail"),
+        **_links(_OF_JOB, get="get_job", cancel="cancel_job"),
+    },
+    "fail": _links(_OF_JOB, get="get_job", redrive="redrive_job"),
+    "list_jobs": _links({"query.cursor": "$response.body#/next"}, next="list_jobs"),
+    "list_queues": _links({"query.cursor": "$response.body#/next"}, next="list_queues"),
+}
