@@ -275,14 +275,16 @@ class JobQueue(Control):
             self.queues[gate.queue].woken(gate, now)
             self._stirred[gate.queue] = None
         self._settled(None, now)
-        over = self._waits.due(now, SLICE)
+        # Nobody is sent away while a slice still brings jobs back: the next one may be for them.
+        busy = bool(stale or expired or ready or resumed or woken)
+        over = [] if busy else self._waits.due(now, SLICE)
         for waiter in over:
             self._time_up(waiter)
         forgotten = self._forget_some(now, SLICE)
         self.idempotency.forget_old(now, SLICE)
         self._drop_idle(now)
         moved = len(stale) + len(expired) + len(ready) + forgotten
-        return moved, bool(stale or expired or ready or resumed or woken or over) or forgotten == SLICE
+        return moved, bool(busy or over) or forgotten == SLICE
 
     def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
         self.stop_waiting(waiter)

@@ -57,4 +57,6 @@ def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | I
         return InvalidJson("the body begins with a byte order mark; send plain UTF-8")
     if isinstance(bad, msgspec.ValidationError):
         return InvalidField(str(bad))
+    if "truncated" in str(bad) and b"\\ud" in body.lower():
+        return InvalidJson("the body has an escape of half a character: \\ud800 to \\udfff come in pairs")
     return InvalidJson(f"the body is not JSON: {str(bad).removeprefix('JSON is malformed: ')}")

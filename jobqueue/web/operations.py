@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob, QueueView, Swept
 from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError, NotReady
-from jobqueue.units import instant
+from jobqueue.units import instant, seconds
 from jobqueue.web import render
 from jobqueue.web.fields import label, queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
@@ -376,4 +376,6 @@ def openapi(api: "Api", request: Request) -> Response:
 
 
 def help_page(api: "Api", request: Request) -> Response:
-    return Response(200, help_text(request.header(b"host"), api.version), (), TEXT)
+    return Response(
+        200, help_text(request.header(b"host"), api.version, seconds(api.settings.lease)), (), TEXT
+    )

@@ -20,7 +20,7 @@ jobqueue {version}: a job queue for curl. In memory: a stop loses all jobs.
   server        curl {q}/stats         {q}/healthz  {q}/readyz
   in full       curl {q}/openapi.json
 
-ID and LEASE are in dequeue's answer. A job not concluded within its lease (5 minutes, or
+ID and LEASE are in dequeue's answer. A job not concluded within its lease ({lease} s, or
 ?lease_for=30s) goes back to its queue; finishing it with the old lease is then 409 lease_lost.
 
 enqueue   type (required), queue "default", priority 0 (higher first), payload (any JSON), delay,
@@ -34,7 +34,7 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 """
 
 
-def help_text(host: str | None, version: str) -> bytes:
-    """For the address it was asked at, if that is one."""
+def help_text(host: str | None, version: str, lease: float) -> bytes:
+    """For the address it was asked at, if that is one. `lease`: the usual length, seconds."""
     at = host if host is not None and _HOST.fullmatch(host) else "localhost:8080"
-    return _HELP.format(q=at, version=version).encode("ascii")
+    return _HELP.format(q=at, version=version, lease=lease).encode("ascii")
