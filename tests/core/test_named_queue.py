@@ -10,6 +10,7 @@ from jobqueue.core.job import Job
 from jobqueue.core.named import NamedQueue
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
+NOW = 1_000
 
 
 def job(place, priority=0):
@@ -17,11 +18,11 @@ def job(place, priority=0):
 
 
 def named_queue():
-    return NamedQueue("default", 4, 1, 0.5)
+    return NamedQueue("default", (4, 1, 0.5))
 
 
 def drained(queue):
-    return [queue.pop().place for _ in range(queue.queued)]
+    return [queue.take(NOW).place for _ in range(queue.queued)]
 
 
 def test_higher_priorities_go_first_and_inside_one_priority_who_came_first():
@@ -35,7 +36,7 @@ def test_a_higher_priority_that_comes_later_goes_before_what_is_there():
     queue = named_queue()
     for place in range(1, 8):
         queue.append(job(place))
-    assert queue.pop().place == 1
+    assert queue.take(NOW).place == 1
     queue.append(job(8, priority=1))
     assert drained(queue) == [8, 2, 3, 4, 5, 6, 7]
 
@@ -44,7 +45,7 @@ def test_a_job_that_comes_back_stands_at_its_place_among_its_own_priority():
     queue = named_queue()
     for place, priority in enumerate([0, 1, 0, 1], start=1):
         queue.append(job(place, priority))
-    out = [queue.pop() for _ in range(3)]
+    out = [queue.take(NOW) for _ in range(3)]
     assert [each.place for each in out] == [2, 4, 1]
     for each in reversed(out):
         queue.put_back(each)
@@ -64,7 +65,7 @@ def test_a_priority_emptied_by_removing_can_be_used_again():
     for place in range(1, 40):
         each = job(place, priority=place % 3)
         queue.append(each)
-        queue.remove(each)
+        queue.remove(each, NOW)
     assert (queue.queued, queue.lanes) == (0, [])
     queue.append(job(50, 1))
     queue.append(job(51, 2))
@@ -74,10 +75,10 @@ def test_a_priority_emptied_by_removing_can_be_used_again():
 def test_removing_what_is_not_queued_is_a_key_error():
     queue = named_queue()
     with pytest.raises(KeyError):
-        queue.remove(job(1))
+        queue.remove(job(1), NOW)
     queue.append(job(2))
     with pytest.raises(KeyError):
-        queue.remove(job(1))
+        queue.remove(job(1), NOW)
     assert drained(queue) == [2]
 
 
@@ -87,7 +88,7 @@ def test_the_oldest_is_the_first_that_came_whatever_its_priority():
     for place, priority in [(1, -5), (2, 9), (3, 0)]:
         queue.append(job(place, priority))
     assert queue.oldest().place == 1
-    assert queue.pop().place == 2
+    assert queue.take(NOW).place == 2
     assert queue.oldest().place == 1
 
 
@@ -96,7 +97,7 @@ def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
     queue = named_queue()
     for place in range(1, 2000):
         queue.append(job(place, priority=step * place))
-        assert queue.pop().place == place
+        assert queue.take(NOW).place == place
     assert len(queue.lanes) < 40
     queue.append(job(2000))
     queue.append(job(2001, HIGHEST))
@@ -111,7 +112,7 @@ def test_many_priorities_stay_in_order_while_lanes_are_swept(step):
         queue.append(job(place, priority))
         heappush(waiting, (-priority, place))
         if place % 3:
-            assert queue.pop().place == heappop(waiting)[1]
+            assert queue.take(NOW).place == heappop(waiting)[1]
     assert drained(queue) == [heappop(waiting)[1] for _ in range(len(waiting))]
 
 
@@ -131,7 +132,7 @@ def test_a_named_queue_behaves_as_a_sorted_list(steps):
             inside.append(each)
         elif what == "pop" and inside:
             first = min(inside, key=lambda each: (-each.priority, each.place))
-            assert queue.pop() is first
+            assert queue.take(NOW) is first
             inside.remove(first)
             out.append(first)
         elif what == "put back" and out:
@@ -140,7 +141,7 @@ def test_a_named_queue_behaves_as_a_sorted_list(steps):
             inside.append(each)
         elif what == "remove" and inside:
             each = inside.pop(number % len(inside))
-            queue.remove(each)
+            queue.remove(each, NOW)
         assert queue.queued == len(inside)
     inside.sort(key=lambda each: (-each.priority, each.place))
     assert drained(queue) == [each.place for each in inside]

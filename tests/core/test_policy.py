@@ -4,13 +4,14 @@ from itertools import product
 
 import pytest
 
-from jobqueue.core.job import CANCEL, CONCLUDE, RELEASE, STALE, Job, Lease
+from jobqueue.core.job import BURY, CANCEL, CONCLUDE, PUT_OFF, RELEASE, STALE, Job, Lease
+from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES
 from jobqueue.core.policy import may_use_lease
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
 
 DONE, AGAIN = True, False
-HEARTBEAT = None
-VERBS = [CONCLUDE, HEARTBEAT]
+HEARTBEAT = ()
+VERBS = [CONCLUDES, HEARTBEAT]
 CURRENT, OTHER = "the-current-lease", "some-other-lease"
 
 
@@ -18,8 +19,8 @@ def job(status, ended_by=None, name="ann", attempts=3):
     """A job whose last lease, `CURRENT`, was held by `name`; or that was never leased: `name` is "never"."""
     lease = None
     if name != "never":
-        lease = Lease(CURRENT, name, 0, 1000, 1000, 1000, ended_by)
-    return Job(7, "default", "t", 0, b"null", 0, 7, status, attempts, attempts, lease)
+        lease = Lease(CURRENT, name, 0, 1000, 1000, 1000, attempts, None, ended_by)
+    return Job(7, "default", "t", 0, b"null", 0, 7, status, attempts, attempts, lease=lease)
 
 
 def running(name="ann"):
@@ -51,17 +52,28 @@ def test_row_2_the_current_lease_may_whatever_consumer_says(verb, name, consumer
 
 @pytest.mark.parametrize("require_lease", [False, True])
 @pytest.mark.parametrize("consumer", ["ann", "bob", None])
-@pytest.mark.parametrize("verb", [CONCLUDE, RELEASE])
-def test_row_3_the_last_lease_that_this_verb_ended_is_answered_again(verb, consumer, require_lease):
-    status = "concluded" if verb == CONCLUDE else "queued"
-    assert may_use_lease(job(status, verb), verb, CURRENT, consumer, require_lease) is AGAIN
+@pytest.mark.parametrize(
+    ("verb", "step", "status"),
+    [
+        (CONCLUDES, "conclude", "concluded"),
+        (RELEASES, "release", "queued"),
+        (RELEASES, "put_off", "scheduled"),
+        (FAILS, "fail", "scheduled"),
+        (FAILS, "fail", "queued"),
+        (FAILS, "bury", "dead"),
+    ],
+)
+def test_row_3_the_last_lease_that_this_verb_ended_is_answered_again(
+    verb, step, status, consumer, require_lease
+):
+    assert may_use_lease(job(status, step), verb, CURRENT, consumer, require_lease) is AGAIN
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("name", NOT_RUNNING)
 def test_row_4_any_lease_that_is_not_current_is_lost(name, verb):
     ended = NOT_RUNNING[name]
-    tokens = [OTHER, ""] if name == "concluded" and verb == CONCLUDE else [OTHER, "", CURRENT]
+    tokens = [OTHER, ""] if name == "concluded" and verb == CONCLUDES else [OTHER, "", CURRENT]
     for token, consumer, require_lease in product(tokens, ["ann", "bob", None], [False, True]):
         with pytest.raises(LeaseLost) as lost:
             may_use_lease(ended, verb, token, consumer, require_lease)
@@ -78,14 +90,21 @@ def test_row_4_an_old_lease_is_lost_while_the_job_runs_under_a_new_one(verb, nam
 
 
 def test_row_4_a_lease_that_another_verb_ended_is_lost():
-    for ended, verb in [(concluded(), RELEASE), (job("queued", RELEASE), CONCLUDE), (concluded(), HEARTBEAT)]:
+    for ended, verb in [
+        (concluded(), RELEASES),
+        (concluded(), FAILS),
+        (job("queued", RELEASE), CONCLUDES),
+        (job("scheduled", PUT_OFF), FAILS),
+        (job("dead", BURY), RELEASES),
+        (concluded(), HEARTBEAT),
+    ]:
         with pytest.raises(LeaseLost):
             may_use_lease(ended, verb, CURRENT, "ann", False)
 
 
 @pytest.mark.parametrize("require_lease", [False, True])
 def test_row_5_without_a_lease_the_consumer_that_finished_it_by_this_verb_is_answered_again(require_lease):
-    assert may_use_lease(concluded(), CONCLUDE, None, "ann", require_lease) is AGAIN
+    assert may_use_lease(concluded(), CONCLUDES, None, "ann", require_lease) is AGAIN
 
 
 @pytest.mark.parametrize("require_lease", [False, True])
@@ -93,7 +112,7 @@ def test_row_5_without_a_lease_the_consumer_that_finished_it_by_this_verb_is_ans
 def test_row_6_without_a_lease_a_job_that_is_not_in_progress_is_refused(name, require_lease):
     ended = NOT_RUNNING[name]
     for verb, consumer in product(VERBS, ["ann", "bob", None]):
-        if (name, verb, consumer) == ("concluded", CONCLUDE, "ann"):
+        if (name, verb, consumer) == ("concluded", CONCLUDES, "ann"):
             continue  # row 5
         with pytest.raises(NotInProgress) as refused:
             may_use_lease(ended, verb, None, consumer, require_lease)
@@ -136,6 +155,6 @@ def test_row_9_leased_without_a_name_anyone_may(verb, consumer):
 
 def test_asking_changes_nothing():
     asked, untouched = running(), running()
-    may_use_lease(asked, CONCLUDE, CURRENT, None, False)
+    may_use_lease(asked, CONCLUDES, CURRENT, None, False)
     may_use_lease(asked, HEARTBEAT, None, "ann", False)
     assert repr(asked) == repr(untouched)

@@ -5,7 +5,9 @@ from itertools import count
 import pytest
 
 from jobqueue.core.job import STALE, NewJob
-from jobqueue.core.queue import FORGET_AT_ONCE, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue, Limits
+from jobqueue.core.moves import FORGET_AT_ONCE
+from jobqueue.core.queue import IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
+from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Waiter, Want
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
 

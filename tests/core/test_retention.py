@@ -18,6 +18,7 @@ def job(id, payload=b"null", result=None):
 def forgotten(retention, now):
     gone = []
     while (oldest := retention.over(now)) is not None:
+        retention.discard(oldest)
         gone.append(oldest.id)
     return gone
 

@@ -8,7 +8,27 @@ from typing import get_args
 
 import pytest
 
-from jobqueue.core.job import ENQUEUE, FINISHED, FORGET, STATUSES, STEPS, NewJob, Step
+from jobqueue.core.job import (
+    CANCEL,
+    CONCLUDED,
+    DEAD,
+    ENQUEUE,
+    ENTER,
+    ENTER_LATER,
+    FINISHED,
+    FORGET,
+    FROM_OUTSIDE,
+    LEAVE,
+    PURGE,
+    QUEUED,
+    REDRIVE,
+    SCHEDULE,
+    SCHEDULED,
+    STATUSES,
+    STEPS,
+    NewJob,
+    Step,
+)
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.tally import Tally
 from jobqueue.core.waiters import Want
@@ -19,18 +39,18 @@ NOW = 1_000
 
 
 def queue_with_job(status):
-    """A queue whose only job came to `status` by the verbs; or was put there, where no verb leads yet."""
+    """A queue whose only job came to `status` by the verbs."""
     numbers = count(1)
     queue = JobQueue(lambda: f"lease-{next(numbers)}")
-    job = queue.enqueue(NewJob("t"), NOW)
-    if status in ("in_progress", "concluded"):
+    job = queue.enqueue(NewJob("t", delay=500 if status == "scheduled" else 0), NOW)
+    if status in ("in_progress", "concluded", "dead"):
         queue.dequeue(Want(("default",), 60_000), NOW)
     if status == "concluded":
         queue.conclude(job.id, job.lease.token, None, None, NOW)
     if status == "cancelled":
         queue.cancel(job.id, NOW)
-    if status in ("scheduled", "dead"):
-        job.status = status
+    if status == "dead":
+        queue.fail(job.id, job.lease.token, None, None, False, None, NOW)
     assert job.status == status
     return queue, job
 
@@ -46,19 +66,30 @@ def test_every_known_step_is_somewhere_in_the_table():
     assert {step for _, step in STEPS} == set(ALL_STEPS)
 
 
-def test_a_job_begins_by_being_enqueued_and_goes_by_being_forgotten():
-    assert {step for before, step in STEPS if before is None} == {ENQUEUE}
-    assert {step for (_, step), after in STEPS.items() if after is None} == {FORGET}
+def test_a_job_begins_by_being_enqueued_and_goes_by_being_forgotten_or_purged():
+    assert {step for before, step in STEPS if before is None} == {ENQUEUE, SCHEDULE, ENTER, ENTER_LATER}
+    assert {step for before, step in STEPS if before is None} == FROM_OUTSIDE
+    assert {step for (_, step), after in STEPS.items() if after is None} == {FORGET, PURGE, LEAVE}
 
 
-def test_from_finished_a_job_can_only_be_forgotten():
-    assert {step for before, step in STEPS if before in FINISHED} == {FORGET}
+def test_a_concluded_or_cancelled_job_can_only_be_forgotten_or_purged_and_a_dead_one_may_come_back():
+    assert {step for before, step in STEPS if before in FINISHED - {DEAD}} == {FORGET, PURGE}
+    assert {step for before, step in STEPS if before == DEAD} == {FORGET, PURGE, REDRIVE, CANCEL, LEAVE}
 
 
-# To be enqueued a job is new, whatever its record says: that step has no status before it.
+def test_only_finished_jobs_are_forgotten_and_only_waiting_or_dead_ones_go_elsewhere():
+    assert {before for before, step in STEPS if step == FORGET} == FINISHED
+    assert {before for before, step in STEPS if step == LEAVE} == {QUEUED, SCHEDULED, DEAD}
+
+
+def test_from_every_status_but_concluded_and_cancelled_a_job_can_be_cancelled():
+    assert {before for before, step in STEPS if step == CANCEL} == set(STATUSES) - {CONCLUDED, "cancelled"}
+
+
+# To be put in a job is new, whatever its record says: those steps have no status before them.
 @pytest.mark.parametrize(
     ("status", "step"),
-    [pair for pair in product(STATUSES, ALL_STEPS) if pair not in STEPS and pair[1] != ENQUEUE],
+    [pair for pair in product(STATUSES, ALL_STEPS) if pair not in STEPS and pair[1] not in FROM_OUTSIDE],
 )
 def test_a_step_that_is_not_in_the_table_is_refused_and_changes_nothing(status, step):
     queue, job = queue_with_job(status)

@@ -10,7 +10,7 @@ import pytest
 from jobqueue.core.job import NewJob
 from jobqueue.core.waiters import Want
 from jobqueue.engine.memory import MemoryEngine, first_id_at
-from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost
+from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
 from jobqueue.settings import Settings
 from jobqueue.testing import ManualClock
 
@@ -276,8 +276,15 @@ async def test_once_the_waits_were_stopped_nothing_is_handed_out_and_the_rest_go
     assert engine.dequeue(ONE) == []
     assert engine.dequeue(ONE, wait=30_000) == []
     assert engine.conclude(1, job.lease.token, None, None).status == "concluded"
-    assert engine.enqueue(JOB).id == 3
-    assert engine.get(2).status == "queued"
+    assert engine.cancel(2).status == "cancelled"
+    for refused in (
+        lambda: engine.enqueue(JOB),
+        lambda: engine.enqueue_many([JOB]),
+        lambda: engine.enqueue_each([JOB]),
+    ):
+        with pytest.raises(Stopping):
+            refused()
+    assert engine.stats().jobs["queued"] == 0
 
 
 def test_closing_twice_is_fine(engine):
@@ -293,11 +300,11 @@ async def test_queues_are_listed_by_name_those_only_waited_on_too(engine):
     engine.enqueue(NewJob("t", "a"))
     engine.dequeue(Want(("c", "b"), 2_000))
     waiting = engine.dequeue(Want(("0",), 2_000), wait=30_000)
-    assert [view.name for view in engine.queues()] == ["0", "a", "b"]
+    assert [view.name for view in engine.queues(10)] == ["0", "a", "b"]
     assert engine.queue("0").consumers_waiting == 1
     assert engine.queue("never used").consumers_waiting == 0
     waiting.cancel()
-    assert [view.name for view in engine.queues()] == ["a", "b"]
+    assert [view.name for view in engine.queues(10)] == ["a", "b"]
 
 
 def test_the_age_of_the_oldest_job_is_counted(engine, clock):
@@ -378,8 +385,8 @@ async def test_two_engines_on_one_loop_do_not_share_anything(clock):
     waiting = other.dequeue(ONE, wait=1_000)
     one.enqueue(JOB)
     assert not waiting.done()
-    assert [view.name for view in other.queues()] == ["default"]
-    assert other.queues()[0].jobs["queued"] == 0
+    assert [view.name for view in other.queues(10)] == ["default"]
+    assert other.queues(10)[0].jobs["queued"] == 0
     other.close()
     assert ids(one.dequeue(ONE)) == [1]
 
@@ -390,7 +397,10 @@ async def test_two_engines_on_one_loop_do_not_share_anything(clock):
 async def test_a_closed_engine_starts_no_ticker():
     engine = MemoryEngine(Settings(tick="10ms"))
     engine.close()
-    engine.enqueue(JOB)
+    assert engine.dequeue(ONE, wait=30_000) == []
+    with pytest.raises(JobNotFound):
+        engine.get(1)
+    assert engine.queue("default").oldest_age is None  # it looked at the clock
     loop = asyncio.get_running_loop()
     later = loop.create_future()
     loop.call_later(0.05, later.set_result, None)
