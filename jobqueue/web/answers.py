@@ -170,6 +170,13 @@ class Remembered(Struct):
     bytes: int
 
 
+class Idempotency(Struct):
+    """How many keys are remembered, and for how many seconds."""
+
+    keys: int
+    window: Length
+
+
 class Memory(Struct):
     rss_bytes: int | UnsetType = UNSET
 
@@ -198,6 +205,7 @@ class Stats(Struct):
     ticks: Ticks
     lanes: Lanes
     remembered: Remembered
+    idempotency: Idempotency
     memory: Memory
     limits: Limits
     connections: int | UnsetType = UNSET

@@ -100,7 +100,7 @@ class Api:
     @cached_property
     def document(self) -> bytes:
         """The OpenAPI document; made when it is first asked for."""
-        return document(self.schema, self.version)
+        return document(self.schema, self.settings, self.version)
 
     @staticmethod
     def memory() -> int | None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
-from jobqueue.web.fields import FIELDS
+from jobqueue.web.fields import FIELDS, field_of
 from jobqueue.web.http import Request
 from jobqueue.web.json_text import check_utf8, syntax_error
 
@@ -67,6 +67,7 @@ class Call(Generic[S]):
         self.types: dict[str, Any] = {
             field.encode_name: msgspec.json.Decoder(field.type) for field in declared
         }
+        self.fields = {field.encode_name: field_of(field.encode_name, field.type) for field in declared}
         # Names that are no names in Python: the attribute for each.
         self._attributes = {f.encode_name: f.name for f in declared if f.encode_name != f.name}
         self.required = [field.encode_name for field in declared if field.required]
@@ -91,7 +92,7 @@ class Call(Generic[S]):
             canonical = self._canonical(name, "query")
             if canonical is None:
                 continue
-            from_text = FIELDS[canonical].from_text
+            from_text = self.fields[canonical].from_text
             if from_text is None:
                 raise InvalidField(f"{canonical} belongs in the body", field=canonical)
             _agree(found, canonical, from_text(text, canonical))
@@ -148,7 +149,7 @@ class Call(Generic[S]):
                 inside.facts.setdefault("field", name)
                 raise
         said = "" if isinstance(bad, RecursionError) else f" ({bad})"
-        raise InvalidField(f"{name}: must be {FIELDS[name].expects}{said}", field=name) from None
+        raise InvalidField(f"{name}: must be {self.fields[name].expects}{said}", field=name) from None
 
     def _canonical(self, name: str, where: str) -> str | None:
         """The field that `name` means, whatever its letter case; None: to be ignored."""

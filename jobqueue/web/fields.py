@@ -223,6 +223,15 @@ FIELDS: dict[str, Field] = {
     "burst": Field("a whole number", None),
     "details": Field("JSON", None),
 }
+_FLAG = Field("true or false", _boolean)
+
+
+def field_of(name: str, kind: object) -> Field:
+    """What is to be known of a field of the type `kind`: one that says yes or no is read as such, whatever it
+    is called."""
+    return _FLAG if kind is bool else FIELDS[name]
+
+
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(
     {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",

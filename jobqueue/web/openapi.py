@@ -9,10 +9,11 @@ from typing import Any, get_args
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from jobqueue.settings import Settings
 from jobqueue.web import problems, shapes
-from jobqueue.web.answers import Problem
+from jobqueue.web.answers import Problem, Queue
 from jobqueue.web.call import Call
-from jobqueue.web.fields import FIELDS
+from jobqueue.web.fields import field_of
 from jobqueue.web.http import JSON, PROBLEM, REASONS
 from jobqueue.web.render import AttemptView, JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
@@ -24,9 +25,10 @@ _MANY_LINES = "application/x-ndjson"
 _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 # What any request may be refused with; `_refusals` has what depends on the route.
 _ALWAYS = (400, 408, 413, 415, 431, 500, 503)
+_IN_QUERY = "InQuery"
 _IGNORED = "the queue sets it: ignored, so that a fetched job can be enqueued again"
 # Types whose schema has a title and is no struct.
-_VALUES = ("Duration", "Instant", "QueueName")
+_VALUES = ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age", "Batch", "Instant", "QueueName")
 _ABOUT = """\
 Options go in the body or in the query, whichever is handier; given in both they must agree. The names of \
 fields are matched whatever their letter case, and null is the same as leaving an option out. The content \
@@ -35,13 +37,23 @@ does. Every refusal is a problem document: an unknown path 404 `no_such_route`, 
 method 405 `method_not_allowed`."""
 
 
-def document(schema: Schema, version: str) -> bytes:
+def document(schema: Schema, settings: Settings, version: str) -> bytes:
     calls = {call.shape: call for call in vars(schema).values() if isinstance(call, Call)}
     schemas = _schemas(calls)
+    limits = {
+        "LeaseFor": settings.lease_max / 1000,
+        "Wait": settings.wait_max / 1000,
+        "Batch": settings.max_batch,
+    }
+    for title, most in limits.items():
+        for name in {title, title + _IN_QUERY} & schemas.keys():
+            schemas[name]["maximum"] = most
     paths: dict[str, Json] = {}
     for route in ROUTES:
         call = calls[route.options or route.shape]
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, call, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(
+            route, call, schemas, settings.max_batch
+        )
     whole = {
         "openapi": "3.1.0",
         "info": {"title": "jobqueue", "version": version, "description": _ABOUT},
@@ -74,7 +86,8 @@ def _schemas(calls: "Mapping[Any, Call[Any]]") -> dict[str, Json]:
         is_answer = schema.get("additionalProperties") is not False
         for field, property in schemas[name]["properties"].items():
             if not is_answer and "$ref" not in property:
-                property["description"] = FIELDS[field].expects
+                kind = bool if property.get("type") == "boolean" else None
+                property["description"] = field_of(field, kind).expects
             elif field.endswith("_at"):
                 property["format"] = "date-time"
     for view in (JobView, AttemptView):
@@ -117,13 +130,16 @@ def _with_names(schema: Any, named: dict[str, Json]) -> Any:
         return schema
     default = {"default": schema.pop("default")} if "default" in schema else {}
     named[title] = schema
+    if {"type": "number"} in schema.get("anyOf", ()):
+        # As text, a number that is not whole has no exponent: the pattern says it.
+        named[title + _IN_QUERY] = {**schema, "anyOf": [{"type": "integer"}, {"type": "string"}]}
     return {"$ref": _SCHEMAS + title, **default}
 
 
 # -- one call ---------------------------------------------------------------------------------------
 
 
-def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> Json:
+def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json], most: int) -> Json:
     name = "root" if route.path == "/" else route.operation.__name__
     first = route.path.split("/")[1]
     operation: Json = {
@@ -133,7 +149,7 @@ def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> Jso
         "parameters": [*_parameters(route, call, schemas)],
     }
     if route.method in ("POST", "PATCH") and route.shape is not shapes.NoShape:
-        operation["requestBody"] = _body(route)
+        operation["requestBody"] = _body(route, most)
     answers = {str(status): _answer(route, status, answer) for status, answer in route.answers.items()}
     refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(route)}
     operation["responses"] = {**answers, **refusals}
@@ -149,8 +165,8 @@ def _parameters(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> It
     elif "{name}" in route.path:
         yield {"name": "name", "in": "path", "required": True, "schema": {"$ref": _SCHEMAS + "QueueName"}}
     for name, property in schemas[call.shape.__name__]["properties"].items():
-        if FIELDS[name].from_text is not None:
-            yield {"name": name, "in": "query", **_in_query(property)}
+        if call.fields[name].from_text is not None:
+            yield {"name": name, "in": "query", **_in_query(property, schemas)}
     headers = [{"lease": "Job-Lease", "consumer": "Queue-Consumer"}[option] for option in call.headers]
     if 412 in route.refuses:
         headers.append("If-Match")
@@ -160,10 +176,10 @@ def _parameters(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> It
         yield {"$ref": f"#/components/parameters/{header}"}
 
 
-def _in_query(property: Json) -> Json:
+def _in_query(property: Json, known: dict[str, Json]) -> Json:
     """A field as text: no null, no object; a list with commas."""
     kinds = [kind for kind in property.get("anyOf", [property]) if kind.get("type") != "null"]
-    kinds = [kind for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
+    kinds = [_as_text(kind, known) for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
     lists = [kind for kind in kinds if kind.get("type") == "array"]
     schema = lists[0] if lists else kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     if property.get("default") is not None:
@@ -172,11 +188,18 @@ def _in_query(property: Json) -> Json:
     return {**how, "schema": schema}
 
 
-def _body(route: Route) -> Json:
+def _as_text(schema: Json, known: dict[str, Json]) -> Json:
+    if "items" in schema:
+        return {**schema, "items": _as_text(schema["items"], known)}
+    text = schema.get("$ref", "") + _IN_QUERY
+    return {**schema, "$ref": text} if text.removeprefix(_SCHEMAS) in known else dict(schema)
+
+
+def _body(route: Route, most: int) -> Json:
     one = {"$ref": _SCHEMAS + route.shape.__name__}
     if not route.many:
         return {"content": {JSON: {"schema": one}}}
-    many = {"type": "array", "items": one, "minItems": 1}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     in_json = many if route.many == "only" else {"anyOf": [one, many]}
     lines = {"description": "a value a line", **many}
     return {"content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}}}
@@ -186,7 +209,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
     headers = ["X-Request-Id"]
     if route.method == "GET":
         headers.append("Cache-Control")
-    if "{" in route.path and (route.method == "GET" or 412 in route.refuses):
+    if {JobView, Queue}.intersection(_kinds([answer])):
         headers.append("ETag")
     if 201 in route.answers:
         headers.append("Location")
@@ -238,7 +261,12 @@ _HEADERS_IN: dict[str, Json] = {
         "Job-Lease": _header("the option `lease`", minLength=1, maxLength=64),
         "Queue-Consumer": _header("counts as `consumer` where that is not given", minLength=1, maxLength=128),
         "If-Match": _header("an ETag: 412 if it is another by now", pattern='^(\\*|"[0-9]{1,15}")$'),
-        "Idempotency-Key": _header("the same request again makes nothing", minLength=1, maxLength=255),
+        "Idempotency-Key": _header(
+            "the same request again makes nothing",
+            minLength=1,
+            maxLength=255,
+            pattern=r"^[^\u0000-\u001f\u007f]+$",
+        ),
         "traceparent": _header("trace context of W3C: becomes one of the job's headers", maxLength=256),
         "X-Request-Id": _header("comes back in the answer", **_REQUEST_ID),
     }.items()
@@ -246,7 +274,7 @@ _HEADERS_IN: dict[str, Json] = {
 _HEADERS_OUT: dict[str, Json] = {
     "X-Request-Id": {"required": True, **_header("the request's own, or a new one", **_REQUEST_ID)},
     "Cache-Control": {"required": True, **_header("answers are of this moment", const="no-store")},
-    "ETag": {"required": True, **_header("the version of what is shown", pattern='^"[0-9]+"$')},
+    "ETag": _header("the version of the job or queue; none where many are shown", pattern='^"[0-9]+"$'),
     "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
     "Retry-After": {"required": True, "description": "in so many seconds", "schema": {"type": "integer"}},
     "Allow": {"required": True, **_header("the methods that there are")},
@@ -273,6 +301,4 @@ _LINKS: dict[str, Json] = {
         **_links(_OF_JOB, get="get_job", cancel="cancel_job"),
     },
     "fail": _links(_OF_JOB, get="get_job", redrive="redrive_job"),
-    "list_jobs": _links({"query.cursor": "$response.body#/next"}, next="list_jobs"),
-    "list_queues": _links({"query.cursor": "$response.body#/next"}, next="list_queues"),
 }

@@ -26,11 +26,16 @@ def _whole(low: int, high: int) -> Meta:
     return _says(minimum=low, maximum=high)
 
 
-# A title makes it a schema of its own in the document.
-Duration = Annotated[
-    int | float | str,
-    _says(title="Duration", description=DURATION_HELP, minimum=0, pattern=DURATION_PATTERN),
-]
+def _length(title: str, least: float, **most: int) -> Meta:
+    return _says(title=title, description=DURATION_HELP, minimum=least, pattern=DURATION_PATTERN, **most)
+
+
+# A title makes it a schema of its own in the document. What the settings limit, the document says too.
+Duration = Annotated[int | float | str, _length("Duration", 0, maximum=366 * 86_400)]
+PositiveDuration = Annotated[int | float | str, _length("PositiveDuration", 0.001, maximum=366 * 86_400)]
+LeaseFor = Annotated[int | float | str, _length("LeaseFor", 1)]
+Wait = Annotated[int | float | str, _length("Wait", 0)]
+Age = Annotated[int | float | str, _length("Age", 0, maximum=36_600 * 86_400)]
 Instant = Annotated[
     str,
     _says(title="Instant", description="an instant with an offset", format="date-time",
@@ -40,6 +45,7 @@ QueueName = Annotated[str, _says(title="QueueName", pattern=f"^{QUEUE_NAME}$")]
 Priority = Annotated[int, Meta(ge=INT32[0], le=INT32[1])]
 Attempts = Annotated[int, _whole(1, 10_000)]
 Count = Annotated[int, _whole(1, 2**53 - 1)]
+Batch = Annotated[int, _says(title="Batch", minimum=1)]
 Page = Annotated[int, _whole(1, 1000)]
 Type = Annotated[str, _text(256)]
 Key = Annotated[str, _text(256)]
@@ -77,8 +83,8 @@ class PlainJob(Shape):
 class JobShape(PlainJob):
     delay: Duration | None = None
     run_at: Instant | None = None
-    expires_in: Duration | None = None
-    lease_for: Duration | None = None
+    expires_in: PositiveDuration | None = None
+    lease_for: LeaseFor | None = None
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | None = None
     retain_for: Duration | None = None
@@ -105,8 +111,8 @@ class ChangeShape(Shape):
     payload: Raw = ABSENT
     delay: Duration | UnsetType | None = UNSET
     run_at: Instant | UnsetType | None = UNSET
-    expires_in: Duration | UnsetType | None = UNSET
-    lease_for: Duration | UnsetType | None = UNSET
+    expires_in: PositiveDuration | UnsetType | None = UNSET
+    lease_for: LeaseFor | UnsetType | None = UNSET
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
@@ -118,9 +124,9 @@ class ChangeShape(Shape):
 class DequeueShape(Shape):
     queues: Queues | str | None = None
     queue: QueueName | None = None
-    wait: Duration = 0
-    lease_for: Duration | None = None
-    count: Page | None = None
+    wait: Wait = 0
+    lease_for: LeaseFor | None = None
+    count: Batch | None = None
     consumer: Consumer | None = None
 
 
@@ -136,7 +142,7 @@ class ConcludeShape(HolderShape):
 
 
 class HeartbeatShape(HolderShape):
-    lease_for: Duration | None = None
+    lease_for: LeaseFor | None = None
     progress: Annotated[int, _whole(0, 100)] | None = None
     message: Annotated[str, _says(maxLength=500)] | None = None
 
@@ -179,7 +185,7 @@ class FailItem(FailShape, kw_only=True):
 
 
 class WaitShape(Shape):
-    wait: Duration = 0
+    wait: Wait = 0
 
 
 class CancelShape(Shape):
@@ -190,7 +196,7 @@ class RateShape(Shape):
     """`count` starts in `per`; at most `burst` at once, by default `count`."""
 
     count: Count
-    per: Duration = 1
+    per: PositiveDuration = 1
     burst: Count | None = None
 
 
@@ -202,7 +208,7 @@ class KeyLimitsShape(Shape):
 class QueueShape(Shape):
     """A merge-patch of what is set for a queue: what is left out stays, `null` is the default again."""
 
-    lease_for: Duration | UnsetType | None = UNSET
+    lease_for: LeaseFor | UnsetType | None = UNSET
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
@@ -215,7 +221,7 @@ class QueueShape(Shape):
 
 
 class PauseShape(Shape, rename={"length": "for"}):
-    length: Duration | None = None
+    length: PositiveDuration | None = None
     reason: Annotated[str, _text(500)] | None = None
 
 
@@ -226,7 +232,7 @@ class FilterShape(Shape):
     type: Choice | str | None = None
     tag: Choice | str | None = None
     key: Choice | str | None = None
-    older_than: Duration | None = None
+    older_than: Age | None = None
 
 
 class CountShape(FilterShape):
