@@ -60,6 +60,10 @@ class KeyedLane(Lane):
         self.gate = gate
         self.shown = -1
 
+    def __lt__(self, other: object) -> bool:
+        """Two lanes stand at the same place in the heap only where one of them is left over."""
+        return False
+
 
 def key_of(job: Job) -> str | None:
     more = job.more
@@ -69,12 +73,12 @@ def key_of(job: Job) -> str | None:
 class NamedQueue:
     """`queued`, `scheduled`: jobs that wait; `bytes`: their payloads; `size`: jobs of any status. `used_at`:
     monotonic milliseconds at which it was last left without jobs. `sleep(gate, at)` is called for a gate that
-    opens by itself at an instant."""
+    opens by itself at an instant, earlier than its `wake_at` if it has one."""
 
     __slots__ = (
-        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes", "gate",
-        "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally", "unique",
-        "used_at", "version", "waits",
+        "_heap", "_heirs", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes",
+        "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally",
+        "unique", "used_at", "version", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +99,7 @@ class NamedQueue:
         self.pause: Pause | None = None
         self.version = 0  # of its settings and its pause
         self.unique: dict[str, Job] = {}  # by unique key, the job that has it
+        self._heirs: dict[str, dict[Job, None]] = {}
         self.used_at = 0
         self.waits = Histogram()  # from enqueue to the first lease, milliseconds
         self.runs = Histogram()  # from the last lease to conclude
@@ -250,18 +255,37 @@ class NamedQueue:
         return gate
 
     def _wait_for(self, gate: Gate, at: int | None) -> None:
-        if at is not None and gate.wake_at is None and self._sleep is not None:
-            gate.wake_at = at
+        if at is not None and (gate.wake_at is None or at < gate.wake_at) and self._sleep is not None:
             self._sleep(gate, at)
 
     def _forget_gate(self, gate: Gate, now: int) -> None:
         """A key without jobs is not kept, once its rate has nothing to remember."""
         if gate.unused and gate.key is not None:
             full_at = gate.full_at(now)
-            if full_at <= now:
-                self.gates.pop(gate.key, None)
-            else:
+            if full_at > now:
                 self._wait_for(gate, full_at)
+            elif self.gates.get(gate.key) is gate:  # else it is an old one, whose timer came late
+                del self.gates[gate.key]
+
+    # -- unique keys --------------------------------------------------------------------------------
+
+    def claim(self, key: str, job: Job) -> None:
+        """`job` has the unique key; or stands in line for it where another came first (it was stale, redriven
+        or moved here while its key was free)."""
+        if self.unique.setdefault(key, job) is not job:
+            self._heirs.setdefault(key, {})[job] = None
+
+    def disclaim(self, key: str, job: Job) -> None:
+        heirs = self._heirs.get(key, {})
+        if self.unique.get(key) is job:
+            del self.unique[key]
+            if heirs:
+                self.unique[key] = next(iter(heirs))
+                del heirs[self.unique[key]]
+        else:
+            heirs.pop(job, None)
+        if not heirs:
+            self._heirs.pop(key, None)
 
     # -- lanes --------------------------------------------------------------------------------------
 

@@ -202,7 +202,10 @@ def _body(route: Route, most: int) -> Json:
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     in_json = many if route.many == "only" else {"anyOf": [one, many]}
     lines = {"description": "a value a line", **many}
-    return {"content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}}}
+    return {
+        "required": route.many == "only",
+        "content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}},
+    }
 
 
 def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") -> Json:
@@ -254,7 +257,6 @@ def _header(description: str, **schema: object) -> Json:
     return {"description": description, "schema": {"type": "string", **schema}}
 
 
-_REQUEST_ID = {"pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _HEADERS_IN: dict[str, Json] = {
     name: {"name": name, "in": "header", **header}
     for name, header in {
@@ -268,11 +270,14 @@ _HEADERS_IN: dict[str, Json] = {
             pattern=r"^[^\u0000-\u001f\u007f]+$",
         ),
         "traceparent": _header("trace context of W3C: becomes one of the job's headers", maxLength=256),
-        "X-Request-Id": _header("comes back in the answer", **_REQUEST_ID),
+        "X-Request-Id": _header("comes back in the answer, if it is one: [A-Za-z0-9._-]{1,64}"),
     }.items()
 }
 _HEADERS_OUT: dict[str, Json] = {
-    "X-Request-Id": {"required": True, **_header("the request's own, or a new one", **_REQUEST_ID)},
+    "X-Request-Id": {
+        "required": True,
+        **_header("the request's own, or a new one", pattern="^[A-Za-z0-9._-]{1,64}$"),
+    },
     "Cache-Control": {"required": True, **_header("answers are of this moment", const="no-store")},
     "ETag": _header("the version of the job or queue; none where many are shown", pattern='^"[0-9]+"$'),
     "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
