@@ -42,12 +42,15 @@ class Changes(Moves):
             self._change(holder, again, now)
         return Duplicate(holder)
 
-    def _refuse_duplicates(self, news: Sequence[NewJob]) -> None:
-        """Before anything is made: one that wants to be refused where its key is taken refuses all."""
+    def _refuse_duplicates(self, news: Sequence[NewJob]) -> list[NewJob]:
+        """Before anything is made: one that wants to be refused where its key is taken refuses all. Answers
+        those of which a job will be made."""
         wanted: set[tuple[str, str]] = set()
+        fresh: list[NewJob] = []
         for index, new in enumerate(news):
             options = new.options
             if options is None or options.unique_key is None:
+                fresh.append(new)
                 continue
             holder = self._holder(new)
             slot = (new.queue, options.unique_key)
@@ -55,7 +58,10 @@ class Changes(Moves):
                 refusal = _duplicate(holder.id if holder is not None else None)
                 refusal.facts["index"] = index
                 raise refusal
+            if holder is None and slot not in wanted:
+                fresh.append(new)
             wanted.add(slot)
+        return fresh
 
     def _change(self, job: Job, change: Change, now: int) -> None:
         queue = change.queue if change.queue is not UNSET else job.queue
@@ -81,6 +87,8 @@ class Changes(Moves):
         if change.type is not UNSET:
             job.type = change.type
         if change.payload is not UNSET:
+            if not away:
+                self.queues[queue].bytes += len(change.payload) - len(job.payload)
             job.payload = change.payload
         self._change_options(job, change, now)
         if away:

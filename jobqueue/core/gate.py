@@ -4,6 +4,8 @@ A gate is asked when a job is to be handed out; while it is shut the lanes behin
 dequeue never looks at them. It opens when a lease ends, or at the instant that `next_at` says.
 """
 
+from math import ceil
+
 from msgspec import Struct
 
 
@@ -29,13 +31,18 @@ class Gate:
         self.in_progress = 0
         self.lanes = 0
         self.wake_at: int | None = None
+        self.rate: Rate | None = None
+        self._tokens = 0.0
+        self._filled_at: int | None = None
         self.limit(most, rate)
 
     def limit(self, most: int | None, rate: Rate | None) -> None:
+        """A rate that stays what it was goes on from where it is."""
         self.most = most
-        self.rate = rate
-        self._tokens = float(rate.burst) if rate is not None else 0.0
-        self._filled_at: int | None = None
+        if rate != self.rate:
+            self.rate = rate
+            self._tokens = float(rate.burst) if rate is not None else 0.0
+            self._filled_at = None
 
     @property
     def unused(self) -> bool:
@@ -47,7 +54,7 @@ class Gate:
         if self.rate is None:
             return now
         missing = self.rate.burst - self._fill(self.rate, now)
-        return now + int(missing * self.rate.per / self.rate.count)
+        return now + ceil(missing * self.rate.per / self.rate.count)
 
     def is_open(self, now: int) -> bool:
         if self.most is not None and self.in_progress >= self.most:
@@ -59,7 +66,7 @@ class Gate:
         if self.rate is None or (self.most is not None and self.in_progress >= self.most):
             return None
         missing = 1 - self._fill(self.rate, now)
-        return now + max(int(missing * self.rate.per / self.rate.count) + 1, 1)
+        return now + max(ceil(missing * self.rate.per / self.rate.count), 1)
 
     def enter(self, now: int) -> None:
         self.in_progress += 1

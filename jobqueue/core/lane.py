@@ -9,13 +9,13 @@ together, a few at a time, order kept.
     segments  [ None None J3 J4 | J5 ·6 ·7 J8 | J9 J10 ]      · a tombstone
                           ▲ head
 
-Jobs that come back (stale, released) have places ahead of every slot; they wait in a small heap before the
-array. Knows jobs only by `place`; knows no status.
+Jobs that come back (stale, released, changed) have the places they had; they wait in a small heap beside the
+array, and whichever of the two has the lower place goes first. Knows jobs only by `place`; knows no status.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
 
 from jobqueue.core.job import Job
 
@@ -83,8 +83,7 @@ class Lane:
         self.live += 1
 
     def put_back(self, job: Job) -> None:
-        """To its place, which must be below every slot's: jobs leave the array from its head only.
-        O(log returned)."""
+        """To its place, wherever that is. O(log returned)."""
         self._returned[job.place] = job
         heappush(self._heap, job.place)
         self.live += 1
@@ -93,8 +92,8 @@ class Lane:
         """The job that `pop` would give. O(1) amortised."""
         if not self.live:
             return None
-        if self._returned:
-            return self._returned[self._first_returned()]
+        if self._returned and self._returned_is_next():
+            return self._returned[self._heap[0]]
         job = self._segments[0].slots[self._head]
         assert isinstance(job, Job)
         return job
@@ -103,11 +102,9 @@ class Lane:
         """Takes the job with the lowest place. `IndexError` if the lane is empty. O(1) amortised."""
         if not self.live:
             raise IndexError("pop from an empty lane")
-        if self._returned:
+        if self._returned and self._returned_is_next():
             self.live -= 1
-            job = self._returned.pop(self._first_returned())
-            heappop(self._heap)
-            return job
+            return self._returned.pop(heappop(self._heap))
         segment = self._segments[0]
         head = self._head
         slot = segment.slots[head]
@@ -145,7 +142,10 @@ class Lane:
 
     def __iter__(self) -> Iterator[Job]:
         """The jobs in order, without taking them. O(n); for tests and short looks."""
-        yield from (self._returned[place] for place in sorted(self._returned))
+        returned = (self._returned[place] for place in sorted(self._returned))
+        yield from merge(returned, self._array(), key=_place)
+
+    def _array(self) -> Iterator[Job]:
         for at, segment in enumerate(self._segments):
             low = self._head if at == 0 else 0
             yield from (slot for slot in segment.slots[low : segment.used] if isinstance(slot, Job))
@@ -227,8 +227,11 @@ class Lane:
 
     # -- the returned -------------------------------------------------------------------------------
 
-    def _first_returned(self) -> int:
-        """The lowest place among the returned, of which there are some. Drops what is left over above it."""
+    def _returned_is_next(self) -> bool:
+        """Does the lowest of the returned, of which there are some, stand before the head of the array? That
+        one is on top of the heap now; what was left over above it is dropped."""
         while self._heap[0] not in self._returned:
             heappop(self._heap)
-        return self._heap[0]
+        if self.live == len(self._returned):
+            return True
+        return self._heap[0] < _place(self._segments[0].slots[self._head])

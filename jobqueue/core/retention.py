@@ -31,47 +31,59 @@ def weight(job: Job) -> int:
 class Retention:
     """Finished jobs in the order in which they finished. It says what to forget, and forgets nothing itself.
 
-    `age`: milliseconds, for jobs that have none of their own. Those leave by being forgotten only, so the
-    first to come is the first to go. The others may leave whenever they like.
+    `age`: milliseconds, for jobs that have none of their own. Those leave in the order in which they
+    came, but for a few that are purged by hand. The others may leave whenever they like.
     """
 
-    __slots__ = ("_age", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes")
+    __slots__ = ("_age", "_gone", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes", "count")
 
     def __init__(self, age: int, limit: int, limit_bytes: int) -> None:
         self._age = age
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._jobs: deque[tuple[int, int, Job]] = deque()  # until when, weight
+        self._gone: set[Job] = set()  # purged out of turn; their entries are met later
         self._own: OrderedDict[Job, tuple[int, int]] = OrderedDict()
         self._until: Timers[Job] = Timers()
         self.bytes = 0
+        self.count = 0
 
     def __len__(self) -> int:
-        return len(self._jobs) + len(self._own)
+        return self.count
 
     def add(self, job: Job, now: int, age: int | None = None) -> bool:
         """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
         forget."""
-        size = weight(job)
+        more = job.more
+        if more is None or more.trail is not None or more.options is not None or more.result is not None:
+            size = weight(job)
+        else:
+            size = RECORD_BYTES + len(job.payload)
         self.bytes += size
+        self.count += 1
         if age is None:
             age = self._age
             self._jobs.append((now + age, size, job))
         else:
             self._own[job] = (now + age, size)
             self._until.add(job, now + age)
-        return age == 0 or len(self._jobs) + len(self._own) > self._limit or self.bytes > self._limit_bytes
+        return self.count > self._limit or self.bytes > self._limit_bytes or age == 0
 
     def discard(self, job: Job) -> None:
-        """It is finished no more, or forgotten: then `over` has named it."""
-        entry = self._own.pop(job, None)
+        """It is finished no more: forgotten, redriven, purged."""
+        self.count -= 1
+        entry = self._own.pop(job, None) if self._own else None
         if entry is not None:
             self._until.drop(job, entry[0])
             self.bytes -= entry[1]
+            return
+        if self._jobs[0][2] is job:
+            self.bytes -= self._jobs.popleft()[1]
         else:
-            _, size, first = self._jobs.popleft()
-            assert first is job
-            self.bytes -= size
+            self.bytes -= weight(job)
+            self._gone.add(job)
+        while self._gone and self._jobs and self._jobs[0][2] in self._gone:
+            self._gone.remove(self._jobs.popleft()[2])
 
     def over(self, now: int) -> Job | None:
         """A job that is too old, or the oldest one where there are too many or too large ones; None: all may
@@ -80,7 +92,7 @@ class Retention:
             return self._jobs[0][2]
         if self._own and (due := self._until.due(now, 1)):
             return due[0]
-        if len(self) <= self._limit and self.bytes <= self._limit_bytes:
+        if self.count <= self._limit and self.bytes <= self._limit_bytes:
             return None
         own = next(iter(self._own.items()), None)
         if own is None or (self._jobs and self._jobs[0][0] <= own[1][0]):
