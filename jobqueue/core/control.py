@@ -35,10 +35,16 @@ class Control(Changes):
         return queue
 
     def resume(self, name: str, now: int) -> NamedQueue:
-        queue = self.queues.get(name) or self._new_queue(name, now)
+        """Who waits gets what is there."""
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self._new_queue(name, now)
+            self._rest(queue, now)
         if queue.pause is not None:
             self._unpause(queue)
             queue.version += 1
+            self._stirred[name] = None
+            self._settle(now)
         return queue
 
     def _unpause(self, queue: NamedQueue) -> None:

@@ -87,9 +87,9 @@ class JobQueue(Control):
 
     def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | Duplicate]:
         """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
-        self._refuse_duplicates(news)
-        if any(queue.bounded for new in news if (queue := self.queues.get(new.queue)) is not None):
-            self._refuse_full(news, now)
+        fresh = self._refuse_duplicates(news)
+        if any(queue.bounded for new in fresh if (queue := self.queues.get(new.queue)) is not None):
+            self._refuse_full(fresh, now)
         made: list[Job | Duplicate] = []
         for new in news:
             holder = self._holder(new) if new.options is not None else None

@@ -230,9 +230,9 @@ class Registry:
         key = options.unique_key
         if key is not None:
             if after in _TAKEN_WHILE[options.unique_while]:
-                queue.unique.setdefault(key, job)
-            elif queue.unique.get(key) is job:
-                del queue.unique[key]
+                queue.claim(key, job)
+            elif before is not None:
+                queue.disclaim(key, job)
 
     def _finish(self, job: Job, now: int, queue: NamedQueue) -> None:
         age = queue.settings.retain_for
@@ -261,9 +261,15 @@ class Registry:
     def _new_queue(self, name: str, now: int) -> NamedQueue:
         limits = self.limits
         shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
-        queue = NamedQueue(name, shape, self._gates.add, now)
+        queue = NamedQueue(name, shape, self._sleep, now)
         self.queues[name] = queue
         return queue
+
+    def _sleep(self, gate: Gate, at: int) -> None:
+        if gate.wake_at is not None:
+            self._gates.drop(gate, gate.wake_at)
+        gate.wake_at = at
+        self._gates.add(gate, at)
 
     def _rest(self, queue: NamedQueue, now: int) -> None:
         """`queue` has no jobs since `now`; `_idle` stays in the order of that."""

@@ -86,7 +86,8 @@ class _Sweep:
             matched += 1
             if len(sample) < _SAMPLE:
                 sample.append(job.id)
-            if self._act is not None:
+            # An act may open a gate, and what stood behind that be handed out before its turn comes here.
+            if self._act is not None and self._wanted.matches(job, self._queue.wall(now)):
                 self._act(job, now)
                 changed += 1
         self.result = Swept(matched, changed, sample)
