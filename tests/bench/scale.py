@@ -1,4 +1,4 @@
-"""Scale: what each verb of the core costs against the jobs queued, the queues, the priorities, the waiters.
+"""Scale: what each verb of the core costs against jobs queued, queues, priorities, blocked keys, waiters.
 
 One thing grows, the rest stays: jobs in one queue; queues and priorities with a few jobs each, taken and
 filled at random; waiters on one queue. Each figure is the median of blocks of calls, in CPU time. The longest
@@ -8,6 +8,7 @@ still come at once.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from statistics import median
 
@@ -17,8 +18,11 @@ from tests.bench.report import Report, check, figure
 JOBS = [1000, 10_000, 100_000, 1_000_000, 5_000_000]
 NAMES = [1, 10, 100, 1000, 10_000, 100_000]
 WAITERS = [1, 10, 100, 1000, 10_000]
+KEYS = [1, 10, 100, 1000, 10_000]
+BLOCKED = 10  # jobs of each key that its limit holds back
 BLOCK = 1000
 ROUNDS = 9
+KEY_VERBS = ["enqueue with a key", "dequeue past the blocked", "conclude, and unblock"]
 WAITING_VERBS = ["wait", "enqueue and deliver", "stop waiting"]
 
 
@@ -28,6 +32,7 @@ def run(quick: bool) -> Report:
         "jobs queued": ("jobs", [100, 1000] if quick else JOBS),
         "queues": ("queues", [1, 100] if quick else NAMES),
         "priorities": ("priorities", [1, 100] if quick else NAMES),
+        "keys at their limit, 10 jobs blocked behind each": ("keys", [1, 100] if quick else KEYS),
         "waiters": ("waiters", [1, 100] if quick else WAITERS),
     }
     shown: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -36,7 +41,7 @@ def run(quick: bool) -> Report:
             report.skip(f"{sizes[-1]:,} {name}: too little memory is free")
             sizes = sizes[:-1]
         found = processes.fresh(f"scale:{dimension}", sizes=sizes, rounds=1 if quick else ROUNDS)
-        columns = WAITING_VERBS if dimension == "waiters" else verbs.VERBS
+        columns = {"waiters": WAITING_VERBS, "keys": KEY_VERBS}.get(dimension, verbs.VERBS)
         report.table(
             f"Against {name}: µs a call",
             [name, *columns, "longest call, ms (CPU)"],
@@ -112,6 +117,52 @@ def priorities(sizes: list[int], rounds: int) -> list[dict[str, object]]:
 
         found.append(_measured(queue, watch, block, rounds))
     return found
+
+
+def keys(sizes: list[int], rounds: int) -> list[dict[str, object]]:
+    return [_keyed(size, rounds) for size in sizes]
+
+
+def _keyed(size: int, rounds: int) -> dict[str, object]:
+    """Each of `size` keys has its one job in progress, and more behind it; other keys come, one job each."""
+    queue, watch = subject.new_queue(), subject.Stopwatch()
+    subject.as_the_program_does()
+    now = subject.milliseconds()
+    queue.configure("default", {"key_limits": subject.KeyLimits(max_in_progress=1)}, now)
+    want = subject.want()
+
+    def keyed(key: str) -> subject.NewJob:
+        return subject.NewJob("bench", payload=b"1", options=subject.Options(key=key))
+
+    for number in range(size):
+        queue.enqueue(keyed(f"busy-{number}"), now)
+    holders = [queue.dequeue(want, now)[0] for _ in range(size)]
+    for _ in range(BLOCKED):
+        for number in range(size):
+            watch.call("enqueue", queue.enqueue, keyed(f"busy-{number}"), now)
+    check(not queue.dequeue(want, now), "a key at its limit was handed out")
+    found = []
+    for number in range(rounds):
+        news = [keyed(f"free-{number}-{each}") for each in range(BLOCK)]
+        spent = {KEY_VERBS[0]: _spent(queue.enqueue, [(new, now) for new in news])}
+        takes: list[list[subject.Handed]] = []
+        take = partial(_append, takes, queue.dequeue)
+        spent[KEY_VERBS[1]] = _spent(take, [(want, now)] * BLOCK)
+        handed = [one for taken in takes for one in taken]
+        check(len(handed) == BLOCK, "jobs of free keys were not handed out")
+        spent[KEY_VERBS[2]] = _spent(
+            queue.conclude, [(job.id, lease.token, None, None, now) for job, lease in handed]
+        )
+        found.append(spent)
+    for job, lease in holders[:BLOCK]:
+        watch.call("conclude", queue.conclude, job.id, lease.token, None, None, now)
+        check(len(watch.call("dequeue", queue.dequeue, want, now)) == 1, "the key's next job was not let go")
+    costs = {verb: median(spent[verb] for spent in found) / BLOCK / 1000 for verb in KEY_VERBS}
+    return costs | _longest(watch)
+
+
+def _append(found: list, call: Callable[..., object], *arguments: object) -> None:
+    found.append(call(*arguments))
 
 
 def waiters(sizes: list[int], rounds: int) -> list[dict[str, object]]:

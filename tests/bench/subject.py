@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from jobqueue.core.job import NewJob
-from jobqueue.core.queue import JobQueue, Limits
+from jobqueue.core.job import NewJob, Options
+from jobqueue.core.named import KeyLimits
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, Waiter, Want
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.memory import MemoryEngine, first_id_at
@@ -18,8 +20,10 @@ __all__ = [
     "HandTickedClock",
     "Handed",
     "JobQueue",
+    "KeyLimits",
     "Limits",
     "NewJob",
+    "Options",
     "Stopwatch",
     "Waiter",
     "Want",
