@@ -92,5 +92,7 @@ class Control(Changes):
     def purge_one(self, job: Job, now: int) -> None:
         """Removes a job by hand: it is forgotten."""
         self._move(job, PURGE, now, self.queues[job.queue])
+        if self.outcomes.count:
+            self._tell_outcome(job)
         if self._stirred:
             self._settle(now)

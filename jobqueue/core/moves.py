@@ -174,6 +174,8 @@ class Moves(Registry):
                 more.options.expires_at = None
             job.queue, job.attempts, job.place = letter, 0, 0
             self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter, now))
+        elif self.outcomes.count:
+            self._tell_outcome(job)
         if self._crowded:
             self._forget_some(now, FORGET_AT_ONCE)
 

@@ -250,11 +250,15 @@ class Registry:
             crowded = self._finished.add(job, now, age)
         if crowded:
             self._crowded = True
-        if self.outcomes.count:
-            for waiter in self.outcomes.on(job):
-                self.outcomes.drop(waiter)
-                self._waits.drop(waiter, waiter.until)
-                waiter.deliver(job)
+        if self.outcomes.count and job.status is not DEAD:  # a dead one may go on: `_bury` knows
+            self._tell_outcome(job)
+
+    def _tell_outcome(self, job: Job) -> None:
+        """To all who wait for it: the job is finished, or gone."""
+        for waiter in self.outcomes.on(job):
+            self.outcomes.drop(waiter)
+            self._waits.drop(waiter, waiter.until)
+            waiter.deliver(job)
 
     # -- queues -------------------------------------------------------------------------------------
 

@@ -152,7 +152,8 @@ class Engine(Protocol):
         """Raises `JobNotFound`, `JobForgotten`."""
 
     def wait_for(self, id: int, wait: int) -> Eventually[Job]:
-        """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`."""
+        """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`, also where it
+        is purged meanwhile."""
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises

@@ -205,7 +205,14 @@ class MemoryEngine:
         if job.status in FINISHED or not wait or self.stopping:
             return job
         waiting = Waiting[Job](loop=asyncio.get_running_loop())
-        waiter = OutcomeWaiter(job, self._now() + wait, waiting.set_result)
+
+        def deliver(job: Job) -> None:
+            try:
+                waiting.set_result(self._queue.get(job.id))
+            except JobForgotten as gone:  # it was purged
+                waiting.set_exception(gone)
+
+        waiter = OutcomeWaiter(job, self._now() + wait, deliver)
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait_for_outcome(waiter)
         return waiting
