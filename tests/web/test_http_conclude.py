@@ -1,4 +1,4 @@
-"""POST /jobs/{id}/conclude and heartbeat: who may, and what becomes of the job."""
+"""POST /jobs/{id}/conclude and heartbeat, what becomes of the job; and who may do it, for all four verbs."""
 
 import itertools
 
@@ -8,6 +8,7 @@ from serving import check_problem
 from jobqueue import Settings
 
 STALE = {"lease": "A" * 16}
+VERBS = ["conclude", "heartbeat", "release", "fail"]
 
 
 async def leased(server, **options):
@@ -120,7 +121,7 @@ async def test_a_job_asked_to_be_cancelled_may_still_be_concluded(server):
     assert (answer.status, answer.json["status"]) == (200, "concluded")
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_bad_bodies(server, verb):
     await leased(server)
     for body, code, field in [
@@ -138,7 +139,7 @@ async def test_bad_bodies(server, verb):
 # -- who may: the table, row by row -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_1_an_id_never_given_is_404_and_a_forgotten_one_410(server, verb):
     for id in (
         "1",
@@ -164,7 +165,7 @@ async def test_row_1_an_id_never_given_is_404_and_a_forgotten_one_410(server, ve
     check_problem(await server.post(f"/jobs/1/{verb}", said(job)), 410, "job_forgotten")
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_2_the_current_lease_does_it_whatever_the_consumer(server, verb):
     for consumer in (None, "w1", "somebody else"):
         job = await leased(server, consumer="w1")
@@ -194,7 +195,7 @@ async def test_row_3_does_not_hold_for_another_verb(server):
     )
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_4_any_other_lease_is_lost(server, verb):
     job = await stale(server, consumer="w1")
     path = f"/jobs/1/{verb}"
@@ -222,7 +223,7 @@ async def test_row_4_the_lease_of_a_job_that_was_cancelled_when_stale(server):
     await server.delete("/jobs/1")
     server.clock.advance("2s")
     server.engine.tick()
-    for verb in ("conclude", "heartbeat"):
+    for verb in VERBS:
         check_problem(
             await server.post(f"/jobs/1/{verb}", said(job)),
             409,
@@ -241,7 +242,7 @@ async def test_row_5_a_consumer_that_concluded_it_may_say_so_again_without_the_l
     assert (again.status, again.body) == (200, first.body)
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_6_without_a_lease_the_job_must_be_in_progress(server, verb):
     await server.enqueue()
     path = f"/jobs/1/{verb}"
@@ -250,7 +251,7 @@ async def test_row_6_without_a_lease_the_job_must_be_in_progress(server, verb):
     await server.post("/jobs/1/conclude", said(job))
     for body in ({}, {"consumer": "w2"}):
         check_problem(await server.post(path, body), 409, "not_in_progress", job_status="concluded")
-    if verb == "heartbeat":
+    if verb != "conclude":
         check_problem(
             await server.post(path, {"consumer": "w1"}), 409, "not_in_progress", job_status="concluded"
         )
@@ -266,7 +267,7 @@ async def test_row_6_a_consumer_whose_lease_ended_otherwise_did_not_finish_it(se
     )
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("settings", [Settings(require_lease=True, first_id=1)], ids=["lease required"])
 async def test_row_7_a_lease_may_be_required(server, verb):
     job = await leased(server, consumer="w1")
@@ -287,7 +288,7 @@ async def test_rows_5_and_6_come_before_row_7(server):
     check_problem(await server.post("/jobs/1/conclude"), 409, "not_in_progress")
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_8_leased_under_a_name_only_that_name_will_do(server, verb):
     await leased(server, consumer="w1")
     for body in (None, {}, {"consumer": "w2"}, {"consumer": "W1"}):
@@ -300,14 +301,14 @@ async def test_row_8_leased_under_a_name_only_that_name_will_do(server, verb):
     assert (await server.post(f"/jobs/1/{verb}", {"consumer": "w1"})).status == 200
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_8_the_name_may_come_in_a_header(server, verb):
     for header in ("Queue-Consumer", "X-Queue-Consumer", "QUEUE_CONSUMER"):
         job = await leased(server, consumer="w1")
         assert (await server.post(f"/jobs/{job['id']}/{verb}", None, {header: "w1"})).status == 200
 
 
-@pytest.mark.parametrize("verb", ["conclude", "heartbeat"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_row_9_leased_without_a_name_anyone_may(server, verb):
     for body in (None, {}, {"consumer": "anybody"}):
         job = await leased(server)

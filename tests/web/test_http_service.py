@@ -189,7 +189,9 @@ async def test_the_lines_of_the_help_work_as_they_stand(server):
         job = (await server.post(re.search(r"'h(/jobs/dequeue\?\S+)'", text)[1])).json
         line, sent = (s.replace("ID", str(job["id"])).replace("LEASE", job["lease"]) for s in (line, sent))
         assert (await server.post(line, sent)).status == 200, line
-    for path in re.findall(r"curl '?h(/[a-z./]+)'?(?: |$)", text, re.M) + re.findall(r" h(/[a-z]+) ", text):
+    for path in re.findall(r"curl '?h(/[a-z./]+)'?(?: |$)", text, re.MULTILINE) + re.findall(
+        r" h(/[a-z]+) ", text
+    ):
         if path not in ("/jobs/enqueue", "/openapi.json"):
             assert (await server.get(path)).status == 200, path
     assert (await server.get(re.search(r"'h(/jobs\?\S+)'", text)[1])).json == {"jobs": []}
