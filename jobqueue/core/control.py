@@ -41,11 +41,14 @@ class Control(Changes):
             queue = self._new_queue(name, now)
             self._rest(queue, now)
         if queue.pause is not None:
-            self._unpause(queue)
-            queue.version += 1
-            self._stirred[name] = None
+            self._resume(queue)
             self._settle(now)
         return queue
+
+    def _resume(self, queue: NamedQueue) -> None:
+        self._unpause(queue)
+        queue.version += 1
+        self._stirred[queue.name] = None
 
     def _unpause(self, queue: NamedQueue) -> None:
         if queue.pause is not None and queue.pause.until is not None:

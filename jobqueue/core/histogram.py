@@ -1,22 +1,19 @@
 """Histogram: how long things took, in buckets that grow by a quarter; what is old weighs less and less."""
 
 _HALVE_AT = 4096
+# After so much one in eight is sample enough.
 _YOUNG = 256
 
 
 class Histogram:
-    """`add` costs the same whatever was added before; `quantile` is right to a quarter."""
+    """`skip`: which to leave out: a job whose id has one of these bits. `quantile` is right to a quarter."""
 
-    __slots__ = ("_counts", "_total")
+    __slots__ = ("_counts", "_total", "skip")
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}  # by bucket; most queues fill few
         self._total = 0
-
-    @property
-    def young(self) -> bool:
-        """So little was added that all should be; later a sample will do."""
-        return self._total < _YOUNG
+        self.skip = 0
 
     def add(self, ms: int) -> None:
         """`ms` milliseconds; below 0, after a jump of a clock, counts as 0."""
@@ -27,6 +24,7 @@ class Histogram:
         if self._total >= _HALVE_AT:
             self._counts = {bucket: count // 2 for bucket, count in self._counts.items() if count > 1}
             self._total = sum(self._counts.values())
+        self.skip = 7 if self._total > _YOUNG else 0
 
     def quantile(self, share: float) -> int | None:
         """Milliseconds that the given share of what was added did not exceed; None: nothing was."""

@@ -122,7 +122,7 @@ class Moves(Registry):
                 length = job.more.options.lease_for or length
         if job.lease is not None:
             remember_attempt(job)
-        elif job.place == job.id and (queue.waits.young or not job.id & 7):
+        elif not job.id & queue.waits.skip and job.place == job.id:
             queue.waits.add(self.wall(now) - job.created_at)
         lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
         job.lease = lease

@@ -165,14 +165,15 @@ class NamedQueue:
         if self.gate is not None and not self.gate.is_open(now):
             self._wait_for(self.gate, self.gate.next_at(now))
             return None
-        lane = self._only if self._only is not None else self._best(now)
-        if lane is None:
+        if self._only is not None:
+            job = self._only.pop()
+        elif (lane := self._best(now)) is not None:
+            job = lane.pop()
+            self._move_on(lane, now)
+        else:
             return None
-        job = lane.pop()
         self.queued -= 1
         self.bytes -= len(job.payload)
-        if lane is not self._only:
-            self._move_on(lane, now)
         return job
 
     def remove(self, job: Job, now: int) -> Lane:

@@ -37,9 +37,9 @@ from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
 
 # How many jobs, waiters or lanes one slice of work may touch: under 5 ms each.
-SLICE = 500
+SLICE = 250
 # How many segments of a lane one slice may squeeze.
-SLICE_SEGMENTS = 16
+SLICE_SEGMENTS = 8
 IDLE_QUEUE_MS = 3_600_000
 
 
@@ -113,10 +113,9 @@ class JobQueue(Control):
                 job.more = job.more or More()
                 job.more.result = result
             queue = self.queues[job.queue]
-            lease = job.lease
-            if lease is not None and (queue.runs.young or not id & 7):
-                queue.runs.add(self.wall(now) - lease.started_at)
             self._move(job, CONCLUDE, now, queue)
+            if not id & queue.runs.skip and (lease := job.lease) is not None and lease.ended_at is not None:
+                queue.runs.add(lease.ended_at - lease.started_at)
             if self._crowded:
                 self._forget_some(now, FORGET_AT_ONCE)
             if self._stirred:
@@ -267,7 +266,7 @@ class JobQueue(Control):
             self._move(job, READY, now, self.queues[job.queue])
         resumed = self._pauses.due(wall, SLICE)
         for queue in resumed:
-            self.resume(queue.name, now)
+            self._resume(queue)
         woken = self._gates.due(now, SLICE)
         for gate in woken:
             assert gate.wake_at is not None

@@ -5,6 +5,7 @@
 and has an end of its own (`expires_at`) hangs under a timer of that, too.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -75,23 +76,24 @@ class Registry:
         self.tally = Tally()
         self.changed: Callable[[Job], None] | None = None
         self.event: Callable[[Step, Job], None] | None = None
+        width = max(limits.tick // 10, 1)  # of the buckets of timers: one that is half due is looked through
         self.waiters = Waiters()
         self.outcomes = OutcomeWaiters()
-        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(limits.tick)
+        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(width)
         self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
         self._by_id = Pages()
-        self._leases: Timers[Job] = Timers(limits.tick)
-        self._delays: Timers[Job] = Timers(limits.tick)  # by the monotonic clock: `due`
-        self._runs: Timers[Job] = Timers(limits.tick)  # by the wall clock: `run_at`
-        self._expiries: Timers[Job] = Timers(limits.tick)  # by the wall clock: `expires_at`
+        self._leases: Timers[Job] = Timers(width)
+        self._delays: Timers[Job] = Timers(width)  # by the monotonic clock: `due`
+        self._runs: Timers[Job] = Timers(width)  # by the wall clock: `run_at`
+        self._expiries: Timers[Job] = Timers(width)  # by the wall clock: `expires_at`
         self._finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
         self._dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
-        self._gates: Timers[Gate] = Timers(limits.tick)
-        self._pauses: Timers[NamedQueue] = Timers(limits.tick)  # by the wall clock
+        self._gates: Timers[Gate] = Timers(width)
+        self._pauses: Timers[NamedQueue] = Timers(width)  # by the wall clock
         self._stirred: dict[str, None] = {}  # queues in which something may be handed out now
         self._crowded = False  # more finished jobs than may be remembered
-        self._idle: dict[NamedQueue, None] = {}
-        self._holed: dict[Lane, None] = {}  # lanes that may want compaction, now or later
+        self._idle: OrderedDict[NamedQueue, None] = OrderedDict()
+        self._holed: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction, now or later
         self._wall_offset = wall_offset
         self._wall_now = (0, wall_offset)
 
@@ -138,6 +140,7 @@ class Registry:
         if move is None:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
         after, number = move
+        wall = None
         queue.tally.steps[number] += 1
         self.tally.steps[number] += 1
         if before is IN_PROGRESS:
@@ -145,7 +148,7 @@ class Registry:
             assert lease is not None
             self._leases.drop(job, lease.expires)
             lease.ended_by = step
-            lease.ended_at = self.wall(now)
+            lease.ended_at = wall = self.wall(now)
             if (queue.gate is not None or queue.gates) and queue.leave(job, now):
                 self._stirred[queue.name] = None
         elif step is not LEASE:
@@ -185,7 +188,7 @@ class Registry:
             elif after is SCHEDULED:
                 self._schedule(job, queue)
             else:
-                self._finish(job, now, queue)
+                self._finish(job, now, self.wall(now) if wall is None else wall, queue)
         if self.changed is not None:
             self.changed(job)
         if self.event is not None:
@@ -234,13 +237,13 @@ class Registry:
             elif before is not None:
                 queue.disclaim(key, job)
 
-    def _finish(self, job: Job, now: int, queue: NamedQueue) -> None:
+    def _finish(self, job: Job, now: int, wall: int, queue: NamedQueue) -> None:
         age = queue.settings.retain_for
         more = job.more
         if more is None:
-            job.more = More(self.wall(now))
+            job.more = More(wall)
         else:
-            more.finished_at = self.wall(now)
+            more.finished_at = wall
             if more.options is not None and more.options.retain_for is not None:
                 age = more.options.retain_for
         if job.status is DEAD:

@@ -16,13 +16,14 @@ T = TypeVar("T", bound=Hashable)
 class Timers(Generic[T]):
     """`width`: milliseconds in a bucket. What is added may be anything hashable; it is due at `when`."""
 
-    __slots__ = ("_buckets", "_numbers", "_width", "count")
+    __slots__ = ("_buckets", "_front", "_numbers", "_width", "count")
 
     def __init__(self, width: int = 100) -> None:
         self.count = 0
         self._width = width
         self._buckets: dict[int, dict[T, int]] = {}
         self._numbers: list[int] = []
+        self._front: dict[T, int] = {}  # what `due` took out of a bucket, and nobody has dropped yet
 
     def __len__(self) -> int:
         return self.count
@@ -39,6 +40,9 @@ class Timers(Generic[T]):
 
     def drop(self, item: T, when: int) -> None:
         """`when` as it was added; `KeyError` if it is not here."""
+        if self._front and self._front.pop(item, None) is not None:
+            self.count -= 1
+            return
         bucket = self._buckets[when // self._width]
         del bucket[item]
         if not bucket:
@@ -48,13 +52,17 @@ class Timers(Generic[T]):
     def due(self, now: int, limit: int) -> list[T]:
         """Up to `limit` items with `when <= now`, out of the earliest bucket that has any; empty: nothing is
         due. They hang here until they are dropped, which whoever asks is to do."""
+        if self._front:
+            return list(self._front)
         last = now // self._width
         while self._numbers and self._numbers[0] <= last:
             number = self._numbers[0]
             bucket = self._buckets[number]
             if bucket:
                 if number < last:
-                    return list(islice(bucket, limit))
+                    # Taken from the end: a dict that loses its first items is searched past all of them.
+                    self._front = dict(bucket.popitem() for _ in range(min(limit, len(bucket))))
+                    return list(self._front)
                 return list(islice((item for item, when in bucket.items() if when <= now), limit))
             if number == last:
                 break

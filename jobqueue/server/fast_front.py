@@ -76,6 +76,7 @@ class FastFront:
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._to_send: list[Connection] = []
+        self._to_check: list[Connection] = []  # of this round of sweeps
         self._accepting: set[asyncio.Task[object]] = set()
         self.heads: dict[int, bytes] = {}  # those of JSON answers, by status
         self._date = formatdate(usegmt=True)
@@ -109,12 +110,16 @@ class FastFront:
     def connections(self) -> int:
         return len(self.open) + len(self._accepting)
 
-    def sweep(self) -> None:
-        self._date = formatdate(usegmt=True)
-        self.heads.clear()
+    def sweep(self, parts: int = 1) -> None:
+        if not self._to_check:
+            self._date = formatdate(usegmt=True)
+            self.heads.clear()
+            self._to_check = list(self.open)
         now = time.monotonic()
-        for connection in list(self.open):
+        share = -(-len(self.open) // parts)
+        for connection in self._to_check[-share:]:
             connection.check_deadline(now)
+        del self._to_check[-share:]
 
     def drain(self) -> None:
         self.draining = True
@@ -688,6 +693,8 @@ class Connection(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """Called once a second. What counts is how long the connection has been in one state."""
+        if self._gone:
+            return
         state = self._state()
         seen = (state, self._served, self._untaken() if state == "write" else 0)
         if self._seen[0] != seen:

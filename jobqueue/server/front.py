@@ -12,8 +12,9 @@ class Front(Protocol):
 
     def connections(self) -> int: ...
 
-    def sweep(self) -> None:
-        """Once a second: connections that are over their time are closed."""
+    def sweep(self, parts: int = 1) -> None:
+        """Closes connections that are over their time. Looks at one of `parts` of them, in turn: with many
+        connections a look at all is a pause of its own."""
 
     def drain(self) -> None:
         """The server stops: idle connections are closed, the others after the answer they wait for."""

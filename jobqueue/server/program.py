@@ -23,6 +23,8 @@ from jobqueue.web.api import Api
 from jobqueue.web.app import application
 
 _log = logging.getLogger("jobqueue")
+# Connections are looked at once a second, a part at a time.
+_PARTS = 10
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -75,8 +77,15 @@ class Program:
         api.max_connections = limit
         listener = Listener(listening, limit, front.connections, front.take)
         self._watch_signals()
-        seconds = PeriodicCallback(lambda: _each_second(front, access), 1000)
-        seconds.start()
+        chores = [
+            PeriodicCallback(access.flush, 1000),
+            PeriodicCallback(lambda: front.sweep(_PARTS), 1000 / _PARTS),
+            # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
+            # The young generations are small if they are looked at often.
+            PeriodicCallback(_collect, 100),
+        ]
+        for chore in chores:
+            chore.start()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -89,7 +98,8 @@ class Program:
         status = await self._drain(front)
         front.close()
         api.engine.close()
-        seconds.stop()
+        for chore in chores:
+            chore.stop()
         access.flush()
         self._say_stop(api)
         return status
@@ -151,8 +161,5 @@ class Program:
         print(line, file=sys.stderr, flush=True)
 
 
-def _each_second(front: Front, access: log.AccessLog) -> None:
-    front.sweep()
-    access.flush()
-    # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
+def _collect() -> None:
     gc.collect(1)

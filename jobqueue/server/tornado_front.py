@@ -60,7 +60,7 @@ class TornadoFront:
     def connections(self) -> int:
         return len(self._streams)
 
-    def sweep(self) -> None:
+    def sweep(self, parts: int = 1) -> None:
         """Nothing to do: Tornado has its own deadlines."""
 
     def drain(self) -> None:

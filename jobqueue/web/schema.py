@@ -115,7 +115,7 @@ class Schema:
         self._nothing = Call(shapes.NoShape)
         self._error = Call(shapes.ErrorShape, nulls=frozenset({"details"}))
         self._names: set[str] = {"default"}
-        self._types: set[str] = set()
+        self._types: dict[str, str] = {}
 
     # -- enqueue ------------------------------------------------------------------------------------
 
@@ -155,8 +155,7 @@ class Schema:
 
     def _plain_job(self, body: shapes.PlainJob, request: Request) -> NewJob:
         type, queue = body.type, body.queue
-        if type not in self._types:
-            self._type(type)
+        type = self._types.get(type) or self._type(type)
         if queue not in self._names:
             self._queue_name(queue)
         payload = bytes(body.payload)
@@ -484,11 +483,12 @@ class Schema:
 
     # -- checks -------------------------------------------------------------------------------------
 
-    def _type(self, type: str) -> None:
-        """The types in use are few and come again: each is looked at once."""
+    def _type(self, type: str) -> str:
+        """The types in use are few and come again: each is looked at once, and all jobs share it."""
         fields.label(type, "type", 256)
         if len(self._types) < _REMEMBERED:
-            self._types.add(type)
+            self._types[type] = type
+        return type
 
     def _queue_name(self, name: str) -> str:
         """The same for names."""
