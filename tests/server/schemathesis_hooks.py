@@ -1,0 +1,48 @@
+"""What schemathesis is told beside the document: how a value a line is written, and what no document can say:
+that an option given in two places must be the same in both, and that of some options one excludes the other,
+or needs it. Without that nearly every request that it makes up would be a 400."""
+
+import json
+
+import schemathesis
+
+EITHER = [("delay", "run_at"), ("queue", "queues")]
+NEEDS = [("unique_while", "unique_key"), ("on_conflict", "unique_key")]
+
+
+@schemathesis.serializer("application/x-ndjson")
+def a_line_each(context, value):
+    values = value if isinstance(value, list) else [value]
+    return "".join(json.dumps(one) + "\n" for one in values).encode()
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    query = case.query = dict(case.query or {})
+    headers = case.headers
+    if isinstance(case.body, list):
+        case.body = [dict(one) if isinstance(one, dict) else one for one in case.body]
+    elif isinstance(case.body, dict):
+        case.body = dict(case.body)
+    bodies = [
+        one for one in (case.body if isinstance(case.body, list) else [case.body]) if isinstance(one, dict)
+    ]
+    if "lease" in query:
+        headers.pop("Job-Lease", None)
+    if "Idempotency-Key" in headers:
+        query.pop("atomic", None)
+    for body in bodies or [{}]:
+        if "Job-Lease" in headers:
+            body.pop("lease", None)
+        for name in query:
+            body.pop(name, None)
+        for one, other in EITHER:
+            if one in query or one in body:
+                query.pop(other, None)
+                body.pop(other, None)
+        for name, needed in NEEDS:
+            if needed not in query and needed not in body:
+                query.pop(name, None)
+                body.pop(name, None)

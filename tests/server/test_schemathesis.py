@@ -1,0 +1,128 @@
+"""The running program against its own OpenAPI document, by schemathesis: requests made up from the document,
+good and bad ones, one by one and along its links. No answer may be a 5xx, or one that the document does not
+have: another status or content type, a header that is missing, a body of another form.
+
+With TEST_ALL=1 that is some 5,000 requests. A failure says how it comes again: by a seed, and by curl.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("schemathesis") is None, reason="schemathesis is not installed"
+)
+only_all = pytest.mark.skipif(os.environ.get("TEST_ALL") != "1", reason="long: set TEST_ALL=1")
+
+ROOT = Path(__file__).parents[2]
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance"
+)
+# Links between calls are followed as the document has them; without that others are guessed. Other methods
+# than those of the document are left to the tests of the routes.
+CONFIG = """
+[generation]
+no-shrink = true
+database = "none"
+[phases.coverage]
+unexpected-methods = []
+[phases.stateful]
+generation = { mode = "positive" }
+inference = { algorithms = [] }
+"""
+
+
+class Program(NamedTuple):
+    url: str
+    document: Path
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
+    """The program on a free port; when it has stopped, that it logged nothing but its first and last line."""
+    own = {"HTTP": request.param, "HOST": "127.0.0.1", "PORT": "0", "WAIT_MAX": "100ms", "ACCESS_LOG": "off"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+    environment |= {f"JOBQUEUE_{name}": value for name, value in own.items()}
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobqueue"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            url = re.search(r"http://[\d.:]+", process.stderr.readline())[0]
+            with urlopen(f"{url}/openapi.json") as answer:
+                document = json.load(answer)
+            path = tmp_path / "openapi.json"
+            path.write_text(json.dumps(strict(document)))
+            yield Program(url, path)
+        finally:
+            process.terminate()
+            said = process.communicate(timeout=10)[1]
+    assert (process.returncode, said.count("\n"), said.startswith("stopped")) == (0, 1, True), said
+
+
+def strict(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with no more in an answer than it names, so that nothing comes unsaid; and with lengths of
+    time that a test can wait for, and that are none of the odd ones."""
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        if schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+    for name in ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age"):
+        for schema in (schemas[name], schemas[f"{name}InQuery"]):
+            schema["pattern"] = "^[1-9][0-9]?ms$" if name == "Wait" else "^([1-9][0-9]?(s|m)?|1h30m)$"
+    return document
+
+
+def run(program: Program, phase: str, examples: int, seed: int = 1) -> str:
+    """What schemathesis says; it must have found nothing."""
+    config = program.document.with_name("schemathesis.toml")
+    config.write_text(CONFIG)
+    hooks = {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", program.document,
+         "--url", program.url, "--checks", CHECKS, "--phases", phase, "--max-examples", str(examples),
+         "--seed", str(seed), "--continue-on-failure", "--no-color"],
+        cwd=program.document.parent, env=os.environ | hooks, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def number(pattern: str, said: str) -> int:
+    return int(re.search(pattern, said)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("program", ["fast"], indirect=True)
+def test_a_few_made_up_requests_are_answered_as_the_document_says(program: Program):
+    assert number(r"Tested: (\d+)", run(program, "fuzzing", 1)) == 29
+
+
+@only_all
+@pytest.mark.parametrize("program", ["fast"], indirect=True)
+def test_values_at_the_edges_of_the_document_are_answered_as_it_says(program: Program):
+    assert number(r"([\d,]+) generated", run(program, "coverage", 1)) > 2000
+
+
+@only_all
+@pytest.mark.parametrize("program", ["tornado"], indirect=True)
+def test_made_up_requests_are_answered_as_the_document_says(program: Program):
+    assert number(r"([\d,]+) generated", run(program, "fuzzing", 6)) > 100
+
+
+@only_all
+@pytest.mark.parametrize("program", ["fast"], indirect=True)
+def test_calls_along_the_links_are_answered_as_the_document_says(program: Program):
+    """What is answered depends on what came before, and such a run may end early; so it is more than one."""
+    runs = [run(program, "stateful", 30, seed) for seed in (1, 2)]
+    assert sum(number(r"(\d+) covered", said) for said in runs) > 0, "no link led anywhere"
