@@ -2,33 +2,26 @@
 into, the structs of the answers, and the codes of the errors. `document` makes it; nothing here is asked
 while a request is served."""
 
-from collections.abc import Iterable, Mapping
-from itertools import chain
-from typing import Any, get_args
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Struct
 
 from jobqueue.settings import Settings
 from jobqueue.web import problems, shapes
-from jobqueue.web.answers import Problem, Queue
+from jobqueue.web.answers import Queue
 from jobqueue.web.call import Call
-from jobqueue.web.fields import field_of
 from jobqueue.web.http import JSON, PROBLEM, REASONS
-from jobqueue.web.render import AttemptView, JobView
+from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
+from jobqueue.web.render import JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
 from jobqueue.web.schema import Schema
 
-Json = dict[str, Any]
-_SCHEMAS = "#/components/schemas/"
 _MANY_LINES = "application/x-ndjson"
 _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 # What any request may be refused with; `_refusals` has what depends on the route.
 _ALWAYS = (400, 408, 413, 415, 431, 500, 503)
-_IN_QUERY = "InQuery"
-_IGNORED = "the queue sets it: ignored, so that a fetched job can be enqueued again"
-# Types whose schema has a title and is no struct.
-_VALUES = ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age", "Batch", "Instant", "QueueName")
 _ABOUT = """\
 Options go in the body or in the query, whichever is handier; given in both they must agree. The names of \
 fields are matched whatever their letter case, and null is the same as leaving an option out. The content \
@@ -39,15 +32,8 @@ method 405 `method_not_allowed`."""
 
 def document(schema: Schema, settings: Settings, version: str) -> bytes:
     calls = {call.shape: call for call in vars(schema).values() if isinstance(call, Call)}
-    schemas = _schemas(calls)
-    limits = {
-        "LeaseFor": settings.lease_max / 1000,
-        "Wait": settings.wait_max / 1000,
-        "Batch": settings.max_batch,
-    }
-    for title, most in limits.items():
-        for name in {title, title + _IN_QUERY} & schemas.keys():
-            schemas[name]["maximum"] = most
+    answers = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
+    schemas = schemas_of(calls, answers, settings)
     paths: dict[str, Json] = {}
     for route in ROUTES:
         call = calls[route.options or route.shape]
@@ -67,86 +53,22 @@ def document(schema: Schema, settings: Settings, version: str) -> bytes:
         },
     }
     text = str(whole)
-    for unused in [name for name in schemas if f"'{_SCHEMAS}{name}'" not in text]:
+    for unused in [name for name in schemas if str(a(name))[1:-1] not in text]:
         del schemas[unused]
     return msgspec.json.encode(whole) + b"\n"
-
-
-# -- schemas ----------------------------------------------------------------------------------------
-
-
-def _schemas(calls: "Mapping[Any, Call[Any]]") -> dict[str, Json]:
-    taken = {*calls, shapes.JobShape, shapes.ErrorShape}
-    answered = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
-    structs = [*map(_without_raw_defaults, taken), *answered, Problem]
-    found = msgspec.json.schema_components(structs, ref_template=_SCHEMAS + "{name}")[1]
-    schemas: dict[str, Json] = {}
-    for name, schema in sorted(found.items()):
-        schemas[name] = _with_names(schema, schemas)
-        is_answer = schema.get("additionalProperties") is not False
-        for field, property in schemas[name]["properties"].items():
-            if not is_answer and "$ref" not in property:
-                kind = bool if property.get("type") == "boolean" else None
-                property["description"] = field_of(field, kind).expects
-            elif field.endswith("_at"):
-                property["format"] = "date-time"
-    for view in (JobView, AttemptView):
-        fields = msgspec.structs.fields(view)
-        schemas[view.__name__]["required"] = [f.name for f in fields if UnsetType not in get_args(f.type)]
-    ignored = sorted(calls[shapes.EnqueueOptions].ignored - set(schemas["JobShape"]["properties"]))
-    schemas["JobShape"]["patternProperties"] = {f"^({'|'.join(ignored)})$": {"description": _IGNORED}}
-    schemas["Problem"]["properties"]["code"]["enum"] = [*chain(*problems.codes().values())]
-    return schemas
-
-
-def _kinds(answers: "Iterable[Answer | tuple[Answer, ...]]") -> list[type[Struct]]:
-    each = (kind for answer in answers for kind in (answer if isinstance(answer, tuple) else (answer,)))
-    return [kind for kind in each if isinstance(kind, type)]
-
-
-def _without_raw_defaults(struct: type[Struct]) -> type[Struct]:
-    """msgspec cannot write down a default that is JSON not decoded."""
-    declared = msgspec.structs.fields(struct)
-    if not any(isinstance(field.default, Raw) for field in declared):
-        return struct
-    fields = []
-    for field in declared:
-        default = UNSET if isinstance(field.default, Raw) else field.default
-        fields.append((field.name, field.type, msgspec.field(default=default, name=field.encode_name)))
-    made = msgspec.defstruct(struct.__name__, fields, kw_only=True, forbid_unknown_fields=True)
-    made.__doc__ = struct.__doc__
-    return made
-
-
-def _with_names(schema: Any, named: dict[str, Json]) -> Any:
-    """The schema with references to what has a name of its own; that goes into `named`."""
-    if isinstance(schema, list):
-        return [_with_names(part, named) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: _with_names(part, named) for key, part in schema.items()}
-    title = schema.get("title")
-    if title not in _VALUES:
-        return schema
-    default = {"default": schema.pop("default")} if "default" in schema else {}
-    named[title] = schema
-    if {"type": "number"} in schema.get("anyOf", ()):
-        # As text, a number that is not whole has no exponent: the pattern says it.
-        named[title + _IN_QUERY] = {**schema, "anyOf": [{"type": "integer"}, {"type": "string"}]}
-    return {"$ref": _SCHEMAS + title, **default}
 
 
 # -- one call ---------------------------------------------------------------------------------------
 
 
-def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json], most: int) -> Json:
+def _operation(route: Route, call: "Call[Any]", schemas: Schemas, most: int) -> Json:
     name = "root" if route.path == "/" else route.operation.__name__
     first = route.path.split("/")[1]
     operation: Json = {
         "operationId": name,
         "summary": route.summary,
         "tags": [first if first in ("jobs", "queues") else "service"],
-        "parameters": [*_parameters(route, call, schemas)],
+        "parameters": list(_parameters(route, call, schemas)),
     }
     if route.method in ("POST", "PATCH") and route.shape is not shapes.NoShape:
         operation["requestBody"] = _body(route, most)
@@ -159,14 +81,15 @@ def _operation(route: Route, call: "Call[Any]", schemas: dict[str, Json], most: 
     return operation
 
 
-def _parameters(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> Iterable[Json]:
+def _parameters(route: Route, call: "Call[Any]", schemas: Schemas) -> Iterable[Json]:
     if "{id}" in route.path:
         yield {"name": "id", "in": "path", "required": True, "schema": _ID}
     elif "{name}" in route.path:
-        yield {"name": "name", "in": "path", "required": True, "schema": {"$ref": _SCHEMAS + "QueueName"}}
+        yield {"name": "name", "in": "path", "required": True, "schema": a("QueueName")}
     for name, property in schemas[call.shape.__name__]["properties"].items():
         if call.fields[name].from_text is not None:
-            yield {"name": name, "in": "query", **_in_query(property, schemas)}
+            yield {"name": name, "in": "query", **in_query(property, schemas)}
+    # What may be refused with 412 looks at If-Match, and with 422 at an Idempotency-Key.
     headers = [{"lease": "Job-Lease", "consumer": "Queue-Consumer"}[option] for option in call.headers]
     if 412 in route.refuses:
         headers.append("If-Match")
@@ -176,27 +99,13 @@ def _parameters(route: Route, call: "Call[Any]", schemas: dict[str, Json]) -> It
         yield {"$ref": f"#/components/parameters/{header}"}
 
 
-def _in_query(property: Json, known: dict[str, Json]) -> Json:
-    """A field as text: no null, no object; a list with commas."""
-    kinds = [kind for kind in property.get("anyOf", [property]) if kind.get("type") != "null"]
-    kinds = [_as_text(kind, known) for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
-    lists = [kind for kind in kinds if kind.get("type") == "array"]
-    schema = lists[0] if lists else kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    if property.get("default") is not None:
-        schema["default"] = property["default"]
-    how = {"style": "form", "explode": False} if lists else {}
-    return {**how, "schema": schema}
-
-
-def _as_text(schema: Json, known: dict[str, Json]) -> Json:
-    if "items" in schema:
-        return {**schema, "items": _as_text(schema["items"], known)}
-    text = schema.get("$ref", "") + _IN_QUERY
-    return {**schema, "$ref": text} if text.removeprefix(_SCHEMAS) in known else dict(schema)
+def _kinds(answers: "Iterable[Answer | tuple[Answer, ...]]") -> list[type[Struct]]:
+    each = (kind for answer in answers for kind in (answer if isinstance(answer, tuple) else (answer,)))
+    return [kind for kind in each if isinstance(kind, type)]
 
 
 def _body(route: Route, most: int) -> Json:
-    one = {"$ref": _SCHEMAS + route.shape.__name__}
+    one = a(route.shape.__name__)
     if not route.many:
         return {"content": {JSON: {"schema": one}}}
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
@@ -223,7 +132,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
     if isinstance(answer, str):
         said["content"] = {answer: {"schema": {"type": "object" if answer == JSON else "string"}}}
     elif answer is not None:
-        schemas = [{"$ref": _SCHEMAS + kind.__name__} for kind in _kinds([answer])]
+        schemas = [a(kind.__name__) for kind in _kinds([answer])]
         said["content"] = {JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
     return said
 
@@ -245,8 +154,7 @@ def _refusal(status: int, codes: list[str]) -> Json:
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     if status == 405:
         headers["Allow"] = {"$ref": "#/components/headers/Allow"}
-    of_this = {"$ref": _SCHEMAS + "Problem",
-               "properties": {"code": {"enum": codes}, "status": {"const": status}}}  # fmt: skip
+    of_this = {**a("Problem"), "properties": {"code": {"enum": codes}, "status": {"const": status}}}
     return {"description": REASONS[status], "headers": headers, "content": {PROBLEM: {"schema": of_this}}}
 
 
@@ -257,18 +165,14 @@ def _header(description: str, **schema: object) -> Json:
     return {"description": description, "schema": {"type": "string", **schema}}
 
 
+_KEY = r"^[^\u0000-\u001f\u007f]{1,255}$"
 _HEADERS_IN: dict[str, Json] = {
     name: {"name": name, "in": "header", **header}
     for name, header in {
         "Job-Lease": _header("the option `lease`", minLength=1, maxLength=64),
         "Queue-Consumer": _header("counts as `consumer` where that is not given", minLength=1, maxLength=128),
         "If-Match": _header("an ETag: 412 if it is another by now", pattern='^(\\*|"[0-9]{1,15}")$'),
-        "Idempotency-Key": _header(
-            "the same request again makes nothing",
-            minLength=1,
-            maxLength=255,
-            pattern=r"^[^\u0000-\u001f\u007f]+$",
-        ),
+        "Idempotency-Key": _header("the same request again makes nothing", pattern=_KEY),
         "traceparent": _header("trace context of W3C: becomes one of the job's headers", maxLength=256),
         "X-Request-Id": _header("comes back in the answer, if it is one: [A-Za-z0-9._-]{1,64}"),
     }.items()
