@@ -177,6 +177,11 @@ class More(Struct, gc=False, eq=False):
     options: Options | None = None
     trail: Trail | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Nothing but the times of an ordinary end."""
+        return self.options is None and self.trail is None and self.result is None and self.run_at is None
+
 
 class Job(Struct, gc=False, eq=False):
     """One unit of work. About 200 bytes, and its payload."""

@@ -87,13 +87,15 @@ class JobQueue(Control):
 
     def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | Duplicate]:
         """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
-        fresh = self._refuse_duplicates(news)
+        if all(new.options is None for new in news):
+            fresh, keyed = news, False
+        else:
+            fresh, keyed = self._refuse_duplicates(news), True
         if any(queue.bounded for new in fresh if (queue := self.queues.get(new.queue)) is not None):
             self._refuse_full(fresh, now)
         made: list[Job | Duplicate] = []
         for new in news:
-            holder = self._holder(new) if new.options is not None else None
-            if holder is not None:
+            if keyed and (holder := self._holder(new)) is not None:
                 made.append(self._yield_to(holder, new, now))
             else:
                 queue = self.queues.get(new.queue) or self._new_queue(new.queue, now)

@@ -19,7 +19,7 @@ from jobqueue.web.fields import label, queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
 from jobqueue.web.pages import help_text
 from jobqueue.web.problems import part
-from jobqueue.web.render import JobView
+from jobqueue.web.render import JobView, PlainView
 from jobqueue.web.schema import Many
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def fail(api: "Api", request: Request) -> Response | Later:
 
 
 def conclude_many(api: "Api", request: Request) -> Response | Later:
-    return _each(api, request, api.schema.conclude_many(request), api.engine.conclude, api.renderer.view)
+    return _each(api, request, api.schema.conclude_many(request), api.engine.conclude, api.renderer.shown)
 
 
 def heartbeat_many(api: "Api", request: Request) -> Response | Later:
@@ -186,7 +186,7 @@ def _each(
     request: Request,
     asked: Sequence[Any],
     verb: Callable[..., Any],
-    view: Callable[[Job], JobView],
+    view: Callable[[Job], JobView | PlainView],
 ) -> Response | Later:
     """`asked`: for each, who holds it and what else the verb takes; or what was wrong with it."""
     good = [item for item in asked if not isinstance(item, BadInput)]

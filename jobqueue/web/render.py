@@ -90,6 +90,26 @@ class JobView(Struct, gc=False):
     payload: Raw | UnsetType = UNSET
 
 
+class PlainView(Struct, gc=False):
+    """What `JobView` is of most jobs: a struct costs by its fields, those that are left out too."""
+
+    id: int
+    lease: str | UnsetType
+    status: str
+    queue: str
+    type: str
+    priority: int
+    attempts: int
+    leases: int
+    created_at: str
+    started_at: str | UnsetType = UNSET
+    finished_at: str | UnsetType = UNSET
+    lease_expires_at: str | UnsetType = UNSET
+    lease_for: int | float | UnsetType = UNSET
+    consumer: str | UnsetType = UNSET
+    payload: Raw | UnsetType = UNSET
+
+
 class Renderer:
     """`engine` says what wall-clock instant a lease's end is."""
 
@@ -98,8 +118,6 @@ class Renderer:
 
     def new_job(self, made: Job | Duplicate) -> bytes:
         """The answer to an enqueue: the job without payload. It may be leased already, by one who waited."""
-        if isinstance(made, Job) and made.lease is None and made.more is None:
-            return _encode(self._plain(made)) + b"\n"
         return _encode(self.made(made)) + b"\n"
 
     def new_jobs(self, made: Sequence[Job | Duplicate]) -> bytes:
@@ -113,7 +131,7 @@ class Renderer:
 
     def job(self, job: Job) -> bytes:
         """A job as most verbs show it: without its payload, and never its lease."""
-        return _encode(self.view(job)) + b"\n"
+        return _encode(self.shown(job)) + b"\n"
 
     def whole_job(self, job: Job) -> bytes:
         """A job as GET shows it: with payload and history."""
@@ -151,24 +169,39 @@ class Renderer:
         view.cancel_requested = job.more is not None and job.more.cancel_requested
         return view
 
-    def made(self, made: Job | Duplicate | int) -> "JobView | Forgotten":
+    def made(self, made: Job | Duplicate | int) -> "JobView | PlainView | Forgotten":
         """A job as an enqueue shows it; of a forgotten one its id."""
+        if isinstance(made, Job):
+            if made.lease is None and made.more is None:
+                return PlainView(
+                    made.id, UNSET, made.status, made.queue, made.type, made.priority, 0, 0,
+                    instant(made.created_at),
+                )  # fmt: skip
+            return self.shown(made)
         if isinstance(made, int):
             return Forgotten(made)
-        if isinstance(made, Duplicate):
-            view = self.view(made.job)
-            view.duplicate = True
-            return view
-        return self._plain(made) if made.lease is None and made.more is None else self.view(made)
+        view = self.view(made.job)
+        view.duplicate = True
+        return view
 
-    def _plain(self, job: Job) -> JobView:
-        return JobView(
+    def shown(self, job: Job) -> JobView | PlainView:
+        """A job as most verbs show it."""
+        lease, more = job.lease, job.more
+        if lease is None or more is None or not more.plain or more.cancel_requested:
+            return self.view(job)
+        return PlainView(
             job.id, UNSET, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
-            instant(job.created_at),
+            instant(job.created_at), instant(lease.started_at),
+            UNSET if more.finished_at is None else instant(more.finished_at),
+            instant(self._wall(lease.expires)) if job.status == IN_PROGRESS else UNSET, UNSET,
+            UNSET if lease.consumer is None else lease.consumer,
         )  # fmt: skip
 
     def view(self, job: Job) -> JobView:
-        view = self._plain(job)
+        view = JobView(
+            job.id, UNSET, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
+            instant(job.created_at),
+        )  # fmt: skip
         lease = job.lease
         if lease is not None:
             view.started_at = instant(lease.started_at)
@@ -192,8 +225,14 @@ class Renderer:
                 _add_options(view, more.options)
         return view
 
-    def _handed(self, handed: Handed) -> JobView:
+    def _handed(self, handed: Handed) -> JobView | PlainView:
         job, lease = handed
+        if job.more is None:
+            return PlainView(
+                job.id, lease.token, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
+                instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
+                seconds(lease.length), UNSET if lease.consumer is None else lease.consumer, Raw(job.payload),
+            )  # fmt: skip
         view = JobView(
             job.id, lease.token, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
             instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),

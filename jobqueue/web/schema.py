@@ -143,15 +143,23 @@ class Schema:
     def _many(self, request: Request, wall: Callable[[], int]) -> Many:
         options = self._enqueue.options(request)
         atomic = options.pop("atomic", True)
-        plain = None
-        if not options and request.body[:1] == b"[":
-            check_utf8(request.body)
-            with contextlib.suppress(*_REFUSED):
-                plain = self._plain_array(request.body)
-            if plain and len(plain) <= self._settings.max_batch:
-                return Many(_each(plain, lambda item: self._plain_job(item, request), atomic), atomic)
+        if not options:
+            with contextlib.suppress(*_REFUSED, BadInput):
+                return Many(self._plain_jobs(request), atomic)
         items = self._enqueue.many(request, options, self._max_depth, self._settings.max_batch)
         return Many(_each(items, lambda item: self._new_job(item, request, wall), atomic), atomic)
+
+    def _plain_jobs(self, request: Request) -> list[NewJob | BadInput]:
+        """If all is well and plain, which is quickly seen; else raises what it happens to meet."""
+        body = request.body
+        check_utf8(body)
+        if body[:1] == b"[":
+            plain = self._plain_array(body)
+        else:
+            plain = [self._plain(line) for line in body.split(b"\n") if line]
+        if not 1 <= len(plain) <= self._settings.max_batch:
+            raise InvalidField("too few or too many")
+        return [self._plain_job(item, request) for item in plain]
 
     def _plain_job(self, body: shapes.PlainJob, request: Request) -> NewJob:
         type, queue = body.type, body.queue
