@@ -7,7 +7,7 @@ sums are exact and an edge is an edge. Imports nothing but the errors.
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from math import ceil, isfinite
+from math import ceil
 
 from jobqueue.errors import InvalidField
 
@@ -15,7 +15,7 @@ _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PAIRS = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
 _PAIR = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,18})\s?(B|KiB|MiB|GiB)?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})(?: ?(B|KiB|MiB|GiB))?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
 DURATION_HELP = 'a number of seconds, or text such as "500ms", "90s", "5m", "2h", "1h30m"'
@@ -26,9 +26,10 @@ def duration_ms(value: object) -> int:
     are seconds). Rounded up to a whole millisecond. `InvalidField` for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < 0:
-            raise InvalidField(f"a duration cannot be negative: {value!r}")
-        if isfinite(value) and value < _LONGEST_S:
+            raise InvalidField("a duration cannot be negative")
+        if value < _LONGEST_S:
             return ceil(value * 1000 - 1e-6)
+        raise InvalidField(f"not a duration: too large, or no number; write {DURATION_HELP}")
     elif isinstance(value, str):
         if _SECONDS.fullmatch(value):
             return ceil(float(value) * 1000 - 1e-6)

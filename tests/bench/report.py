@@ -35,6 +35,10 @@ def figure(value: float, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
+def how_many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def spread(values: list[float]) -> str:
     """`median (least-most)`."""
     if len(values) == 1:
