@@ -12,7 +12,7 @@ Every single call is timed; the longest of each kind is what a client could have
 """
 
 from tests.bench import processes, subject
-from tests.bench.report import Report, check, figure
+from tests.bench.report import Report, Skip, check, figure
 
 CANCELLED = 0.6
 ROUNDS = 20
@@ -28,7 +28,7 @@ def run(quick: bool) -> Report:
     for jobs in sizes:
         try:
             processes.need_memory(jobs * 600 / 1e9)
-        except processes.Skip as missing:
+        except Skip as missing:
             report.skip(f"{jobs:,} jobs: {missing}")
             continue
         found = processes.fresh("compaction:measure", limit=1200, jobs=jobs)

@@ -114,7 +114,6 @@ class Report:
         parts = [f"== {self.title}" + (f"  {QUICK_NOTE}" if quick else "")]
         parts += [table.text() for table in self._all_tables(quick)]
         parts += [f"note: {note}" for note in self.notes]
-        parts += [f"SKIPPED: {skip}" for skip in self.skips]
         return "\n\n".join(parts)
 
     def markdown(self) -> str:
