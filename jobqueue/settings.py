@@ -60,7 +60,7 @@ def _size(low: int, high: int) -> Callable[[object], int]:
 def _ratio(value: object) -> float:
     try:
         number = float(value) if isinstance(value, (int, float, str)) else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):
         number = -1.0
     if not 0.1 <= number <= 0.95:
         raise InvalidField("must be a number from 0.1 to 0.95")
@@ -68,8 +68,8 @@ def _ratio(value: object) -> float:
 
 
 def _boolean(value: object) -> bool:
-    known = {True: True, False: False, "true": True, "1": True, "false": False, "0": False}
-    found = known.get(value.lower() if isinstance(value, str) else value) if value is not None else None
+    known = {"true": True, "1": True, "false": False, "0": False}
+    found = value if isinstance(value, bool) else known.get(value.lower()) if isinstance(value, str) else None
     if found is None:
         raise InvalidField("must be true or false")
     return found
@@ -188,5 +188,6 @@ def is_foreign(variable: str, value: str) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
+    by_letters = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_letters, n=1, cutoff=0.5)
+    return f"unknown setting {name}" + (f"; did you mean {by_letters[near[0]]}?" if near else "")

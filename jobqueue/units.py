@@ -7,7 +7,7 @@ sums are exact and an edge is an edge. Imports nothing but the errors.
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from math import ceil, isfinite
+from math import ceil
 
 from jobqueue.errors import InvalidField
 
@@ -20,7 +20,7 @@ _INSTANT = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SIZE = re.compile(r"([0-9]{1,18})\s?(B|KiB|MiB|GiB)?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})(?: ?(B|KiB|MiB|GiB))?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
 # For whoever checks before sending: the texts that are durations, and those that look like instants.
@@ -34,9 +34,10 @@ def duration_ms(value: object) -> int:
     are seconds). Rounded up to a whole millisecond. `InvalidField` for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < 0:
-            raise InvalidField(f"a duration cannot be negative: {value!r}")
-        if isfinite(value) and value < _LONGEST_S:
+            raise InvalidField("a duration cannot be negative")
+        if value < _LONGEST_S:
             return ceil(value * 1000 - 1e-6)
+        raise InvalidField(f"not a duration: too large, or no number; write {DURATION_HELP}")
     elif isinstance(value, str):
         if _SECONDS.fullmatch(value):
             return ceil(float(value) * 1000 - 1e-6)

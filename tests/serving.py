@@ -136,7 +136,7 @@ def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) 
     io_loop.run_sync(partial(Server.close, server), timeout=10)
 
 
-async def until(condition: Callable[[], object], seconds: float = 2) -> None:
+async def until(condition: Callable[[], object], seconds: float = 5) -> None:
     """Returns as soon as `condition` holds; lets the loop run between looks. Fails after `seconds`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

@@ -69,9 +69,6 @@ def test_a_duration_cannot_be_negative(value):
         duration_ms(value)
 
 
-TOO_LARGE = "units.duration_ms: isfinite() and str() of an integer without measure raise"
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -80,8 +77,8 @@ TOO_LARGE = "units.duration_ms: isfinite() and str() of an integer without measu
         1e15,
         10**18,
         1e300,
-        pytest.param(10**400, id="10**400", marks=pytest.mark.xfail(reason=TOO_LARGE)),
-        pytest.param(10**5000, id="10**5000", marks=pytest.mark.xfail(reason=TOO_LARGE)),
+        pytest.param(10**400, id="10**400"),
+        pytest.param(10**5000, id="10**5000"),
     ],
 )
 def test_a_number_too_large_for_a_duration_is_refused(value):
@@ -237,9 +234,9 @@ def test_a_size_is_read(written, size):
         "1TiB",
         "KiB",
         " 1",
-        pytest.param("1 ", marks=pytest.mark.xfail(reason="units._SIZE takes a space without a unit")),
+        pytest.param("1 "),
         "1  B",
-        pytest.param("1\n", marks=pytest.mark.xfail(reason="units._SIZE takes any white space")),
+        pytest.param("1\n"),
         "1e3",
         "٣",
         "9" * 19,

@@ -13,7 +13,7 @@ from statistics import median
 from tests.bench import processes
 from tests.bench.client import Client
 from tests.bench.processes import Load, Server
-from tests.bench.report import Report, check, figure, spread
+from tests.bench.report import Report, check, figure, how_many, spread
 
 HUNDRED = 100
 PAYLOAD = '"' + "x" * 98 + '"'
@@ -51,7 +51,9 @@ def run(quick: bool) -> Report:
             rates = [load.requests * at_once / load.seconds for load in loads]
             most = max(most, median(rates))
             rows.append(_row(f"enqueue {at_once:,}, {name}", connections, rates, loads))
-    report.table(f"Enqueue; {rounds} rounds of {seconds:g} s; median (least–most)", _COLUMNS, rows)
+    report.table(
+        f"Enqueue; {how_many(rounds, 'round')} of {seconds:g} s; median (least–most)", _COLUMNS, rows
+    )
     report.at_least("jobs enqueued by the thousand", most, 300_000, "a second")
     _lifecycles(report, rounds, seconds, quick)
     return report
@@ -74,7 +76,7 @@ def _lifecycles(report: Report, rounds: int, seconds: float, quick: bool) -> Non
             most = max(most, median(rates))
             rows.append(_row(f"lifecycles by {HUNDRED}", connections, rates, loads))
     report.table(
-        f"Lifecycles; {rounds} rounds of {seconds:g} s; median (least–most); concludes one by one, pipelined",
+        f"Lifecycles, concludes pipelined; {how_many(rounds, 'round')} of {seconds:g} s; median (least–most)",
         _COLUMNS,
         rows,
     )

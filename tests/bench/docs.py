@@ -61,10 +61,16 @@ def _replaced(page: str, name: str, text: str) -> str:
 def _commit() -> str:
     """Which sources were measured."""
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True,
-            timeout=10,
-        )  # fmt: skip
+        commit = _git("rev-parse", "--short", "HEAD")
+        return f"commit {commit}" + (
+            ", changed since" if _git("status", "--porcelain", "--", "jobqueue") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return "outside git"
-    return f"commit {said.stdout.strip()}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -10,7 +10,7 @@ from statistics import median
 from tests.bench import processes
 from tests.bench.client import lifecycle_script
 from tests.bench.processes import Load, Server, Static
-from tests.bench.report import Report, check, figure, spread
+from tests.bench.report import Report, check, figure, how_many, spread
 
 
 def run(quick: bool) -> Report:
@@ -39,7 +39,7 @@ def run(quick: bool) -> Report:
             cpu = f"{median(load.cpu for load in loads):.0%}"
             rows.append([name, f"{count}", spread([load.rate for load in loads]), p50, p99, cost, cpu])
     report.table(
-        f"{rounds} rounds of {seconds:g} s, interleaved; median (least–most); times of one request",
+        f"{how_many(rounds, 'interleaved round')} of {seconds:g} s: median (least–most); times of a request",
         [
             "",
             "connections",

@@ -7,17 +7,19 @@ jobs of the same server. Each situation has a server of its own and a control be
   empty and the lane is compacted. Control: the same cancels with `JOBQUEUE_COMPACT_ABOVE=0.95`.
 - *stale jobs*: 100,000 leases end while the load runs; over about a second, or all in the same instant.
   Control: as many jobs leased, none ending.
+- *slices*: much work that comes due in one instant, in the core: the longest single call.
 - *depth*: the load runs on the queue that holds 5 million jobs, in turn with a server whose queue is empty.
 """
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from tests.bench import processes
+from tests.bench import processes, subject
 from tests.bench.client import Client, fill, lifecycle_script
 from tests.bench.processes import Load, Loading, Server
-from tests.bench.report import Report, check, figure, spread
+from tests.bench.report import Report, Skip, check, figure, how_many, spread
 
 CONNECTIONS = 16
 CANCELS_A_SECOND = 8000
@@ -27,8 +29,19 @@ _COLUMNS = ["situation", "lifecycles/s", "p50, ms", "p99, ms", "p99.9, ms", "lon
 
 
 def run(quick: bool) -> Report:
-    processes.generator()
     report = Report("pauses: requests that run meanwhile")
+    try:
+        processes.generator()
+    except Skip as missing:
+        report.skip(f"all but the slices: {missing}")
+    else:
+        _meanwhile(report, quick)
+        _depth(report, quick)
+    _slices(report, quick)
+    return report
+
+
+def _meanwhile(report: Report, quick: bool) -> None:
     rows = [
         *_compaction(6000 if quick else 1_000_000, 0.6 if quick else 10),
         *_stale(2000 if quick else 100_000, 0.6 if quick else 6, quick),
@@ -38,9 +51,7 @@ def run(quick: bool) -> Report:
         [*_COLUMNS, "longest tick slice, ms", "longest compaction slice, ms"],
         rows,
     )
-    _depth(report, quick)
-    report.note("The slices are as `/stats` tells them, by the clock.")
-    return report
+    report.note("The slices beside the requests are as `/stats` tells them, by the clock.")
 
 
 def _row(name: str, load: Load, stats: Any) -> list[str]:
@@ -129,7 +140,7 @@ def _depth(report: Report, quick: bool) -> None:
     rounds, seconds = (1, 0.3) if quick else (5, 4)
     try:
         processes.need_memory(jobs * 600 / 1e9)
-    except processes.Skip as missing:
+    except Skip as missing:
         report.skip(f"depth: {missing}")
         return
     loads: dict[str, list[Load]] = {"an empty queue": [], f"{jobs:,} queued": []}
@@ -146,6 +157,63 @@ def _depth(report: Report, quick: bool) -> None:
     for name, found in loads.items():
         times = [[getattr(load, key) / 1000 for load in found] for key in ("p50", "p99", "p999", "max")]
         rows.append([name, spread([load.rate for load in found]), *map(spread, times)])
-    report.table(f"Depth: {rounds} rounds of {seconds:g} s, in turn; median (least–most)", _COLUMNS, rows)
+    report.table(
+        f"Depth: {how_many(rounds, 'round')} of {seconds:g} s, in turn; median (least–most)", _COLUMNS, rows
+    )
     empty_p999, deep_p999 = (median(load.p999 for load in found) for found in loads.values())
     report.at_most(f"p99.9 with {jobs:,} queued against an empty queue", deep_p999 / empty_p999, 1.5, "times")
+
+
+# -- slices -----------------------------------------------------------------------------------------
+
+
+def _slices(report: Report, quick: bool) -> None:
+    rows = []
+    work = [
+        ("leases that end at once", "stale_slices", size)
+        for size in ([2000] if quick else [100_000, 1_000_000])
+    ]
+    work.append(("idle queues to drop at once", "idle_slices", 2000 if quick else 100_000))
+    for name, function, size in work:
+        longest, calls, total = processes.fresh(f"pauses:{function}", size=size)
+        rows.append([f"{size:,} {name}", figure(longest), f"{calls:,}", figure(total / calls)])
+        report.at_most(f"longest slice of {size:,} {name}, CPU time", longest, 5, "ms")
+    report.table("Slices of work in the core, ms of CPU time", ["", "longest", "slices", "on average"], rows)
+
+
+def stale_slices(size: int) -> tuple[float, int, float]:
+    """Milliseconds of the longest tick, how many there were, and milliseconds of all."""
+    queue, now, want = subject.new_queue(), subject.milliseconds(), subject.want(count=1000)
+    for new in subject.new_jobs(size):
+        queue.enqueue(new, now)
+    while queue.dequeue(want, now):
+        pass
+    found = _ticked(queue, now + subject.LEASE)
+    check(queue.tally.jobs()["queued"] == size, "not all leases ended")
+    return found
+
+
+def idle_slices(size: int) -> tuple[float, int, float]:
+    queue, now = subject.new_queue(retain=0), subject.milliseconds()
+    names = [f"queue-{number}" for number in range(size)]
+    for name in names:
+        queue.enqueue(next(subject.new_jobs(1, 0, name)), now)
+        job, lease = queue.dequeue(subject.want(name), now)[0]
+        queue.conclude(job.id, lease.token, None, None, now)
+    while queue.tick(now)[1]:
+        pass
+    found = _ticked(queue, now + 2 * 3_600_000, lambda: bool(queue.queues))
+    check(not queue.queues, "not all queues were dropped")
+    return found
+
+
+def _ticked(
+    queue: subject.JobQueue, now: int, more: Callable[[], bool] = lambda: False
+) -> tuple[float, int, float]:
+    """Ticks until nothing is due, and `more` is false."""
+    subject.as_the_program_does()
+    watch, calls, start = subject.Stopwatch(), 0, time.thread_time()
+    while watch.call("tick", queue.tick, now)[1] or more():
+        calls += 1
+        check(calls < 1_000_000, "the ticks do not come to an end")
+    return watch.cpu["tick"], calls + 1, (time.thread_time() - start) * 1000

@@ -14,7 +14,7 @@ from statistics import median
 from tests.bench import plot, processes
 from tests.bench.client import Client, fill, lifecycle_script
 from tests.bench.processes import HOST, Beanstalkd, Load, Process, Redis, Server
-from tests.bench.report import Report, Skip, check, figure, spread
+from tests.bench.report import Report, Skip, check, figure, how_many, spread
 
 PAYLOAD = 100
 OURS, REFERENCE, BEANSTALKD, REDIS = "jobqueue", "jobqueue, reference front", "beanstalkd", "Redis"
@@ -49,7 +49,7 @@ def run(quick: bool) -> Report:
         report.plots["peers.svg"] = plot.bars(
             "Job lifecycles a second (median, least to most)",
             {
-                f"{count} connection{'s' if count > 1 else ''}": {
+                how_many(count, "connection"): {
                     name: [load.rate for load in found[name, count]] for name in subjects
                 }
                 for count in connections
@@ -68,7 +68,7 @@ def _load(subject: tuple[str, Process], connections: int, seconds: float) -> Loa
 
 
 def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int, seconds: float) -> None:
-    peer = found.get(BEANSTALKD)
+    peer, over = found.get(BEANSTALKD), how_many(count, "connection")
     rows = []
     for name, loads in found.items():
         rates, p99s = [load.rate for load in loads], [load.p99 / 1000 for load in loads]
@@ -81,7 +81,7 @@ def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int
         cost = figure(median(load.cost for load in loads))
         rows.append([*row, cost, f"{median(load.cpu for load in loads):.0%}"])
     report.table(
-        f"{count} connection{'s' if count > 1 else ''}, {rounds} interleaved rounds of {seconds:g} s: "
+        f"{over}, {how_many(rounds, 'interleaved round')} of {seconds:g} s: "
         "median (least–most); ratios round by round",
         [
             "",
@@ -97,15 +97,15 @@ def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int
     )
     if peer is not None:
         ratio = median(mine.rate / theirs.rate for mine, theirs in zip(found[OURS], peer, strict=True))
-        report.at_least(f"rate against beanstalkd's, {count} connections", ratio, 0.5, "times")
+        report.at_least(f"rate against beanstalkd's, {over}", ratio, 0.5, "times")
         if count > 1:
-            report.at_least(f"the same; the aim, {count} connections", ratio, 0.9, "times")
+            report.at_least(f"the same; the aim, {over}", ratio, 0.9, "times")
             slower = median(mine.p99 / theirs.p99 for mine, theirs in zip(found[OURS], peer, strict=True))
-            report.at_most(f"p99 against beanstalkd's, {count} connections", slower, 3, "times")
+            report.at_most(f"p99 against beanstalkd's, {over}", slower, 3, "times")
     if count > 1:
         pairs = zip(found[OURS], found[REFERENCE], strict=True)
         faster = median(fast.rate / slow.rate for fast, slow in pairs)
-        report.at_least(f"rate against the reference front's, {count} connections", faster, 10, "times")
+        report.at_least(f"rate against the reference front's, {over}", faster, 10, "times")
 
 
 # -- memory -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from html import escape
 from math import ceil, floor, log10
 from statistics import median
 
-_COLOURS = ["#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c", "#0e7490", "#4b5563"]
+_COLOURS = ["#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c", "#0e7490", "#4b5563", "#111111"]
 _FONT = 'font-family="system-ui, sans-serif" font-size="12" fill="#222"'
 
 # A panel: its title, what the x axis is, and each line's points.
@@ -14,21 +14,29 @@ Lines = Mapping[str, Sequence[tuple[float, float]]]
 
 def panels(title: str, unit: str, shown: Mapping[str, Lines], columns: int = 2) -> str:
     """One panel for each of `shown`, x logarithmic, y linear from 0 in `unit`; one legend for all."""
-    width, height, top = 420, 260, 64
+    width, height = 420, 260
     rows = ceil(len(shown) / columns)
     names = list(dict.fromkeys(name for lines in shown.values() for name in lines))
     colour = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(names)}
-    parts = [_text(20, 24, title, bold=True)]
-    for at, name in enumerate(names):
-        x = 20 + at * 118
-        parts.append(
-            f'<line x1="{x}" y1="42" x2="{x + 18}" y2="42" stroke="{colour[name]}" stroke-width="3"/>'
-        )
-        parts.append(_text(x + 23, 46, name))
+    legend, top = _legend(colour, columns * width)
+    parts = [_text(20, 24, title, bold=True), *legend]
     for at, (x_name, lines) in enumerate(shown.items()):
         left, upper = (at % columns) * width, top + (at // columns) * height
-        parts += _panel(left + 56, upper + 12, width - 80, height - 62, x_name, unit, lines, colour)
-    return _svg(max(columns * width, 40 + 118 * len(names)), top + rows * height, parts)
+        parts += _panel(left + 56, upper + 12, width - 86, height - 62, x_name, unit, lines, colour)
+    return _svg(columns * width, top + rows * height, parts)
+
+
+def _legend(colour: Mapping[str, str], width: float) -> tuple[list[str], float]:
+    """In lines that are not wider than `width`; and where it ends."""
+    parts, x, y = [], 20, 42
+    for name, stroke in colour.items():
+        room = 44 + 7 * len(name)
+        if x + room > width:
+            x, y = 20, y + 18
+        parts.append(f'<path d="M{x} {y}h18" stroke="{stroke}" stroke-width="3"/>')
+        parts.append(_text(x + 23, y + 4, name))
+        x += room
+    return parts, y + 22
 
 
 def _panel(

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.bench.client import lifecycle_script
-from tests.bench.processes import Loading, Server, find, load
+from tests.bench.processes import Loading, Server, find, generator, load
 from tests.bench.report import Report, check
 
 SHOWN = 25
@@ -20,6 +20,7 @@ _FRAME = re.compile(r"(?P<function>.*) \((?P<file>[^()]*)\)")
 
 
 def run(quick: bool) -> Report:
+    generator()
     seconds = 1 if quick else 20
     spy = Path(sys.executable).with_name("py-spy")
     program = str(spy) if spy.exists() else find("py-spy")

@@ -35,6 +35,10 @@ def figure(value: float, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
+def how_many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def spread(values: list[float]) -> str:
     """`median (least-most)`."""
     if len(values) == 1:
@@ -110,7 +114,6 @@ class Report:
         parts = [f"== {self.title}" + (f"  {QUICK_NOTE}" if quick else "")]
         parts += [table.text() for table in self._all_tables(quick)]
         parts += [f"note: {note}" for note in self.notes]
-        parts += [f"SKIPPED: {skip}" for skip in self.skips]
         return "\n\n".join(parts)
 
     def markdown(self) -> str:

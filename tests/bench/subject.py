@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ __all__ = [
 
 T = TypeVar("T")
 LEASE = 300_000
+# Nothing may hold the loop for longer.
+PAUSE_MS = 5
 
 
 def milliseconds() -> int:
@@ -70,17 +73,23 @@ def as_the_program_does() -> None:
 
 
 class Stopwatch:
-    """The longest single call of each kind, in milliseconds: by the CPU time of this thread, which does not
-    count what other processes took away, and by the clock."""
+    """Of each kind of call: how many there were, how many took more than `PAUSE_MS`, and the longest, in
+    milliseconds. By the CPU time of this thread, which leaves out most of what other processes took, and the
+    longest also by the clock."""
 
     def __init__(self) -> None:
         self.cpu: dict[str, float] = {}
         self.wall: dict[str, float] = {}
+        self.calls: Counter[str] = Counter()
+        self.pauses: Counter[str] = Counter()
 
     def call(self, kind: str, function: Callable[..., T], *arguments: object) -> T:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         result = function(*arguments)
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        self.calls[kind] += 1
+        if cpu > PAUSE_MS * 1e6:
+            self.pauses[kind] += 1
         if cpu > self.cpu.get(kind, 0) * 1e6:
             self.cpu[kind] = cpu / 1e6
         if wall > self.wall.get(kind, 0) * 1e6:

@@ -2,7 +2,8 @@
 
 Thousands of connections each wait for a job that does not come: the server's RSS for each, and the CPU time
 that it uses meanwhile. Then one waiter at a time, at light load: from sending an enqueue on one connection to
-having the answer of the waiting dequeue on another; with nobody else waiting, and with all the idle ones.
+having the answer of the waiting dequeue on another; with nobody else waiting, and with all the idle ones. As
+a control a plain request at the same pace: most of its time is what a sleeping machine takes to wake up.
 """
 
 import resource
@@ -15,6 +16,8 @@ from tests.bench.processes import Server
 from tests.bench.report import Report, check, figure
 
 WAITERS = 10_000
+# Seconds between two rounds of light load.
+_BETWEEN = 0.004
 # Descriptors that this process and the server need besides.
 _SPARE = 200
 _COLUMNS = ["", "p50, ms", "p99, ms", "longest, ms"]
@@ -30,10 +33,11 @@ def run(quick: bool) -> Report:
         )
     rounds = 30 if quick else 500
     with Server() as server:
-        rows = [_row("nobody else waiting", alone := _deliveries(server, rounds))]
+        rows = [_row("control: GET /healthz", _plain_requests(server, rounds))]
+        rows.append(_row("delivery, nobody else waiting", alone := _deliveries(server, rounds)))
         report.at_most("enqueue to delivery, p99", _p99(alone), 2, "ms")
         _idle(report, server, waiters, rounds, quick, rows)
-    report.table(f"From enqueue to delivery, one waiter at a time, {rounds} rounds", _COLUMNS, rows)
+    report.table(f"From enqueue to delivery at light load, {rounds} rounds", _COLUMNS, rows)
     return report
 
 
@@ -56,7 +60,7 @@ def _idle(
             cpu, clock = processes.cpu_seconds(server.pid), time.monotonic()
             time.sleep(seconds)
             idle = (processes.cpu_seconds(server.pid) - cpu) / (time.monotonic() - clock)
-            rows.append(_row(f"{waiters:,} others waiting", _deliveries(server, rounds)))
+            rows.append(_row(f"delivery, {waiters:,} others waiting", _deliveries(server, rounds)))
             left = client.stats()["consumers_waiting"]
             check(left == waiters, f"{left} of {waiters} still wait, after {time.monotonic() - start:.0f} s")
         finally:
@@ -83,7 +87,7 @@ def _deliveries(server: Server, rounds: int) -> list[float]:
         put = producer.request("POST", "/jobs/enqueue", b'{"type":"bench","queue":"lively","payload":1}')
         for _ in range(rounds):
             consumer.send(ask)
-            time.sleep(0.004)  # it waits by now; if not, the figure shows it
+            time.sleep(_BETWEEN)  # it waits by now; if not, the figure shows it
             start = time.perf_counter()
             producer.send(put)
             answer = consumer.receive()
@@ -92,6 +96,18 @@ def _deliveries(server: Server, rounds: int) -> list[float]:
             check(producer.receive().status == 201, "the enqueue failed")
             id = answer.body[6 : answer.body.index(b",")].decode()
             consumer.ask("POST", f"/jobs/{id}/conclude")
+    return found
+
+
+def _plain_requests(server: Server, rounds: int) -> list[float]:
+    """Milliseconds of a request that asks nothing of the queue, each."""
+    found = []
+    with Client(server.port) as client:
+        for _ in range(rounds):
+            time.sleep(_BETWEEN)
+            start = time.perf_counter()
+            client.ask("GET", "/healthz")
+            found.append((time.perf_counter() - start) * 1000)
     return found
 
 

@@ -410,6 +410,22 @@ def test_under_a_cancel_heavy_load_the_memory_settles():
     assert lane.slots <= 2 * len(lane) + 16
 
 
+@pytest.mark.parametrize("spare", [0, 1, 4])
+def test_a_long_lane_that_was_drained_keeps_no_more_segments_than_it_may(spare):
+    jobs = [job(place) for place in range(1, 51 * 256 + 1)]
+    tracemalloc.start()
+    try:
+        lane = Lane(size=256, spare=spare)
+        for each in jobs:
+            lane.append(each)
+        for _ in jobs:
+            lane.pop()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < (spare + 1) * 256 * 10 + 5_000  # a slot is 8 bytes, and a list grows by an eighth
+
+
 def test_what_was_put_back_and_removed_is_not_kept():
     lane, _ = filled(16, size=16)
     out = [lane.pop() for _ in range(15)]

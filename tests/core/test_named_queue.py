@@ -1,5 +1,6 @@
 """One named queue: its lanes by priority."""
 
+import tracemalloc
 from heapq import heappop, heappush
 
 import pytest
@@ -102,6 +103,27 @@ def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
     queue.append(job(2000))
     queue.append(job(2001, HIGHEST))
     assert drained(queue) == [2001, 2000]
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
+def test_jobs_that_each_have_their_own_priority_leave_no_memory_behind(step):
+    queue = named_queue()
+
+    def turns(first, last):
+        for place in range(first, last):
+            queue.append(job(place, priority=step * place))
+            queue.pop()
+
+    turns(1, 200)
+    tracemalloc.start()
+    try:
+        turns(200, 400)
+        before, _ = tracemalloc.get_traced_memory()
+        turns(400, 4_000)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 15_000
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
