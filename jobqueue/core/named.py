@@ -146,7 +146,7 @@ class NamedQueue:
         lane.append(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if lane.shown < 0:
+        if lane.shown < 0 and not self._is_parked(lane):
             self._show(lane, job.place)
 
     def put_back(self, job: Job) -> None:
@@ -155,7 +155,7 @@ class NamedQueue:
         lane.put_back(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if lane.shown < 0 or job.place < lane.shown:
+        if job.place < lane.shown or (lane.shown < 0 and not self._is_parked(lane)):
             self._show(lane, job.place)
 
     def take(self, now: int) -> Job | None:
@@ -247,6 +247,9 @@ class NamedQueue:
             head = lane.peek()
             if head is not None and lane.shown < 0:
                 self._show(lane, head.place)
+
+    def _is_parked(self, lane: KeyedLane) -> bool:
+        return lane.gate is not None and lane in self._parked.get(lane.gate, ())
 
     def _gate_of(self, key: str) -> Gate:
         gate = self.gates.get(key)
