@@ -1,0 +1,60 @@
+"""Every line of docs/api.md and of the README's examples is pasted into a shell, against the real program."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from running import Program
+
+ROOT = Path(__file__).parents[2]
+# What a line of the docs may be answered with; the comment beside some lines says so.
+_REFUSALS_SHOWN = {"duplicate_job", "idempotency_mismatch", "precondition_failed"}
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+def _examples(page: str) -> list[str]:
+    """The commands of the page's ```sh blocks that call the API, a whole block where one has a loop in it."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
+        if block.startswith("$") or "while :" in block or "scripts/" in block:
+            continue
+        found += [line for line in block.splitlines() if re.match(r"(curl|printf) ", line)]
+    return found
+
+
+def _shell(program: Program, line: str, **variables: str) -> str:
+    done = subprocess.run(
+        ["sh", "-c", line.replace("curl ", "curl -s ", 1) if line.startswith("curl") else line],
+        env={"PATH": "/usr/bin:/bin", "Q": f"http://127.0.0.1:{program.port}", **variables},
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
+def test_each_line_can_be_pasted(page):
+    lines = _examples(page)
+    assert len(lines) > 10
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        for line in lines:
+            # A wait is for a job that may not be there: the line is tried, the waiting is not.
+            line = re.sub(r"wait=\d+", "wait=0", line)
+            made = json.loads(_shell(program, 'curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))
+            variables = {"id": str(made["id"])}
+            if "$lease" in line:
+                taken = json.loads(_shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
+                variables = {"id": str(taken["jobs"][-1]["id"]), "lease": taken["jobs"][-1]["lease"]}
+            if "redrive" in line:
+                taken = json.loads(_shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
+                variables = {"id": str(taken["jobs"][-1]["id"])}
+                _shell(program, 'curl -d \'{"retry":false}\' "$Q/jobs/$id/fail"', **variables)
+            answer = _shell(program, line, **variables)
+            for code in re.findall(r'"code":"(\w+)"', answer):
+                assert code in _REFUSALS_SHOWN or "/jobs/conclude" in line or "atomic=false" in line, (
+                    line,
+                    answer,
+                )
+        program.stop()
