@@ -38,7 +38,7 @@ def duration_ms(value: object) -> int:
         if value < _LONGEST_S:
             return ceil(value * 1000 - 1e-6)
         raise InvalidField(f"not a duration: too large, or no number; write {DURATION_HELP}")
-    elif isinstance(value, str):
+    if isinstance(value, str):
         if _SECONDS.fullmatch(value):
             return ceil(float(value) * 1000 - 1e-6)
         if _PAIRS.fullmatch(value):

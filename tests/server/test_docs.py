@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 def _examples(page: str) -> list[str]:
     """The commands of the page's ```sh blocks that call the API, a whole block where one has a loop in it."""
     found = []
-    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
         if block.startswith("$") or "while :" in block or "scripts/" in block:
             continue
         found += [line for line in block.splitlines() if re.match(r"(curl|printf) ", line)]
