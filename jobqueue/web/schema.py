@@ -589,10 +589,11 @@ def _set(value: list[str] | str | None, field: str) -> frozenset[str] | None:
 
 def _headers(given: dict[str, str] | None, request: Request) -> bytes | None:
     """What was given, and the trace context of the request where it has one."""
+    text = None if given is None else _encoded_headers(given)
     trace = request.header(b"traceparent")
     if trace is not None and len(trace) <= 256 and trace.isascii() and "traceparent" not in (given or {}):
-        given = {**(given or {}), "traceparent": trace}
-    return None if given is None else _encoded_headers(given)
+        return msgspec.json.encode({**(given or {}), "traceparent": trace})
+    return text
 
 
 def _encoded_headers(headers: dict[str, str]) -> bytes:
