@@ -268,6 +268,8 @@ async def test_the_trace_of_the_request_is_kept_and_handed_over(server):
         headers = (await server.dequeue())["headers"]
         assert headers["traceparent"] == TRACE
         assert set(headers) - {"traceparent"} == ({"a"} if "headers" in body else set())
+    own = {"type": "x", "headers": {"a": "b" * 4080}}  # the trace is not counted
+    assert (await server.post("/jobs/enqueue", own, trace)).status == 201
     own = {"type": "x", "headers": {"traceparent": "mine"}}
     answer = await server.post("/jobs/enqueue", own, trace)
     assert answer.json["headers"] == {"traceparent": "mine"}

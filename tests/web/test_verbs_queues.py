@@ -428,3 +428,24 @@ async def test_all_else_is_for_everybody(server):
     ]:  # fmt: skip
         answer = await server.call(method, path, body, {"X-Forwarded-For": "10.0.0.7"})
         assert answer.status in (200, 201), answer
+
+
+# -- how a queue fares ------------------------------------------------------------------------------
+
+
+async def test_a_queue_says_how_long_jobs_wait_and_run_and_how_many_come_and_go(server):
+    await server.get("/queues/q")
+    for priority in (5, 0, 0, -1):
+        await server.enqueue(queue="q", priority=priority)
+    await later(server, 10)
+    job = await server.dequeue(queue="q")
+    await later(server, 2)
+    await server.post("/jobs/1/conclude", said(job))
+    queue = (await server.get("/queues/q")).json
+    assert queue["by_priority"] == {"0": 2, "-1": 1}
+    assert list(queue["by_priority"]) == ["0", "-1"]
+    assert set(queue["rates"]) == {"in", "out"}
+    assert queue["rates"]["in"] > queue["rates"]["out"] > 0
+    for name, seconds in (("wait_p50", 10), ("wait_p95", 10), ("run_p50", 2), ("run_p95", 2)):
+        assert 0.75 * seconds <= queue[name] <= 1.25 * seconds, queue
+    assert (await server.get("/queues")).json["queues"] == [queue]
