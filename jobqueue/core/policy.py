@@ -58,7 +58,7 @@ def rest_without_jitter(backoff: Backoff, attempt: int) -> int:
     try:
         rest = backoff.base * backoff.factor ** (attempt - 1)
     except OverflowError:
-        return backoff.longest
+        return backoff.longest if backoff.base else 0
     return min(int(rest), backoff.longest)
 
 

@@ -61,11 +61,11 @@ class Bridge(HTTPConnection):
 
     def start(self) -> None:
         request = self._request
-        headers = HTTPHeaders()
-        for name, value in request.headers.items():
-            headers.add(name.decode("latin-1"), value.decode("latin-1"))
         target = request.path + ("?" + request.query if request.query else "")
         try:
+            headers = HTTPHeaders()
+            for name, value in request.headers.items():
+                headers.add(name.decode("latin-1"), value.decode("latin-1").strip())
             ready = self._delegate.headers_received(
                 RequestStartLine(request.method, target, request.version), headers
             )

@@ -10,6 +10,7 @@ llhttp refuses most of what is ambiguous by itself; `Connection` refuses the res
 
 import asyncio
 import fcntl
+import logging
 import select
 import socket
 import struct
@@ -40,6 +41,7 @@ from jobqueue.web.guard import OF_BROWSERS
 from jobqueue.web.http import JSON, REASONS, Later, Request, Response
 from jobqueue.web.routes import Route, Router
 
+_log = logging.getLogger("jobqueue")
 # Kept of what a client sends while an earlier request of it waits.
 READ_AHEAD = 65536
 # Parsed in one go; more comes in a later loop pass, so that one client does not hold up the others.
@@ -53,7 +55,17 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_LIMIT = deadlines.MAX_HEAD
 _KNOWN_BLOCKS = 1024
 _KNOWN_BYTES = 2048
-_NEVER_KNOWN = frozenset({b"transfer-encoding", b"expect", b"content-encoding", b"upgrade", b"authorization"})
+_NEVER_KNOWN = frozenset(
+    {
+        b"transfer-encoding",
+        b"expect",
+        b"content-encoding",
+        b"upgrade",
+        b"authorization",
+        b"job-lease",
+        b"cookie",
+    }
+)
 # What a request target may hold to be understood without llhttp; all of it means itself.
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
 # What a Host may hold; with a comma it would be two.
@@ -77,7 +89,8 @@ class FastFront:
         self._loop = asyncio.get_running_loop()
         self._to_send: list[Connection] = []
         self._to_check: list[Connection] = []  # of this round of sweeps
-        self._accepting: set[asyncio.Task[object]] = set()
+        self.accepting: set[Connection] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self.heads: dict[int, bytes] = {}  # those of JSON answers, by status
         self._date = formatdate(usegmt=True)
         self.max_body = api.settings.max_body
@@ -85,15 +98,18 @@ class FastFront:
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self, peer, self._loop)
+        self.accepting.add(connection)
         task = self._loop.create_task(self._connect(connection, accepted))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: "Connection", accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
             accepted.close()
+        finally:
+            self.accepting.discard(connection)
 
     def send_soon(self, connection: "Connection") -> None:
         """Answers are sent together at the end of a loop pass. The first of them wakes the client's machine,
@@ -108,7 +124,7 @@ class FastFront:
             connection.send()
 
     def connections(self) -> int:
-        return len(self.open) + len(self._accepting)
+        return len(self.open) + len(self.accepting)
 
     def sweep(self, parts: int = 1) -> None:
         if not self._to_check:
@@ -247,6 +263,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         self._front.open.add(self)
+        self._front.accepting.discard(self)
         # So `pause_writing` says that something is unsent, and `resume_writing` that all is sent.
         transport.set_write_buffer_limits(high=0)
 
@@ -363,6 +380,10 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
                 left = self._decline_upgrade(part[upgrade.args[0] :] + left)
+            except httptools.HttpParserCallbackError as bug:
+                _log.error("unexpected error", exc_info=bug.__context__)
+                self._refuse(JobQueueError("the server made a mistake; its log says which"))
+                break
             except httptools.HttpParserError as bad:
                 if not self._close:
                     self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
@@ -411,7 +432,7 @@ class Connection(asyncio.Protocol):
         elif headers.get(b"host", b"").translate(None, _IN_HOST):
             self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
         length = headers.get(b"content-length")
-        if length is not None and len(length) > 3 and int(length) > self._front.max_body:
+        if length is not None and len(length) > 3 and int(length[-20:]) > self._front.max_body:
             self._refuse(self._too_large())
         if not _FRAMING.isdisjoint(headers):
             self._check_framing(headers)

@@ -1,7 +1,7 @@
 """Listener: the sockets that connections come in by, and how many may.
 
 Stock servers spin when descriptors run out: the listening socket stays readable and nothing can be accepted.
-This one rests for a second, and says so once a minute.
+This one rests for a moment, and says so once a minute.
 """
 
 import asyncio
@@ -12,27 +12,21 @@ import socket
 import time
 from collections.abc import Callable
 
-from jobqueue.web.http import PROBLEM
+from jobqueue.errors import Overloaded
+from jobqueue.web.http import REASONS
+from jobqueue.web.problems import problem
 
 _log = logging.getLogger("jobqueue")
 BACKLOG = 1024
 # Accepted in one loop pass; the others wait their turn.
 _AT_ONCE = 64
-_REST = 1.0
+_REST = 0.1
 _QUIET_FOR = 60.0
 # Descriptors kept free for everything that is no connection.
 SPARE_DESCRIPTORS = 64
 _LINGER = 1.0
 _LINGERING = 32
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_DOCUMENT = (
-    b'{"code":"overloaded","status":503,"title":"Service Unavailable","detail":"the server has as many '
-    b'connections as it may; try again","setting":"JOBQUEUE_MAX_CONNECTIONS"}\n'
-)
-_OVERLOADED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: %b\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\n\r\n%b" % (PROBLEM.encode(), len(_DOCUMENT), _DOCUMENT)
-)
 
 
 def raise_file_limit() -> int:
@@ -81,7 +75,8 @@ class Listener:
         self._count = count
         self._take = take
         self._loop = asyncio.get_running_loop()
-        self._lingering = 0
+        self._lingering: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._turned_away = 0
         self._quiet_until = 0.0
         self._resting: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening.fileno(), self._accept)
@@ -92,6 +87,10 @@ class Listener:
             self._resting.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+        for accepted, timer in self._lingering.items():
+            timer.cancel()
+            accepted.close()
+        self._lingering.clear()
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -111,7 +110,7 @@ class Listener:
                 self._turn_away(accepted)
 
     def _rest(self, failed: OSError) -> None:
-        self._warn(f"cannot accept connections: {failed.strerror}; trying again each second")
+        self._warn(f"cannot accept connections: {failed.strerror}; trying again")
         self._loop.remove_reader(self._socket.fileno())
         self._resting = self._loop.call_later(_REST, self._wake)
 
@@ -123,19 +122,19 @@ class Listener:
         """The answer stays readable only if the socket is not closed at once, while a request comes in."""
         self._warn(f"at the limit of {self._limit:,} connections (JOBQUEUE_MAX_CONNECTIONS)")
         try:
-            accepted.send(_OVERLOADED)
+            self._turned_away += 1
+            accepted.send(_overloaded(f"full-{self._turned_away}"))
             accepted.shutdown(socket.SHUT_WR)
         except OSError:
             accepted.close()
             return
-        if self._lingering < _LINGERING:
-            self._lingering += 1
-            self._loop.call_later(_LINGER, self._let_go, accepted)
+        if len(self._lingering) < _LINGERING:
+            self._lingering[accepted] = self._loop.call_later(_LINGER, self._let_go, accepted)
         else:
             accepted.close()
 
     def _let_go(self, accepted: socket.socket) -> None:
-        self._lingering -= 1
+        del self._lingering[accepted]
         accepted.close()
 
     def _warn(self, message: str) -> None:
@@ -143,3 +142,19 @@ class Listener:
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_FOR
             _log.warning("%s", message)
+
+
+def _overloaded(request_id: str) -> bytes:
+    answer = problem(
+        Overloaded(
+            "the server has as many connections as it may; try again",
+            setting="JOBQUEUE_MAX_CONNECTIONS", retry_after=1,
+        ),
+        request_id,
+    )  # fmt: skip
+    headers = [
+        ("Content-Type", answer.content_type), ("X-Request-Id", request_id), *answer.headers,
+        ("Content-Length", str(len(answer.body))), ("Connection", "close"),
+    ]  # fmt: skip
+    lines = [f"HTTP/1.1 {answer.status} {REASONS[answer.status]}", *map(": ".join, headers)]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + answer.body

@@ -13,7 +13,7 @@ import msgspec
 
 from jobqueue.units import instant
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), 127]}
+_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 # In `auto`: so many requests have a line of their own in one second.
 LINES_A_SECOND = 100
 _QUIET = frozenset({"/healthz", "/readyz"})

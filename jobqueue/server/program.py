@@ -67,7 +67,8 @@ class Program:
             at = f"{settings.host} port {settings.port}"
             print(f"jobqueue: cannot listen on {at}: {failed.strerror or failed}", file=sys.stderr)
             return 1
-        limit = raise_file_limit() - SPARE_DESCRIPTORS
+        files = raise_file_limit()
+        limit = max(files - SPARE_DESCRIPTORS, files // 2)
         limit = min(limit, settings.max_connections) if settings.max_connections else limit
         access = log.AccessLog(settings.access_log)
         api = Api(MemoryEngine(settings))

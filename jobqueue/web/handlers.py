@@ -47,11 +47,9 @@ class OperationHandler(RequestHandler):
     # -- the body arrives ---------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        self._refusal = self._unreadable(self.request.headers)
         length = _digits(self.request.headers.get("Content-Length", "0"))
         too_long = length > self.api.settings.max_body
-        if too_long and self._refusal is None:
-            self._refusal = self._too_large()
+        self._refusal = self._too_large() if too_long else self._unreadable(self.request.headers)
         hopeless = too_long and length > _DRAIN * self.api.settings.max_body
         if hopeless or (self._refusal is not None and "Expect" in self.request.headers):
             self._too_much_to_read()
@@ -183,6 +181,8 @@ class OperationHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A method that Tornado does not know is answered by the routes; all else is a bug."""
+        if self._gone:
+            return  # Tornado cancelled what was left of a request when the program ended
         known = kwargs.get("exc_info", (None, None))[1]
         if isinstance(known, HTTPError):
             answer = self.api.answer(self._asked())

@@ -89,6 +89,7 @@ BROKEN = (
     Vector("coding", '"chunked"', _coding(b'"chunked"')),
     Vector("coding", ",chunked", _coding(b",chunked")),
     Vector("coding", "vertical tab, chunked", _coding(b"\x0bchunked")),
+    Vector("coding", "a tab behind it", _coding(b"chunked\t"), "201", "no part of the value (RFC 9112, 5)"),
     Vector("coding", "empty", _coding(b"")),
     Vector("coding", "empty, and a length", _coding(b"", LENGTH, JOB)),
     Vector("coding", "chunked in HTTP/1.0", _coding(b"chunked").replace(b"HTTP/1.1", b"HTTP/1.0"),
@@ -182,11 +183,17 @@ BROKEN = (
     Vector("request line", "noise", b"\xff\xfe\x00\n\n\r\n\r\n"),
 )  # fmt: skip
 
+_CLEAR = "allowed by RFC 9112, 3"
+
 # What llhttp lets pass and Tornado refuses with 400; no proxy sends it, and it can be read in one way only.
 LENIENT = (
-    Vector("request line", "two spaces after the method", _line(b"POST  /jobs/enqueue HTTP/1.1")),
-    Vector("request line", "two spaces before the version", _line(b"POST /jobs/enqueue  HTTP/1.1")),
-    Vector("request line", "RTSP/1.1", _line(b"POST /jobs/enqueue RTSP/1.1")),
-    Vector("chunks", "an extension", _chunks(CHUNKS.replace(b"c\r\n", b'c;a=b;c="d"\r\n', 1))),
-    Vector("chunks", "a trailer", _chunks(CHUNKS[:-2] + b"X: a\r\n\r\n")),
+    Vector("request line", "two spaces after the method", _line(b"POST  /jobs/enqueue HTTP/1.1"),
+           note=_CLEAR),
+    Vector("request line", "two spaces before the version", _line(b"POST /jobs/enqueue  HTTP/1.1"),
+           note=_CLEAR),
+    Vector("request line", "RTSP/1.1", _line(b"POST /jobs/enqueue RTSP/1.1"), note="llhttp does not say it"),
+    Vector("chunks", "an extension", _chunks(CHUNKS.replace(b"c\r\n", b'c;a=b;c="d"\r\n', 1)),
+           note="RFC 9112, 7.1.1, would have it ignored"),
+    Vector("chunks", "a trailer", _chunks(CHUNKS[:-2] + b"X: a\r\n\r\n"),
+           note="RFC 9112, 7.1.2, would have it read"),
 )  # fmt: skip

@@ -62,8 +62,12 @@ class Stream(RequestHandler):
 class Forever(Stream):
     async def get(self) -> None:
         await self.flush()
-        while "closed" not in self.ended:
-            await asyncio.sleep(0.001)
+        self.gone = asyncio.Event()
+        await self.gone.wait()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self.gone.set()
 
 
 class Broken(RequestHandler):
@@ -138,8 +142,8 @@ async def test_a_page_gets_the_body_whole(server):
     body = bytes(range(256)) * 2000
     client = await server.connect()
     assert (await client.call("POST", "/pages/a", body)).body == body
-    chunked = b"POST /pages/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"
-    client.send(chunked + _HEALTHZ)
+    client.send(b"POST /pages/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.send(b"3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n" + _HEALTHZ)
     assert (await client.read("POST")).body == b"abcd"
     assert (await client.read()).status == 200
 
@@ -239,6 +243,15 @@ async def test_a_request_that_the_application_cannot_read_is_refused(server):
     client.send(request("GET", "/pages/a", headers={"Host": "%zz"}) + _HEALTHZ)
     check_problem(await client.read(), 400, "bad_request")
     assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("value", ["caf\xe9", "", "a, ", "\xff\xfe"])
+async def test_odd_headers_reach_the_application(server, value):
+    client = await server.connect()
+    twice = f"GET /pages/a HTTP/1.1\r\nHost: a\r\nX-Odd: {value}\r\nX-Odd: {value}\r\n\r\n".encode("latin-1")
+    client.send(twice + _HEALTHZ)
+    assert (await client.read()).status == 200
+    assert (await client.read()).status == 200
 
 
 async def test_an_old_client_needs_no_host_here_either(server):

@@ -258,7 +258,9 @@ async def test_answers_that_were_held_back_come_in_order_once_they_are_read(serv
     client = await server.connect()
     client._writer.transport.pause_reading()
     paths = [f"/jobs/{id}", "/healthz", "/nothing", "/jobs/x", f"/jobs/{id}"] * 40
-    client.send(b"".join(request("GET", path, headers={"X-Request-Id": str(n)}) for n, path in enumerate(paths)))
+    client.send(
+        b"".join(request("GET", path, headers={"X-Request-Id": str(n)}) for n, path in enumerate(paths))
+    )
     for _ in range(10):
         await server.get("/healthz")
     client._writer.transport.resume_reading()
