@@ -87,7 +87,10 @@ class LaneAgainstSortedList(RuleBasedStateMachine):
     def remove(self, picks):
         for pick in picks:
             if self.inside:
-                self._remove(self.inside[pick % len(self.inside)])
+                place = self.inside[pick % len(self.inside)]
+                self._remove(place)
+                if pick % 2:  # it may come back later, to its place in the middle
+                    self.taken.append(place)
 
     @precondition(lambda self: self.inside)
     @rule(number=st.integers(1, 6))
@@ -178,6 +181,19 @@ def test_jobs_that_come_back_stand_ahead_in_the_order_of_their_places():
     assert places(lane) == [2, 5, 7, *range(8, 21)]
     assert lane.peek().place == 2
     assert drained(lane) == [2, 5, 7, *range(8, 21)]
+
+
+def test_a_job_removed_from_the_middle_comes_back_to_the_middle():
+    lane, jobs = filled(9, size=4)
+    for each in (jobs[4], jobs[8], jobs[0]):
+        lane.remove(each)
+    for each in (jobs[4], jobs[8], jobs[0]):
+        lane.put_back(each)
+        assert lane.peek() is (jobs[0] if each is jobs[0] else jobs[1])
+    assert places(lane) == list(range(1, 10))
+    assert lane.pop() is jobs[0]
+    compact(lane)
+    assert drained(lane) == list(range(2, 10))
 
 
 def test_a_job_can_come_back_and_leave_again_and_again():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.core.job import Job
-from jobqueue.core.named import NamedQueue
+from jobqueue.core import named
+from jobqueue.core.gate import Rate
+from jobqueue.core.job import Job, More, Options
+from jobqueue.core.named import KeyLimits, NamedQueue, QueueSettings
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 NOW = 1_000
@@ -112,7 +114,7 @@ def test_jobs_that_each_have_their_own_priority_leave_no_memory_behind(step):
     def turns(first, last):
         for place in range(first, last):
             queue.append(job(place, priority=step * place))
-            queue.pop()
+            queue.take(NOW)
 
     turns(1, 200)
     tracemalloc.start()
@@ -136,6 +138,188 @@ def test_many_priorities_stay_in_order_while_lanes_are_swept(step):
         if place % 3:
             assert queue.take(NOW).place == heappop(waiting)[1]
     assert drained(queue) == [heappop(waiting)[1] for _ in range(len(waiting))]
+
+
+def test_a_lane_that_was_emptied_and_made_anew_at_the_same_place_bears_what_is_left_of_the_old_one():
+    queue = named_queue()
+    first, lower, third = job(1), job(2, -1), job(3)
+    for each in (first, lower, third):
+        queue.append(each)
+    assert queue.take(NOW) is first
+    queue.put_back(first)
+    assert [queue.take(NOW), queue.take(NOW)] == [first, third]
+    queue.put_back(third)
+    assert drained(queue) == [3, 2]
+
+
+# -- keys and gates ---------------------------------------------------------------------------------
+
+
+def keyed(place, key, priority=0):
+    each = job(place, priority)
+    each.more = More(options=Options(key=key))
+    return each
+
+
+def limited(sleeps=None, **limits):
+    queue = NamedQueue("default", (4, 1, 0.5), lambda gate, at: (sleeps or []).append((gate, at)))
+    queue.configure(QueueSettings(key_limits=KeyLimits(**limits)), 0)
+    return queue
+
+
+def start(queue, now=NOW):
+    """Takes a job and lets it run."""
+    each = queue.take(now)
+    if each is not None:
+        queue.enter(each, now)
+    return each and each.place
+
+
+def test_jobs_of_several_keys_go_by_priority_and_place_as_if_they_had_none():
+    queue = named_queue()
+    for place, (key, priority) in enumerate(
+        [("x", 0), (None, 0), ("y", 5), ("x", 5), (None, 5), ("y", 0)], start=1
+    ):
+        queue.append(keyed(place, key, priority))
+    assert drained(queue) == [3, 4, 5, 1, 2, 6]
+
+
+def test_a_key_at_its_limit_stands_aside_and_the_others_do_not_wait_for_it():
+    queue = limited(max_in_progress=1)
+    blocked = [keyed(place, "x", priority=9) for place in (1, 2, 3)]
+    for each in (*blocked, job(4), keyed(5, "y")):
+        queue.append(each)
+    assert [start(queue) for _ in range(4)] == [1, 4, 5, None]
+    assert queue.leave(blocked[0], NOW)
+    assert [start(queue) for _ in range(2)] == [2, None]
+
+
+def test_a_lane_that_stood_aside_comes_back_at_the_place_of_its_first_job():
+    queue = limited(max_in_progress=1)
+    first = keyed(1, "x")
+    for each in (first, keyed(2, "x"), keyed(3, "y"), keyed(4, "y")):
+        queue.append(each)
+    assert [start(queue) for _ in range(3)] == [1, 3, None]
+    queue.append(job(5))
+    queue.append(keyed(6, "x"))  # while x stands aside
+    queue.leave(first, NOW)
+    assert [start(queue) for _ in range(3)] == [2, 5, None]
+
+
+def test_a_key_without_jobs_is_not_kept():
+    queue = limited(max_in_progress=1)
+    for place in range(1, 200):
+        each = keyed(place, f"key-{place}")
+        queue.append(each)
+        assert start(queue) == place
+        queue.leave(each, NOW)
+    assert (queue.gates, len(queue.lanes)) == ({}, 0)
+
+
+def test_a_key_with_a_rate_is_kept_until_its_tokens_are_full_and_no_longer():
+    sleeps = []
+    queue = NamedQueue("default", (4, 1, 0.5), lambda gate, at: sleeps.append((gate, at)))
+    queue.configure(QueueSettings(key_limits=KeyLimits(None, Rate(1, 1_000, 2))), 0)
+    each = keyed(1, "x")
+    queue.append(each)
+    start(queue)
+    queue.leave(each, NOW)
+    [(gate, at)] = sleeps
+    assert at == NOW + 1_000
+    queue.woken(gate, NOW + 999)
+    assert set(queue.gates) == {"x"}
+    queue.woken(gate, NOW + 1_000)
+    assert queue.gates == {}
+
+
+def test_a_gate_that_sleeps_until_it_is_full_is_woken_earlier_for_the_next_job():
+    q = Sleepy(Rate(1, 1_000, 10))
+    jobs = [keyed(place, "x") for place in range(1, 11)]
+    for each in jobs:
+        q.queue.append(each)
+    assert [start(q.queue) for _ in jobs] == list(range(1, 11))
+    for each in jobs:
+        q.queue.leave(each, NOW)
+    assert q.wake_at == NOW + 10_000
+    q.queue.append(keyed(11, "x"))
+    assert q.queue.take(NOW) is None
+    assert q.wake_at == NOW + 1_000
+
+
+def test_the_late_timer_of_an_old_gate_leaves_the_new_one_of_its_key_alone():
+    q = Sleepy(Rate(1, 3_600_000, 1))
+    first, second, third = (keyed(place, "x") for place in (1, 2, 3))
+    q.queue.append(first)
+    start(q.queue)
+    q.queue.leave(first, NOW)
+    old = q.queue.gates["x"]
+    q.queue.configure(QueueSettings(key_limits=KeyLimits(1)), 0)
+    q.queue.append(second)
+    start(q.queue)
+    q.queue.leave(second, NOW)
+    q.queue.append(second)
+    start(q.queue)
+    q.queue.woken(old, NOW + 3_600_000)
+    q.queue.append(third)
+    assert start(q.queue, NOW + 3_600_000) is None
+
+
+class Sleepy:
+    """A queue whose keys have a rate, and the one timer that its gate hangs under."""
+
+    def __init__(self, rate):
+        self.queue = NamedQueue("default", (4, 1, 0.5), self._sleep)
+        self.queue.configure(QueueSettings(key_limits=KeyLimits(None, rate)), 0)
+        self.wake_at = None
+
+    def _sleep(self, gate, at):
+        assert gate.wake_at is None or at < gate.wake_at
+        gate.wake_at = self.wake_at = at
+
+
+def heap_operations(monkeypatch):
+    """Counts what is done to the heaps of lanes."""
+    done = []
+    for name in ("heappush", "heappop", "heapreplace"):
+        operation = getattr(named, name)
+
+        def counted(*args, operation=operation):
+            done.append(operation)
+            return operation(*args)
+
+        monkeypatch.setattr(named, name, counted)
+    return done
+
+
+@pytest.mark.parametrize("blocked", [1_000, 100_000])
+def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
+    keys = blocked // 10
+    queue = limited(max_in_progress=1)
+    for place in range(1, blocked + keys + 1):
+        queue.append(keyed(place, f"key-{place % keys}", priority=1))
+    running = [queue.take(NOW) for _ in range(keys)]
+    for each in running:
+        queue.enter(each, NOW)
+    assert queue.take(NOW) is None  # by now all keys stand aside
+    assert queue.queued == blocked
+    for place in range(1_000_000, 1_000_100):
+        queue.append(job(place))
+    done = heap_operations(monkeypatch)
+    for place in range(1_000_000, 1_000_050):
+        assert queue.take(NOW).place == place
+    assert len(done) <= 2 * 50
+    done.clear()
+    for each in running[:50]:  # a key comes back: its next job, and no other, is handed out
+        queue.leave(each, NOW)
+        following = queue.take(NOW)
+        assert (following.place, following.more.options.key) == (each.place + keys, each.more.options.key)
+        queue.enter(following, NOW)
+    assert len(done) <= 4 * 50
+    done.clear()
+    for place in range(2_000_000, 2_000_050):  # more jobs of blocked keys
+        queue.append(keyed(place, f"key-{place % keys}", priority=1))
+        assert queue.take(NOW).place < 2_000_000
+    assert len(done) <= 4 * 50
 
 
 @settings(deadline=None, derandomize=True)

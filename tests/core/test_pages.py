@@ -76,6 +76,39 @@ def test_a_page_that_was_emptied_while_it_was_filled_takes_the_next_job():
     assert (pages.get(1), pages.get(2), pages.get(3)) == (None, None, third)
 
 
+def test_jobs_after_an_id_rise_and_jobs_before_it_fall():
+    pages, _ = paged([3, 1000, 1023, 1024, 2500, 9000])
+    assert [job.id for job in pages.after(1000)] == [1023, 1024, 2500, 9000]
+    assert [job.id for job in pages.before(1024)] == [1023, 1000, 3]
+    assert [job.id for job in pages.after(0)] == [3, 1000, 1023, 1024, 2500, 9000]
+    assert [job.id for job in pages.before(1 << 60)] == [9000, 2500, 1024, 1023, 1000, 3]
+    for beyond in (9000, 9001, 1 << 60):
+        assert list(pages.after(beyond)) == []
+    for below in (3, 1, 0):
+        assert list(pages.before(below)) == []
+
+
+def test_an_id_that_is_not_there_is_a_fine_place_to_go_on_behind():
+    pages, jobs = paged(range(1, 3000))
+    for id in (1500, *range(1000, 1100)):
+        pages.remove(jobs[id])
+    assert next(pages.after(1500)).id == 1501
+    assert next(pages.before(1500)).id == 1499
+    assert next(pages.after(1049)).id == 1100
+    assert next(pages.before(1049)).id == 999
+
+
+def test_going_through_the_pages_bears_jobs_that_come_and_go():
+    pages, jobs = paged(range(1, 4000))
+    seen = []
+    for each in pages.after(0):
+        seen.append(each.id)
+        for gone in {each.id, each.id + 2} & jobs.keys():
+            pages.remove(jobs.pop(gone))
+    assert seen == sorted(set(seen))
+    assert jobs.keys() <= set(seen)
+
+
 @settings(deadline=None, derandomize=True, max_examples=200 if THOROUGH else 25)
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 400), st.booleans()), max_size=12))
 def test_pages_are_a_mapping(turns):
@@ -89,3 +122,8 @@ def test_pages_are_a_mapping(turns):
             pages.remove(jobs.pop(id))
         assert {id for id in range(890, last + 10) if pages.get(id)} == jobs.keys()
         assert all(pages.get(id) is each for id, each in jobs.items())
+        assert [each.id for each in pages.after(0)] == sorted(jobs)
+        assert [each.id for each in pages.before(1 << 60)] == sorted(jobs, reverse=True)
+        middle = (900 + last) // 2
+        assert [each.id for each in pages.after(middle)] == sorted(id for id in jobs if id > middle)
+        assert [each.id for each in pages.before(middle)] == sorted(id for id in jobs if id < middle)[::-1]

@@ -1,4 +1,5 @@
 """The queue against a model: one JobQueue and the plainest program that says the same, driven side by side.
+This machine has plain jobs, who may use a lease, waits and compaction; test_verbs_model.py has all verbs.
 
 The model keeps its jobs in one list and searches and sorts it whole at each question. Where API.md leaves an
 order open (which of several stale jobs comes back first, when old finished jobs go), the model takes the
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jobqueue.core.job import NewJob
-from jobqueue.core.queue import FORGET_AT_ONCE, JobQueue, Limits
+from jobqueue.core.moves import FORGET_AT_ONCE
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.registry import Limits
 from jobqueue.core.retention import RECORD_BYTES
 from jobqueue.core.waiters import Waiter, Want
 from jobqueue.errors import (
@@ -33,6 +36,7 @@ from jobqueue.errors import (
 THOROUGH = bool(os.environ.get("TEST_ALL"))
 SEGMENT = 4
 FIRST_ID = 1_000_000_001
+LINE_BYTES = 160
 HOUR = 3_600_000
 STATUSES = ("scheduled", "queued", "in_progress", "concluded", "dead", "cancelled")
 
@@ -62,7 +66,8 @@ class ModelJob:
 
     @property
     def bytes(self):
-        return RECORD_BYTES + len(self.payload) + len(self.result or b"")
+        earlier_leases = min(max(len(self.tokens) - 1, 0), 20)  # each is a line of the history
+        return RECORD_BYTES + LINE_BYTES * earlier_leases + len(self.payload) + len(self.result or b"")
 
 
 @dataclass(eq=False)
@@ -115,14 +120,13 @@ class Model:
         return served
 
     def come_back(self, job, step, now, wall):
-        """From in progress to its place, or to cancelled; then whoever waits is served."""
+        """From in progress to its place, or to cancelled."""
         self.totals[{"release": "released"}.get(step, step)] += 1
         job.ended_by = step
         if job.cancel_asked:
             self.finish(job, "cancelled", now, wall)
-            return []
-        job.status = "queued"
-        return self.serve(now)
+        else:
+            job.status = "queued"
 
     def finish(self, job, status, now, wall):
         self.totals[status] += 1
@@ -199,6 +203,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
             retain_jobs=retain_jobs,
             retain_bytes=retain_bytes,
             require_lease=require_lease,
+            max_attempts=None,
         )
         numbers = count(1)
         self.now, self.offset = 5_000, 1_800_000_000_000
@@ -336,9 +341,9 @@ class QueueAgainstModel(RuleBasedStateMachine):
             job = self.model.jobs[given.id - FIRST_ID]
             if job.status == "in_progress" and job.tokens[-1] == lease.token:
                 job.attempts -= 1
-                served = self.model.come_back(job, "release", self.now, self.wall)
+                self.model.come_back(job, "release", self.now, self.wall)
                 self.queue.give_back([(given, lease)], self.now)
-                self._compare_served(served)
+                self._compare_served(self.model.serve(self.now))
             else:
                 self.queue.give_back([(given, lease)], self.now)
                 assert self.answers == []
@@ -382,16 +387,21 @@ class QueueAgainstModel(RuleBasedStateMachine):
             moved += again
             if not more:
                 break
-        served = []
+        served, leased = [], 0
         for step, about in self.events:
             if step == "stale":
                 due.remove(about)
                 job = self.model.jobs[about - FIRST_ID]
-                served += self.model.come_back(job, "stale", self.now, self.wall)
+                self.model.come_back(job, "stale", self.now, self.wall)
+            elif step == "lease":  # all of a slice are back before the first is handed out again
+                if leased == sum(len(jobs) for _, jobs in served):
+                    served += self.model.serve(self.now)
+                leased += 1
             elif step == "wait over":
                 assert about.until <= self.now
                 self.model.waiting.remove(about)
         assert not due
+        assert self.model.serve(self.now) == []
         assert all(waiting.until > self.now for waiting in self.model.waiting)
         assert moved == stale + self._compare_forgotten()
         assert not self.model.may_forget(self.now)

@@ -82,6 +82,43 @@ def test_with_an_age_of_zero_nothing_is_remembered():
     assert forgotten(retention, 500) == [1]
 
 
+def test_a_job_of_its_own_age_is_forgotten_at_that():
+    retention = Retention(1000, MANY, MANY)
+    retention.add(job(1), 0)
+    retention.add(job(2), 0, age=300)
+    retention.add(job(3), 0, age=5000)
+    assert forgotten(retention, 299) == []
+    assert forgotten(retention, 300) == [2]
+    assert forgotten(retention, 1000) == [1]
+    assert forgotten(retention, 5000) == [3]
+    assert (len(retention), retention.bytes) == (0, 0)
+
+
+def test_own_ages_count_towards_number_and_bytes():
+    retention = Retention(1000, 2, MANY)
+    for id, age in ((1, None), (2, 5000), (3, None)):
+        crowded = retention.add(job(id), 0, age)
+    assert crowded
+    assert forgotten(retention, 0) == [1]
+
+
+@pytest.mark.parametrize("age", [None, 500])
+def test_a_job_purged_out_of_turn_leaves_the_others_as_they_were(age):
+    retention = Retention(1000, MANY, MANY)
+    jobs = [job(id, b"x" * id) for id in range(5)]
+    for each in jobs:
+        retention.add(each, 0, age)
+    for purged in (2, 4, 0):
+        retention.discard(jobs[purged])
+    assert (len(retention), retention.bytes) == (2, 2 * RECORD_BYTES + 1 + 3)
+    retention.add(job(9, b""), 10, age)
+    age = age or 1000
+    assert forgotten(retention, age - 1) == []
+    assert forgotten(retention, age) == [1, 3]
+    assert forgotten(retention, age + 10) == [9]
+    assert (len(retention), retention.bytes) == (0, 0)
+
+
 def test_a_result_weighs_as_much_as_a_payload():
     assert weight(job(1, b"", b"12345")) == weight(job(2, b"12345")) == RECORD_BYTES + 5
     assert weight(job(3, b"")) == RECORD_BYTES

@@ -1,0 +1,310 @@
+"""What the queue promises of jobs with options, one sentence each: what test_verbs_model shows poorly."""
+
+import pytest
+from test_queue_verbs import LEASE, Driven
+
+from jobqueue.core.gate import Rate
+from jobqueue.core.job import Change, Duplicate, NewJob, Options
+from jobqueue.core.named import KeyLimits
+from jobqueue.core.waiters import OutcomeWaiter, Want
+from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
+
+
+def keyed(q, *keys, queue="default"):
+    return q.core.enqueue_many([NewJob("t", queue, options=Options(key=key)) for key in keys], q.now)
+
+
+def unique(q, key="u", conflict="ignore", scope="active", **fields):
+    options = Options(unique_key=key, unique_while=scope, on_conflict=conflict)
+    return q.core.enqueue(NewJob("t", options=options, **fields), q.now)
+
+
+def fail(q, job, retry=True, retry_in=None, error=b'"bad"'):
+    return q.core.fail(job.id, job.lease.token, None, error, retry, retry_in, q.now)
+
+
+# -- failing ----------------------------------------------------------------------------------------
+
+
+def test_a_stale_holder_may_do_nothing_also_when_its_own_name_leased_the_job_again():
+    q = Driven()
+    q.enqueue()
+    [(job, old)] = q.dequeue(consumer="ann")
+    q.pass_time(LEASE)
+    q.dequeue(consumer="ann")
+    for verb in (
+        lambda: q.core.conclude(job.id, old.token, "ann", None, q.now),
+        lambda: q.core.heartbeat(job.id, old.token, "ann", None, q.now),
+        lambda: q.core.release(job.id, old.token, "ann", 0, q.now),
+        lambda: q.core.fail(job.id, old.token, "ann", None, True, None, q.now),
+    ):
+        with pytest.raises(LeaseLost):
+            verb()
+    assert job.status == "in_progress"
+
+
+def test_of_many_attempts_the_last_twenty_are_remembered():
+    q = Driven(max_attempts=None)
+    [job] = q.enqueue()
+    for number in range(1, 31):
+        q.take()
+        fail(q, job, retry_in=0, error=b"%d" % number)
+    q.take()
+    history = job.more.trail.history
+    assert [(line.attempt, line.error) for line in history] == [(n, b"%d" % n) for n in range(11, 31)]
+
+
+def test_25_attempts_by_the_default_take_the_default_window():
+    q = Driven()
+    [job] = q.enqueue()
+    started = q.now
+    for _ in range(24):
+        fail(q, q.take())
+        q.pass_time(job.more.due - q.now)
+    assert q.now - started == 300_150_000
+    fail(q, q.take())
+    assert (job.status, job.more.trail.reason, job.attempts) == ("dead", "attempts", 25)
+
+
+def test_a_failed_job_comes_back_ahead_of_jobs_never_leased():
+    q = Driven()
+    q.enqueue(3)
+    fail(q, q.take(), retry_in=100)
+    assert q.ids(number=1) == [2]
+    q.pass_time(100)
+    assert q.ids() == [1, 3]
+
+
+# -- dead -------------------------------------------------------------------------------------------
+
+
+def test_a_job_goes_to_a_dead_letter_queue_once_only():
+    q = Driven()
+    for name, letter in (("a", "b"), ("b", "c")):
+        q.core.configure(name, {"dead_letter": letter}, q.now)
+    [job] = q.enqueue(1, "a")
+    fail(q, q.take("a"), retry=False)
+    assert (job.queue, job.status, job.attempts, job.more.trail.dead_from) == ("b", "queued", 0, "a")
+    fail(q, q.take("b"), retry=False)
+    assert (job.queue, job.status) == ("b", "dead")
+    q.core.redrive(1, q.now)
+    fail(q, q.take("b"), retry=False)
+    assert (job.queue, job.status) == ("b", "dead")
+
+
+def test_who_waits_for_the_outcome_of_a_job_waits_on_when_it_goes_to_a_dead_letter_queue():
+    q = Driven()
+    q.core.configure("default", {"dead_letter": "letters"}, q.now)
+    [job] = q.enqueue()
+    told = []
+    q.core.wait_for_outcome(OutcomeWaiter(job, q.now + 60_000, lambda job: told.append(job.status)))
+    fail(q, q.take(), retry=False)
+    assert told == []
+    q.conclude(q.take("letters"))
+    assert told == ["concluded"]
+
+
+def test_a_redriven_job_starts_anew_at_the_end_and_keeps_its_history():
+    q = Driven()
+    q.enqueue(2)
+    job = fail(q, q.take(), retry=False)
+    q.core.redrive(job.id, q.now)
+    assert (job.status, job.attempts, job.leases, job.more.trail.reason) == ("queued", 0, 1, None)
+    assert q.ids() == [2, 1]
+    assert [line.outcome for line in job.more.trail.history] == ["bury"]
+    with pytest.raises(NotDead):
+        q.core.redrive(job.id, q.now)
+
+
+def test_a_job_that_is_waiting_again_after_its_end_is_dead_at_the_next_tick():
+    q = Driven()
+    job = q.core.enqueue(NewJob("t", expires_in=100), q.now)
+    q.dequeue(lease_for=5_000)
+    q.pass_time(4_999)
+    assert job.status == "in_progress"
+    q.pass_time(1)
+    assert (job.status, job.more.trail.reason) == ("dead", "expired")
+
+
+# -- unique keys ------------------------------------------------------------------------------------
+
+
+def test_a_unique_key_that_several_jobs_came_to_have_is_taken_until_the_last_of_them_is_done():
+    q = Driven()
+    first = unique(q)
+    fail(q, q.take(), retry=False)
+    second = unique(q)
+    q.core.redrive(first.id, q.now)
+    assert isinstance(unique(q), Duplicate)
+    assert q.conclude(q.take()) is second
+    assert unique(q).job is first
+    q.conclude(q.take())
+    assert unique(q).id > second.id
+
+
+def test_a_key_unique_while_queued_is_taken_by_the_stale_job_too():
+    q = Driven()
+    first = unique(q, scope="queued")
+    q.take()
+    second = unique(q, scope="queued")
+    q.pass_time(LEASE)
+    assert q.take() is first
+    assert unique(q, scope="queued").job is second
+    assert q.take() is second
+    assert unique(q, scope="queued").id > second.id
+
+
+def test_in_a_batch_one_conflict_refuses_all_and_says_which():
+    q = Driven()
+    unique(q, "taken")
+    options = [Options(unique_key=key, on_conflict="reject") for key in ("new", "taken")]
+    with pytest.raises(DuplicateJob) as refused:
+        q.core.enqueue_many([NewJob("t"), *(NewJob("t", options=each) for each in options)], q.now)
+    assert refused.value.facts == {"job_id": 1, "index": 2}
+    assert q.core.last_number == 1
+    assert unique(q, "new").id == 2
+
+
+def test_duplicates_in_a_batch_do_not_fill_a_queue():
+    q = Driven()
+    q.core.configure("default", {"max_jobs": 2}, q.now)
+    unique(q)
+    option = Options(unique_key="u")
+    answers = q.core.enqueue_many(
+        [NewJob("t", options=option), NewJob("t"), NewJob("t", options=option)], q.now
+    )
+    assert [isinstance(answer, Duplicate) for answer in answers] == [True, False, True]
+    with pytest.raises(QueueFull):
+        q.enqueue()
+
+
+# -- changing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Change(expires_in=90_000), Change(type="x"), Change(key="k"), Change(delay=None), Change(delay=10)],
+)
+def test_a_change_of_neither_queue_nor_priority_keeps_the_place(change):
+    q = Driven()
+    q.enqueue(3)
+    q.core.change(2, change, q.now)
+    q.pass_time(10)
+    assert q.ids() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("payload", [b"1", b"0" * 99])
+def test_a_new_payload_counts_towards_the_bytes_of_its_queue(payload):
+    q = Driven()
+    q.enqueue()
+    q.core.change(1, Change(payload=payload), q.now)
+    assert q.core.queues["default"].bytes == len(payload)
+    q.take()
+    assert q.core.queues["default"].bytes == 0
+
+
+# -- pausing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_time", [True, False])
+def test_who_waits_on_a_paused_queue_is_served_when_it_is_resumed(by_time):
+    q = Driven()
+    q.core.pause("default", 500 if by_time else None, None, q.now)
+    q.wait("ann")
+    q.enqueue()
+    q.pass_time(499)
+    assert q.answers == {}
+    if by_time:
+        q.pass_time(1)
+    else:
+        q.core.resume("default", q.now)
+    assert q.answers == {"ann": [1]}
+
+
+def test_resuming_a_queue_that_nobody_used_does_not_keep_it():
+    q = Driven()
+    q.core.resume("never used", q.now)
+    q.pass_time(3_600_000)
+    assert q.core.queues == {}
+
+
+# -- limits -----------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_a_key_at_its_limit_is_served_when_a_job_of_it_ends_however_it_ends():
+    q = Driven()
+    q.core.configure("default", {"key_limits": KeyLimits(1)}, q.now)
+    keyed(q, *["k"] * 6)
+    for number, end in enumerate(
+        [
+            q.conclude,
+            lambda job: q.core.release(job.id, job.lease.token, None, 60_000, q.now),
+            lambda job: fail(q, job, retry=False),
+            lambda job: q.core.cancel(job.id, q.now, force=True),
+            lambda job: q.core.purge_one(job, q.now),
+        ],
+        start=1,
+    ):
+        job = q.take()
+        assert (job.id, q.dequeue()) == (number, [])
+        q.wait(f"consumer {number}")
+        end(job)
+        assert q.answers.pop(f"consumer {number}") == [number + 1]
+        q.core.give_back([(q.core.get(number + 1), q.core.get(number + 1).lease)], q.now)
+
+
+def test_who_waits_for_a_rate_is_served_at_the_instant_of_the_next_token():
+    q = Driven()
+    q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
+    q.enqueue(2)
+    assert [len(q.dequeue()), len(q.dequeue())] == [1, 0]
+    q.wait("ann")
+    q.pass_time(999)
+    assert q.answers == {}
+    q.pass_time(1)
+    assert q.answers == {"ann": [2]}
+
+
+def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
+    q = Driven()
+    q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
+    q.enqueue(2)
+    q.take()
+    q.core.configure("default", {"lease_for": 5_000}, q.now)
+    assert q.dequeue() == []
+
+
+def test_a_full_queue_refuses_a_batch_whole():
+    q = Driven()
+    q.core.configure("default", {"max_jobs": 3}, q.now)
+    q.enqueue(2)
+    with pytest.raises(QueueFull) as refused:
+        q.enqueue(2)
+    assert refused.value.facts["limit"] == 3
+    assert 1 <= refused.value.facts["retry_after"] <= 60
+    assert q.core.last_number == 2
+    q.take()
+    assert [job.id for job in q.enqueue(2)] == [3, 4]
+
+
+# -- many -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["scheduled", "queued", "in_progress", "concluded", "cancelled", "dead"])
+def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
+    q = Driven()
+    made = q.core.enqueue_many([NewJob("t", delay=500 if status == "scheduled" else 0)] * 3, q.now)
+    for job in made if status not in ("scheduled", "queued") else ():
+        if status == "cancelled":
+            q.cancel(job)
+        else:
+            q.core.dequeue(Want(("default",), LEASE), q.now)
+        if status == "concluded":
+            q.conclude(job)
+        if status == "dead":
+            fail(q, job, retry=False)
+    assert {job.status for job in made} == {status}
+    q.core.purge_one(made[1], q.now)
+    assert q.core.view("default", q.now).jobs[status] == 2
+    q.pass_time(8 * 86_400_000)
+    assert q.core.remembered_bytes == 0
