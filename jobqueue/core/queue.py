@@ -246,7 +246,7 @@ class JobQueue(Control):
         """Jobs that were handed over but never reached their consumer return, uncharged. What has moved on
         since is left alone."""
         for job, lease in handed:
-            if job.lease is lease and job.status == IN_PROGRESS:
+            if job.lease is lease and lease.ended_by is None:
                 self._return(job, RELEASE, now)
         self._settled(None, now)
 

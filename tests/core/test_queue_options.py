@@ -308,3 +308,13 @@ def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
     assert q.core.view("default", q.now).jobs[status] == 2
     q.pass_time(8 * 86_400_000)
     assert q.core.remembered_bytes == 0
+
+
+def test_a_job_purged_under_its_lease_is_not_given_back():
+    q = Driven()
+    q.enqueue()
+    handed = q.dequeue()
+    q.core.purge_one(handed[0][0], q.now)
+    q.core.give_back(handed, q.now)
+    assert sum(q.core.tally.jobs().values()) == q.core.tally.totals()["released"] == 0
+    assert q.pass_time(LEASE) == 0
