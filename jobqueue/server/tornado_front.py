@@ -1,12 +1,12 @@
 """The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application
 
 from jobqueue.server.deadlines import BODY, IDLE, MAX_HEAD
@@ -24,10 +24,24 @@ class WatchfulStream(IOStream):
     """
 
     closed_by: Callable[["WatchfulStream"], None]
+    _ended_by_client = False
 
     def close_fd(self) -> None:
         super().close_fd()
         self.closed_by(self)
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        count = super().read_from_fd(buf)
+        if count == 0:
+            self._ended_by_client = True
+        return count
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Here Tornado asks for the next request, even from what it still holds after it has ended the
+        connection; that one would be performed, and its answer lost."""
+        if self.closed() and not self._ended_by_client:
+            raise StreamClosedError(real_error=self.error)
+        return super().read_until_regex(regex, max_bytes)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         super()._handle_events(fd, events)

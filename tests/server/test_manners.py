@@ -272,7 +272,7 @@ async def test_connection_close_is_the_end_and_said_to_be(server: Server, value:
     "behind", [ENQUEUE, POST + HOST + LENGTH + b"Expect: 100-continue\r\n\r\n", b"NO\r\n\r\n"]
 )
 async def test_nothing_comes_behind_the_answer_that_says_close(server: Server, behind: bytes):
-    for turns in range(4):
+    for turns in range(10):
         client = await server.connect()
         client.send(request("GET", "/healthz", headers={"Connection": "close"}) + (b"" if turns else behind))
         for _ in range(turns):
