@@ -55,24 +55,10 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_LIMIT = deadlines.MAX_HEAD
 _KNOWN_BLOCKS = 1024
 _KNOWN_BYTES = 2048
-<<<<<<< HEAD
-_NEVER_KNOWN = frozenset(
-    {
-        b"transfer-encoding",
-        b"expect",
-        b"content-encoding",
-        b"upgrade",
-        b"authorization",
-        b"job-lease",
-        b"cookie",
-    }
-)
-=======
 _NEVER_KNOWN = frozenset({
     b"transfer-encoding", b"expect", b"content-encoding", b"upgrade",
     b"authorization", b"job-lease", b"cookie",
 })  # fmt: skip
->>>>>>> main
 # What a request target may hold to be understood without llhttp; all of it means itself.
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
 # What a Host may hold; with a comma it would be two.

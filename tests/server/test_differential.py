@@ -216,7 +216,7 @@ class Maker:
             b"ID": lambda: self.some(_IDS),
             b"NAME": lambda: self.some(_NAMES),
             b"ODD": lambda: "".join(self.random.choices(_TARGET, k=6)),
-            b"LEASE": lambda: "{lease:%d}" % self.random.randrange(20),  # noqa: UP031  # braces
+            b"LEASE": lambda: "{lease:%d}" % self.random.randrange(20),  # braces
         }
         return re.sub(rb"(?<![A-Za-z-])(ID|NAME|ODD|LEASE)\b", lambda word: draw[word[0]]().encode(), text)
 
