@@ -596,9 +596,7 @@ class Connection(asyncio.Protocol):
             return
         front = self._front
         method, status, body = request.method, answer.status, answer.body
-        extra = b""
-        for name, value in answer.headers:
-            extra += f"\r\n{name}: {value}".encode("latin-1")
+        extra = answer.headers
         if method != "POST" and (method == "GET" or method == "HEAD"):
             extra += b"\r\nCache-Control: no-store"
         if close or front.draining:

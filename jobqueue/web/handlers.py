@@ -169,7 +169,8 @@ class OperationHandler(RequestHandler):
         self.set_header("X-Request-Id", self.request_id)
         if self.request.method in ("GET", "HEAD"):
             self.set_header("Cache-Control", "no-store")
-        for name, value in answer.headers:
+        for line in answer.headers.decode("latin-1").splitlines()[1:]:
+            name, _, value = line.partition(": ")
             self.set_header(name, value)
         if answer.status == 204:
             self.clear_header("Content-Type")

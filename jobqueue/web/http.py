@@ -40,12 +40,13 @@ class Request(Struct, gc=False):
 
 
 class Response(Struct, gc=False):
-    """An answer. The front adds length, date, request id, and `Cache-Control` to what a GET gets. If the
-    client is gone before this could be written, it calls `give_back`."""
+    """An answer. `headers`: further lines, each led by CRLF, as they are sent. The front adds length, date,
+    request id, and `Cache-Control` to what a GET gets. If the client is gone before this could be written, it
+    calls `give_back`."""
 
     status: int
     body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: bytes = b""
     content_type: str = JSON
     give_back: Callable[[], None] | None = None
 

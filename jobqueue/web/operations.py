@@ -73,7 +73,7 @@ def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later
     if known.many:
         return Response(200, render.document({"jobs": views}))
     job = known.made[0]
-    return Response(200, render.document_of(views[0]), _tag(job) if isinstance(job, Job) else ())
+    return Response(200, render.document_of(views[0]), _tag(job) if isinstance(job, Job) else b"")
 
 
 def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Job | Duplicate]) -> Response:
@@ -84,7 +84,8 @@ def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Jo
 
 def _created(api: "Api", made: Job | Duplicate) -> Response:
     job, status = (made, 201) if isinstance(made, Job) else (made.job, 200)
-    return Response(status, api.renderer.new_job(made), (("Location", f"/jobs/{job.id}"), *_tag(job)))
+    headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"' % (job.id, job.version)
+    return Response(status, api.renderer.new_job(made), headers)
 
 
 def _created_many(api: "Api", made: list[Job | Duplicate]) -> Response:
@@ -122,7 +123,7 @@ def _handed(api: "Api", handed: list[Handed]) -> Response:
 def _many_handed(api: "Api", handed: list[Handed]) -> Response:
     if not handed:
         return Response(204)
-    return Response(200, api.renderer.many_handed(handed), (), JSON, partial(api.engine.give_back, handed))
+    return Response(200, api.renderer.many_handed(handed), b"", JSON, partial(api.engine.give_back, handed))
 
 
 def conclude(api: "Api", request: Request) -> Response | Later:
@@ -135,9 +136,9 @@ def _job(api: "Api", job: Job) -> Response:
     return Response(200, api.renderer.job(job), _tag(job))
 
 
-def _tag(job: Job) -> tuple[tuple[str, str], ...]:
+def _tag(job: Job) -> bytes:
     """What `If-Match` takes."""
-    return (("ETag", f'"{job.version}"'),)
+    return b'\r\nETag: "%d"' % job.version
 
 
 def heartbeat(api: "Api", request: Request) -> Response | Later:
@@ -316,7 +317,7 @@ def resume_queue(api: "Api", request: Request) -> Response | Later:
 
 
 def _queue(api: "Api", view: QueueView) -> Response:
-    return Response(200, render.queue(view), (("ETag", f'"{view.version}"'),))
+    return Response(200, render.queue(view), b'\r\nETag: "%d"' % view.version)
 
 
 # -- the service ------------------------------------------------------------------------------------
@@ -377,5 +378,5 @@ def openapi(api: "Api", request: Request) -> Response:
 
 def help_page(api: "Api", request: Request) -> Response:
     return Response(
-        200, help_text(request.header(b"host"), api.version, seconds(api.settings.lease)), (), TEXT
+        200, help_text(request.header(b"host"), api.version, seconds(api.settings.lease)), b"", TEXT
     )

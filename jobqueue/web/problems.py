@@ -47,12 +47,12 @@ def codes() -> dict[int, list[str]]:
 def problem(error: errors.JobQueueError, request_id: str) -> Response:
     """The answer to a refused request. Facts of the error become members, two of them headers too."""
     facts = dict(error.facts)
-    headers = []
+    headers = b""
     if "retry_after" in facts:
-        headers.append(("Retry-After", str(facts["retry_after"])))
+        headers += f"\r\nRetry-After: {facts['retry_after']}".encode("latin-1")
     if "allow" in facts:
-        headers.append(("Allow", str(facts.pop("allow"))))
-    return _document(error.code, status_of(error), error.detail, request_id, facts, tuple(headers))
+        headers += f"\r\nAllow: {facts.pop('allow')}".encode("latin-1")
+    return _document(error.code, status_of(error), error.detail, request_id, facts, headers)
 
 
 def part(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
@@ -65,7 +65,7 @@ def part(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
 def internal(request_id: str) -> Response:
     """The answer to a request that met a bug; the log has the traceback under the same request id."""
     detail = f"the server made a mistake; its log says which, under request id {request_id}"
-    return _document("internal", 500, detail, request_id, {}, ())
+    return _document("internal", 500, detail, request_id, {}, b"")
 
 
 def _document(
@@ -74,7 +74,7 @@ def _document(
     detail: str,
     request_id: str,
     facts: dict[str, object],
-    headers: tuple[tuple[str, str], ...],
+    headers: bytes,
 ) -> Response:
     document = {"code": code, "status": status, "title": REASONS[status], "detail": detail,
                 "request_id": request_id, **facts}  # fmt: skip
