@@ -18,6 +18,8 @@ def test_the_defaults_are_those_of_the_manual():
     assert (s.host, s.port, s.http) == ("0.0.0.0", 8080, "auto")
     assert (s.lease, s.lease_max, s.wait_max) == (300_000, 86_400_000, 60_000)
     assert (s.retain, s.retain_jobs, s.retain_bytes) == (3_600_000, 100_000, 64 * 1024**2)
+    assert (s.dead_retain, s.dead_jobs, s.dead_bytes) == (604_800_000, 100_000, 256 * 1024**2)
+    assert (s.max_attempts, Settings(max_attempts="none").max_attempts) == (25, None)
     assert (s.max_body, s.max_result, s.max_depth, s.max_batch) == (1024**2, 256 * 1024, 64, 1000)
     assert (s.lane_segment, s.compact_above) == (1024, 0.5)
     assert (s.tick, s.drain, s.first_id, s.max_connections) == (100, 4_000, None, None)

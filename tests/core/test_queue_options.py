@@ -3,6 +3,7 @@
 import pytest
 from test_queue_verbs import LEASE, Driven
 
+from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import Change, Duplicate, NewJob, Options
 from jobqueue.core.named import KeyLimits
@@ -126,6 +127,16 @@ def test_a_job_that_is_waiting_again_after_its_end_is_dead_at_the_next_tick():
     assert (job.status, job.more.trail.reason) == ("dead", "expired")
 
 
+def test_a_redriven_job_does_not_expire_of_the_end_that_it_had():
+    q = Driven()
+    job = q.core.enqueue(NewJob("t", expires_in=100), q.now)
+    q.pass_time(100)
+    assert job.status == "dead"
+    q.core.redrive(job.id, q.now)
+    q.pass_time(100_000)
+    assert job.status == "queued"
+
+
 # -- unique keys ------------------------------------------------------------------------------------
 
 
@@ -152,6 +163,16 @@ def test_a_key_unique_while_queued_is_taken_by_the_stale_job_too():
     assert unique(q, scope="queued").job is second
     assert q.take() is second
     assert unique(q, scope="queued").id > second.id
+
+
+def test_replace_changes_what_was_not_started_and_nothing_that_was():
+    q = Driven()
+    job = unique(q, payload=b"1")
+    assert unique(q, conflict="replace", payload=b"2", priority=7).job is job
+    assert (job.payload, job.priority) == (b"2", 7)
+    q.core.give_back(q.dequeue(), q.now)
+    assert unique(q, conflict="replace", payload=b"3").job is job
+    assert (job.payload, job.priority, job.status) == (b"2", 7, "queued")
 
 
 def test_in_a_batch_one_conflict_refuses_all_and_says_which():
@@ -265,6 +286,21 @@ def test_who_waits_for_a_rate_is_served_at_the_instant_of_the_next_token():
     assert q.answers == {"ann": [2]}
 
 
+@pytest.mark.xfail(
+    strict=True, reason="a dequeue asks the queue's gate by itself, up to a tick before who waits"
+)
+def test_nobody_overtakes_who_waits_for_a_token_that_has_come_since_the_last_tick():
+    q = Driven()
+    q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
+    q.enqueue(2)
+    assert [len(q.dequeue()), len(q.dequeue())] == [1, 0]
+    q.wait("ann")
+    q.now += 1_000
+    assert q.dequeue() == []
+    q.tick()
+    assert q.answers == {"ann": [2]}
+
+
 def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
@@ -318,3 +354,15 @@ def test_a_job_purged_under_its_lease_is_not_given_back():
     q.core.give_back(handed, q.now)
     assert sum(q.core.tally.jobs().values()) == q.core.tally.totals()["released"] == 0
     assert q.pass_time(LEASE) == 0
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize(("most", "examine"), [(3, 100), (100, 4), (1, 1), (5, 5), (10, 100)])
+def test_a_walk_by_pages_shows_each_job_once(rising, most, examine):
+    q = Driven()
+    q.enqueue(10)
+    seen, at = [], 0 if rising else 1 << 60
+    while at is not None:
+        found, at = q.core.scan(Filter(), at, rising, q.now, most, examine)
+        seen += [job.id for job in found]
+    assert seen == (list(range(1, 11)) if rising else list(range(10, 0, -1)))

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from jobqueue.core.filter import Filter
 from jobqueue.core.job import NewJob
 from jobqueue.core.waiters import Want
 from jobqueue.engine.memory import MemoryEngine, first_id_at
@@ -290,6 +291,34 @@ async def test_once_the_waits_were_stopped_nothing_is_handed_out_and_the_rest_go
 def test_closing_twice_is_fine(engine):
     engine.close()
     engine.close()
+
+
+# -- many jobs --------------------------------------------------------------------------------------
+
+
+async def test_purging_what_runs_lets_start_what_stood_behind_it(engine):
+    engine.configure("default", {"max_in_progress": 1})
+    engine.enqueue_many([JOB] * 2)
+    take(engine)
+    waiting = engine.dequeue(ONE, wait=30_000)
+    swept = engine.purge(Filter(statuses=frozenset(["in_progress"])), False)
+    assert (swept.matched, swept.changed, swept.sample) == (1, 1, [1])
+    assert ids(await waiting) == [2]
+    with pytest.raises(JobForgotten):
+        engine.get(1)
+
+
+async def test_a_sweep_works_through_what_was_there_when_it_began(engine):
+    engine.enqueue_many([JOB] * 700)
+    counting = engine.count_jobs(Filter(statuses=frozenset(["queued"])))
+    engine.enqueue_many([JOB] * 50)
+    assert await counting == 700
+    sweeping = engine.purge(Filter(queues=frozenset(["default"])), True)
+    swept = await sweeping
+    assert (swept.matched, swept.changed, len(swept.sample)) == (750, 0, 10)
+    swept = await engine.purge(Filter(queues=frozenset(["default"])), False)
+    assert (swept.matched, swept.changed) == (750, 750)
+    assert engine.stats().jobs["queued"] == 0
 
 
 # -- looking ----------------------------------------------------------------------------------------
