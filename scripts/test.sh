@@ -11,4 +11,8 @@ if [ "${1:-}" = --all ]; then
     export TEST_ALL=1
 fi
 cd "$root"
+# A named test runs by itself; whole suites on all processors.
+case "${1:-}" in
+    '' | -q) set -- -n auto "$@" ;;
+esac
 exec "$python" -m pytest "$@"

@@ -116,7 +116,7 @@ class NamedQueue:
     @property
     def idle(self) -> bool:
         """No jobs of any status, and nothing set."""
-        return self.size == 0 and self.version == 0
+        return self.size == 0 and self.pause is None and self.settings == _UNSET
 
     @property
     def ready(self) -> bool:
@@ -364,6 +364,9 @@ class NamedQueue:
             self._only = only if only.gate is None else None
         else:
             self._only = None
+
+
+_UNSET = QueueSettings()
 
 
 def _created_at(job: Job) -> int:

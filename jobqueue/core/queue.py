@@ -217,7 +217,7 @@ class JobQueue(Control):
         return self._settled(job, now)
 
     def change(self, id: int, change: Change, now: int) -> Job:
-        """Changes a job that waits; another queue, priority or time puts it at the end. `NotWaiting`."""
+        """Changes a job that waits; another queue or priority puts it at the end there. `NotWaiting`."""
         job = self.get(id)
         if job.status not in WAITING:
             raise NotWaiting(

@@ -152,9 +152,8 @@ def _overloaded(request_id: str) -> bytes:
         ),
         request_id,
     )  # fmt: skip
-    headers = [
-        ("Content-Type", answer.content_type), ("X-Request-Id", request_id), *answer.headers,
-        ("Content-Length", str(len(answer.body))), ("Connection", "close"),
-    ]  # fmt: skip
-    lines = [f"HTTP/1.1 {answer.status} {REASONS[answer.status]}", *map(": ".join, headers)]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + answer.body
+    head = (
+        f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
+        f"X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\nConnection: close"
+    )
+    return head.encode("latin-1") + answer.headers + b"\r\n\r\n" + answer.body
