@@ -51,7 +51,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]:
     root.addHandler(handler)
     yield handler.records
     if "io_loop" in request.fixturenames:
-        gc.collect()  # a Task whose exception nobody saw tells when it is collected
+        gc.collect(1)  # a Task whose exception nobody saw tells when it is collected; it is young
     root.removeHandler(handler)
     if handler.records:
         lines = logging.Formatter("%(levelname)s %(name)s: %(message)s")

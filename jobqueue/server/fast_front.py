@@ -86,6 +86,7 @@ class FastFront:
         self._tasks: set[asyncio.Task[object]] = set()
         self.heads: dict[int, bytes] = {}  # those of JSON answers, by status
         self._date = formatdate(usegmt=True)
+        self._dated = 0.0
         self.max_body = api.settings.max_body
         self.known = KnownHeads(api.router)
 
@@ -120,11 +121,13 @@ class FastFront:
         return len(self.open) + len(self.accepting)
 
     def sweep(self, parts: int = 1) -> None:
-        if not self._to_check:
+        now = time.monotonic()
+        if parts == 1 or now - self._dated >= 1:
+            self._dated = now
             self._date = formatdate(usegmt=True)
             self.heads.clear()
+        if not self._to_check:
             self._to_check = list(self.open)
-        now = time.monotonic()
         share = -(-len(self.open) // parts)
         for connection in self._to_check[-share:]:
             connection.check_deadline(now)
@@ -704,7 +707,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def check_deadline(self, now: float) -> None:
-        """Called once a second. What counts is how long the connection has been in one state."""
+        """Called every second or two. What counts is how long the connection has been in one state."""
         if self._gone:
             return
         state = self._state()

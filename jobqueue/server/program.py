@@ -23,8 +23,9 @@ from jobqueue.web.api import Api
 from jobqueue.web.app import application
 
 _log = logging.getLogger("jobqueue")
-# Connections are looked at once a second, a part at a time.
-_PARTS = 10
+# Connections are looked at once in two seconds, a part at a time; seconds between the parts.
+_PARTS = 20
+_A_PART = 0.1
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -80,7 +81,7 @@ class Program:
         self._watch_signals()
         chores = [
             PeriodicCallback(access.flush, 1000),
-            PeriodicCallback(lambda: front.sweep(_PARTS), 1000 / _PARTS),
+            PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
             # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
             # The young generations are small if they are looked at often.
             PeriodicCallback(_collect, 100),

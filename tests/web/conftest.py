@@ -10,7 +10,6 @@ from tornado.ioloop import IOLoop
 from jobqueue import Settings
 from jobqueue.testing import ManualClock
 
-
 # "fast again" is the fast front with the short cut, so it shows the same and more; "fast" is for CI.
 FRONTS = ["fast again", "tornado", *(["fast"] if os.environ.get("TEST_ALL") else [])]
 
