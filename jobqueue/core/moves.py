@@ -177,7 +177,7 @@ class Moves(Registry):
         elif self.outcomes.count:
             self._tell_outcome(job)
         if self._crowded:
-            self._forget_some(now, FORGET_AT_ONCE)
+            self._make_room(now)
 
     def _settled(self, result: T, now: int) -> T:
         """`result`, once consumers who wait have got what became ready."""
@@ -206,6 +206,18 @@ class Moves(Registry):
                 waiter = self.waiters.first(name)
             if waiter is not None:
                 heappush(lines, (waiter.number, name))
+
+    def _make_room(self, now: int) -> None:
+        """A job that finished has made too many: the oldest are forgotten, a few at once."""
+        finished, dead = self._finished, self._dead
+        for _ in range(FORGET_AT_ONCE):
+            job = finished.over(now) or dead.over(now)
+            if job is None:
+                break
+            self._move(job, FORGET, now, self.queues[job.queue])
+            if not (finished.crowded or dead.crowded):
+                break
+        self._crowded = finished.crowded or dead.crowded
 
     def _forget_some(self, now: int, limit: int) -> int:
         for forgotten in range(limit):

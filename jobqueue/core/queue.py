@@ -30,7 +30,7 @@ from jobqueue.core.job import (
     NewJob,
     Status,
 )  # fmt: skip
-from jobqueue.core.moves import CONCLUDES, FAILS, FORGET_AT_ONCE, RELEASES, cancel_asked, options_of, trail_of
+from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, options_of, trail_of
 from jobqueue.core.named import NamedQueue, Pause, QueueSettings
 from jobqueue.core.policy import may_use_lease, rest, used_up
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
@@ -119,7 +119,7 @@ class JobQueue(Control):
             if not id & queue.runs.skip and (lease := job.lease) is not None and lease.ended_at is not None:
                 queue.runs.add(lease.ended_at - lease.started_at)
             if self._crowded:
-                self._forget_some(now, FORGET_AT_ONCE)
+                self._make_room(now)
             if self._stirred:
                 self._settle(now)
         return job
@@ -213,7 +213,7 @@ class JobQueue(Control):
         elif job.status != CANCELLED:
             self._move(job, CANCEL, now, self.queues[job.queue])
             if self._crowded:
-                self._forget_some(now, FORGET_AT_ONCE)
+                self._make_room(now)
         return self._settled(job, now)
 
     def change(self, id: int, change: Change, now: int) -> Job:

@@ -51,6 +51,11 @@ class Retention:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def crowded(self) -> bool:
+        """Too many jobs, or too large ones."""
+        return self.count > self._limit or self.bytes > self._limit_bytes
+
     def add(self, job: Job, now: int, age: int | None = None) -> bool:
         """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
         forget."""
