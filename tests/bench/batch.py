@@ -3,7 +3,7 @@
 - Enqueue of 1,000 jobs in one request, as an array and as NDJSON, over 1 and 4 connections; closed loop. A
   server of its own for each line, since the queue only grows.
 - Full lifecycles by hundreds: enqueue 100 in one request, dequeue with count=100, then a conclude for each,
-  pipelined on the connection: there is no call yet that concludes many, so most of the time goes to those.
+  pipelined on the connection: most of the time goes to those. `POST /jobs/conclude` is not used yet.
 
 Payloads have 100 bytes.
 """
