@@ -23,7 +23,6 @@ from email.utils import formatdate
 from typing import cast
 
 import httptools
-from msgspec import Struct
 from tornado.web import Application
 
 from jobqueue.errors import (
@@ -36,10 +35,9 @@ from jobqueue.errors import (
 )  # fmt: skip
 from jobqueue.server import deadlines
 from jobqueue.server.bridge import Bridge
+from jobqueue.server.known_heads import METHODS, KnownHeads
 from jobqueue.web.api import Access, Api
-from jobqueue.web.guard import OF_BROWSERS
 from jobqueue.web.http import JSON, REASONS, Later, Request, Response
-from jobqueue.web.routes import Route, Router
 
 _log = logging.getLogger("jobqueue")
 # Kept of what a client sends while an earlier request of it waits.
@@ -53,14 +51,6 @@ WATCH = 0.1
 _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_LIMIT = deadlines.MAX_HEAD
-_KNOWN_BLOCKS = 1024
-_KNOWN_BYTES = 2048
-_NEVER_KNOWN = frozenset({
-    b"transfer-encoding", b"expect", b"content-encoding", b"upgrade",
-    b"authorization", b"job-lease", b"cookie",
-})  # fmt: skip
-# What a request target may hold to be understood without llhttp; all of it means itself.
-_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
 # What a Host may hold; with a comma it would be two.
 _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
 # Answers gathered for one `send`: at most so many, and none with a larger body.
@@ -154,56 +144,6 @@ class FastFront:
         if content_type is JSON:
             self.heads[status] = head
         return head
-
-
-class KnownHead(Struct, gc=False):
-    """What llhttp made of a block of headers."""
-
-    headers: dict[bytes, bytes]
-    length: int
-    close: bool
-    from_program: bool  # nothing of a browser in it
-
-
-class KnownHeads:
-    """What llhttp made of request heads that came before.
-
-    A client sends the same headers with each request. A block of them that llhttp has accepted once, byte for
-    byte the same, means the same again, and need not be parsed again. Bounded; a block that frames its body
-    in an unusual way, or carries a secret, is not kept.
-    """
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._blocks: dict[bytes, KnownHead] = {}
-        self._lines = {
-            f"{method} {path} HTTP/1.1\r\n".encode(): (method, path, "", route, "")
-            for path, table in router.plain.items()
-            for method, route in table.items()
-        }
-        self.get = self._blocks.get
-
-    def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
-        if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
-            if len(self._blocks) >= _KNOWN_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = KnownHead(headers, length, close, OF_BROWSERS.isdisjoint(headers))
-
-    def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
-        """Method, path, query, route and parameter of a request line; None: llhttp is to look at it."""
-        known = self._lines.get(line)
-        if known is not None:
-            return known
-        name, _, target = line[:-11].partition(b" ")
-        method = _METHODS.get(name)
-        if method is None or line[-11:] != b" HTTP/1.1\r\n" or target.translate(None, _PLAIN):
-            return None
-        path, _, query = target.decode("ascii").partition("?")
-        try:
-            route, parameter = self._router.find(method, path)
-        except JobQueueError:
-            return None
-        return method, path, query, route, parameter
 
 
 class Connection(asyncio.Protocol):
@@ -456,7 +396,7 @@ class Connection(asyncio.Protocol):
         body = self._body
         api = self._front.api
         request = Request(
-            _METHODS.get(method := self._parser.get_method()) or method.decode("latin-1"),
+            METHODS.get(method := self._parser.get_method()) or method.decode("latin-1"),
             path, query, headers, body if type(body) is bytes else bytes(body), self._peer,
             api.request_id(headers.get(b"x-request-id")),
         )  # fmt: skip
@@ -751,7 +691,6 @@ class Connection(asyncio.Protocol):
         return "idle" if self._served else "first"
 
 
-_METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
 _DEADLINES = {
     "first": deadlines.HEAD, "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE,
     "write": deadlines.WRITE, "linger": deadlines.LINGER, "answer": float("inf"),

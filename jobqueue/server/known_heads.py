@@ -1,0 +1,71 @@
+"""KnownHeads: request heads that llhttp has read before, and what it made of them.
+
+A memory in front of the parser, not a second parser: what is here byte for byte was accepted by llhttp, under
+the same rules, earlier. Whatever is not goes to llhttp.
+"""
+
+from msgspec import Struct
+
+from jobqueue.errors import JobQueueError
+from jobqueue.web.guard import OF_BROWSERS
+from jobqueue.web.routes import Route, Router
+
+_KNOWN_BLOCKS = 1024
+_KNOWN_BYTES = 2048
+_NEVER_KNOWN = frozenset({
+    b"transfer-encoding", b"expect", b"content-encoding", b"upgrade",
+    b"authorization", b"job-lease", b"cookie",
+})  # fmt: skip
+# What a request target may hold to be understood without llhttp; all of it means itself.
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
+METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
+
+
+class KnownHead(Struct, gc=False):
+    """What llhttp made of a block of headers."""
+
+    headers: dict[bytes, bytes]
+    length: int
+    close: bool
+    from_program: bool  # nothing of a browser in it
+
+
+class KnownHeads:
+    """What llhttp made of request heads that came before.
+
+    A client sends the same headers with each request. A block of them that llhttp has accepted once, byte for
+    byte the same, means the same again, and need not be parsed again. Bounded; a block that frames its body
+    in an unusual way, or carries a secret, is not kept.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._blocks: dict[bytes, KnownHead] = {}
+        self._lines = {
+            f"{method} {path} HTTP/1.1\r\n".encode(): (method, path, "", route, "")
+            for path, table in router.plain.items()
+            for method, route in table.items()
+        }
+        self.get = self._blocks.get
+
+    def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
+        if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
+            if len(self._blocks) >= _KNOWN_BLOCKS:
+                self._blocks.clear()
+            self._blocks[block] = KnownHead(headers, length, close, OF_BROWSERS.isdisjoint(headers))
+
+    def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
+        """Method, path, query, route and parameter of a request line; None: llhttp is to look at it."""
+        known = self._lines.get(line)
+        if known is not None:
+            return known
+        name, _, target = line[:-11].partition(b" ")
+        method = METHODS.get(name)
+        if method is None or line[-11:] != b" HTTP/1.1\r\n" or target.translate(None, _PLAIN):
+            return None
+        path, _, query = target.decode("ascii").partition("?")
+        try:
+            route, parameter = self._router.find(method, path)
+        except JobQueueError:
+            return None
+        return method, path, query, route, parameter
