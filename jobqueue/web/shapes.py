@@ -103,7 +103,7 @@ class EnqueueOptions(JobShape):
 
 
 class ChangeShape(Shape):
-    """A merge-patch: what is left out stays, `null` is the default again."""
+    """A merge-patch: what is left out stays, `null` is the default again; of `max_attempts`: no limit."""
 
     queue: QueueName | UnsetType | None = UNSET
     type: Type | UnsetType = UNSET
