@@ -26,6 +26,9 @@ _log = logging.getLogger("jobqueue")
 # Connections are looked at once in two seconds, a part at a time; seconds between the parts.
 _PARTS = 20
 _A_PART = 0.1
+# Seconds between two collections of the young generations: what one costs grows with what was made since the
+# last one, and a hundred thousand jobs bring some 200 lists of a thousand slots.
+COLLECT_EVERY = 0.02
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -83,8 +86,7 @@ class Program:
             PeriodicCallback(access.flush, 1000),
             PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
             # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
-            # The young generations are small if they are looked at often.
-            PeriodicCallback(_collect, 100),
+            PeriodicCallback(_collect, 1000 * COLLECT_EVERY),
         ]
         for chore in chores:
             chore.start()

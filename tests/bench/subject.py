@@ -14,6 +14,7 @@ from jobqueue.core.waiters import Handed, Waiter, Want
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.memory import MemoryEngine, first_id_at
 from jobqueue.engine.tokens import tokens
+from jobqueue.server.program import COLLECT_EVERY
 from jobqueue.settings import Settings
 
 __all__ = [
@@ -98,13 +99,13 @@ class Stopwatch:
 
 
 class Collector:
-    """Collects the young generations ten times a second, as the program does. `rest` does it when it is time."""
+    """Collects the young generations as often as the program does. `rest` does it when it is time."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
-        self._next = time.monotonic() + 0.1
+        self._next = time.monotonic() + COLLECT_EVERY
 
     def rest(self) -> None:
         if time.monotonic() >= self._next:
             self._watch.call("collect", gc.collect, 1)
-            self._next = time.monotonic() + 0.1
+            self._next = time.monotonic() + COLLECT_EVERY
