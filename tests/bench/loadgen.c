@@ -12,7 +12,8 @@
  * SCRIPT is a file ("-": standard input) of requests separated by lines "%%". A request is a line
  * "METHOD PATH Header: v|Header: v" and a body below. "{id}" and "{lease}" in path and body stand for what the
  * answer before had as "id" and "lease". A request that begins with "*" is sent for each job of the answer
- * before, all at once (pipelined), and waits for as many answers.
+ * before, all at once (pipelined), and waits for as many answers; one that begins with "+" is sent once, its
+ * body a line for each of those jobs.
  *
  * An answer that is not 2xx, or has nothing where a job was asked for (204, TIMED_OUT, nil), is an error.
  * Prints one line of JSON; times are microseconds from sending a request to having its answer. `static`
@@ -48,6 +49,7 @@ typedef struct {
 typedef struct {
     char *method, *path, *headers, *body;
     int each;   /* sent for each job of the answer before */
+    int joined; /* sent once, with a line for each of them */
     int marked; /* path or body hold {id} or {lease} */
 } Step;
 
@@ -138,7 +140,13 @@ static void http_request(Connection *c, const Step *step, const Job *job) {
     const char *content = step->body;
     if (step->marked) {
         body.used = 0;
-        add_filled(&body, step->body, job);
+        if (step->joined)
+            for (long i = 0; i < c->job_count; i++) {
+                add_filled(&body, step->body, &c->jobs[i]);
+                add(&body, "\n", 1);
+            }
+        else
+            add_filled(&body, step->body, job);
         content = body.data;
         length = body.used;
     }
@@ -223,7 +231,8 @@ static void read_script(const char *name) {
         if (body) *body = 0;
         for (size_t n = strlen(step->body); n && step->body[n - 1] == '\n'; n--) step->body[n - 1] = 0;
         step->each = *at == '*';
-        step->method = strtok(at + step->each, " ");
+        step->joined = *at == '+';
+        step->method = strtok(at + (step->each || step->joined), " ");
         step->path = strtok(NULL, " ");
         if (!step->path) {
             fprintf(stderr, "%s: a request without a path\n", name);
@@ -345,7 +354,7 @@ static int take_answers(const Protocol *protocol, int poll, Connection *c, doubl
         if (c->sent_at < end) keep_time(time - c->sent_at);
         if (time < end) {
             requests++;
-            if (c->step == step_count - 1) lifecycles++;
+            if (c->step == step_count - 1) lifecycles += steps[c->step].joined ? c->job_count : 1;
         }
     }
     memmove(c->in.data, c->in.data + at, c->in.used - at);
