@@ -1,6 +1,8 @@
 """`python -m jobqueue` serves; settings come from the environment."""
 
+import json
 import os
+import re
 import sys
 
 from jobqueue.settings import PREFIX, Settings
@@ -16,15 +18,38 @@ def main() -> int:
     if arguments in (["-V"], ["--version"]):
         print(f"jobqueue {VERSION}")
         return 0
+    if arguments[:1] == ["token"]:
+        return _token(arguments[1:])
     if arguments:
         print(
-            f"jobqueue: takes no arguments, settings are in the environment; not {arguments[0]}",
+            f"jobqueue: serves without arguments, settings are in the environment; not {arguments[0]}",
             file=sys.stderr,
         )
         return 2
     from jobqueue.server.program import main as serve
 
     return serve(os.environ)
+
+
+def _token(arguments: list[str]) -> int:
+    """`token`: prints a new one. `token NAME [RIGHT,…] [QUEUE,…]`: prints its lines for a file of tokens; the
+    token itself goes to stderr."""
+    from jobqueue.web.tokens import RIGHTS, digest_of, make_token
+
+    token = make_token()
+    if not arguments:
+        print(token)
+        return 0
+    name, rights, queues = [*arguments, "", ""][:3]
+    wanted = rights.split(",") if rights else list(RIGHTS[:3])
+    if len(arguments) > 3 or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not set(wanted) <= {*RIGHTS}:
+        print(f"usage: jobqueue token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}", file=sys.stderr)
+        return 2
+    print(f'["{name}"]\ndigest = "{digest_of(token)}"\nrights = {json.dumps(wanted)}')
+    if queues:
+        print(f"queues = {json.dumps(queues.split(','))}")
+    print(f"the token of {name}, shown once: {token}", file=sys.stderr)
+    return 0
 
 
 def _help() -> str:

@@ -119,6 +119,15 @@ class PreconditionFailed(JobQueueError):
     code = "precondition_failed"
 
 
+# -- who calls --------------------------------------------------------------------------------------
+
+
+class Unauthorized(JobQueueError):
+    """No access token, or one that is not good here."""
+
+    code = "unauthorized"
+
+
 # -- not for this caller ----------------------------------------------------------------------------
 
 
@@ -172,6 +181,12 @@ class RequestTimeout(JobQueueError):
 
 class TooMany(JobQueueError):
     """Fewer, or later; fact `retry_after` says in how many seconds."""
+
+
+class TooManyRequests(TooMany):
+    """By one caller."""
+
+    code = "too_many_requests"
 
 
 class QueueFull(TooMany):

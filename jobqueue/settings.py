@@ -7,6 +7,7 @@ Nothing here reads the environment by itself. Lengths of time are kept as intege
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Any, ClassVar, NamedTuple, Self
 
 from jobqueue.errors import InvalidField, SettingError
@@ -90,16 +91,37 @@ def _host(value: object) -> str:
     return value
 
 
+def _text(meaning: str) -> Callable[[object], str | None]:
+    def cast(value: object) -> str | None:
+        if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
+            raise InvalidField(f"must be {meaning}")
+        return value
+
+    return cast
+
+
+def _secret(value: object) -> str | None:
+    """Of a secret only its SHA-256 is kept, in hex."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{16,512}", value):
+        raise InvalidField(
+            "must be 16 to 512 printable characters without a space; `python -m jobqueue token` makes one"
+        )
+    return sha256(value.encode()).hexdigest()
+
+
 class Setting(NamedTuple):
-    """One declaration: `cast` checks and converts; `default` goes through it too."""
+    """One declaration: `cast` checks and converts; `default` goes through it too. A `secret` is not shown."""
 
     cast: Callable[[Any], Any]
     default: object
     meaning: str
+    secret: bool = False
 
 
-def _declare(cast: Callable[[Any], Any], default: object, meaning: str) -> Any:
-    return Setting(cast, default, meaning)
+def _declare(cast: Callable[[Any], Any], default: object, meaning: str, secret: bool = False) -> Any:
+    return Setting(cast, default, meaning, secret)
 
 
 class Settings:
@@ -129,6 +151,15 @@ class Settings:
     max_connections: int | None = _declare(
         _optional(_integer(1, 10_000_000)), None, "most connections at once; default: file limit - 64"
     )
+    access_token: str | None = _declare(
+        _secret, None, "the access token that every call must carry; it may do all", secret=True
+    )
+    tokens_file: str | None = _declare(
+        _text("the path of a file"), None, "access tokens, each with its rights (docs/security.md)"
+    )
+    open_admin: bool = _declare(
+        _boolean, False, "without access tokens: purge, pause, settings and the like are for everybody"
+    )
     lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
     lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")
     compact_above: float = _declare(_ratio, 0.5, "share of empty slots above which a lane is compacted")
@@ -154,7 +185,7 @@ class Settings:
             try:
                 value = setting.cast(given.get(name, setting.default))
             except InvalidField as bad:
-                shown = str(given.get(name))[:40]
+                shown = "…" if setting.secret else str(given.get(name))[:40]
                 raise SettingError(f"{PREFIX}{name.upper()}={shown}: {bad.detail}") from None
             setattr(self, name, value)
         if self.lease > self.lease_max:
@@ -174,7 +205,8 @@ class Settings:
         return cls(**given)
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in self.declared)})"
+        shown = {name: getattr(self, name) for name, setting in self.declared.items() if not setting.secret}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 Settings.declared = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}

@@ -172,6 +172,12 @@ BAD = [
     ("log_level", "INFO"),
     ("log_format", "xml"),
     ("access_log", "some"),
+    ("access_token", "too short"),
+    ("access_token", "a space is not allowed here"),
+    ("access_token", ""),
+    ("tokens_file", ""),
+    ("tokens_file", "a\nb"),
+    ("open_admin", "yes"),
 ]
 
 
@@ -180,8 +186,9 @@ def test_a_bad_value_is_refused_and_its_variable_named(name, value):
     variable = PREFIX + name.upper()
     with pytest.raises(SettingError) as refused:
         from_environment({variable: value})
-    assert refused.value.detail.startswith(f"{variable}={value[:40]}: ")
-    assert refused.value.detail.count("\n") == 0
+    shown = "…" if Settings.declared[name].secret else value[:40]
+    assert refused.value.detail.startswith(f"{variable}={shown}: ")
+    assert refused.value.detail.count("\n") == shown.count("\n")
     assert len(refused.value.detail) < 200
     with pytest.raises(SettingError, match=variable):
         Settings(**{name: value})
@@ -263,8 +270,11 @@ def test_the_default_lease_may_not_be_longer_than_the_longest():
     assert Settings(lease="5m", lease_max="5m").lease == 300_000
 
 
-def test_settings_show_themselves():
+def test_settings_show_themselves_but_no_secret():
     assert "lease=2000" in repr(Settings(lease="2s"))
+    settings = Settings(access_token="0123456789abcdef")
+    assert "0123456789abcdef" not in f"{settings!r} {vars(settings)}"
+    assert "access_token" not in repr(settings)
 
 
 @settings(deadline=None, derandomize=True)

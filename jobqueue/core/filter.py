@@ -1,5 +1,7 @@
 """Filter: which jobs are meant. Pure; used by lists, counts, purges and redrives."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from jobqueue.core.job import Job, Status
@@ -7,7 +9,7 @@ from jobqueue.core.job import Job, Status
 
 class Filter(Struct, gc=False, frozen=True):
     """Each part that is given must hold; within a part any of its values. `older_than`: enqueued so many
-    milliseconds ago, or more."""
+    milliseconds ago, or more. `within`: says of the name of a queue whether it may be looked into."""
 
     queues: frozenset[str] | None = None
     statuses: frozenset[Status] | None = None
@@ -15,6 +17,7 @@ class Filter(Struct, gc=False, frozen=True):
     tags: frozenset[str] | None = None
     keys: frozenset[str] | None = None
     older_than: int | None = None
+    within: Callable[[str], bool] | None = None
 
     def matches(self, job: Job, wall: int) -> bool:
         """`wall`: now, milliseconds."""
@@ -29,4 +32,6 @@ class Filter(Struct, gc=False, frozen=True):
         options = job.more.options if job.more is not None else None
         if self.tags is not None and (options is None or self.tags.isdisjoint(options.tags)):
             return False
-        return self.keys is None or (options is not None and options.key in self.keys)
+        if self.keys is not None and (options is None or options.key not in self.keys):
+            return False
+        return self.within is None or self.within(job.queue)

@@ -124,7 +124,10 @@ class Moves(Registry):
             remember_attempt(job)
         elif not job.id & queue.waits.skip and job.place == job.id:
             queue.waits.add(self.wall(now) - job.created_at)
-        lease = Lease(self._token(), want.consumer, self.wall(now), length, length, now + length, attempt)
+        lease = Lease(
+            self._token(), want.consumer, self.wall(now), length, length, now + length, attempt,
+            None, None, want.owner,
+        )  # fmt: skip
         job.lease = lease
         self._move(job, LEASE, now, queue)
         return job, lease

@@ -11,9 +11,10 @@ Handed = tuple[Job, Lease]
 
 class Want:
     """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
-    `lease_for` milliseconds, None: the job's own, or the default."""
+    `lease_for` milliseconds, None: the job's own, or the default. `owner`: who takes it, where callers are
+    known by name."""
 
-    __slots__ = ("consumer", "count", "lease_for", "queues")
+    __slots__ = ("consumer", "count", "lease_for", "owner", "queues")
 
     def __init__(
         self,
@@ -21,11 +22,13 @@ class Want:
         lease_for: int | None = None,
         count: int | None = None,
         consumer: str | None = None,
+        owner: str = "",
     ) -> None:
         self.queues = queues
         self.lease_for = lease_for
         self.count = count
         self.consumer = consumer
+        self.owner = owner
 
 
 class Waiter:

@@ -7,7 +7,7 @@ raises (or is set on the Future as) one of `jobqueue.errors`.
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar, Union
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
@@ -113,6 +113,10 @@ class Engine(Protocol):
     def give_back(self, handed: Sequence[Handed]) -> None:
         """Jobs that never reached their consumer return to their place, uncharged."""
 
+    def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
+        """Who waits on `future`, which a verb answered, is told `error` instead, and is given nothing. Where
+        it is not a wait but work, that goes on."""
+
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
     ) -> Eventually[Job]:
@@ -203,8 +207,10 @@ class Engine(Protocol):
     def queue(self, name: str) -> QueueView:
         """Also for a name not used yet: zeros, and asking does not make it."""
 
-    def queues(self, limit: int, after: str | None = None) -> list[QueueView]:
-        """By name, those behind `after`."""
+    def queues(
+        self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        """By name, those behind `after`; and `within`, which says that of a name."""
 
     def stats(self) -> EngineStats:
         """Counts and figures; cheap enough to ask each second."""

@@ -11,7 +11,7 @@ from asyncio import Future
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
@@ -156,6 +156,11 @@ class MemoryEngine:
 
     def give_back(self, handed: Sequence[Handed]) -> None:
         self._queue.give_back(handed, self._now())
+
+    def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
+        if isinstance(future, Waiting) and not future.done():
+            future.withdraw()
+            future.set_exception(error)
 
     def conclude(self, id: int, token: str | None, consumer: str | None, result: bytes | None) -> Job:
         return self._queue.conclude(id, token, consumer, result, self._now())
@@ -326,9 +331,11 @@ class MemoryEngine:
     def queue(self, name: str) -> QueueView:
         return self._queue.view(name, self._now())
 
-    def queues(self, limit: int, after: str | None = None) -> list[QueueView]:
+    def queues(
+        self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
         now = self._now()
-        names = sorted(set(self._queue.queues).union(self._queue.waiters.names()))
+        names = sorted(filter(within, set(self._queue.queues).union(self._queue.waiters.names())))
         start = bisect_right(names, after) if after is not None else 0
         return [self._queue.view(name, now) for name in names[start : start + limit]]
 

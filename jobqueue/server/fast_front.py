@@ -78,7 +78,7 @@ class FastFront:
         self._date = formatdate(usegmt=True)
         self._dated = 0.0
         self.max_body = api.settings.max_body
-        self.known = KnownHeads(api.router)
+        self.known = KnownHeads(api.router, api.auth.known if api.auth is not None else {})
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self, peer, self._loop)
@@ -608,8 +608,8 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1") if self._url else "-"
         path = self._url.decode("latin-1").partition("?")[0] or "-"
         id = api.request_id(self._headers.get(b"x-request-id"))
-        request = Request(method, path, "", {}, b"", self._peer, id)
-        self._answer(api.refuse(error, id, method, path), request, True, time.monotonic())
+        request = Request(method, path, "", self._headers, b"", self._peer, id)
+        self._answer(api.refuse(error, request), request, True, time.monotonic())
 
     # -- the end ------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ A memory in front of the parser, not a second parser: what is here byte for byte
 the same rules, earlier. Whatever is not goes to llhttp.
 """
 
+from collections.abc import Container
+
 from msgspec import Struct
 
 from jobqueue.errors import JobQueueError
@@ -13,8 +15,7 @@ from jobqueue.web.routes import Route, Router
 _KNOWN_BLOCKS = 1024
 _KNOWN_BYTES = 2048
 _NEVER_KNOWN = frozenset({
-    b"transfer-encoding", b"expect", b"content-encoding", b"upgrade",
-    b"authorization", b"job-lease", b"cookie",
+    b"transfer-encoding", b"expect", b"content-encoding", b"upgrade", b"job-lease", b"cookie",
 })  # fmt: skip
 # What a request target may hold to be understood without llhttp; all of it means itself.
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
@@ -35,11 +36,13 @@ class KnownHeads:
 
     A client sends the same headers with each request. A block of them that llhttp has accepted once, byte for
     byte the same, means the same again, and need not be parsed again. Bounded; a block that frames its body
-    in an unusual way, or carries a secret, is not kept.
+    in an unusual way, or carries a secret, is not kept; but for an access token that is in use. Whether that
+    is still good is asked with each request.
     """
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, callers: Container[bytes | None]) -> None:
         self._router = router
+        self._callers = callers
         self._blocks: dict[bytes, KnownHead] = {}
         self._lines = {
             f"{method} {path} HTTP/1.1\r\n".encode(): (method, path, "", route, "")
@@ -49,6 +52,9 @@ class KnownHeads:
         self.get = self._blocks.get
 
     def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
+        sender = headers.get(b"authorization")
+        if sender is not None and sender not in self._callers:
+            return
         if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
             if len(self._blocks) >= _KNOWN_BLOCKS:
                 self._blocks.clear()

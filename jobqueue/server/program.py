@@ -66,6 +66,11 @@ class Program:
     async def run(self) -> int:
         settings = self._settings
         try:
+            api = Api(MemoryEngine(settings))
+        except SettingError as bad:
+            print(f"jobqueue: {bad.detail}", file=sys.stderr)
+            return 2
+        try:
             listening = bind(settings.host, settings.port)
         except OSError as failed:
             at = f"{settings.host} port {settings.port}"
@@ -75,13 +80,12 @@ class Program:
         limit = max(files - SPARE_DESCRIPTORS, files // 2)
         limit = min(limit, settings.max_connections) if settings.max_connections else limit
         access = log.AccessLog(settings.access_log)
-        api = Api(MemoryEngine(settings))
         api.access = access.request
         front = self._front(api, access)
         api.connections = front.connections
         api.max_connections = limit
         listener = Listener(listening, limit, front.connections, front.take)
-        self._watch_signals()
+        self._watch_signals(api)
         chores = [
             PeriodicCallback(access.flush, 1000),
             PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
@@ -93,7 +97,7 @@ class Program:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._say_start(front.name, listening.getsockname()[1])
+        self._say_start(front.name, listening.getsockname()[1], api)
         await self._stop.wait()
 
         listener.close()
@@ -119,8 +123,10 @@ class Program:
 
         return TornadoFront(api, app)
 
-    def _watch_signals(self) -> None:
+    def _watch_signals(self, api: Api) -> None:
         loop = asyncio.get_running_loop()
+        if self._settings.tokens_file is not None:
+            loop.add_signal_handler(signal.SIGHUP, _reload, api)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
 
@@ -139,12 +145,12 @@ class Program:
                     return 0
         return 1
 
-    def _say_start(self, front: str, port: int) -> None:
+    def _say_start(self, front: str, port: int, api: Api) -> None:
         host = self._settings.host
         at = f"[{host}]" if ":" in host else host
         line = (
             f"jobqueue {VERSION} on http://{at}:{port} ({front}), memory only: a stop loses all jobs; "
-            "no tokens: open to all who reach it"
+            f"{_who_may_call(api)}"
         )
         if self._port_of_runner and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
@@ -163,6 +169,23 @@ class Program:
         if self._settings.log_format == "json":
             line = json.dumps({"event": event, "message": line})
         print(line, file=sys.stderr, flush=True)
+
+
+def _who_may_call(api: Api) -> str:
+    if api.auth is not None:
+        return f"access tokens: {len(api.auth)}"
+    return "no tokens: open to all who reach it" + (", also what destroys" if api.settings.open_admin else "")
+
+
+def _reload(api: Api) -> None:
+    """SIGHUP: what is good in the file holds from now on; a file that is not good changes nothing."""
+    assert api.auth is not None
+    try:
+        api.auth.reload()
+    except SettingError as bad:
+        _log.error("not reloaded: %s", bad.detail)
+    else:
+        _log.info("reloaded; access tokens: %d", len(api.auth))
 
 
 def _collect() -> None:

@@ -215,7 +215,7 @@ class Health(Struct):
     status: Literal["ok"]
     version: str
     durability: str
-    auth: str
+    auth: Literal["none", "tokens"]
 
 
 class Ready(Struct):

@@ -1,6 +1,7 @@
 """Api: what a front needs to answer requests: the routes, an engine, and the one place where errors become
 answers."""
 
+import copy
 import itertools
 import logging
 import os
@@ -12,6 +13,7 @@ from functools import cached_property
 from jobqueue.engine.api import Engine
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.version import VERSION
+from jobqueue.web.auth import Auth, Principal
 from jobqueue.web.guard import check_administrator, check_origin
 from jobqueue.web.http import Later, Request, Response
 from jobqueue.web.openapi import document
@@ -19,6 +21,7 @@ from jobqueue.web.problems import internal, problem
 from jobqueue.web.render import Renderer
 from jobqueue.web.routes import Route, Router
 from jobqueue.web.schema import Schema
+from jobqueue.web.scope import Scoped
 
 _log = logging.getLogger("jobqueue")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -29,7 +32,10 @@ Access = Callable[[str, str, int, float, int, str, str], None]
 
 
 class Api:
-    """`connections`, `max_connections` and `access` are the server's to set; without one there are none."""
+    """`connections`, `max_connections` and `access` are the server's to set; without one there are none.
+    `auth`: None: everybody may call. `caller`: for whom this is a view of the whole."""
+
+    caller: Principal | None = None
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -40,6 +46,8 @@ class Api:
         self.router = Router()
         self.started = time.monotonic()
         self.started_at = time.time_ns() // 1_000_000
+        tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
+        self.auth = Auth(self.settings, engine.wall_now) if tokens else None
         self.connections: Callable[[], int | None] = lambda: None
         self.max_connections: int | None = None
         self.access: Access | None = None
@@ -62,21 +70,40 @@ class Api:
         try:
             if not from_program:
                 check_origin(request.method, request.headers)
-            if route.admin:
+            if self.auth is not None:
+                return self._perform_for(self.auth, route, request)
+            if route.admin and not self.settings.open_admin:
                 check_administrator(request.peer, request.headers)
             return route.operation(self, request)
         except Exception as error:
             return self.failed(error, request.id)
 
-    def refuse(self, error: JobQueueError, request_id: str, method: str, path: str) -> Response:
+    def _perform_for(self, auth: Auth, route: Route, request: Request) -> Response | Later:
+        """The call is made with what the caller's token may see in the place of all."""
+        who = auth.check(route, request)
+        if who is None:
+            return route.operation(self, request)
+        api = who.api
+        if api is None:
+            api = who.api = copy.copy(self)
+            api.caller = who
+            api.engine = Scoped(self.engine, who)
+        answer = route.operation(api, request)
+        if isinstance(answer, Later):
+            who.waits(answer.future, self.engine)
+        return answer
+
+    def refuse(self, error: JobQueueError, request: Request) -> Response:
         """The answer to a request that a front could not or would not read. What is wrong with its body does
-        not matter where there is nothing to send one to."""
+        not matter where there is nothing to send one to, or where its sender may not."""
         if isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
             try:
-                self.router.find(method, path)
+                route, _ = self.router.find(request.method, request.path)
+                if self.auth is not None:
+                    self.auth.check(route, request)
             except JobQueueError as before:
                 error = before
-        return problem(error, request_id)
+        return problem(error, request.id)
 
     def finish(self, later: Later, request_id: str) -> Response:
         """The answer of a `Later` whose future is done, and not cancelled."""

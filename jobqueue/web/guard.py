@@ -33,7 +33,12 @@ def is_local(peer: str, headers: Mapping[bytes, bytes]) -> bool:
 def check_administrator(peer: str, headers: Mapping[bytes, bytes]) -> None:
     """While there are no access tokens, what destroys or reconfigures is for this machine. `Refused`."""
     if not is_local(peer, headers):
-        raise Refused("this call destroys or reconfigures; it is answered only to requests from this machine")
+        raise Refused(
+            "this call destroys or reconfigures; without access tokens it is answered only to requests from "
+            "this machine that no proxy passed on. Set JOBQUEUE_ACCESS_TOKEN or JOBQUEUE_TOKENS_FILE; or "
+            "JOBQUEUE_OPEN_ADMIN=true, and it is answered to everybody",
+            setting="JOBQUEUE_ACCESS_TOKEN",
+        )
 
 
 def _same(origin: bytes, headers: Mapping[bytes, bytes]) -> bool:

@@ -82,7 +82,7 @@ class OperationHandler(RequestHandler):
         self._write(self._refused(self._refusal))
 
     def _refused(self, refusal: JobQueueError) -> Response:
-        return self.api.refuse(refusal, self.request_id, self.request.method or "", self.request.path)
+        return self.api.refuse(refusal, self._asked())
 
     # -- the request is whole -----------------------------------------------------------------------
 

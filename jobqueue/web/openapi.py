@@ -11,6 +11,7 @@ from msgspec import Struct
 from jobqueue.settings import Settings
 from jobqueue.web import problems, shapes
 from jobqueue.web.answers import Queue
+from jobqueue.web.auth import right_for
 from jobqueue.web.call import Call
 from jobqueue.web.http import JSON, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
@@ -19,9 +20,8 @@ from jobqueue.web.routes import ROUTES, Answer, Route
 from jobqueue.web.schema import Schema
 
 _MANY_LINES = "application/x-ndjson"
-_CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 # What any request may be refused with; `_refusals` has what depends on the route.
-_ALWAYS = (400, 408, 413, 415, 431, 500, 503)
+_ALWAYS = (400, 403, 408, 413, 415, 431, 500, 503)
 _ABOUT = """\
 Options go in the body or in the query, whichever is handier; given in both they must agree. The names of \
 fields are matched whatever their letter case, and null is the same as leaving an option out. The content \
@@ -44,11 +44,13 @@ def document(schema: Schema, settings: Settings, version: str) -> bytes:
         "openapi": "3.1.0",
         "info": {"title": "jobqueue", "version": version, "description": _ABOUT},
         "servers": [{"url": "/"}],
+        "security": [*({name: []} for name in _SCHEMES), {}],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "parameters": _HEADERS_IN,
             "headers": _HEADERS_OUT,
+            "securitySchemes": _SCHEMES,
             "responses": {str(status): _refusal(status, codes) for status, codes in problems.codes().items()},
         },
     }
@@ -139,8 +141,8 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
 
 def _refusals(route: Route) -> list[int]:
     statuses = {*_ALWAYS, *route.refuses}
-    if route.method in _CHANGING:
-        statuses.add(403)
+    if right_for(route) is not None:
+        statuses |= {401, 429}
     if "{" in route.path:
         statuses.add(404)
     if "{id}" in route.path:
@@ -152,6 +154,8 @@ def _refusal(status: int, codes: list[str]) -> Json:
     headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
     if status in (429, 503):
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    if status == 401:
+        headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWW-Authenticate"}
     if status == 405:
         headers["Allow"] = {"$ref": "#/components/headers/Allow"}
     of_this = {**a("Problem"), "properties": {"code": {"enum": codes}, "status": {"const": status}}}
@@ -187,6 +191,14 @@ _HEADERS_OUT: dict[str, Json] = {
     "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
     "Retry-After": {"required": True, "description": "in so many seconds", "schema": {"type": "integer"}},
     "Allow": {"required": True, **_header("the methods that there are")},
+    "WWW-Authenticate": {"required": True, **_header("how to send an access token")},
+}
+
+
+# Where the server has access tokens; else none is asked for.
+_SCHEMES: dict[str, Json] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
+    "basic": {"type": "http", "scheme": "basic", "description": "an access token, as the password"},
 }
 
 

@@ -360,8 +360,9 @@ def _known(members: dict[str, object]) -> dict[str, object]:
 
 
 def healthz(api: "Api", request: Request) -> Response:
+    auth = "none" if api.auth is None else "tokens"
     return Response(200, render.document(
-        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": "none"}
+        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": auth}
     ))  # fmt: skip
 
 

@@ -13,6 +13,7 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.JobForgotten: 410,
     errors.Conflict: 409,
     errors.PreconditionFailed: 412,
+    errors.Unauthorized: 401,
     errors.Refused: 403,
     errors.NoSuchRoute: 404,
     errors.MethodNotAllowed: 405,
@@ -24,6 +25,9 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.TooMany: 429,
     errors.Unavailable: 503,
 }
+
+
+_CHALLENGE = b'\r\nWWW-Authenticate: Bearer realm="jobqueue", Basic realm="jobqueue", charset="UTF-8"'
 
 
 def status_of(error: errors.JobQueueError) -> int:
@@ -50,6 +54,8 @@ def problem(error: errors.JobQueueError, request_id: str) -> Response:
     headers = b""
     if "retry_after" in facts:
         headers += f"\r\nRetry-After: {facts['retry_after']}".encode("latin-1")
+    if isinstance(error, errors.Unauthorized):
+        headers += _CHALLENGE
     if "allow" in facts:
         headers += f"\r\nAllow: {facts.pop('allow')}".encode("latin-1")
     return _document(error.code, status_of(error), error.detail, request_id, facts, headers)

@@ -1,0 +1,229 @@
+"""Scoped: an engine as the holder of one access token sees it.
+
+Queues outside its patterns are refused, jobs in them are not there; a lease is for the token that took it, or
+for an administrator; idempotency keys are each token's own. Operations do not know about it: to them it is
+the engine. Every verb of `Engine` is here, also those that need no look at who calls: one that is forgotten
+fails, instead of being open.
+"""
+
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from jobqueue.engine.api import (
+    Change,
+    Duplicate,
+    Engine,
+    EngineStats,
+    Eventually,
+    Filter,
+    Handed,
+    Job,
+    NewJob,
+    QueueView,
+    Remembered,
+    Swept,
+    Want,
+)  # fmt: skip
+from jobqueue.errors import JobNotFound, JobQueueError, Refused
+from jobqueue.web.auth import Principal
+
+
+class Scoped:
+    def __init__(self, engine: Engine, who: Principal) -> None:
+        self._engine = engine
+        self._who = who
+        self.settings = engine.settings
+        self.durability = engine.durability
+
+    @property
+    def stopping(self) -> bool:
+        return self._engine.stopping
+
+    # -- what is asked of each call -----------------------------------------------------------------
+
+    def _check_queue(self, name: str) -> None:
+        if not self._who.sees(name):
+            raise Refused(f"this access token is not for the queue {name!r}")
+
+    def _check_queues(self, news: Sequence[NewJob]) -> None:
+        for index, new in enumerate(news):
+            if not self._who.sees(new.queue):
+                raise Refused(f"this access token is not for the queue {new.queue!r}", index=index)
+
+    def _check_job(self, id: int) -> Job:
+        job = self._engine.get(id)
+        if not self._who.sees(job.queue):
+            raise JobNotFound("this queue has never given that id")
+        return job
+
+    def _check_lease(self, id: int) -> None:
+        lease = self._check_job(id).lease
+        if lease is not None and lease.owner and lease.owner != self._who.name and not self._who.admin:
+            raise Refused("the job was dequeued with another access token, and its lease belongs to that")
+
+    def _check_filter(self, wanted: Filter) -> None:
+        for name in wanted.queues or ():
+            self._check_queue(name)
+
+    def _within(self, wanted: Filter) -> Filter:
+        return wanted if self._who.token.queues is None else replace(wanted, within=self._who.sees)
+
+    # -- putting in and taking ----------------------------------------------------------------------
+
+    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
+        self._check_queue(new.queue)
+        return self._engine.enqueue(new)
+
+    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate]]:
+        self._check_queues(news)
+        return self._engine.enqueue_many(news)
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+        self._check_queues(news)
+        return self._engine.enqueue_each(news)
+
+    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+        for name in want.queues:
+            self._check_queue(name)
+        want.owner = self._who.name
+        return self._engine.dequeue(want, wait)
+
+    def give_back(self, handed: Sequence[Handed]) -> None:
+        self._engine.give_back(handed)
+
+    def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
+        self._engine.end_wait(future, error)
+
+    # -- under a lease ------------------------------------------------------------------------------
+
+    def conclude(
+        self, id: int, token: str | None, consumer: str | None, result: bytes | None
+    ) -> Eventually[Job]:
+        self._check_lease(id)
+        return self._engine.conclude(id, token, consumer, result)
+
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
+        self._check_lease(id)
+        return self._engine.release(id, token, consumer, delay)
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> Eventually[Job]:
+        self._check_lease(id)
+        return self._engine.fail(id, token, consumer, error, retry, retry_in)
+
+    def heartbeat(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        lease_for: int | None = None,
+        progress: int | None = None,
+        message: str | None = None,
+    ) -> Eventually[Job]:
+        self._check_lease(id)
+        return self._engine.heartbeat(id, token, consumer, lease_for, progress, message)
+
+    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+        return self._engine.each(calls)
+
+    # -- from outside -------------------------------------------------------------------------------
+
+    def get(self, id: int) -> Job:
+        return self._check_job(id)
+
+    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+        self._check_job(id)
+        return self._engine.wait_for(id, wait)
+
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
+        self._check_job(id)
+        return self._engine.cancel(id, force, version)
+
+    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+        self._check_job(id)
+        if change.queue is not UNSET:
+            self._check_queue(change.queue)
+        return self._engine.change(id, change, version)
+
+    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
+        self._check_job(id)
+        return self._engine.redrive(id, version)
+
+    def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
+        return self._engine.recall(self._who.name, key, digest)
+
+    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
+        self._engine.remember(self._who.name, key, digest, ids, many)
+
+    # -- many jobs, queues --------------------------------------------------------------------------
+
+    def list_jobs(
+        self, wanted: Filter, after: int | None, rising: bool, most: int
+    ) -> tuple[list[Job], int | None]:
+        return self._engine.list_jobs(self._within(wanted), after, rising, most)
+
+    def count_jobs(self, wanted: Filter) -> Eventually[int]:
+        return self._engine.count_jobs(self._within(wanted))
+
+    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+        self._check_filter(wanted)
+        return self._engine.purge(self._within(wanted), dry_run)
+
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+        self._check_filter(wanted)
+        return self._engine.redrive_many(self._within(wanted), limit, dry_run)
+
+    def configure(
+        self, name: str, given: dict[str, object], version: int | None = None
+    ) -> Eventually[QueueView]:
+        self._check_queue(name)
+        if isinstance(letter := given.get("dead_letter"), str):
+            self._check_queue(letter)
+        return self._engine.configure(name, given, version)
+
+    def pause(
+        self, name: str, length: int | None, reason: str | None, version: int | None = None
+    ) -> Eventually[QueueView]:
+        self._check_queue(name)
+        return self._engine.pause(name, length, reason, version)
+
+    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
+        self._check_queue(name)
+        return self._engine.resume(name, version)
+
+    def queue(self, name: str) -> QueueView:
+        self._check_queue(name)
+        return self._engine.queue(name)
+
+    def queues(
+        self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        return self._engine.queues(limit, after, self._who.sees)
+
+    # -- the service --------------------------------------------------------------------------------
+
+    def stats(self) -> EngineStats:
+        return self._engine.stats()
+
+    def wall_now(self) -> int:
+        return self._engine.wall_now()
+
+    def wall(self, monotonic: int) -> int:
+        return self._engine.wall(monotonic)
+
+    def stop_waiting(self) -> None:
+        raise RuntimeError("not for one caller")
+
+    def close(self) -> None:
+        raise RuntimeError("not for one caller")

@@ -1,0 +1,38 @@
+"""Heads with an access token are recognised when they come again; whether it is good is asked each time."""
+
+import pytest
+
+from jobqueue import Settings
+from jobqueue.server.fast_front import FastFront
+
+ONE = "one-token-for-everything"
+GOOD = {"Authorization": f"Bearer {ONE}"}
+pytestmark = pytest.mark.parametrize("server", ["fast"], indirect=True)
+
+
+@pytest.fixture
+def settings():
+    return Settings(access_token=ONE, first_id=1)
+
+
+def known(server):
+    assert isinstance(server.front, FastFront)
+    return server.front.known._blocks
+
+
+async def test_only_heads_with_a_token_that_is_good_are_kept(server):
+    for headers in ({"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp5"}):
+        await server.get("/stats", headers)
+        assert known(server) == {}
+    await server.get("/stats", GOOD)
+    assert len(known(server)) == 1
+    assert (await server.get("/stats", GOOD)).status == 200
+
+
+async def test_a_head_that_is_known_is_refused_once_its_token_is_not_good(server):
+    for status in (200, 200):
+        assert (await server.get("/stats", GOOD)).status == status
+    server.api.auth._settings.access_token = None
+    server.api.auth.reload()
+    assert len(known(server)) == 1
+    assert (await server.get("/stats", GOOD)).status == 401

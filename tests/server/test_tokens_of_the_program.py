@@ -1,0 +1,78 @@
+"""The real program with access tokens: how it starts, and how it is told of new ones."""
+
+import shutil
+import signal
+import subprocess
+
+import pytest
+from running import MODULE, Program, environment, until
+
+from jobqueue.web.tokens import digest_of
+
+ONE = "one-token-for-everything"
+
+
+def lines(*names: str) -> str:
+    return "".join(
+        f'[{name}]\ndigest = "{digest_of(name)}"\nrights = ["enqueue", "dequeue", "read"]\n' for name in names
+    )
+
+
+def test_it_says_how_many_tokens_there_are_and_never_which(tmp_path):
+    file = tmp_path / "tokens.toml"
+    file.write_text(lines("a", "b"))
+    with Program(
+        JOBQUEUE_ACCESS_TOKEN=ONE, JOBQUEUE_TOKENS_FILE=str(file), JOBQUEUE_ACCESS_LOG="all"
+    ) as program:
+        assert program.start_line.endswith("; access tokens: 3")
+        assert program.call("GET", "/stats")[0] == 401
+        assert program.call("GET", "/stats", Authorization=f"Bearer {ONE}")[0] == 200
+        assert program.call("GET", "/stats", Authorization="Bearer wrong-one")[0] == 401
+        if shutil.which("curl"):
+            url = f"http://127.0.0.1:{program.port}/stats"
+            answer = subprocess.run(["curl", "-sf", "-u", f":{ONE}", url], capture_output=True, check=True)
+            assert answer.stdout.startswith(b"{")
+        assert program.stop() == 0
+    said = "\n".join(program.lines)
+    assert ONE not in said
+    assert "wrong-one" not in said
+
+
+def test_a_hang_up_signal_makes_it_read_the_file_again(tmp_path):
+    file = tmp_path / "tokens.toml"
+    file.write_text(lines("a", "b"))
+    with Program(JOBQUEUE_TOKENS_FILE=str(file)) as program, program.connect() as waiting:
+        waiting.ask("POST", "/jobs/dequeue?wait=30", Authorization="Bearer a")
+        until(lambda: program.call("GET", "/stats", Authorization="Bearer b")[1]["consumers_waiting"] == 1)
+        file.write_text("nonsense")
+        program.signal(signal.SIGHUP)
+        until(lambda: any("error not reloaded: JOBQUEUE_TOKENS_FILE=" in line for line in program.lines))
+        assert program.call("GET", "/stats", Authorization="Bearer a")[0] == 200
+        file.write_text(lines("b", "c"))
+        program.signal(signal.SIGHUP)
+        answer = waiting.read()
+        assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+        assert program.call("GET", "/stats", Authorization="Bearer a")[0] == 401
+        assert program.call("GET", "/stats", Authorization="Bearer c")[0] == 200
+        assert any(line.endswith("info reloaded; access tokens: 2") for line in program.lines)
+        assert program.stop() == 0
+
+
+def test_without_tokens_the_first_line_says_so_and_more_where_all_is_open():
+    with Program(JOBQUEUE_OPEN_ADMIN="true") as program:
+        assert program.start_line.endswith("; no tokens: open to all who reach it, also what destroys")
+        status, _ = program.call("POST", "/queues/x/pause", X_Forwarded_For="10.0.0.7")
+        assert status == 200
+
+
+@pytest.mark.parametrize("text", [None, "nonsense"])
+def test_a_file_that_is_not_good_is_one_line_and_exit_2(tmp_path, text):
+    file = tmp_path / "tokens.toml"
+    if text is not None:
+        file.write_text(text)
+    done = subprocess.run(
+        MODULE, env=environment(JOBQUEUE_TOKENS_FILE=str(file), JOBQUEUE_PORT="0"), capture_output=True,
+        text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"jobqueue: JOBQUEUE_TOKENS_FILE={file}: ")

@@ -1,0 +1,425 @@
+"""Access tokens: who is let in, what each may, what each sees."""
+
+from base64 import b64encode
+from contextlib import suppress
+
+import pytest
+from serving import check_problem, until
+
+from jobqueue import MemoryEngine, Settings
+from jobqueue.engine.api import Engine
+from jobqueue.errors import SettingError, TooManyRequests, Unauthorized
+from jobqueue.web.api import Api
+from jobqueue.web.auth import Auth, right_for
+from jobqueue.web.buckets import Buckets, network
+from jobqueue.web.http import Request
+from jobqueue.web.routes import ROUTES
+from jobqueue.web.scope import Scoped
+from jobqueue.web.tokens import digest_of
+
+ONE = "one-token-for-everything"
+TOKENS = {
+    "producer": ["enqueue"], "consumer": ["dequeue"], "reader": ["read"], "admin": ["admin"],
+    "worker": ["enqueue", "dequeue", "read"], "other": ["enqueue", "dequeue", "read"],
+    "mailer": ["enqueue", "dequeue", "read", "admin"], "brief": ["read"],
+}  # fmt: skip
+MORE = {"mailer": 'queues = ["mail", "mail-*"]', "brief": "expires_at = 2026-11-24T12:00:00Z"}
+
+
+def table(name, rights=None, token=None):
+    listed = ", ".join(f'"{right}"' for right in rights or TOKENS[name])
+    return f'[{name}]\ndigest = "{digest_of(token or name)}"\nrights = [{listed}]\n{MORE.get(name, "")}\n'
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text("".join(map(table, TOKENS)))
+    return path
+
+
+@pytest.fixture
+def settings(file):
+    return Settings(first_id=1, tokens_file=str(file), access_token=ONE)
+
+
+def by(name):
+    return {"Authorization": f"Bearer {name}"}
+
+
+async def call(server, who, method, path, body=None):
+    return await server.call(method, path, body, by(who) if who else None)
+
+
+async def enqueue(server, who, **job):
+    answer = await call(server, who, "POST", "/jobs/enqueue", {"type": "x", **job})
+    assert answer.status == 201, answer
+    return answer.json["id"]
+
+
+async def dequeue(server, who, **options):
+    answer = await call(server, who, "POST", "/jobs/dequeue", options)
+    assert answer.status == 200, answer
+    return answer.json
+
+
+# -- who is let in ----------------------------------------------------------------------------------
+
+
+async def test_without_a_token_there_is_nothing_but_the_look_whether_it_lives(server):
+    for method, path in [(route.method, route.path) for route in ROUTES]:
+        path = path.replace("{id}", "1").replace("{name}", "q")
+        answer = await server.call(method, path)
+        if path in ("/healthz", "/readyz"):
+            assert answer.status == 200
+        else:
+            check_problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"].startswith("Bearer ")
+    assert (await server.get("/healthz")).json["auth"] == "tokens"
+
+
+async def test_route_and_method_come_before_the_token_and_the_body_after_it(server):
+    check_problem(await server.get("/nowhere"), 404, "no_such_route")
+    check_problem(await server.get("/jobs/enqueue"), 405, "method_not_allowed")
+    check_problem(await server.post("/jobs/enqueue", b"{"), 401, "unauthorized")
+    check_problem(await server.post("/jobs/enqueue", b"x" * (1 << 21)), 401, "unauthorized")
+    gzip = {"Content-Encoding": "gzip"}
+    check_problem(await server.post("/jobs/enqueue", b"x", gzip), 401, "unauthorized")
+    check_problem(await server.post("/jobs/enqueue", b"x", gzip | by(ONE)), 415, "unsupported_encoding")
+
+
+@pytest.mark.parametrize(
+    ("header", "good"),
+    [
+        (f"Bearer {ONE}", True),
+        (f"bearer   {ONE} ", True),
+        ("Basic " + b64encode(f":{ONE}".encode()).decode(), True),
+        ("basic " + b64encode(f"anybody:{ONE}".encode()).decode(), True),
+        ("Basic " + b64encode(f"{ONE}:".encode()).decode(), True),
+        ("Basic " + b64encode(ONE.encode()).decode(), True),
+        ("Bearer worker", True),
+        ("Bearer", False),
+        ("Bearer ", False),
+        ("", False),
+        (ONE, False),
+        (f"Bearer {ONE[:-1]}", False),
+        (f"Bearer {ONE}x", False),
+        (f"Bearer {ONE.upper()}", False),
+        (f"Bearer {digest_of(ONE)}", False),
+        (f"Bearer {digest_of('worker')}", False),
+        (f"Digest {ONE}", False),
+        ("Basic !!!", False),
+        ("Basic " + b64encode(f"{ONE}:x".encode()).decode(), False),
+    ],
+)
+async def test_how_a_token_may_be_sent(server, header, good):
+    answer = await server.get("/stats", {"Authorization": header})
+    if good:
+        assert answer.status == 200
+    else:
+        check_problem(answer, 401, "unauthorized")
+
+
+async def test_two_tokens_are_none(server):
+    client = await server.connect()
+    client.send(
+        f"GET /stats HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ONE}\r\n"
+        f"Authorization: Bearer {ONE}\r\n\r\n".encode()
+    )
+    check_problem(await client.read(), 401, "unauthorized")
+
+
+async def test_each_request_of_a_connection_is_asked(server):
+    client = await server.connect()
+    assert (await client.call("GET", "/stats", None, by(ONE))).status == 200
+    assert (await client.call("GET", "/stats")).status == 401
+    assert (await client.call("GET", "/stats", None, by(ONE))).status == 200
+    assert (await client.call("GET", "/stats", None, by("nobody"))).status == 401
+
+
+async def test_a_token_ends_at_its_time(server):
+    server.clock.wall_jump(1_795_521_599_000 / 1000 - server.clock.wall() / 1000)
+    server.engine.tick()
+    assert (await call(server, "brief", "GET", "/stats")).status == 200
+    server.clock.advance("1s")
+    server.engine.tick()
+    assert (
+        "expired"
+        in check_problem(await call(server, "brief", "GET", "/stats"), 401, "unauthorized")["detail"]
+    )
+
+
+# -- rights -----------------------------------------------------------------------------------------
+
+# What each right is good for: of the calls that are not for everybody.
+GRANTED = {
+    "enqueue": {
+        "POST /jobs/enqueue", "PATCH /jobs/{id}", "DELETE /jobs/{id}", "POST /jobs/{id}/redrive",
+    },
+    "dequeue": {
+        "POST /jobs/dequeue", "POST /jobs/{id}/conclude", "POST /jobs/{id}/heartbeat",
+        "POST /jobs/{id}/release", "POST /jobs/{id}/fail", "POST /jobs/conclude", "POST /jobs/heartbeat",
+        "POST /jobs/release", "POST /jobs/fail",
+    },
+    "read": {"GET /jobs/{id}", "GET /jobs", "GET /jobs/count", "GET /queues", "GET /queues/{name}", "GET /stats"},
+    "admin": {
+        "PATCH /queues/{name}", "POST /queues/{name}/pause", "POST /queues/{name}/resume",
+        "POST /queues/{name}/purge", "POST /queues/{name}/redrive",
+    },
+    "": {"GET /", "GET /help", "GET /openapi.json"},
+}  # fmt: skip
+
+
+def test_what_destroys_or_reconfigures_is_for_administrators_and_what_is_new_too():
+    for route in ROUTES:
+        assert (right_for(route) == "admin") >= route.admin, route.path
+    new = ROUTES[0]._replace(path="/jobs/{id}/novelty")
+    assert right_for(new) == "admin"
+    for right, calls in GRANTED.items():
+        for route in ROUTES:
+            if f"{route.method} {route.path}" in calls:
+                assert right_for(route) == right, route.path
+
+
+@pytest.mark.parametrize("who", ["producer", "consumer", "reader", "admin"])
+async def test_a_right_is_good_for_its_calls_only(server, who):
+    for route in ROUTES:
+        path = route.path.replace("{id}", "1").replace("{name}", "q")
+        answer = await call(server, who, route.method, path)
+        needed = right_for(route)
+        if needed in (None, "", TOKENS[who][0]) or who == "admin":
+            assert answer.status not in (401, 403), (route.path, answer)
+        else:
+            assert needed in check_problem(answer, 403, "forbidden")["detail"]
+
+
+# -- queues -----------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_for_the_queues_of_its_patterns(server):
+    assert await enqueue(server, "mailer", queue="mail")
+    assert await enqueue(server, "mailer", queue="mail-2")
+    for name in ("default", "mails", "xmail"):
+        for method, path, body in [
+            ("POST", "/jobs/enqueue", {"type": "x", "queue": name}),
+            ("POST", "/jobs/enqueue", [{"type": "x", "queue": "mail"}, {"type": "x", "queue": name}]),
+            ("POST", "/jobs/enqueue?atomic=false", [{"type": "x", "queue": name}]),
+            ("POST", "/jobs/dequeue", {"queues": ["mail", name]}),
+            ("GET", f"/queues/{name}", None),
+            ("PATCH", f"/queues/{name}", {"max_jobs": 1}),
+            ("PATCH", "/queues/mail", {"dead_letter": name}),
+            ("POST", f"/queues/{name}/pause", None),
+            ("POST", f"/queues/{name}/resume", None),
+            ("POST", f"/queues/{name}/purge", {"all": True}),
+            ("POST", f"/queues/{name}/redrive", {"all": True}),
+        ]:
+            refused = check_problem(await call(server, "mailer", method, path, body), 403, "forbidden")
+            assert name in refused["detail"], path
+    assert (await call(server, "mailer", "POST", "/queues/mail/pause")).status == 200
+    assert (await call(server, "mailer", "PATCH", "/queues/mail", {"dead_letter": "mail-2"})).status == 200
+    assert server.engine.stats().jobs["queued"] == 2
+
+
+async def test_a_job_elsewhere_is_not_there(server):
+    await enqueue(server, "worker", queue="private")
+    lease = (await dequeue(server, "worker", queue="private"))["lease"]
+    nothing = (await call(server, "mailer", "GET", "/jobs/999")).json["detail"]
+    for method, path in [
+        ("GET", "/jobs/1"), ("GET", "/jobs/1?wait=1"), ("DELETE", "/jobs/1"), ("PATCH", "/jobs/1"),
+        ("POST", "/jobs/1/redrive"), ("POST", f"/jobs/1/conclude?lease={lease}"),
+        ("POST", f"/jobs/1/heartbeat?lease={lease}"), ("POST", f"/jobs/1/release?lease={lease}"),
+        ("POST", f"/jobs/1/fail?lease={lease}"),
+    ]:  # fmt: skip
+        body = {"priority": 1} if method == "PATCH" else None
+        problem = check_problem(await call(server, "mailer", method, path, body), 404, "job_not_found")
+        assert problem["detail"] == nothing, path
+    done = await call(server, "mailer", "POST", "/jobs/conclude", [{"id": 1, "lease": lease}])
+    assert done.json["results"][0]["error"]["code"] == "job_not_found"
+    assert server.engine.get(1).status == "in_progress"
+
+
+async def test_a_job_is_not_moved_to_where_one_may_not_be(server):
+    id = await enqueue(server, "mailer", queue="mail")
+    check_problem(await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "x"}), 403, "forbidden")
+    assert (await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "mail-2"})).status == 200
+
+
+async def test_lists_show_what_one_may_see(server):
+    for queue in ("a", "mail", "b", "mail-2", "mail-3"):
+        await enqueue(server, "worker", queue=queue)
+    seen = (await call(server, "mailer", "GET", "/jobs")).json["jobs"]
+    assert [job["queue"] for job in seen] == ["mail", "mail-2", "mail-3"]
+    assert (await call(server, "mailer", "GET", "/jobs?queue=a")).json["jobs"] == []
+    assert (await call(server, "mailer", "GET", "/jobs/count")).json == {"count": 3}
+    first = (await call(server, "mailer", "GET", "/queues?limit=2")).json
+    assert ([queue["name"] for queue in first["queues"]], first["next"]) == (["mail", "mail-2"], "mail-2")
+    rest = (await call(server, "mailer", "GET", "/queues?limit=2&cursor=mail-2")).json
+    assert ([queue["name"] for queue in rest["queues"]], "next" in rest) == (["mail-3"], False)
+    assert len((await call(server, "worker", "GET", "/queues")).json["queues"]) == 5
+
+
+# -- leases and keys --------------------------------------------------------------------------------
+
+
+async def test_a_lease_is_for_the_token_that_took_it(server):
+    id = await enqueue(server, "worker")
+    lease = (await dequeue(server, "worker"))["lease"]
+    for verb in ("heartbeat", "release", "fail", "conclude"):
+        for path in (f"/jobs/{id}/{verb}?lease={lease}", f"/jobs/{id}/{verb}"):
+            check_problem(await call(server, "other", "POST", path), 403, "forbidden")
+        many = await call(server, "other", "POST", f"/jobs/{verb}", [{"id": id, "lease": lease}])
+        assert many.json["results"][0]["error"]["code"] == "forbidden"
+    assert (await call(server, "worker", "POST", f"/jobs/{id}/conclude?lease={lease}")).status == 200
+
+
+async def test_an_administrator_may_end_any_lease_and_still_needs_its_token(server):
+    id = await enqueue(server, "worker")
+    lease = (await dequeue(server, "worker"))["lease"]
+    check_problem(await call(server, "admin", "POST", f"/jobs/{id}/conclude?lease=x"), 409, "lease_lost")
+    assert (await call(server, "admin", "POST", f"/jobs/{id}/conclude?lease={lease}")).status == 200
+
+
+async def test_a_stale_job_belongs_to_whoever_takes_it_next(server):
+    id = await enqueue(server, "worker")
+    await dequeue(server, "worker")
+    server.clock.advance("5m1s")
+    server.engine.tick()
+    await dequeue(server, "other")
+    check_problem(await call(server, "worker", "POST", f"/jobs/{id}/conclude"), 403, "forbidden")
+    assert (await call(server, "other", "POST", f"/jobs/{id}/conclude")).status == 200
+
+
+async def test_idempotency_keys_are_each_tokens_own(server):
+    once = {"Idempotency-Key": "k"}
+    made = [
+        (await server.post("/jobs/enqueue", {"type": "x"}, by(who) | once)).json["id"]
+        for who in ("worker", "other", "worker", "other")
+    ]
+    assert made == [1, 2, 1, 2]
+    check_problem(
+        await server.post("/jobs/enqueue", {"type": "y"}, by("other") | once), 422, "idempotency_mismatch"
+    )
+
+
+# -- reload -----------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_token_is_refused_at_once_and_who_waits_with_it_is_told(server, file):
+    waiting = {}
+    for who in ("worker", "other"):
+        waiting[who] = await server.connect()
+        waiting[who].ask("POST", "/jobs/dequeue?wait=30", None, by(who))
+    id = await enqueue(server, "worker", queue="elsewhere")
+    watching = await server.connect()
+    watching.ask("GET", f"/jobs/{id}?wait=30", None, by("worker"))
+    await until(lambda: server.engine.stats().consumers_waiting == 2 and server.engine._queue.outcomes.count)
+    file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
+    server.api.auth.reload()
+    for client in (waiting["worker"], watching):
+        assert "revoked" in check_problem(await client.read(), 401, "unauthorized")["detail"]
+    check_problem(await call(server, "worker", "GET", "/stats"), 401, "unauthorized")
+    assert server.engine.stats().consumers_waiting == 1
+    await enqueue(server, "other")
+    assert (await waiting["other"].read()).json["id"] == id + 1
+
+
+async def test_a_token_with_other_rights_is_another_one(server, file):
+    client = await server.connect()
+    client.ask("POST", "/jobs/dequeue?wait=30", None, by("worker"))
+    await server.waiting(1)
+    file.write_text("".join(table(n, ["read"] if n == "worker" else None) for n in TOKENS))
+    server.api.auth.reload()
+    check_problem(await client.read(), 401, "unauthorized")
+    assert (await call(server, "worker", "GET", "/stats")).status == 200
+    check_problem(await call(server, "worker", "POST", "/jobs/dequeue"), 403, "forbidden")
+
+
+async def test_a_new_token_of_the_same_name_goes_on_with_the_leases(server, file):
+    id = await enqueue(server, "worker")
+    await dequeue(server, "worker")
+    file.write_text("".join(table(n, token="new" if n == "worker" else None) for n in TOKENS))
+    server.api.auth.reload()
+    assert (await call(server, "new", "POST", f"/jobs/{id}/conclude")).status == 200
+
+
+async def test_a_file_that_is_not_good_changes_nothing(server, file):
+    file.write_text("[worker]\n")
+    with pytest.raises(SettingError, match="digest"):
+        server.api.auth.reload()
+    assert (await call(server, "worker", "GET", "/stats")).status == 200
+
+
+# -- wrong tokens -----------------------------------------------------------------------------------
+
+
+async def test_whoever_tries_many_tokens_is_slowed_down_and_who_is_known_is_not(server):
+    assert (await call(server, "worker", "GET", "/stats")).status == 200
+    statuses = [(await call(server, f"guess-{n}", "GET", "/stats")).status for n in range(15)]
+    assert statuses[:8] == [401] * 8
+    assert statuses[-1] == 429
+    slowed = await call(server, "guess", "GET", "/stats")
+    assert check_problem(slowed, 429, "too_many_requests")["retry_after"] == 1
+    assert slowed.headers["retry-after"] == "1"
+    assert (await call(server, "worker", "GET", "/stats")).status == 200
+    # Not even a right one that was not seen before: else trying on would tell.
+    check_problem(await call(server, "other", "GET", "/stats"), 429, "too_many_requests")
+
+
+def test_tries_are_counted_by_address():
+    auth = Auth(Settings(access_token=ONE), lambda: 0)
+    stats = next(route for route in ROUTES if route.path == "/stats")
+
+    def tried(peer, token):
+        with suppress(Unauthorized, TooManyRequests):
+            return auth.check(stats, Request("GET", "/stats", "", {b"authorization": token}, b"", peer, "r"))
+
+    for _ in range(20):
+        tried("10.0.0.1", b"Bearer guess")
+    assert tried("10.0.0.1", b"Bearer " + ONE.encode()) is None
+    assert tried("10.0.0.2", b"Bearer " + ONE.encode()).name == "access-token"
+    assert tried("10.0.0.1", b"Bearer " + ONE.encode()).name == "access-token"
+
+
+def test_what_is_remembered_of_wrong_and_right_tokens_is_bounded():
+    auth = Auth(Settings(access_token=ONE), lambda: 0)
+    stats = next(route for route in ROUTES if route.path == "/stats")
+    for n in range(10_000):
+        basic = b"Basic " + b64encode(f"user-{n}:{ONE}".encode())
+        auth.check(stats, Request("GET", "/stats", "", {b"authorization": basic}, b"", "10.0.0.1", "r"))
+    assert len(auth.known) <= 4096
+
+
+def test_a_bucket_fills_again_and_old_ones_are_forgotten():
+    buckets = Buckets(rate=2, burst=3, most=2)
+    assert [buckets.take("a", 0.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert buckets.wait("a", 0.25) == 0.25
+    assert [buckets.take("a", 0.5), buckets.take("a", 0.5)] == [0, 0.5]
+    assert [buckets.take("a", 100.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    buckets.take("b", 100.0)
+    buckets.take("c", 100.0)
+    assert buckets.wait("a", 100.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "counts_as"),
+    [
+        ("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"), ("", ""), ("not:an:address", "not:an:address"), ("fe80::1%eth0", "fe80::/64"),
+    ],
+)  # fmt: skip
+def test_what_counts_as_one_address(peer, counts_as):
+    assert network(peer) == counts_as
+
+
+# -- nothing is forgotten ---------------------------------------------------------------------------
+
+
+def test_every_verb_of_an_engine_is_one_of_a_scoped_one():
+    verbs = {name for name in vars(Engine) if not name.startswith("_")}
+    assert verbs <= {name for name in vars(Scoped) if not name.startswith("_")} | {"settings", "durability"}
+
+
+def test_a_secret_is_nowhere_in_what_is_kept():
+    api = Api(MemoryEngine(Settings(access_token=ONE)))
+    assert ONE not in str(vars(api.auth)) + repr(vars(api.settings))
+    assert [*api.auth._by_digest] == [bytes.fromhex(digest_of(ONE))]

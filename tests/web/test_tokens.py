@@ -1,0 +1,130 @@
+"""The file of access tokens, and `python -m jobqueue token`."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from jobqueue.errors import SettingError
+from jobqueue.web.tokens import Token, digest_of, make_token, read_tokens
+
+DIGEST = digest_of("one")
+LINES = f'digest = "{DIGEST}"\nrights = ["read"]\n'
+
+
+def read(tmp_path, text, reserved=frozenset()):
+    path = tmp_path / "tokens.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_tokens(str(path), reserved)
+
+
+def test_a_token_has_rights_perhaps_queues_and_an_end(tmp_path):
+    text = f"""
+        [web]
+        digest = "{DIGEST}"
+        rights = ["enqueue", "read"]
+        queues = ["mail", "thumbs-*"]
+        expires_at = 2027-01-01T01:00:00+01:00
+
+        ["ops.1"]
+        digest = "{digest_of("two")}"
+        rights = ["admin"]
+    """
+    assert read(tmp_path, text) == [
+        Token("web", bytes.fromhex(DIGEST), ("enqueue", "read"), ("mail", "thumbs-*"), 1_798_761_600_000),
+        Token("ops.1", bytes.fromhex(digest_of("two")), ("admin",)),
+    ]
+
+
+def test_a_file_without_tokens_lets_nobody_in(tmp_path):
+    assert read(tmp_path, "") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[web", "Expected"),
+        (b"\xff", "decode"),
+        ("web = 1", "must be a table"),
+        (f'["a b"]\n{LINES}', "a name is"),
+        (f"[taken]\n{LINES}", "none that is taken"),
+        (f"[web]\n{LINES}token = 1", "unknown token"),
+        ('[web]\nrights = ["read"]', "digest must be"),
+        (f'[web]\ndigest = "{DIGEST.upper()}"\nrights = ["read"]', "digest must be"),
+        (f'[web]\ndigest = "{DIGEST}"', "rights must be"),
+        (f'[web]\ndigest = "{DIGEST}"\nrights = []', "rights must be"),
+        (f'[web]\ndigest = "{DIGEST}"\nrights = "read"', "rights must be"),
+        (f'[web]\ndigest = "{DIGEST}"\nrights = ["write"]', "rights must be"),
+        (f"[web]\n{LINES}queues = []", "queues must be"),
+        (f'[web]\n{LINES}queues = ["a[b]"]', "queues must be"),
+        (f"[web]\n{LINES}queues = [1]", "queues must be"),
+        (f"[web]\n{LINES}expires_at = 2027-01-01T00:00:00", "with an offset"),
+        (f"[web]\n{LINES}expires_at = 2027-01-01", "with an offset"),
+        (f'[web]\n{LINES}expires_at = "soon"', "with an offset"),
+        (f"[web]\n{LINES}[again]\n{LINES}", "digest of web"),
+    ],
+)
+def test_a_file_that_is_not_good_is_refused_with_what_is_wrong(tmp_path, text, said):
+    with pytest.raises(SettingError, match=said) as refused:
+        read(tmp_path, text, {"taken"})
+    assert refused.value.detail.startswith(f"JOBQUEUE_TOKENS_FILE={tmp_path}/tokens.toml: ")
+    assert "\n" not in refused.value.detail
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(SettingError, match="No such file"):
+        read_tokens(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "queue", "good"),
+    [
+        ("mail", "mail", True), ("mail", "mails", False), ("mail", "amail", False), ("mail", "Mail", False),
+        ("thumbs-*", "thumbs-1", True), ("thumbs-*", "thumbs-", True), ("thumbs-*", "thumbs", False),
+        ("*", "anything", True), ("a?c", "abc", True), ("a?c", "ac", False), ("a.c", "abc", False),
+    ],
+)  # fmt: skip
+def test_patterns_of_queues(pattern, queue, good):
+    assert Token("t", b"", ("read",), ("other", pattern)).matches(queue) is good
+
+
+def test_no_two_tokens_are_alike():
+    made = {make_token() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(token) == 46 and token.startswith("jq_") for token in made)
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "jobqueue", "token", *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_program_makes_a_token():
+    status, token, said = run()
+    assert (status, said, token.count("\n")) == (0, "", 1)
+    assert token.startswith("jq_")
+
+
+def test_the_program_makes_lines_for_the_file(tmp_path):
+    status, lines, said = run("web", "enqueue,read", "mail,thumbs-*")
+    assert status == 0
+    token = said.split()[-1]
+    assert token not in lines
+    assert tomllib.loads(lines) == {
+        "web": {"digest": digest_of(token), "rights": ["enqueue", "read"], "queues": ["mail", "thumbs-*"]}
+    }
+    assert [t.name for t in read(tmp_path, lines)] == ["web"]
+
+
+def test_the_rights_are_those_of_a_client_unless_said():
+    assert tomllib.loads(run("web")[1])["web"]["rights"] == ["enqueue", "dequeue", "read"]
+
+
+@pytest.mark.parametrize("arguments", [("a b",), ("web", "write"), ("web", "read", "q", "more"), ("",)])
+def test_what_makes_no_token(arguments):
+    status, lines, said = run(*arguments)
+    assert (status, lines) == (2, "")
+    assert said.startswith("usage: ")
