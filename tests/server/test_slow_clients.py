@@ -9,7 +9,7 @@ from serving import Server, check_problem, until
 
 from jobqueue.engine.api import NewJob
 from jobqueue.server import deadlines
-from jobqueue.server.fast_front import READ_AHEAD, Connection
+from jobqueue.server.connection import READ_AHEAD, Connection
 from jobqueue.web.api import Api
 
 fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
