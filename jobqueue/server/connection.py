@@ -11,10 +11,10 @@ import logging
 import select
 import struct
 import termios
-import time
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -49,9 +49,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_LIMIT = deadlines.MAX_HEAD
 # What a Host may hold; with a comma it would be two.
 _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
-# Answers gathered for one `send`: at most so many, and none with a larger body.
+# Answers gathered for one `send`: at most so many, and none that is longer.
 _GATHERED = 64
-_GATHERED_BODY = 8192
+_GATHERED_BYTES = 8192
 # Headers that say how a request is framed; most requests have none of them but a plain length.
 _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
@@ -60,8 +60,8 @@ class Connection(asyncio.Protocol):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_between", "_blocked", "_body", "_bridge", "_close", "_drained", "_front", "_gone",
-        "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
+        "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
+        "_gone", "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
         "_parsed", "_parser", "_paused", "_peer", "_queued", "_refusal", "_seen", "_served", "_transport",
         "_unsent", "_upgrade", "_url",
     )  # fmt: skip
@@ -73,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._peer = peer
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
+        # Nothing is in the way of the next request. False where something may be: then it is looked at.
+        self._clear = True
         # the request that is being read; `_between`: none is
         self._between = True
         self._url = b""
@@ -108,26 +110,24 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
-        self._front.open.add(self)
-        self._front.accepting.discard(self)
+        self._front.opened(self)
         # So `pause_writing` says that something is unsent, and `resume_writing` that all is sent.
         transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
+        if self._clear and self._between and self._recognise(data):
+            return
         if self._lingering or self._close:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self._transport.abort()
-        elif (
-            self._later is None and not self._backlog and not self._blocked and self._bridge is None
-            and not self._parsed and len(data) <= SLICE
-        ):  # fmt: skip
-            if self._between and self._recognise(data):
-                return
+        elif not (self._waiting or self._backlog or self._parsed) and len(data) <= SLICE:
+            self._clear = True
             self._feed(data)
             if self._parsed or self._refusal is not None:
                 self._go_on()
         else:
+            self._clear = False
             waiting = self._waiting
             self._backlog += data
             if not waiting:
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
-        self._front.open.discard(self)
+        self._front.closed(self)
         for give_back in self._unsent:
             give_back()
         self._unsent.clear()
@@ -173,6 +173,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._blocked = True
+        self._clear = False
         if self._bridge is not None:
             self._bridge.pause()
 
@@ -190,26 +191,27 @@ class Connection(asyncio.Protocol):
     def _recognise(self, data: bytes) -> bool:
         """Answers `data` if it is one whole request, under headers that llhttp has read before."""
         line_end = data.find(b"\r\n") + 2
-        head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
+        head_end = data.find(b"\r\n\r\n") + 4
         front = self._front
-        known = front.known.get(data[line_end:head_end])
+        known = front.blocks.get(data[line_end:head_end])
         if known is None or len(data) - head_end != known.length:
             return False
-        found = front.known.line(data[:line_end])
+        line = data[:line_end]
+        found = front.lines.get(line) or front.known.line(line)
         if found is None:
             return False
         method, path, query, route, parameter = found
         api = front.api
         headers = known.headers
-        id = api.request_id(headers.get(b"x-request-id"))
+        id = api.request_id(headers[b"x-request-id"]) if known.names_itself else api.fresh_id()
         request = Request(method, path, query, headers, data[head_end:], self._peer, id, parameter)
         self._served += 1
-        started = time.monotonic()
+        started = monotonic()
         answer = api.perform(route, request, known.from_program)
-        if isinstance(answer, Later):
-            self._wait(answer, request, known.close, started)
+        if isinstance(answer, Response):
+            self._answer(answer, request, known.close, started, front.alone)
         else:
-            self._answer(answer, request, known.close, started, alone=len(front.open) == 1)
+            self._wait(answer, request, known.close, started)
         return True
 
     def _feed(self, data: bytes) -> None:
@@ -329,9 +331,10 @@ class Connection(asyncio.Protocol):
         self._between = True
         self._served += 1
         if self._later is None and self._bridge is None and not self._blocked and not self._parsed:
-            self._perform(request, close, time.monotonic())
+            self._perform(request, close, monotonic())
         else:
-            self._parsed.append((request, close, time.monotonic()))
+            self._parsed.append((request, close, monotonic()))
+            self._clear = False
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
         coding = headers.get(b"transfer-encoding")
@@ -383,6 +386,7 @@ class Connection(asyncio.Protocol):
         """The first reason counts; it is said once what came before it is answered."""
         if self._refusal is None:
             self._refusal = error
+            self._clear = False
 
     # -- answering ----------------------------------------------------------------------------------
 
@@ -398,6 +402,7 @@ class Connection(asyncio.Protocol):
 
     def _wait(self, later: Later, request: Request, close: bool, started: float) -> None:
         self._later = (later, request, close, started)
+        self._clear = False
         later.future.add_done_callback(self._finished)
 
     def _finished(self, future: Future[object]) -> None:
@@ -420,6 +425,7 @@ class Connection(asyncio.Protocol):
         """To the Tornado application, which has what is no operation."""
         self.send()
         self._bridge = Bridge(self._front.app, request, self, self._blocked)
+        self._clear = False
         self._bridge.close = close or self._front.draining
         self._bridge.start()
 
@@ -443,17 +449,18 @@ class Connection(asyncio.Protocol):
         self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
     ) -> None:
         """`alone`: nothing else is to be sent in this loop pass, so why wait for its end."""
+        give_back = answer.give_back
         if self._gone:
-            if answer.give_back is not None:
-                answer.give_back()
+            if give_back is not None:
+                give_back()
             return
         front = self._front
-        method, status, body = request.method, answer.status, answer.body
-        extra = answer.headers
+        method, status, body, extra = request.method, answer.status, answer.body, answer.headers
         if method != "POST" and (method == "GET" or method == "HEAD"):
             extra += b"\r\nCache-Control: no-store"
         if close or front.draining:
             self._close = True
+            self._clear = False
             extra += b"\r\nConnection: close"
         elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
             extra += b"\r\nConnection: keep-alive"
@@ -461,13 +468,14 @@ class Connection(asyncio.Protocol):
         head = (front.heads.get(status) if kind is JSON else None) or front.head(status, kind)
         id = request.id.encode("latin-1")
         if status == 204:
-            self._out.append(b"%b%b%b\r\n\r\n" % (head, id, extra))
+            text = b"%b%b%b\r\n\r\n" % (head, id, extra)
         else:
             shown = body if method != "HEAD" else b""
-            self._out.append(b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown))
-        if answer.give_back is not None:
-            self._unsent.append(answer.give_back)
-        if alone or len(body) > _GATHERED_BODY or len(self._out) > _GATHERED:
+            text = b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown)
+        self._out.append(text)
+        if give_back is not None:
+            self._unsent.append(give_back)
+        if alone or len(text) > _GATHERED_BYTES or len(self._out) > _GATHERED:
             self.send()
         elif not self._queued:
             self._queued = True
@@ -478,11 +486,14 @@ class Connection(asyncio.Protocol):
         """Called by the front, once after `send_soon`: sends what is answered."""
         self._queued = False
         out = self._out
-        if self._gone or not out:
+        if not out or self._gone:
             return
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
-        if not self._blocked:
+        if len(out) == 1:
+            self._transport.write(out.pop())
+        else:
+            self._transport.write(b"".join(out))
+            out.clear()
+        if self._unsent and not self._blocked:
             self._unsent.clear()
         if self._close and self._later is None and not self._gone:
             self._linger()
@@ -519,7 +530,7 @@ class Connection(asyncio.Protocol):
         path = self._url.decode("latin-1").partition("?")[0] or "-"
         id = api.request_id(self._headers.get(b"x-request-id"))
         request = Request(method, path, "", self._headers, b"", self._peer, id)
-        self._answer(api.refuse(error, request), request, True, time.monotonic())
+        self._answer(api.refuse(error, request), request, True, monotonic())
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -546,6 +557,7 @@ class Connection(asyncio.Protocol):
         if self._lingering or self._gone:
             return
         self._lingering = True
+        self._clear = False
         self._backlog.clear()
         self._parsed.clear()
         if self._refusal is None:

@@ -26,6 +26,7 @@ class FastFront:
         self.app = app
         self.access = access
         self.open: set[Connection] = set()
+        self.alone = True  # one connection at most is open
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._to_send: list[Connection] = []
@@ -37,6 +38,7 @@ class FastFront:
         self._dated = 0.0
         self.max_body = api.settings.max_body
         self.known = KnownHeads(api.router, api.auth.known if api.auth is not None else {})
+        self.blocks, self.lines = self.known.blocks, self.known.lines
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self, peer, self._loop)
@@ -52,6 +54,15 @@ class FastFront:
             accepted.close()
         finally:
             self.accepting.discard(connection)
+
+    def opened(self, connection: Connection) -> None:
+        self.open.add(connection)
+        self.accepting.discard(connection)
+        self.alone = len(self.open) < 2
+
+    def closed(self, connection: Connection) -> None:
+        self.open.discard(connection)
+        self.alone = len(self.open) < 2
 
     def send_soon(self, connection: Connection) -> None:
         """Answers are sent together at the end of a loop pass. The first of them wakes the client's machine,

@@ -29,6 +29,7 @@ class KnownHead(Struct, gc=False):
     length: int
     close: bool
     from_program: bool  # nothing of a browser in it
+    names_itself: bool  # has a request id
 
 
 class KnownHeads:
@@ -43,28 +44,46 @@ class KnownHeads:
     def __init__(self, router: Router, callers: Container[bytes | None]) -> None:
         self._router = router
         self._callers = callers
-        self._blocks: dict[bytes, KnownHead] = {}
-        self._lines = {
+        self.blocks: dict[bytes, KnownHead] = {}
+        self.lines: dict[bytes, tuple[str, str, str, Route, str]] = {
             f"{method} {path} HTTP/1.1\r\n".encode(): (method, path, "", route, "")
             for path, table in router.plain.items()
             for method, route in table.items()
         }
-        self.get = self._blocks.get
+        # Lines around a number, without their digits: method, what stands before it and after it, route.
+        self._around: dict[bytes, tuple[str, bytes, bytes, Route]] = {}
 
     def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
         sender = headers.get(b"authorization")
         if sender is not None and sender not in self._callers:
             return
         if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
-            if len(self._blocks) >= _KNOWN_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = KnownHead(headers, length, close, OF_BROWSERS.isdisjoint(headers))
+            if len(self.blocks) >= _KNOWN_BLOCKS:
+                self.blocks.clear()
+            self.blocks[block] = KnownHead(
+                headers, length, close, OF_BROWSERS.isdisjoint(headers), b"x-request-id" in headers
+            )
 
     def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
-        """Method, path, query, route and parameter of a request line; None: llhttp is to look at it."""
-        known = self._lines.get(line)
-        if known is not None:
-            return known
+        """Method, path, query, route and parameter of a request line that is none of `lines`; None: llhttp is
+        to look at it."""
+        shape = line.translate(None, b"0123456789")
+        around = self._around.get(shape)
+        if around is not None:
+            method, before, after, route = around
+            number = line[len(before) : -len(after)]
+            if number.isdigit() and line == before + number + after:
+                parameter = number.decode("ascii")
+                return method, line[len(method) + 1 : -11].decode("ascii"), "", route, parameter
+        found = self._read(line)
+        if found is not None and found[4].isdigit() and not found[2]:
+            method, _, _, route, parameter = found
+            before, _, after = line.partition(parameter.encode())
+            if len(self._around) < _KNOWN_BLOCKS and line.count(parameter.encode()) == 1:
+                self._around[shape] = (method, before, after, route)
+        return found
+
+    def _read(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
         name, _, target = line[:-11].partition(b" ")
         method = METHODS.get(name)
         if method is None or line[-11:] != b" HTTP/1.1\r\n" or target.translate(None, _PLAIN):

@@ -53,8 +53,8 @@ class Api:
         self.access: Access | None = None
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
-        self._ids = itertools.count(1)
-        self._id_prefix = os.urandom(4).hex()
+        new_id = f"{os.urandom(4).hex()}-%d".__mod__
+        self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
     def answer(self, request: Request) -> Response | Later:
         """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
@@ -122,7 +122,7 @@ class Api:
         """The client's own id if it is a plain one, else a new one."""
         if sent is not None and _REQUEST_ID.fullmatch(sent):
             return sent.decode("ascii")
-        return f"{self._id_prefix}-{next(self._ids)}"
+        return self.fresh_id()
 
     @cached_property
     def document(self) -> bytes:
