@@ -215,12 +215,11 @@ class Moves(Registry):
         finished, dead = self._finished, self._dead
         for _ in range(FORGET_AT_ONCE):
             job = finished.over(now) or dead.over(now)
-            if job is None:
+            if job is not None:
+                self._move(job, FORGET, now, self.queues[job.queue])
+            if job is None or not (finished.crowded or dead.crowded):
+                self._crowded = False
                 break
-            self._move(job, FORGET, now, self.queues[job.queue])
-            if not (finished.crowded or dead.crowded):
-                break
-        self._crowded = finished.crowded or dead.crowded
 
     def _forget_some(self, now: int, limit: int) -> int:
         for forgotten in range(limit):

@@ -94,8 +94,8 @@ class Registry:
         self._crowded = False  # more finished jobs than may be remembered
         self._idle: OrderedDict[NamedQueue, None] = OrderedDict()
         self._holed: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction, now or later
-        self._wall_offset = wall_offset
-        self._wall_now = (0, wall_offset)
+        self._wall_offset = self._wall_is = wall_offset
+        self._wall_of = 0
 
     def get(self, id: int) -> Job:
         """`JobNotFound` for an id never given, `JobForgotten` for one no longer remembered."""
@@ -108,17 +108,16 @@ class Registry:
 
     def set_wall_offset(self, wall_offset: int) -> None:
         """Wall clock minus monotonic clock, milliseconds."""
-        self._wall_offset = wall_offset
-        self._wall_now = (0, wall_offset)
+        self._wall_offset = self._wall_is = wall_offset
+        self._wall_of = 0
 
     def wall(self, now: int) -> int:
         """The wall-clock instant of a monotonic one. The same integer object within a millisecond, since
         millions of jobs keep theirs."""
-        known, wall = self._wall_now
-        if known != now:
-            wall = now + self._wall_offset
-            self._wall_now = (now, wall)
-        return wall
+        if self._wall_of != now:
+            self._wall_of = now
+            self._wall_is = now + self._wall_offset
+        return self._wall_is
 
     @property
     def remembered(self) -> int:

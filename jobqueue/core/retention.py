@@ -35,7 +35,9 @@ class Retention:
     came, but for a few that are purged by hand. The others may leave whenever they like.
     """
 
-    __slots__ = ("_age", "_gone", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes", "count")
+    __slots__ = (
+        "_age", "_gone", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes", "count", "crowded",
+    )  # fmt: skip
 
     def __init__(self, age: int, limit: int, limit_bytes: int) -> None:
         self._age = age
@@ -47,14 +49,10 @@ class Retention:
         self._until: Timers[Job] = Timers()
         self.bytes = 0
         self.count = 0
+        self.crowded = False  # too many jobs, or too large ones
 
     def __len__(self) -> int:
         return self.count
-
-    @property
-    def crowded(self) -> bool:
-        """Too many jobs, or too large ones."""
-        return self.count > self._limit or self.bytes > self._limit_bytes
 
     def add(self, job: Job, now: int, age: int | None = None) -> bool:
         """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
@@ -72,34 +70,35 @@ class Retention:
         else:
             self._own[job] = (now + age, size)
             self._until.add(job, now + age)
-        return self.count > self._limit or self.bytes > self._limit_bytes or age == 0
+        self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
+        return self.crowded or age == 0
 
     def discard(self, job: Job) -> None:
         """It is finished no more: forgotten, redriven, purged."""
         self.count -= 1
-        entry = self._own.pop(job, None) if self._own else None
-        if entry is not None:
+        if self._own and (entry := self._own.pop(job, None)) is not None:
             self._until.drop(job, entry[0])
             self.bytes -= entry[1]
-            return
-        if self._jobs[0][2] is job:
+        elif self._jobs[0][2] is job:
             self.bytes -= self._jobs.popleft()[1]
         else:
             self.bytes -= weight(job)
             self._gone.add(job)
         while self._gone and self._jobs and self._jobs[0][2] in self._gone:
             self._gone.remove(self._jobs.popleft()[2])
+        self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
 
     def over(self, now: int) -> Job | None:
         """A job that is too old, or the oldest one where there are too many or too large ones; None: all may
         stay. It stays here until it is discarded."""
-        if self._jobs and self._jobs[0][0] <= now:
-            return self._jobs[0][2]
-        if self._own and (due := self._until.due(now, 1)):
-            return due[0]
-        if self.count <= self._limit and self.bytes <= self._limit_bytes:
+        first = self._jobs[0] if self._jobs else None
+        if first is not None and (first[0] <= now or (self.crowded and not self._own)):
+            return first[2]
+        if not self._own:
             return None
-        own = next(iter(self._own.items()), None)
-        if own is None or (self._jobs and self._jobs[0][0] <= own[1][0]):
-            return self._jobs[0][2] if self._jobs else None
-        return own[0]
+        if due := self._until.due(now, 1):
+            return due[0]
+        if not self.crowded:
+            return None
+        job, (until, _) = next(iter(self._own.items()))
+        return first[2] if first is not None and first[0] <= until else job

@@ -53,6 +53,7 @@ _YEAR_MS = 366 * 86_400_000
 _MAX_ERROR = 16 << 10
 _MAX_HEADERS = 4 << 10
 _HOLDER = ("lease", "consumer")
+_PLAIN_WANT = Want(("default",))
 
 
 class Many(NamedTuple):
@@ -211,7 +212,7 @@ class Schema:
     def dequeue(self, request: Request) -> tuple[Want, int]:
         """What is wanted, and how many milliseconds to wait for it."""
         if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
-            return Want(("default",)), 0
+            return _PLAIN_WANT, 0
         asked = self._dequeue.read(request, self._max_depth)
         queues: tuple[str, ...] = ("default",)
         if asked.queue is not None:
@@ -231,6 +232,8 @@ class Schema:
     def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None]:
         """Lease, consumer and result, each None if not given."""
         asked = self._conclude.read(request, self._max_depth)
+        if asked.consumer is None and asked.result is shapes.ABSENT:
+            return asked.lease if asked.lease is None else fields.lease_token(asked.lease), None, None
         held = self._held(asked)
         return held.lease, held.consumer, self._result(asked)
 

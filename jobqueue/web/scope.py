@@ -89,8 +89,8 @@ class Scoped:
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         for name in want.queues:
             self._check_queue(name)
-        want.owner = self._who.name
-        return self._engine.dequeue(want, wait)
+        mine = Want(want.queues, want.lease_for, want.count, want.consumer, self._who.name)
+        return self._engine.dequeue(mine, wait)
 
     def give_back(self, handed: Sequence[Handed]) -> None:
         self._engine.give_back(handed)
