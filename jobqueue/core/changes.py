@@ -38,7 +38,10 @@ class Changes(Moves):
             raise _duplicate(holder.id)
         if options.on_conflict == "replace" and holder.status in WAITING and holder.leases == 0:
             at = new.run_at if new.run_at is not None else UNSET
-            again = Change(payload=new.payload, priority=new.priority, delay=new.delay or None, run_at=at)
+            again = Change(
+                payload=new.payload, priority=new.priority, delay=new.delay or None, run_at=at,
+                content_type=options.content_type,
+            )  # fmt: skip
             self._change(holder, again, now)
         return Duplicate(holder)
 
@@ -90,6 +93,8 @@ class Changes(Moves):
             if not away:
                 self.queues[queue].bytes += len(change.payload) - len(job.payload)
             job.payload = change.payload
+            if more is not None and more.options is not None:
+                more.options.content_type = change.content_type
         self._change_options(job, change, now)
         if away:
             target = self.queues.get(queue) or self._new_queue(queue, now)

@@ -5,6 +5,7 @@ dequeue never looks at them. It opens when a lease ends, or at the instant that 
 """
 
 from math import ceil
+from typing import Literal
 
 from msgspec import Struct
 
@@ -57,9 +58,13 @@ class Gate:
         return now + ceil(missing * self.rate.per / self.rate.count)
 
     def is_open(self, now: int) -> bool:
+        return self.shut_by(now) is None
+
+    def shut_by(self, now: int) -> Literal["most", "rate"] | None:
+        """Which of its two limits is used up; None: it is open."""
         if self.most is not None and self.in_progress >= self.most:
-            return False
-        return self.rate is None or self._fill(self.rate, now) >= 1
+            return "most"
+        return None if self.rate is None or self._fill(self.rate, now) >= 1 else "rate"
 
     def next_at(self, now: int) -> int | None:
         """When it opens by itself; None: when a job in progress ends."""

@@ -154,6 +154,7 @@ class Options(Struct, gc=False, eq=False):
     key: str | None = None
     tags: tuple[str, ...] = ()
     headers: bytes | None = None  # a JSON object, as it came in
+    content_type: str | None = None  # of a payload that is not JSON; a value of an HTTP header
 
 
 class Trail(Struct, gc=False, eq=False):
@@ -168,7 +169,8 @@ class Trail(Struct, gc=False, eq=False):
 
 
 class More(Struct, gc=False, eq=False):
-    """What most queued jobs do not have; made when first needed."""
+    """What most queued jobs do not have; made when first needed. `result`: JSON; or, behind a zero byte,
+    which no JSON begins with, bytes that are no text."""
 
     finished_at: int | None = None
     result: bytes | None = None
@@ -191,7 +193,7 @@ class Job(Struct, gc=False, eq=False):
     queue: str
     type: str
     priority: int  # higher first
-    payload: bytes  # JSON text as it came in, on one line
+    payload: bytes  # JSON text as it came in, on one line; or any bytes, if its options have a content type
     created_at: int
     place: int  # where it stands among its priority; kept through lease, release, stale and retry
     status: Status = QUEUED
@@ -240,3 +242,4 @@ class Change(Struct, gc=False):
     key: str | UnsetType | None = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     headers: bytes | UnsetType | None = UNSET
+    content_type: str | None = None  # goes with `payload`

@@ -140,6 +140,17 @@ class Lane:
         if len(self._heap) > 2 * len(self._returned):
             self._heap = sorted(self._returned)
 
+    def before(self, place: int) -> int:
+        """How many jobs stand before `place`. O(segments + one segment + returned)."""
+        count = sum(returned < place for returned in self._returned)
+        at = bisect_right(self._segments, place, key=_first) - 1
+        if at >= 0:
+            segment = self._segments[at]
+            end = bisect_left(segment.slots, place, self._head if at == 0 else 0, segment.used, key=_place)
+            count += sum(earlier.live for earlier in self._segments[:at])
+            count += sum(isinstance(slot, Job) for slot in segment.slots[:end])
+        return count
+
     def __iter__(self) -> Iterator[Job]:
         """The jobs in order, without taking them. O(n); for tests and short looks."""
         returned = (self._returned[place] for place in sorted(self._returned))

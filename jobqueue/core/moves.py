@@ -65,6 +65,7 @@ class Moves(Registry):
         for name in want.queues:
             queue = self.queues.get(name)
             if queue is not None:
+                queue.asked_at = now
                 while len(handed) < wanted and (job := queue.take(now)) is not None:
                     handed.append(self._lease(job, queue, want, now))
         return handed

@@ -72,13 +72,14 @@ def key_of(job: Job) -> str | None:
 
 class NamedQueue:
     """`queued`, `scheduled`: jobs that wait; `bytes`: their payloads; `size`: jobs of any status. `used_at`:
-    monotonic milliseconds at which it was last left without jobs. `sleep(gate, at)` is called for a gate that
-    opens by itself at an instant, earlier than its `wake_at` if it has one."""
+    monotonic milliseconds at which it was last left without jobs; `asked_at`: at which somebody last asked it
+    for a job, or ended to wait for one; None: never since it is there. `sleep(gate, at)` is called for a gate
+    that opens by itself at an instant, earlier than its `wake_at` if it has one."""
 
     __slots__ = (
-        "_heap", "_heirs", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "bounded", "bytes",
-        "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "tally",
-        "unique", "used_at", "version", "waits",
+        "_heap", "_heirs", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "asked_at", "bounded",
+        "bytes", "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size",
+        "tally", "unique", "used_at", "version", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +102,7 @@ class NamedQueue:
         self.unique: dict[str, Job] = {}  # by unique key, the job that has it
         self._heirs: dict[str, dict[Job, None]] = {}
         self.used_at = 0
+        self.asked_at: int | None = None
         self.waits = Histogram()  # from enqueue to the first lease, milliseconds
         self.runs = Histogram()  # from the last lease to conclude
         self.gate: Gate | None = None
@@ -198,6 +200,26 @@ class NamedQueue:
             if lane.live:
                 counts[lane.priority] = counts.get(lane.priority, 0) + lane.live
         return dict(sorted(counts.items(), reverse=True))
+
+    def ahead(self, job: Job) -> int:
+        """At most so many queued jobs are handed out before `job`, which is queued here; O(lanes). Those
+        behind another key's limit are counted."""
+        own = self._lane_of(job)
+        count = own.before(job.place)
+        for lane in self._lanes.values():
+            head = lane.peek()
+            if lane is own or head is None:
+                continue
+            if lane.priority > job.priority:
+                count += lane.live
+            elif lane.priority == job.priority and head.place < job.place:
+                count += lane.before(job.place)
+        return count
+
+    def shut_gates(self, job: Job, now: int) -> list[Gate]:
+        """The gates that keep `job`, which is queued here, from being taken."""
+        gates = (self.gate, self._lane_of(job).gate)
+        return [gate for gate in gates if gate is not None and not gate.is_open(now)]
 
     # -- gates --------------------------------------------------------------------------------------
 

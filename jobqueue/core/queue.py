@@ -290,6 +290,9 @@ class JobQueue(Control):
     def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
         self.stop_waiting(waiter)
         if isinstance(waiter, Waiter):
+            for name in waiter.want.queues:
+                if (queue := self.queues.get(name)) is not None:
+                    queue.asked_at = waiter.until
             waiter.deliver([])
         else:
             waiter.deliver(waiter.job)

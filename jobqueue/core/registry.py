@@ -119,6 +119,10 @@ class Registry:
             self._wall_is = now + self._wall_offset
         return self._wall_is
 
+    def leased(self, limit: int) -> list[Job]:
+        """Up to `limit` of the jobs in progress, in no order."""
+        return self._leases.some(limit)
+
     @property
     def remembered(self) -> int:
         """Finished jobs still remembered."""

@@ -7,7 +7,7 @@ five-minute leases, six million of them.) Times are monotonic milliseconds.
 
 from collections.abc import Hashable
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -48,6 +48,10 @@ class Timers(Generic[T]):
         if not bucket:
             bucket.clear()  # an emptied dict keeps the room that it had
         self.count -= 1
+
+    def some(self, limit: int) -> list[T]:
+        """Up to `limit` of all that hang here, in no order."""
+        return list(islice(chain(self._front, chain.from_iterable(self._buckets.values())), limit))
 
     def due(self, now: int, limit: int) -> list[T]:
         """Up to `limit` items with `when <= now`, out of the earliest bucket that has any; empty: nothing is

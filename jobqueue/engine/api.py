@@ -9,6 +9,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
+from jobqueue.core.explain import Cause, Code, Explanation
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import (
@@ -16,6 +17,7 @@ from jobqueue.core.job import (
     CANCELLED,
     CONCLUDED,
     DEAD,
+    FINISHED,
     IN_PROGRESS,
     QUEUED,
     SCHEDULED,
@@ -39,10 +41,10 @@ from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
 __all__ = [
-    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "IN_PROGRESS", "QUEUED", "SCHEDULED", "STATUSES",
-    "Attempt", "Backoff", "Change", "Duplicate", "Engine", "EngineStats", "Eventually", "Filter", "Handed",
-    "Job", "KeyLimits", "Lease", "NewJob", "Options", "Pause", "QueueSettings", "QueueView", "Rate",
-    "Remembered", "Status", "Step", "Swept", "Trail", "Want",
+    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
+    "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats", "Eventually",
+    "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Lease", "NewJob", "Options", "Pause",
+    "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept", "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -158,6 +160,12 @@ class Engine(Protocol):
     def wait_for(self, id: int, wait: int) -> Eventually[Job]:
         """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`, also where it
         is purged meanwhile."""
+
+    def explain(self, id: int) -> Explanation:
+        """Why the job is where it is. Raises as `get`."""
+
+    def state(self, names: Sequence[str]) -> str:
+        """Why a dequeue of these queues gets nothing now: empty, scheduled, paused, limited or stopping."""
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises

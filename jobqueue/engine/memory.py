@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
+from jobqueue.core.explain import Explanation, explain, state
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
@@ -220,6 +221,15 @@ class MemoryEngine:
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait_for_outcome(waiter)
         return waiting
+
+    def explain(self, id: int) -> Explanation:
+        return explain(self._queue, self._queue.get(id), self._now())
+
+    def state(self, names: Sequence[str]) -> str:
+        if self.stopping:
+            return "stopping"
+        queues = self._queue.queues
+        return state(queues[name] for name in names if name in queues)
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> Job:
         self._check_version(id, version)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from jobqueue.engine.api import Status
+from jobqueue.engine.api import Code, Status
 from jobqueue.web.render import JobView
 
 Length = int | float
@@ -54,6 +54,23 @@ class Results(Struct):
     ok: int
     failed: int
     results: list[Result]
+
+
+class ReasonView(Struct):
+    """What keeps a job from being handed out; `until`: when that ends by itself."""
+
+    code: Code
+    detail: str
+    until: str | UnsetType = UNSET
+
+
+class Explained(Struct):
+    """`ahead`: at most so many jobs are handed out before it. No reasons: the next dequeue gets it."""
+
+    id: int
+    status: Status
+    ahead: int
+    reasons: list[ReasonView]
 
 
 class Counted(Struct):

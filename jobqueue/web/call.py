@@ -41,7 +41,9 @@ _ANY = msgspec.json.Decoder(Raw)
 class Call(Generic[S]):
     """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`: names
     that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out;
-    `body`: the struct without the options that belong in the query, if there are any."""
+    `body`: the struct without the options that belong in the query, if there are any; where `raw` is one of
+    those and is given, the body is no JSON, and not looked at; `first`: a smaller struct that most bodies
+    fit, tried first."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Call(Generic[S]):
         ignored: frozenset[str] = frozenset(),
         nulls: frozenset[str] = frozenset(),
         body: Any = None,
+        first: Any = None,
     ) -> None:
         self.shape = shape
         self.nulls = nulls
@@ -57,7 +60,7 @@ class Call(Generic[S]):
         self.ignored = ignored
         body = body or shape
         self._array = msgspec.json.Decoder(list[body]).decode
-        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(body).decode
+        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(first or body).decode
         declared = msgspec.structs.fields(shape)
         self._of_query = frozenset(shape.__struct_fields__) - frozenset(body.__struct_fields__)
         # Fields that are objects themselves, and how those are read.
@@ -81,9 +84,11 @@ class Call(Generic[S]):
                 return self.decode(body)
             except _DECODER_REFUSES:
                 pass
-        else:
-            check_utf8(body)
-        return self.merge(body, self.options(request), max_depth, self._consumer(request))
+        options = self.options(request)
+        if options.get("raw") and "raw" in self._of_query:
+            body = b""
+        check_utf8(body)
+        return self.merge(body, options, max_depth, self._consumer(request))
 
     def options(self, request: Request) -> dict[str, Any]:
         """What the query and the headers say, by canonical name."""

@@ -15,8 +15,11 @@ from jobqueue.errors import InvalidField
 from jobqueue.units import DURATION_HELP, duration_ms
 
 QUEUE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}"
+# type/subtype and parameters (RFC 9110), in what an HTTP header may hold.
+MEDIA_TYPE = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+( *;[ -~]*)?"
 INT32 = (-(2**31), 2**31 - 1)
 _QUEUE_NAME = re.compile(QUEUE_NAME)
+_MEDIA_TYPE = re.compile(MEDIA_TYPE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 
@@ -37,6 +40,15 @@ def queue_names(value: list[str] | str, field: str = "queues") -> tuple[str, ...
     if not names or len(names) > 1000:
         raise InvalidField(f"{field}: name 1 to 1,000 queues", field=field)
     return tuple(dict.fromkeys(queue_name(name, field) for name in names))
+
+
+def media_type(value: str) -> str:
+    if len(value) > 256 or not _MEDIA_TYPE.fullmatch(value):
+        raise InvalidField(
+            f"content_type: a media type such as image/jpeg, at most 256 characters; not {value[:40]!r}",
+            field="content_type",
+        )
+    return value
 
 
 def label(value: str, field: str, most: int) -> str:
@@ -170,6 +182,8 @@ FIELDS: dict[str, Field] = {
     "queues": Field("a list of names, or text with commas", meaning=_names),
     "priority": Field("a whole number from -2,147,483,648 to 2,147,483,647", _int32),
     "payload": Field("JSON", None),
+    "content_type": Field("the media type of a payload that is not JSON, such as image/jpeg", None),
+    "payload_encoding": Field("base64", None),
     "lease": Field("text"),
     "consumer": Field("text"),
     "lease_for": Field(DURATION_HELP, meaning=_length),
@@ -236,5 +250,5 @@ def field_of(name: str, kind: object) -> Field:
 SET_BY_THE_QUEUE = frozenset(
     {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
      "lease_expires_at", "lease_for", "result", "reason", "error", "history", "cancel_requested", "duplicate",
-     "expires_at", "progress", "message", "etag", "origin", "dead_from"}
+     "expires_at", "progress", "message", "etag", "origin", "dead_from", "result_encoding"}
 )  # fmt: skip

@@ -13,7 +13,7 @@ from jobqueue.web import problems, shapes
 from jobqueue.web.answers import Queue
 from jobqueue.web.auth import right_for
 from jobqueue.web.call import Call
-from jobqueue.web.http import JSON, PROBLEM, REASONS
+from jobqueue.web.http import BYTES, JSON, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
 from jobqueue.web.render import JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
@@ -77,6 +77,8 @@ def _operation(route: Route, call: "Call[Any]", schemas: Schemas, most: int) -> 
     answers = {str(status): _answer(route, status, answer) for status, answer in route.answers.items()}
     refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(route)}
     operation["responses"] = {**answers, **refusals}
+    if name in _SAID:
+        operation["description"] = _SAID[name]
     for status in ("200", "201"):
         if name in _LINKS and status in answers:
             answers[status]["links"] = _LINKS[name]
@@ -96,7 +98,7 @@ def _parameters(route: Route, call: "Call[Any]", schemas: Schemas) -> Iterable[J
     if 412 in route.refuses:
         headers.append("If-Match")
     if 422 in route.refuses:
-        headers += ["Idempotency-Key", "traceparent"]
+        headers += ["Idempotency-Key", "Prefer", "traceparent"]
     for header in (*headers, "X-Request-Id"):
         yield {"$ref": f"#/components/parameters/{header}"}
 
@@ -108,14 +110,16 @@ def _kinds(answers: "Iterable[Answer | tuple[Answer, ...]]") -> list[type[Struct
 
 def _body(route: Route, most: int) -> Json:
     one = a(route.shape.__name__)
+    # A body that may be raw is of any type.
+    of_any_type = {} if route.options is None else {BYTES: {"schema": _BINARY}}
     if not route.many:
-        return {"content": {JSON: {"schema": one}}}
+        return {"content": {JSON: {"schema": one}, **of_any_type}}
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     in_json = many if route.many == "only" else {"anyOf": [one, many]}
     lines = {"description": "a value a line", **many}
     return {
         "required": route.many == "only",
-        "content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}},
+        "content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}, **of_any_type},
     }
 
 
@@ -127,6 +131,13 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
         headers.append("ETag")
     if 201 in route.answers:
         headers.append("Location")
+    if 202 in route.answers and 201 in route.answers:
+        headers.append("Preference-Applied")
+    if answer is None:
+        headers = ["X-Request-Id", "Queue-State"]
+    is_raw = isinstance(answer, tuple) and BYTES in answer
+    if is_raw:
+        headers += _OF_RAW
     said: Json = {
         "description": REASONS[status],
         "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in headers},
@@ -135,7 +146,11 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
         said["content"] = {answer: {"schema": {"type": "object" if answer == JSON else "string"}}}
     elif answer is not None:
         schemas = [a(kind.__name__) for kind in _kinds([answer])]
+        if is_raw:
+            schemas.append({"description": "with raw=1: the payload, if it is JSON"})
         said["content"] = {JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+        if is_raw:
+            said["content"]["*/*"] = {"schema": _BINARY}
     return said
 
 
@@ -162,6 +177,10 @@ def _refusal(status: int, codes: list[str]) -> Json:
     return {"description": REASONS[status], "headers": headers, "content": {PROBLEM: {"schema": of_this}}}
 
 
+_BINARY: Json = {"type": "string", "format": "binary", "description": "with raw=1: bytes of any type"}
+_OF_RAW = ["Job-Id", "Job-Queue", "Job-Type", "Job-Priority", "Job-Attempts", "Job-Lease", "Job-Lease-For",
+           "Job-Lease-Expires-At", "Link", "X-Content-Type-Options", "Content-Security-Policy",
+           "Content-Disposition"]  # fmt: skip
 _ID: Json = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
 
 
@@ -178,6 +197,10 @@ _HEADERS_IN: dict[str, Json] = {
         "If-Match": _header("an ETag: 412 if it is another by now", pattern='^(\\*|"[0-9]{1,15}")$'),
         "Idempotency-Key": _header("the same request again makes nothing", pattern=_KEY),
         "traceparent": _header("trace context of W3C: becomes one of the job's headers", maxLength=256),
+        "Prefer": _header(
+            "wait=30: answers once the job is finished, in at most so many seconds",
+            pattern="^wait=[0-9]{1,3}$",
+        ),
         "X-Request-Id": _header("comes back in the answer, if it is one: [A-Za-z0-9._-]{1,64}"),
     }.items()
 }
@@ -188,6 +211,22 @@ _HEADERS_OUT: dict[str, Json] = {
     },
     "Cache-Control": {"required": True, **_header("answers are of this moment", const="no-store")},
     "ETag": _header("the version of the job or queue; none where many are shown", pattern='^"[0-9]+"$'),
+    "Queue-State": {
+        "required": True,
+        **_header(
+            "why there is nothing to take", enum=["empty", "scheduled", "paused", "limited", "stopping"]
+        ),
+    },
+    "Preference-Applied": _header("the wait that was asked for", pattern="^wait=[0-9]+$"),
+    "Link": _header("with raw=1: where to conclude, heartbeat, fail and release, the lease in the address"),
+    "X-Content-Type-Options": _header("with raw=1", const="nosniff"),
+    "Content-Security-Policy": _header("with raw=1", const="sandbox"),
+    "Content-Disposition": _header("with raw=1", const="attachment"),
+    **{
+        name: _header(f"with raw=1: the field {name[4:].lower().replace('-', '_')}, percent-encoded")
+        for name in _OF_RAW
+        if name.startswith("Job-")
+    },
     "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
     "Retry-After": {"required": True, "description": "in so many seconds", "schema": {"type": "integer"}},
     "Allow": {"required": True, **_header("the methods that there are")},
@@ -199,6 +238,15 @@ _HEADERS_OUT: dict[str, Json] = {
 _SCHEMES: dict[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
     "basic": {"type": "http", "scheme": "basic", "description": "an access token, as the password"},
+}
+
+
+_RAW_IN = "With raw=1 the body is the {what}, of the type that Content-Type says. {more}"
+_SAID = {
+    "enqueue": _RAW_IN.format(what="payload", more="The job's type is then by default its queue's name."),
+    "enqueue_to": _RAW_IN.format(what="payload", more="The job's type is then by default its queue's name."),
+    "conclude": _RAW_IN.format(what="result", more="With next=1 the answer is that of a dequeue."),
+    "fail": _RAW_IN.format(what="error, as text", more="").strip(),
 }
 
 

@@ -31,7 +31,7 @@ def a(name: str) -> Json:
 
 def schemas_of(calls: "Mapping[Any, Call[Any]]", answers: list[type[Struct]], settings: Settings) -> Schemas:
     """By name: of what the calls take, of what they answer, and of the values in it that have a name."""
-    taken = {*calls, shapes.JobShape, shapes.ErrorShape}
+    taken = {*calls, shapes.JobShape, shapes.ConcludeShape, shapes.FailShape, shapes.ErrorShape}
     structs = [*map(_without_raw_defaults, taken), *answers, Problem]
     found = msgspec.json.schema_components(structs, ref_template=_AT + "{name}")[1]
     schemas: Schemas = {}

@@ -8,19 +8,20 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob, QueueView, Swept
+from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob, QueueView, Swept, Want
 from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError, NotReady
 from jobqueue.units import instant, seconds
-from jobqueue.web import render
-from jobqueue.web.fields import label, queue_name
+from jobqueue.web import explain, prefer, raw, render
+from jobqueue.web.chain import then
+from jobqueue.web.fields import queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
+from jobqueue.web.once import look_up
 from jobqueue.web.pages import help_text
 from jobqueue.web.problems import part
 from jobqueue.web.render import JobView, PlainView
-from jobqueue.web.schema import Many
+from jobqueue.web.schema import Following, Many
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -40,6 +41,10 @@ def _job_id(text: str) -> int:
 
 
 def enqueue(api: "Api", request: Request) -> Response | Later:
+    if b"prefer" in request.headers and (wait := prefer.preferred_wait(api, request)) is not None:
+        answer = prefer.enqueue_and_wait(api, request, wait)
+        if answer is not None:
+            return answer
     key = request.headers.get(b"idempotency-key")
     if key is not None:
         return _enqueue_once(api, request, key)
@@ -59,9 +64,7 @@ def _enqueue(api: "Api", request: Request) -> Response | Later:
 
 def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later:
     """Under an `Idempotency-Key`: the same request again is answered with what it made, and makes nothing."""
-    key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
-    digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
-    known = api.engine.recall("", key, digest)
+    key, digest, known = look_up(api, request, sent)
     if known is None:
         new = api.schema.enqueue(request, api.engine.wall_now)
         if isinstance(new, Many) and not new.atomic:
@@ -108,28 +111,62 @@ def _created_each(
     return Response(200, api.renderer.each(results))
 
 
+def enqueue_to(api: "Api", request: Request) -> Response | Later:
+    request.query = _with_queue(request)
+    return enqueue(api, request)
+
+
+def dequeue_from(api: "Api", request: Request) -> Response | Later:
+    request.query = _with_queue(request)
+    return dequeue(api, request)
+
+
+def _with_queue(request: Request) -> str:
+    """The queue of the path is an option like any other: said elsewhere too, it must be the same."""
+    return f"queue={queue_name(request.param, 'name')}&{request.query}"
+
+
 def dequeue(api: "Api", request: Request) -> Response | Later:
-    want, wait = api.schema.dequeue(request)
-    return _reply(api, api.engine.dequeue(want, wait), _handed if want.count is None else _many_handed)
+    want, wait, is_raw = api.schema.dequeue(request)
+    return _handing(api, want, api.engine.dequeue(want, wait), is_raw)
 
 
-def _handed(api: "Api", handed: list[Handed]) -> Response:
+def _handing(api: "Api", want: Want, result: Eventually[list[Handed]], is_raw: bool) -> Response | Later:
+    answer = raw.handed if is_raw else _handed if want.count is None else _many_handed
+    if isinstance(result, Future):
+        return Later(result, partial(answer, api, want))
+    return answer(api, want, result)
+
+
+def _handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
     if not handed:
-        return Response(204)
+        return raw.nothing(api, want)
     tag = _tag(handed[0][0])
     return Response(200, api.renderer.handed(handed[0]), tag, JSON, partial(api.engine.give_back, handed))
 
 
-def _many_handed(api: "Api", handed: list[Handed]) -> Response:
+def _many_handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
     if not handed:
-        return Response(204)
+        return raw.nothing(api, want)
     return Response(200, api.renderer.many_handed(handed), b"", JSON, partial(api.engine.give_back, handed))
 
 
 def conclude(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
-    lease, consumer, result = api.schema.conclude(request)
-    return _reply(api, api.engine.conclude(id, lease, consumer, result), _job)
+    lease, consumer, result, following = api.schema.conclude(request)
+    concluded = api.engine.conclude(id, lease, consumer, result)
+    return _reply(api, concluded, _job) if following is None else _go_on(api, concluded, following)
+
+
+def _go_on(api: "Api", concluded: Eventually[Job], following: Following) -> Response | Later:
+    """The conclusion stands, whatever becomes of the dequeue after it."""
+    want = Want(following.queues or (), following.lease_for, None, following.consumer)
+
+    def take(job: Job) -> Eventually[list[Handed]]:
+        want.queues = want.queues or (job.queue,)
+        return api.engine.dequeue(want, following.wait)
+
+    return _handing(api, want, then(concluded, take), following.raw)
 
 
 def _job(api: "Api", job: Job) -> Response:
@@ -218,6 +255,10 @@ def get_job(api: "Api", request: Request) -> Response | Later:
 
 def _whole_job(api: "Api", job: Job) -> Response:
     return Response(200, api.renderer.whole_job(job), _tag(job))
+
+
+def explain_job(api: "Api", request: Request) -> Response:
+    return explain.explained(api, request, api.engine.explain(_job_id(request.param)))
 
 
 def cancel_job(api: "Api", request: Request) -> Response | Later:

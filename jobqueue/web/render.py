@@ -24,6 +24,7 @@ from jobqueue.engine.api import (
     Trail,
 )  # fmt: skip
 from jobqueue.units import instant, seconds
+from jobqueue.web.raw import shown_payload, shown_result
 
 _encode = msgspec.json.Encoder().encode
 
@@ -86,7 +87,10 @@ class JobView(Struct, gc=False):
     tags: tuple[str, ...] | UnsetType = UNSET
     headers: Raw | UnsetType = UNSET
     history: list[AttemptView] | UnsetType = UNSET
+    result_encoding: str | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    payload_encoding: str | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
 
 
@@ -137,7 +141,7 @@ class Renderer:
         """A job as GET shows it: with payload and history."""
         view = self.view(job)
         view.history = _history(job)
-        view.payload = Raw(job.payload)
+        add_payload(view, job)
         return _encode(view) + b"\n"
 
     def handed(self, handed: Handed) -> bytes:
@@ -152,7 +156,7 @@ class Renderer:
         views = [self.view(job) for job in jobs]
         if payload:
             for view, job in zip(views, jobs, strict=True):
-                view.payload = Raw(job.payload)
+                add_payload(view, job)
         more = {} if following is None else {"next": str(following)}
         return _encode({"jobs": views, **more}) + b"\n"
 
@@ -216,7 +220,7 @@ class Renderer:
             if more.cancel_requested:
                 view.cancel_requested = True
             if more.result is not None:
-                view.result = Raw(more.result)
+                view.result_encoding, view.result = shown_result(more.result)
             if more.run_at is not None:
                 view.run_at = instant(more.run_at)
             if more.trail is not None:
@@ -238,13 +242,17 @@ class Renderer:
             instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
             seconds(lease.length), UNSET if lease.consumer is None else lease.consumer,
         )  # fmt: skip
-        view.payload = Raw(job.payload)
+        add_payload(view, job)
         if job.more is not None:
             if job.more.options is not None:
                 _add_options(view, job.more.options, lease_for=False)
             if job.more.trail is not None:
                 _add_trail(view, job.more.trail)
         return view
+
+
+def add_payload(view: JobView, job: Job) -> None:
+    view.content_type, view.payload_encoding, view.payload = shown_payload(job)
 
 
 def _add_trail(view: JobView, trail: Trail) -> None:

@@ -8,8 +8,20 @@ from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
 from jobqueue.web import operations, shapes
-from jobqueue.web.answers import Counted, Health, JobPage, Jobs, Queue, Queues, Ready, Results, Stats, Swept
-from jobqueue.web.http import JSON, TEXT, Later, Request, Response
+from jobqueue.web.answers import (
+    Counted,
+    Explained,
+    Health,
+    JobPage,
+    Jobs,
+    Queue,
+    Queues,
+    Ready,
+    Results,
+    Stats,
+    Swept,
+)
+from jobqueue.web.http import BYTES, JSON, TEXT, Later, Request, Response
 from jobqueue.web.render import Forgotten, JobView
 
 if TYPE_CHECKING:
@@ -41,21 +53,29 @@ class Route(NamedTuple):
 _JOB = {200: JobView}
 _RESULTS = {200: Results}
 _QUEUE = {200: Queue}
-_MADE = {201: (JobView, Jobs), 200: (JobView, Jobs, Results, Forgotten)}
+_MADE: Mapping[int, Answer | tuple[Answer, ...]] = {
+    201: (JobView, Jobs), 200: (JobView, Jobs, Results, Forgotten), 202: JobView,
+}  # fmt: skip
+_TAKEN: Mapping[int, Answer | tuple[Answer, ...]] = {200: (JobView, Jobs, BYTES), 204: None}
 
 ROUTES = (
     Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429),
           shapes.JobShape, shapes.EnqueueOptions, many=True),
     Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
-          {200: (JobView, Jobs), 204: None}, shape=shapes.DequeueShape),
-    Route("POST", "/jobs/{id}/conclude", operations.conclude, "Finish a job in progress", _JOB, (409,),
-          shapes.ConcludeShape),
+          _TAKEN, shape=shapes.DequeueShape),
+    Route("POST", "/queues/{name}/enqueue", operations.enqueue_to, "Put a job, or many, in here", _MADE,
+          (409, 422, 429), shapes.JobShape, shapes.EnqueueOptions, many=True),
+    Route("POST", "/queues/{name}/dequeue", operations.dequeue_from, "Take a job out of this queue", _TAKEN,
+          shape=shapes.DequeueShape),
+    Route("POST", "/jobs/{id}/conclude", operations.conclude,
+          "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
+          shapes.ConcludeShape, shapes.ConcludeOptions),
     Route("POST", "/jobs/{id}/heartbeat", operations.heartbeat, "Make a lease longer, say how far it is",
           _JOB, (409,), shapes.HeartbeatShape),
     Route("POST", "/jobs/{id}/release", operations.release, "Give a job back, uncharged", _JOB, (409,),
           shapes.ReleaseShape),
     Route("POST", "/jobs/{id}/fail", operations.fail, "Say that an attempt went wrong", _JOB, (409,),
-          shapes.FailShape),
+          shapes.FailShape, shapes.FailOptions),
     Route("POST", "/jobs/conclude", operations.conclude_many, "Finish many jobs", _RESULTS,
           shape=shapes.ConcludeItem, many="only"),
     Route("POST", "/jobs/heartbeat", operations.heartbeat_many, "Make many leases longer", _RESULTS,
@@ -68,6 +88,7 @@ ROUTES = (
           (409, 412)),
     Route("GET", "/jobs/{id}", operations.get_job, "A job; with wait once it is finished", _JOB,
           shape=shapes.WaitShape),
+    Route("GET", "/jobs/{id}/explain", operations.explain_job, "Why does it wait?", {200: Explained}),
     Route("PATCH", "/jobs/{id}", operations.change_job, "Change a job that waits", _JOB, (409, 412),
           shapes.ChangeShape),
     Route("DELETE", "/jobs/{id}", operations.cancel_job, "Cancel a job, or ask its consumer to stop",

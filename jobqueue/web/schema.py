@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from jobqueue.engine.api import (
@@ -29,7 +29,7 @@ from jobqueue.engine.api import (
 from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField
 from jobqueue.settings import Settings
 from jobqueue.units import parse_instant
-from jobqueue.web import fields, shapes
+from jobqueue.web import fields, raw, shapes
 from jobqueue.web.call import (
     ONE_LINE_HINT,
     OPTION_HEADERS,
@@ -74,6 +74,17 @@ class Listing(NamedTuple):
     payload: bool
 
 
+class Following(NamedTuple):
+    """The dequeue after a conclude. `queues`: None: that of the concluded job; `lease_for`, `wait`:
+    milliseconds; `raw`: the payload is to be the body."""
+
+    queues: tuple[str, ...] | None
+    lease_for: int | None
+    wait: int
+    consumer: str | None
+    raw: bool
+
+
 class Held(NamedTuple):
     """Who wants to use a lease. `id`: in a request for many."""
 
@@ -93,13 +104,16 @@ class Schema:
             body=shapes.JobShape,
         )  # fmt: skip
         self._dequeue = Call(shapes.DequeueShape, headers=("consumer",))
-        self._conclude = Call(shapes.ConcludeShape, headers=_HOLDER, nulls=frozenset({"result"}))
+        self._conclude: Call[Any] = Call(
+            shapes.ConcludeOptions, headers=_HOLDER, nulls=frozenset({"result"}), body=shapes.ConcludeShape,
+            first=shapes.PlainConclude,
+        )  # fmt: skip
         self._conclude_each = Call(shapes.ConcludeItem, headers=_HOLDER, nulls=frozenset({"result"}))
         self._heartbeat = Call(shapes.HeartbeatShape, headers=_HOLDER)
         self._heartbeat_each = Call(shapes.HeartbeatItem, headers=_HOLDER)
         self._release = Call(shapes.ReleaseShape, headers=_HOLDER)
         self._release_each = Call(shapes.ReleaseItem, headers=_HOLDER)
-        self._fail = Call(shapes.FailShape, headers=_HOLDER)
+        self._fail: Call[Any] = Call(shapes.FailOptions, headers=_HOLDER, body=shapes.FailShape)
         self._fail_each = Call(shapes.FailItem, headers=_HOLDER)
         self._change = Call(shapes.ChangeShape, nulls=frozenset(shapes.ChangeShape.__struct_fields__))
         self._wait = Call(shapes.WaitShape)
@@ -129,6 +143,8 @@ class Schema:
                 return self._plain_job(self._plain(body), request)
             except _REFUSED:
                 pass
+        if request.query and self._enqueue.options(request).get("raw"):
+            return self._raw_job(request, wall)
         if is_many(request):
             return self._many(request, wall)
         try:
@@ -140,6 +156,14 @@ class Schema:
                 raise InvalidJson(ONE_LINE_HINT) from None
             raise
         return self._new_job(asked, request, wall)
+
+    def _raw_job(self, request: Request, wall: Callable[[], int]) -> NewJob:
+        """The body is the payload; the type is that of the queue if it is not said."""
+        options = self._enqueue.options(request)
+        options.setdefault("type", options.get("queue", "default"))
+        asked = self._enqueue.merge(b"", options, self._max_depth)
+        new = self._new_job(asked, request, wall)
+        return _with_payload(new, *raw.payload_of_body(request, self._max_depth))
 
     def _many(self, request: Request, wall: Callable[[], int]) -> Many:
         options = self._enqueue.options(request)
@@ -186,6 +210,11 @@ class Schema:
         if body.expires_in is not None:
             new.expires_in = _length(body.expires_in, "expires_in", 1)
         new.options = self._options(body, request)
+        if body.content_type is not None or body.payload_encoding is not None:
+            return _with_payload(
+                new,
+                *raw.payload_of_field(new.payload, body.content_type, body.payload_encoding, self._max_depth),
+            )
         return new
 
     def _options(self, body: shapes.JobShape, request: Request) -> Options | None:
@@ -209,33 +238,55 @@ class Schema:
 
     # -- dequeue ------------------------------------------------------------------------------------
 
-    def dequeue(self, request: Request) -> tuple[Want, int]:
-        """What is wanted, and how many milliseconds to wait for it."""
+    def dequeue(self, request: Request) -> tuple[Want, int, bool]:
+        """What is wanted, how many milliseconds to wait for it, and whether its payload is to be the body."""
         if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
-            return _PLAIN_WANT, 0
+            return _PLAIN_WANT, 0, False
         asked = self._dequeue.read(request, self._max_depth)
-        queues: tuple[str, ...] = ("default",)
-        if asked.queue is not None:
-            if asked.queues is not None:
-                raise InvalidField("give queue or queues, not both", field="queue")
-            queues = (self._queue_name(asked.queue),)
-        elif asked.queues is not None:
-            queues = fields.queue_names(asked.queues)
+        queues = self._queues_of(asked) or ("default",)
         count = asked.count
         if count is not None:
             fields.whole(count, "count", 1, self._settings.max_batch, "JOBQUEUE_MAX_BATCH")
+            if asked.raw:
+                raise InvalidField("raw is one job: a body holds one payload; leave out count", field="count")
         consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
-        return Want(queues, self._lease_for(asked.lease_for), count, consumer), self._waiting(asked.wait)
+        want = Want(queues, self._lease_for(asked.lease_for), count, consumer)
+        return want, self._waiting(asked.wait), asked.raw
+
+    def _queues_of(self, asked: shapes.DequeueShape | shapes.ConcludeOptions) -> tuple[str, ...] | None:
+        if asked.queue is not None:
+            if asked.queues is not None:
+                raise InvalidField("give queue or queues, not both", field="queue")
+            return (self._queue_name(asked.queue),)
+        return None if asked.queues is None else fields.queue_names(asked.queues)
 
     # -- under a lease ------------------------------------------------------------------------------
 
-    def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None]:
-        """Lease, consumer and result, each None if not given."""
+    def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None, Following | None]:
+        """Lease, consumer, result, and what to dequeue then, each None if not given."""
         asked = self._conclude.read(request, self._max_depth)
-        if asked.consumer is None and asked.result is shapes.ABSENT:
-            return asked.lease if asked.lease is None else fields.lease_token(asked.lease), None, None
+        if type(asked) is shapes.PlainConclude:
+            if asked.consumer is None and asked.result is shapes.ABSENT:
+                return asked.lease and fields.lease_token(asked.lease), None, None, None
+            held = self._held(asked)
+            return held.lease, held.consumer, self._result(asked), None
         held = self._held(asked)
-        return held.lease, held.consumer, self._result(asked)
+        if asked.raw:
+            result = self._small(raw.result_of_body(request, self._max_depth))
+        else:
+            result = self._result(asked)
+        return held.lease, held.consumer, result, self._following(asked)
+
+    def _following(self, asked: shapes.ConcludeOptions) -> Following | None:
+        if asked.next:
+            wait = 0 if asked.wait is None else self._waiting(asked.wait)
+            return Following(
+                self._queues_of(asked), self._lease_for(asked.lease_for), wait, asked.consumer, asked.raw
+            )
+        for name in ("queues", "queue", "wait", "lease_for"):
+            if getattr(asked, name) is not None:
+                raise MissingField(f"{name} is for the dequeue after the conclude: add next=1", field="next")
+        return None
 
     def conclude_many(self, request: Request) -> list[tuple[Held, bytes | None] | BadInput]:
         return self._each(
@@ -260,7 +311,12 @@ class Schema:
 
     def fail(self, request: Request) -> tuple[Held, bytes | None, bool, int | None]:
         """Who, the error as JSON, whether to retry, and in how many milliseconds."""
-        return self._failed(self._fail.read(request, self._max_depth))
+        asked = self._fail.read(request, self._max_depth)
+        if isinstance(asked, shapes.FailOptions) and asked.raw:
+            if bytes(asked.error):
+                raise InvalidField("error: with raw=1 the body is the error", field="error")
+            asked.error = Raw(raw.error_of_body(request))
+        return self._failed(asked)
 
     def fail_many(self, request: Request) -> list[tuple[Held, bytes | None, bool, int | None] | BadInput]:
         return self._each(self._fail_each, request, self._failed)
@@ -277,12 +333,12 @@ class Schema:
             fields.label(consumer, "consumer", 128)
         return Held(getattr(asked, "id", 0), lease, consumer)
 
-    def _result(self, asked: shapes.ConcludeShape) -> bytes | None:
-        raw = bytes(asked.result)
-        if not raw:
-            return None
-        result = one_line(raw, self._max_depth)
-        if len(result) > self._settings.max_result:
+    def _result(self, asked: shapes.PlainConclude) -> bytes | None:
+        text = bytes(asked.result)
+        return self._small(one_line(text, self._max_depth)) if text else None
+
+    def _small(self, result: bytes | None) -> bytes | None:
+        if result is not None and len(result) > self._settings.max_result:
             raise BodyTooLarge(
                 f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
                 field="result", limit=self._settings.max_result, setting="JOBQUEUE_MAX_RESULT",
@@ -300,14 +356,14 @@ class Schema:
         return self._held(asked), _length(asked.delay, "delay")
 
     def _failed(self, asked: shapes.FailShape) -> tuple[Held, bytes | None, bool, int | None]:
-        raw = bytes(asked.error)
-        error = self._error_of(raw) if raw not in (b"", b"null") else None
+        text = bytes(asked.error)
+        error = self._error_of(text) if text not in (b"", b"null") else None
         retry_in = None if asked.retry_in is None else _length(asked.retry_in, "retry_in")
         return self._held(asked), error, asked.retry, retry_in
 
-    def _error_of(self, raw: bytes) -> bytes:
+    def _error_of(self, text: bytes) -> bytes:
         """An error as it is kept: JSON on one line."""
-        error = one_line(raw, self._max_depth)
+        error = one_line(text, self._max_depth)
         if error[:1] == b"{":
             try:
                 self._error.decode(error)
@@ -345,8 +401,8 @@ class Schema:
             change.type = fields.label(asked.type, "type", 256)
         if asked.priority is not UNSET:
             change.priority = asked.priority or 0
-        if raw := bytes(asked.payload):
-            change.payload = one_line(raw, self._max_depth)
+        if payload := bytes(asked.payload):
+            change.payload = one_line(payload, self._max_depth)
         for name, low in (("delay", 0), ("expires_in", 1), ("retain_for", 0)):
             value = getattr(asked, name)
             if value is not UNSET:
@@ -536,6 +592,15 @@ def _each(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
                 raise
             checked.append(bad)
     return checked
+
+
+def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
+    """`kind`: the media type of a payload that is not JSON."""
+    new.payload = payload
+    if kind is not None:
+        new.options = new.options or Options()
+        new.options.content_type = kind
+    return new
 
 
 def _length(value: float | str, field: str, low: int = 0) -> int:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from jobqueue.engine.api import STATUSES
 from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
-from jobqueue.web.fields import INT32, QUEUE_NAME
+from jobqueue.web.fields import INT32, MEDIA_TYPE, QUEUE_NAME
 
 NULL = Raw(b"null")
 ABSENT = Raw(b"")
@@ -50,6 +50,7 @@ Page = Annotated[int, _whole(1, 1000)]
 Type = Annotated[str, _text(256)]
 Key = Annotated[str, _text(256)]
 Tags = Annotated[list[Annotated[str, _text(64)]], _says(maxItems=16)]
+MediaType = Annotated[str, _says(minLength=3, maxLength=256, pattern=f"^{MEDIA_TYPE}$")]
 Consumer = Annotated[str, _text(128)]
 Lease = Annotated[str, _says(minLength=1, maxLength=64)]
 Lengths = Annotated[list[Duration], _says(minItems=1, maxItems=100)]
@@ -94,12 +95,15 @@ class JobShape(PlainJob):
     on_conflict: Literal["ignore", "reject", "replace"] | None = None
     tags: Tags | None = None
     headers: dict[str, str] | None = None
+    content_type: MediaType | None = None
+    payload_encoding: Literal["base64"] | None = None
 
 
 class EnqueueOptions(JobShape):
-    """What the query of an enqueue may say besides."""
+    """What the query of an enqueue may say besides. `raw`: the body is the payload."""
 
     atomic: bool = True
+    raw: bool = False
 
 
 class ChangeShape(Shape):
@@ -128,6 +132,7 @@ class DequeueShape(Shape):
     lease_for: LeaseFor | None = None
     count: Batch | None = None
     consumer: Consumer | None = None
+    raw: bool = False
 
 
 class HolderShape(Shape):
@@ -137,8 +142,26 @@ class HolderShape(Shape):
     consumer: Consumer | None = None
 
 
-class ConcludeShape(HolderShape):
+class PlainConclude(HolderShape):
+    """What most concludes say. Decoded first; `ConcludeShape` is what it may say in all."""
+
     result: Raw = ABSENT
+
+
+class ConcludeShape(PlainConclude):
+    """`next`: and then dequeue; the rest is for that."""
+
+    next: bool = False
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
+    wait: Wait | None = None
+    lease_for: LeaseFor | None = None
+
+
+class ConcludeOptions(ConcludeShape):
+    """`raw`: the body is the result."""
+
+    raw: bool = False
 
 
 class HeartbeatShape(HolderShape):
@@ -166,7 +189,13 @@ class FailShape(HolderShape):
     retry_in: Duration | None = None
 
 
-class ConcludeItem(ConcludeShape, kw_only=True):
+class FailOptions(FailShape):
+    """`raw`: the body is the error."""
+
+    raw: bool = False
+
+
+class ConcludeItem(PlainConclude, kw_only=True):
     """One of many in one request, as the three below: it says which job."""
 
     id: int

@@ -1,0 +1,56 @@
+"""Chain: two calls of the engine, one after the other, as one Future that may be cancelled."""
+
+from asyncio import Future
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jobqueue.engine.api import Eventually
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def then(first: Eventually[T], go_on: Callable[[T], Eventually[U]]) -> Eventually[U]:
+    """What `go_on` answers to what `first` is. If `first` is there already, the engine's own answer."""
+    return Chained(first, go_on) if isinstance(first, Future) else go_on(first)
+
+
+class Chained(Future[U]):
+    """Cancelling it cancels the call that is under way. Once that is done its outcome counts: a job that was
+    handed over is in it, and whoever finds nobody to give it to must give it back."""
+
+    def __init__(self, first: Future[T], go_on: Callable[[T], Eventually[U]]) -> None:
+        super().__init__(loop=first.get_loop())
+        self._under_way: Future[Any] = first
+        self._go_on: Callable[[Any], Eventually[U]] = go_on
+        first.add_done_callback(self._first_done)
+
+    def cancel(self, msg: object = None) -> bool:
+        return False if self.done() or self._under_way.done() else self._under_way.cancel()
+
+    def _first_done(self, first: "Future[Any]") -> None:
+        if self._failed(first):
+            return
+        try:
+            second = self._go_on(first.result())
+        except Exception as error:
+            self.set_exception(error)
+            return
+        if isinstance(second, Future):
+            self._under_way = second
+            second.add_done_callback(self._second_done)
+        else:
+            self.set_result(second)
+
+    def _second_done(self, second: "Future[Any]") -> None:
+        if not self._failed(second):
+            self.set_result(second.result())
+
+    def _failed(self, call: "Future[Any]") -> bool:
+        if call.cancelled():
+            super().cancel()
+            return True
+        error = call.exception()
+        if error is not None:
+            self.set_exception(error)
+        return error is not None

@@ -1,0 +1,26 @@
+"""Once: a request under an `Idempotency-Key`, and what the same request made before."""
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from jobqueue.engine.api import Remembered
+from jobqueue.web.fields import label
+from jobqueue.web.http import Request
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+
+class Once(NamedTuple):
+    """`digest`: of all that was sent; `known`: what it made then; None: it is new."""
+
+    key: str
+    digest: bytes
+    known: Remembered | None
+
+
+def look_up(api: "Api", request: Request, sent: bytes) -> Once:
+    """`sent`: the key. Raises `IdempotencyMismatch`."""
+    key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
+    digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
+    return Once(key, digest, api.engine.recall("", key, digest))

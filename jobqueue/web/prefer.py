@@ -1,0 +1,62 @@
+"""Ask and wait: `Prefer: wait=30` (RFC 7240) on an enqueue makes request and reply of it."""
+
+import re
+from asyncio import Future
+from typing import TYPE_CHECKING, Any
+
+from jobqueue.engine.api import FINISHED, Duplicate, Eventually, Job
+from jobqueue.web.chain import then
+from jobqueue.web.fields import duration
+from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.once import look_up
+from jobqueue.web.schema import Many
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([^",;\s]*)"?', re.IGNORECASE)
+
+
+def preferred_wait(api: "Api", request: Request) -> int | None:
+    """Milliseconds; None: nothing of a wait is preferred. All other preferences are ignored."""
+    found = _WAIT.search(request.header(b"prefer") or "")
+    if found is None:
+        return None
+    return duration(found[1], "wait", 0, api.settings.wait_max, "JOBQUEUE_WAIT_MAX")
+
+
+def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Later | None":
+    """200 and the job when it has finished, in any way; 202 and the job when it has not within `wait`
+    milliseconds. None: this is not about one job, and there is nothing to wait for."""
+    sent = request.headers.get(b"idempotency-key")
+    once = None if sent is None else look_up(api, request, sent)
+    made: Any  # a job, or the one that was there before; perhaps later
+    if once is not None and once.known is not None:
+        job = once.known.made[0]
+        if once.known.many or not isinstance(job, Job):
+            return None
+        made = Duplicate(job)
+    else:
+        new = api.schema.enqueue(request, api.engine.wall_now)
+        if isinstance(new, Many):
+            return None
+        made = api.engine.enqueue(new)
+    duplicate = False
+
+    def outcome(made: Job | Duplicate) -> Eventually[Job]:
+        nonlocal duplicate
+        duplicate = isinstance(made, Duplicate)
+        job = made.job if isinstance(made, Duplicate) else made
+        if once is not None and once.known is None:
+            api.engine.remember("", once.key, once.digest, (job.id,), False)
+        return api.engine.wait_for(job.id, wait)
+
+    def answer(job: Job) -> Response:
+        status = 200 if job.status in FINISHED else 202
+        headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"\r\nPreference-Applied: wait=%d' % (
+            job.id, job.version, -(-wait // 1000),
+        )  # fmt: skip
+        return Response(status, api.renderer.new_job(Duplicate(job) if duplicate else job), headers)
+
+    finished: Eventually[Job] = then(made, outcome)
+    return Later(finished, answer) if isinstance(finished, Future) else answer(finished)
