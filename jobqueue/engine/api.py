@@ -42,9 +42,9 @@ from jobqueue.settings import Settings
 
 __all__ = [
     "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
-    "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats", "Eventually",
-    "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Lease", "NewJob", "Options", "Pause",
-    "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept", "Trail", "Want",
+    "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats",
+    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Lease", "NewJob", "Options",
+    "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept", "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -51,7 +51,7 @@ def _sentence(job: Job, cause: Cause) -> str:
         case "behind":
             return f"at most {_jobs(cause.number)} ahead of it"
         case "no_consumer":
-            busy = f"; {_jobs(cause.number)} of it are in progress" if cause.number else ""
+            busy = f"; {_jobs(cause.number)} in progress" if cause.number else ""
             asked = (
                 "nobody has asked it for a job yet"
                 if cause.ago is None

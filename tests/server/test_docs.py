@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,34 +26,37 @@ def _examples(page: str) -> list[str]:
     return found
 
 
-def _shell(program: Program, line: str, **variables: str) -> str:
+def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
     done = subprocess.run(
         ["sh", "-c", line.replace("curl ", "curl -s ", 1) if line.startswith("curl") else line],
         env={"PATH": "/usr/bin:/bin", "Q": f"http://127.0.0.1:{program.port}", **variables},
-        capture_output=True, text=True, timeout=20, check=True,
+        cwd=folder, capture_output=True, text=True, errors="replace", timeout=20, check=True,
     )  # fmt: skip
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
-def test_each_line_can_be_pasted(page):
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/shell.md", "README.md"])
+def test_each_line_can_be_pasted(page, tmp_path):
     lines = _examples(page)
     assert len(lines) > 10
+    shell = partial(_shell, folder=tmp_path)
+    for name in ("cat.jpg", "result"):
+        (tmp_path / name).write_bytes(bytes(range(256)))
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         for line in lines:
             # A wait is for a job that may not be there: the line is tried, the waiting is not.
             line = re.sub(r"wait=\d+", "wait=0", line)
-            made = json.loads(_shell(program, 'curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))
+            made = json.loads(shell(program, 'curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))
             variables = {"id": str(made["id"])}
             if "$lease" in line:
-                taken = json.loads(_shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
+                taken = json.loads(shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
                 variables = {"id": str(taken["jobs"][-1]["id"]), "lease": taken["jobs"][-1]["lease"]}
             if "redrive" in line:
-                taken = json.loads(_shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
+                taken = json.loads(shell(program, 'curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))
                 variables = {"id": str(taken["jobs"][-1]["id"])}
-                _shell(program, 'curl -d \'{"retry":false}\' "$Q/jobs/$id/fail"', **variables)
-            answer = _shell(program, line, **variables)
-            for code in re.findall(r'"code":"(\w+)"', answer):
+                shell(program, 'curl -d \'{"retry":false}\' "$Q/jobs/$id/fail"', **variables)
+            answer = shell(program, line, **variables)
+            for code in re.findall(r'"code":"(\w+)","status":\d', answer):
                 assert code in _REFUSALS_SHOWN or "/jobs/conclude" in line or "atomic=false" in line, (
                     line,
                     answer,

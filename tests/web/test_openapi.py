@@ -167,7 +167,7 @@ def test_the_headers_that_a_call_reads_are_in_the_document():
     def headers(method, path):
         return set(parameters(OPERATIONS[method, path], "header")) - {"X-Request-Id"}
 
-    assert headers("POST", "/jobs/enqueue") == {"Idempotency-Key", "traceparent"}
+    assert headers("POST", "/jobs/enqueue") == {"Idempotency-Key", "Prefer", "traceparent"}
     assert headers("POST", "/jobs/dequeue") == {"Queue-Consumer"}
     for verb in ("conclude", "heartbeat", "release", "fail"):
         assert headers("POST", f"/jobs/{{id}}/{verb}") == {"Job-Lease", "Queue-Consumer"}
@@ -270,11 +270,15 @@ async def test_the_limits_in_the_document_are_those_of_the_parsing(server, shape
     method, _, path = PATHS[shape].rpartition(" ")
     properties = DOCUMENT["components"]["schemas"][shape]["properties"]
     body = {"type": "t"} if shape == "JobShape" else {"all": True} if "all" in properties else {}
+    body |= {"next": True} if shape == "ConcludeShape" else {}
     tried = 0
     for name, schema in properties.items():
         for value, allowed in edges(schema):
             if name == "wait" and value and allowed:
                 continue  # by this clock it would never end
+            if name == "content_type" and set(value) == {"x"}:
+                value = value[1:] if allowed else value
+                value = f"x/{value[:-1]}" if len(value) > 2 else "x/x"
             answer = await server.call(method or "POST", path, {**body, name: value})
             assert (answer.status != 400) is allowed, (name, value, answer)
             tried += 1

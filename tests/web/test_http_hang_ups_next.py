@@ -1,0 +1,141 @@
+"""As `test_http_hang_ups`, for the other ways to wait for a job: raw, by the queue's path, after a conclude."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from http_client import request
+from serving import Server, serving, until
+from test_http_hang_ups import HANG_UPS, Blunt, untouched
+from tornado.ioloop import IOLoop
+
+from jobqueue import Settings
+from jobqueue.engine.api import NewJob
+from jobqueue.testing import ManualClock
+
+WAYS = ["raw", "by path", "next", "raw next"]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
+    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    loop = IOLoop(asyncio_loop=make(), make_current=False)
+    yield loop
+    loop.close(all_fds=True)
+
+
+@pytest.fixture(params=["fast", "tornado"])
+def server(
+    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
+) -> Iterator[Server]:
+    yield from serving(io_loop, request.param, settings, clock)
+
+
+@pytest.fixture
+def blunt(server) -> Iterator:
+    made = []
+
+    def make() -> Blunt:
+        made.append(Blunt(server.port))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+async def asking(server, way):
+    """A request that waits for a job of the queue `default`; and the id of the job that it concludes first."""
+    if "next" not in way:
+        return request("POST", f"/queues/default/dequeue?wait=30&raw={int(way == 'raw')}"), None
+    id = await server.enqueue(queue="before")
+    lease = (await server.dequeue(queue="before"))["lease"]
+    raw = int(way.startswith("raw"))
+    path = f"/jobs/{id}/conclude?next=1&wait=30&queue=default&raw={raw}&lease={lease}"
+    return request("POST", path, b"done" if raw else None), id
+
+
+def concluded(server, id):
+    return id is None or server.engine.get(id).status == "concluded"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_one_who_hangs_up_while_waiting_gets_no_job(server, blunt, how, way):
+    data, before = await asking(server, way)
+    client = blunt()
+    client.send(data)
+    await server.waiting(1)
+    getattr(client, how)()
+    await server.waiting(0)
+    id = await server.enqueue()
+    assert untouched(server, id)
+    assert concluded(server, before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_one_who_hangs_up_around_the_moment_of_the_job_does_not_keep_it(server, blunt, how, way):
+    for order in ("hang-up first", "job first"):
+        data, before = await asking(server, way)
+        client = blunt()
+        client.send(data)
+        await server.waiting(1)
+        if order == "hang-up first":
+            getattr(client, how)()
+        id = server.engine.enqueue(NewJob("x", payload=b"[1]")).id
+        assert server.engine.get(id).status == "in_progress"
+        if order == "job first":
+            getattr(client, how)()
+        await until(lambda: untouched(server, id))
+        assert concluded(server, before)
+        server.engine.cancel(id)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_one_who_hangs_up_before_its_request_was_looked_at_gets_no_job_or_gives_it_back(
+    server, blunt, how, way
+):
+    """The job is there already. What was sent whole is performed: the conclusion stands."""
+    data, before = await asking(server, way)
+    id = await server.enqueue(payload="x" * 100)
+    client = blunt()
+    client.send(data)
+    getattr(client, how)()
+    if how == "close" and before is not None:
+        await until(lambda: concluded(server, before))
+    await until(lambda: server.front.connections() <= 1)
+    await until(lambda: untouched(server, id) or server.engine.get(id).status == "in_progress")
+    if server.engine.get(id).status == "in_progress":
+        # The answer was in the hands of the system when it left: only the end of the lease can tell.
+        server.clock.advance("5m")
+        server.engine.tick()
+        assert server.engine.get(id).status == "queued"
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_one_who_waits_for_a_reply_and_leaves_takes_nothing_with_it(server, blunt, how):
+    client = blunt()
+    client.send(request("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": "wait=30"}))
+    await until(lambda: server.engine._queue.outcomes.count == 1)
+    id = server.engine._queue.last_number
+    getattr(client, how)()
+    await until(lambda: server.engine._queue.outcomes.count == 0)
+    job = await server.dequeue()
+    assert job["id"] == id
+    assert (await server.post(f"/jobs/{id}/conclude?lease={job['lease']}")).status == 200
+
+
+async def test_a_raw_payload_that_could_not_be_sent_whole_is_given_back(server, blunt):
+    """More than the sockets between them hold, and the client reads nothing."""
+    raw = NewJob("x", payload=b"y" * 8_000_000)
+    id = server.engine.enqueue(raw).id
+    client = blunt()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.send(request("POST", "/jobs/dequeue?raw=1"))
+    await until(lambda: server.engine.get(id).status == "in_progress")
+    client.close()
+    await until(lambda: untouched(server, id))
