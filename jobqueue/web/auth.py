@@ -19,6 +19,7 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import Refused, TooManyRequests, Unauthorized
 from jobqueue.settings import Settings
 from jobqueue.web.buckets import Buckets, network
+from jobqueue.web.chain import under_way
 from jobqueue.web.http import Request
 from jobqueue.web.routes import ROUTES, Route
 from jobqueue.web.tokens import RIGHTS, Token, read_tokens
@@ -35,7 +36,7 @@ _TRIES_A_SECOND = 1.0
 # Headers whose caller is known without a digest; and names of queues that a caller's patterns were held to.
 _KNOWN = 4096
 _WITHOUT = frozenset({"/healthz", "/readyz"})
-_FOR_ALL = frozenset({"/", "/help", "/openapi.json"})
+_FOR_ALL = frozenset({"/", "/help", "/openapi.json", "/worker.sh", "/worker.py"})
 _OF_PRODUCERS = frozenset({"enqueue", "redrive"})
 _OF_CONSUMERS = frozenset({"dequeue", "conclude", "heartbeat", "release", "fail", "stream"})
 
@@ -93,7 +94,7 @@ class Principal:
     def revoke(self) -> None:
         """The token is good no more: what waits under it ends."""
         for future, engine in list(self._waiting.items()):
-            engine.end_wait(future, _unauthorized("this access token was revoked"))
+            engine.end_wait(under_way(future), _unauthorized("this access token was revoked"))
 
 
 class Auth:

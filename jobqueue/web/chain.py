@@ -15,18 +15,23 @@ def then(first: Eventually[T], go_on: Callable[[T], Eventually[U]]) -> Eventuall
     return Chained(first, go_on) if isinstance(first, Future) else go_on(first)
 
 
+def under_way(future: "Future[Any]") -> "Future[Any]":
+    """The call of the engine that is waited for."""
+    return future.under_way if isinstance(future, Chained) else future
+
+
 class Chained(Future[U]):
     """Cancelling it cancels the call that is under way. Once that is done its outcome counts: a job that was
     handed over is in it, and whoever finds nobody to give it to must give it back."""
 
     def __init__(self, first: Future[T], go_on: Callable[[T], Eventually[U]]) -> None:
         super().__init__(loop=first.get_loop())
-        self._under_way: Future[Any] = first
+        self.under_way: Future[Any] = first
         self._go_on: Callable[[Any], Eventually[U]] = go_on
         first.add_done_callback(self._first_done)
 
     def cancel(self, msg: object = None) -> bool:
-        return False if self.done() or self._under_way.done() else self._under_way.cancel()
+        return False if self.done() or self.under_way.done() else self.under_way.cancel()
 
     def _first_done(self, first: "Future[Any]") -> None:
         if self._failed(first):
@@ -37,7 +42,7 @@ class Chained(Future[U]):
             self.set_exception(error)
             return
         if isinstance(second, Future):
-            self._under_way = second
+            self.under_way = second
             second.add_done_callback(self._second_done)
         else:
             self.set_result(second)

@@ -154,6 +154,10 @@ def _many_handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
 def conclude(api: "Api", request: Request) -> Response | Later:
     id = _job_id(request.param)
     lease, consumer, result, following = api.schema.conclude(request)
+    if following is not None and following.queues is not None:
+        api.engine.state(
+            following.queues
+        )  # raises where the caller may not use them, before anything is done
     concluded = api.engine.conclude(id, lease, consumer, result)
     return _reply(api, concluded, _job) if following is None else _go_on(api, concluded, following)
 

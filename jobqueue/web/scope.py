@@ -19,6 +19,7 @@ from jobqueue.engine.api import (
     Engine,
     EngineStats,
     Eventually,
+    Explanation,
     Filter,
     Handed,
     Job,
@@ -145,6 +146,15 @@ class Scoped:
     def wait_for(self, id: int, wait: int) -> Eventually[Job]:
         self._check_job(id)
         return self._engine.wait_for(id, wait)
+
+    def explain(self, id: int) -> Explanation:
+        self._check_job(id)
+        return self._engine.explain(id)
+
+    def state(self, names: Sequence[str]) -> str:
+        for name in names:
+            self._check_queue(name)
+        return self._engine.state(names)
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         self._check_job(id)

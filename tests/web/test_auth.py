@@ -154,14 +154,14 @@ async def test_a_token_ends_at_its_time(server):
 # What each right is good for: of the calls that are not for everybody.
 GRANTED = {
     "enqueue": {
-        "POST /jobs/enqueue", "PATCH /jobs/{id}", "DELETE /jobs/{id}", "POST /jobs/{id}/redrive",
+        "POST /jobs/enqueue", "POST /queues/{name}/enqueue", "PATCH /jobs/{id}", "DELETE /jobs/{id}", "POST /jobs/{id}/redrive",
     },
     "dequeue": {
-        "POST /jobs/dequeue", "POST /jobs/{id}/conclude", "POST /jobs/{id}/heartbeat",
+        "POST /jobs/dequeue", "POST /queues/{name}/dequeue", "POST /jobs/{id}/conclude", "POST /jobs/{id}/heartbeat",
         "POST /jobs/{id}/release", "POST /jobs/{id}/fail", "POST /jobs/conclude", "POST /jobs/heartbeat",
         "POST /jobs/release", "POST /jobs/fail",
     },
-    "read": {"GET /jobs/{id}", "GET /jobs", "GET /jobs/count", "GET /queues", "GET /queues/{name}", "GET /stats"},
+    "read": {"GET /jobs/{id}", "GET /jobs/{id}/explain", "GET /jobs", "GET /jobs/count", "GET /queues", "GET /queues/{name}", "GET /stats"},
     "admin": {
         "PATCH /queues/{name}", "POST /queues/{name}/pause", "POST /queues/{name}/resume",
         "POST /queues/{name}/purge", "POST /queues/{name}/redrive",
@@ -205,6 +205,10 @@ async def test_a_token_is_for_the_queues_of_its_patterns(server):
             ("POST", "/jobs/enqueue", [{"type": "x", "queue": "mail"}, {"type": "x", "queue": name}]),
             ("POST", "/jobs/enqueue?atomic=false", [{"type": "x", "queue": name}]),
             ("POST", "/jobs/dequeue", {"queues": ["mail", name]}),
+            ("POST", f"/queues/{name}/enqueue", {"type": "x"}),
+            ("POST", f"/queues/{name}/enqueue?raw=1", b"x"),
+            ("POST", f"/queues/{name}/dequeue", None),
+            ("POST", f"/jobs/1/conclude?next=1&queue={name}", None),
             ("GET", f"/queues/{name}", None),
             ("PATCH", f"/queues/{name}", {"max_jobs": 1}),
             ("PATCH", "/queues/mail", {"dead_letter": name}),
@@ -225,7 +229,7 @@ async def test_a_job_elsewhere_is_not_there(server):
     lease = (await dequeue(server, "worker", queue="private"))["lease"]
     nothing = (await call(server, "mailer", "GET", "/jobs/999")).json["detail"]
     for method, path in [
-        ("GET", "/jobs/1"), ("GET", "/jobs/1?wait=1"), ("DELETE", "/jobs/1"), ("PATCH", "/jobs/1"),
+        ("GET", "/jobs/1"), ("GET", "/jobs/1?wait=1"), ("GET", "/jobs/1/explain"), ("DELETE", "/jobs/1"), ("PATCH", "/jobs/1"),
         ("POST", "/jobs/1/redrive"), ("POST", f"/jobs/1/conclude?lease={lease}"),
         ("POST", f"/jobs/1/heartbeat?lease={lease}"), ("POST", f"/jobs/1/release?lease={lease}"),
         ("POST", f"/jobs/1/fail?lease={lease}"),
