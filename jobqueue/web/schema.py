@@ -267,7 +267,8 @@ class Schema:
         asked = self._conclude.read(request, self._max_depth)
         if type(asked) is shapes.PlainConclude:
             if asked.consumer is None and asked.result is shapes.ABSENT:
-                return asked.lease and fields.lease_token(asked.lease), None, None, None
+                lease = None if asked.lease is None else fields.lease_token(asked.lease)
+                return lease, None, None, None
             held = self._held(asked)
             return held.lease, held.consumer, self._result(asked), None
         held = self._held(asked)
