@@ -25,6 +25,8 @@ from jobqueue.errors import DuplicateJob
 class Changes(Moves):
     """What is done to a job that waits."""
 
+    __slots__ = ()
+
     def _holder(self, new: NewJob) -> Job | None:
         """The job that has the unique key which `new` wants."""
         key = new.options.unique_key if new.options is not None else None

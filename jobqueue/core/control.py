@@ -15,6 +15,8 @@ from jobqueue.errors import QueueFull
 class Control(Changes):
     """What is done to a queue."""
 
+    __slots__ = ()
+
     def configure(self, name: str, given: dict[str, object], now: int) -> NamedQueue:
         """Sets what is given; a value that is `QueueSettings`'s default unsets it. Makes the queue."""
         queue = self.queues.get(name) or self._new_queue(name, now)

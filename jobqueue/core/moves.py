@@ -46,6 +46,8 @@ HISTORY = 20
 class Moves(Registry):
     """`token` makes lease tokens, `chance` numbers from 0 to 1."""
 
+    __slots__ = ("_chance", "_token")
+
     def __init__(
         self,
         token: Callable[[], str],
@@ -114,6 +116,7 @@ class Moves(Registry):
             more.run_at = new.run_at
 
     def _lease(self, job: Job, queue: NamedQueue, want: Want, now: int) -> Handed:
+        wall = self.wall(now)
         job.attempts = attempt = job.attempts + 1
         job.leases += 1
         length = want.lease_for
@@ -124,11 +127,10 @@ class Moves(Registry):
         if job.lease is not None:
             remember_attempt(job)
         elif not job.id & queue.waits.skip and job.place == job.id:
-            queue.waits.add(self.wall(now) - job.created_at)
+            queue.waits.add(wall - job.created_at)
         lease = Lease(
-            self._token(), want.consumer, self.wall(now), length, length, now + length, attempt,
-            None, None, want.owner,
-        )  # fmt: skip
+            self._token(), want.consumer, wall, length, length, now + length, attempt, None, None, want.owner
+        )
         job.lease = lease
         self._move(job, LEASE, now, queue)
         return job, lease

@@ -78,7 +78,7 @@ class NamedQueue:
 
     __slots__ = (
         "_heap", "_heirs", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "asked_at", "bounded",
-        "bytes", "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size",
+        "bytes", "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "steps",
         "tally", "unique", "used_at", "version", "waits",
     )  # fmt: skip
 
@@ -91,6 +91,7 @@ class NamedQueue:
     ) -> None:
         self.name = name
         self.tally = Tally()
+        self.steps = self.tally.steps
         self.queued = 0
         self.scheduled = 0
         self.size = 0

@@ -64,7 +64,7 @@ class QueueView(NamedTuple):
 class JobQueue(Control):
     """All named queues, and what may be done with the jobs in them."""
 
-    compactions = 0
+    __slots__ = ()
 
     # -- putting in and taking ----------------------------------------------------------------------
 

@@ -65,15 +65,25 @@ class Registry:
     """One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
 
     Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(step, job)` for
-    whoever watches. `now` is monotonic milliseconds everywhere.
+    whoever watches. `now` is monotonic milliseconds everywhere. Slots, here and in what builds on it: beyond
+    thirty attributes a plain object keeps them in a dict of its own, and every step pays for that.
     """
+
+    __slots__ = (
+        "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed", "_idle",
+        "_leases", "_pauses", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
+        "_wall_offset", "changed", "compactions", "event", "first_id", "idempotency", "last_number",
+        "limits", "outcomes", "queues", "tally", "waiters",
+    )  # fmt: skip
 
     def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
         self.limits = limits
         self.first_id = first_id
         self.last_number = first_id - 1
+        self.compactions = 0
         self.queues: dict[str, NamedQueue] = {}
         self.tally = Tally()
+        self._steps = self.tally.steps
         self.changed: Callable[[Job], None] | None = None
         self.event: Callable[[Step, Job], None] | None = None
         width = max(limits.tick // 10, 1)  # of the buckets of timers: one that is half due is looked through
@@ -144,8 +154,8 @@ class Registry:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
         after, number = move
         wall = None
-        queue.tally.steps[number] += 1
-        self.tally.steps[number] += 1
+        queue.steps[number] += 1
+        self._steps[number] += 1
         if before is IN_PROGRESS:
             lease = job.lease
             assert lease is not None
