@@ -107,6 +107,8 @@ class Changes(Moves):
             job.version += 1
             if self.changed is not None:
                 self.changed(job)
+            if self.event is not None:
+                self.event("change", job)
 
     def _when(self, change: Change, now: int) -> tuple[int | None, int | None]:
         """Due on the monotonic clock, and `run_at`, of a changed time; None: at once."""

@@ -34,6 +34,8 @@ class Control(Changes):
         if queue.pause.until is not None:
             self._pauses.add(queue, queue.pause.until)
         queue.version += 1
+        if self.event is not None:
+            self.event("pause", name)
         return queue
 
     def resume(self, name: str, now: int) -> NamedQueue:
@@ -51,6 +53,8 @@ class Control(Changes):
         self._unpause(queue)
         queue.version += 1
         self._stirred[queue.name] = None
+        if self.event is not None:
+            self.event("resume", queue.name)
 
     def _unpause(self, queue: NamedQueue) -> None:
         if queue.pause is not None and queue.pause.until is not None:

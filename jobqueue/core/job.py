@@ -27,6 +27,8 @@ Step = Literal[
     "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
     "redrive", "cancel", "forget", "leave", "enter", "enter_later", "purge",
 ]  # fmt: skip
+# What `event` tells: a step; a change that moves nothing; and of a queue that it was paused, or resumed.
+Kind = Step | Literal["change", "pause", "resume"]
 Reason = Literal["attempts", "no_retry", "expired"]
 # How long a unique key is taken by the job that has it, and what becomes of another one that wants it.
 UniqueWhile = Literal["queued", "active", "exists"]

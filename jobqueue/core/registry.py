@@ -25,6 +25,7 @@ from jobqueue.core.job import (
     WAITING,
     Backoff,
     Job,
+    Kind,
     More,
     Options,
     Step,
@@ -64,15 +65,17 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Registry:
     """One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
 
-    Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(step, job)` for
-    whoever watches. `now` is monotonic milliseconds everywhere. Slots, here and in what builds on it: beyond
-    thirty attributes a plain object keeps them in a dict of its own, and every step pays for that.
+    Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(kind, job)`, or
+    `event(kind, name)` of a queue, for whoever watches. `ends`: who is told, once, when the lease of the job
+    with this id ends. None of them may call the queue. `now` is monotonic milliseconds everywhere. Slots,
+    here and in what builds on it: beyond thirty attributes a plain object keeps them in a dict of its own,
+    and every step pays for that.
     """
 
     __slots__ = (
         "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed", "_idle",
         "_leases", "_pauses", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
-        "_wall_offset", "changed", "compactions", "event", "first_id", "idempotency", "last_number",
+        "_wall_offset", "changed", "compactions", "ends", "event", "first_id", "idempotency", "last_number",
         "limits", "outcomes", "queues", "tally", "waiters",
     )  # fmt: skip
 
@@ -85,7 +88,8 @@ class Registry:
         self.tally = Tally()
         self._steps = self.tally.steps
         self.changed: Callable[[Job], None] | None = None
-        self.event: Callable[[Step, Job], None] | None = None
+        self.event: Callable[[Kind, Job | str], None] | None = None
+        self.ends: dict[int, Callable[[Job], None]] = {}
         width = max(limits.tick // 10, 1)  # of the buckets of timers: one that is half due is looked through
         self.waiters = Waiters()
         self.outcomes = OutcomeWaiters()
@@ -162,6 +166,8 @@ class Registry:
             self._leases.drop(job, lease.expires)
             lease.ended_by = step
             lease.ended_at = wall = self.wall(now)
+            if self.ends and (ended := self.ends.pop(job.id, None)) is not None:
+                ended(job)
             if (queue.gate is not None or queue.gates) and queue.leave(job, now):
                 self._stirred[queue.name] = None
         elif step is not LEASE:

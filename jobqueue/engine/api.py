@@ -27,6 +27,7 @@ from jobqueue.core.job import (
     Change,
     Duplicate,
     Job,
+    Kind,
     Lease,
     NewJob,
     Options,
@@ -43,7 +44,7 @@ from jobqueue.settings import Settings
 __all__ = [
     "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
     "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats",
-    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Lease", "NewJob", "Options",
+    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Kind", "Lease", "NewJob", "Options",
     "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept", "Trail", "Want",
 ]  # fmt: skip
 
@@ -118,6 +119,9 @@ class Engine(Protocol):
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         """Who waits on `future`, which a verb answered, is told `error` instead, and is given nothing. Where
         it is not a wait but work, that goes on."""
+
+    def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
+        """Calls `ended`, which must not call the engine, once for each of these leases when it ends."""
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
@@ -228,6 +232,13 @@ class Engine(Protocol):
 
     def wall(self, monotonic: int) -> int:
         """The wall-clock instant of a lease's `expires`."""
+
+    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
+        """Calls `see` with whatever happens to a job, or to a queue, of which it gives the name. It must not
+        call the engine. None: no more; what nobody watches costs nothing."""
+
+    def when_stopping(self, call: Callable[[], None]) -> None:
+        """Calls `call` in `stop_waiting`."""
 
     def stop_waiting(self) -> None:
         """Answers all waiting dequeues with nothing, and from now on every dequeue. The rest goes on."""

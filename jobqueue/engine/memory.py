@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from jobqueue.core.explain import Explanation, explain, state
 from jobqueue.core.filter import Filter
-from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob
+from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
@@ -109,6 +109,7 @@ class MemoryEngine:
         self._ticker: PeriodicCallback | None = None
         self._now: Callable[[], int] = self._begin
         self._closed = False
+        self._at_stop: list[Callable[[], None]] = []
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
         wall = self._clock.wall()
@@ -162,6 +163,13 @@ class MemoryEngine:
         if isinstance(future, Waiting) and not future.done():
             future.withdraw()
             future.set_exception(error)
+
+    def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
+        for job, lease in handed:
+            if lease.ended_by is None:
+                self._queue.ends[job.id] = ended
+            else:
+                ended(job)
 
     def conclude(self, id: int, token: str | None, consumer: str | None, result: bytes | None) -> Job:
         return self._queue.conclude(id, token, consumer, result, self._now())
@@ -376,9 +384,17 @@ class MemoryEngine:
             moved += again
         return moved
 
+    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
+        self._queue.event = see
+
+    def when_stopping(self, call: Callable[[], None]) -> None:
+        self._at_stop.append(call)
+
     def stop_waiting(self) -> None:
         self.stopping = True
         self._queue.end_waits()
+        for call in self._at_stop:
+            call()
 
     def close(self) -> None:
         self.stop_waiting()

@@ -112,6 +112,15 @@ class Bridge(HTTPConnection):
         self._blocked = False
         self._go_on_writing()
 
+    def abort(self) -> None:
+        """For the application: cuts the connection."""
+        self._client.abort()
+
+    def set_max_body_size(self, _: int) -> None:
+        """The front has its own limits."""
+
+    def set_body_timeout(self, _: float) -> None: ...
+
     def hung_up(self) -> None:
         self._over = True
         for future in self._written:

@@ -210,8 +210,10 @@ class Connection(asyncio.Protocol):
         answer = api.perform(route, request, known.from_program)
         if isinstance(answer, Response):
             self._answer(answer, request, known.close, started, front.alone)
-        else:
+        elif isinstance(answer, Later):
             self._wait(answer, request, known.close, started)
+        else:
+            self._hand_over(request, known.close, started)
         return True
 
     def _feed(self, data: bytes) -> None:
@@ -395,10 +397,10 @@ class Connection(asyncio.Protocol):
         answer = api.answer(request)
         if isinstance(answer, Later):
             self._wait(answer, request, close, started)
-        elif answer.status == 404 and not api.router.has(request.path):
-            self._hand_over(request, close, started)
-        else:
+        elif isinstance(answer, Response) and (answer.status != 404 or api.router.has(request.path)):
             self._answer(answer, request, close, started)
+        else:  # the application has it, or streams it
+            self._hand_over(request, close, started)
 
     def _wait(self, later: Later, request: Request, close: bool, started: float) -> None:
         self._later = (later, request, close, started)

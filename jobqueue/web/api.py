@@ -8,20 +8,23 @@ import os
 import re
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from jobqueue.engine.api import Engine
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.version import VERSION
 from jobqueue.web.auth import Auth, Principal
+from jobqueue.web.events import Events
 from jobqueue.web.guard import check_administrator, check_origin
-from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.http import Answer, Later, Request, Response, Stream
 from jobqueue.web.openapi import document
 from jobqueue.web.problems import internal, problem
 from jobqueue.web.render import Renderer
 from jobqueue.web.routes import Route, Router
 from jobqueue.web.schema import Schema
 from jobqueue.web.scope import Scoped
+from jobqueue.web.streaming import Streams
+from jobqueue.web.watching import Screen
 
 _log = logging.getLogger("jobqueue")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -44,6 +47,9 @@ class Api:
         self.schema = Schema(engine.settings)
         self.renderer = Renderer(engine)
         self.router = Router()
+        self.streams = Streams(engine)
+        self.events = Events(engine)
+        self.screen = Screen(self)
         self.started = time.monotonic()
         self.started_at = time.time_ns() // 1_000_000
         tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
@@ -56,7 +62,7 @@ class Api:
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
-    def answer(self, request: Request) -> Response | Later:
+    def answer(self, request: Request) -> Answer:
         """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
         try:
             route, request.param = self.router.find(request.method, request.path)
@@ -64,7 +70,7 @@ class Api:
             return self.failed(error, request.id)
         return self.perform(route, request)
 
-    def perform(self, route: Route, request: Request, from_program: bool = False) -> Response | Later:
+    def perform(self, route: Route, request: Request, from_program: bool = False) -> Answer:
         """`answer`, where the front knows the route already, and perhaps that no browser sent this. Never
         raises."""
         try:
@@ -78,7 +84,7 @@ class Api:
         except Exception as error:
             return self.failed(error, request.id)
 
-    def _perform_for(self, auth: Auth, route: Route, request: Request) -> Response | Later:
+    def _perform_for(self, auth: Auth, route: Route, request: Request) -> Answer:
         """The call is made with what the caller's token may see in the place of all."""
         who = auth.check(route, request)
         if who is None:
@@ -88,9 +94,12 @@ class Api:
             api = who.api = copy.copy(self)
             api.caller = who
             api.engine = Scoped(self.engine, who)
+            api.screen = Screen(api)
         answer = route.operation(api, request)
         if isinstance(answer, Later):
             who.waits(answer.future, self.engine)
+        elif isinstance(answer, Stream):
+            answer.good = partial(auth.knows, who)
         return answer
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:

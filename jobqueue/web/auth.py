@@ -140,6 +140,11 @@ class Auth:
             self._by_digest[token.digest] = known if known is not None and same else Principal(token)
         self.known.clear()
 
+    def knows(self, who: Principal) -> bool:
+        """Is this caller's token still good?"""
+        expired = who.expires_at is not None and self._wall() >= who.expires_at
+        return not expired and self._by_digest.get(who.token.digest) is who
+
     def check(self, route: Route, request: Request) -> Principal | None:
         """Who calls; None: the call is for everybody. Raises `Unauthorized`, `Refused`, `TooManyRequests`."""
         header = request.headers.get(b"authorization")

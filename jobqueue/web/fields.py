@@ -228,6 +228,10 @@ FIELDS: dict[str, Field] = {
     "order": Field("asc or desc", _one_of("asc", "desc")),
     "limit": Field("a whole number", _integer),
     "cursor": Field("what `next` was"),
+    "prefetch": Field("a whole number", _integer),
+    "format": Field("json, text, html or events", _one_of("json", "text", "html", "events")),
+    "job": Field("a list of ids, or text with commas"),
+    "event": Field("a list of names of events, or text with commas"),
     # Of objects inside of others.
     "base": Field(DURATION_HELP, None),
     "factor": Field("a number", None),

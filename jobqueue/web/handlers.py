@@ -6,6 +6,7 @@ would parse a form out of what `curl -d` sends, and would take a body of any siz
 
 import time
 from asyncio import CancelledError, sleep
+from collections.abc import Awaitable
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
@@ -14,11 +15,14 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.web.api import Api
-from jobqueue.web.http import REASONS, Later, Request, Response
+from jobqueue.web.http import REASONS, Answer, Later, Request, Response, Stream, Upload
+from jobqueue.web.streaming import Pouring, Receiving
 
 # A body that is too large is still read up to so many times the limit, since a client that is cut off in
 # the middle of sending does not see why.
 _DRAIN = 16
+# Seconds that an upload may take in all; `Receiving` looks whether it goes on.
+_NEVER = 30.0 * 86_400
 
 
 @stream_request_body
@@ -30,6 +34,10 @@ class OperationHandler(RequestHandler):
         self._body = bytearray()
         self._refusal: JobQueueError | None = None
         self._later: Later | None = None
+        self._pouring: Pouring | None = None
+        self._receiving: Receiving | None = None
+        self._refused_body: Response | None = None  # the answer to a body that is not taken
+        self._dropped = 0
         self._gone = False
         self._over = False
         self._started = time.monotonic()
@@ -47,19 +55,57 @@ class OperationHandler(RequestHandler):
     # -- the body arrives ---------------------------------------------------------------------------
 
     def prepare(self) -> None:
+        if self.request.path in self.api.router.uploads and self._unreadable(self.request.headers) is None:
+            self._prepare_upload()
+            return
         length = _digits(self.request.headers.get("Content-Length", "0"))
         too_long = length > self.api.settings.max_body
         self._refusal = self._too_large() if too_long else self._unreadable(self.request.headers)
         hopeless = too_long and length > _DRAIN * self.api.settings.max_body
-        if hopeless or (self._refusal is not None and "Expect" in self.request.headers):
-            self._too_much_to_read()
+        if self._refusal is not None and (hopeless or "Expect" in self.request.headers):
+            self._too_much_to_read(self._refused(self._refusal))
 
-    def data_received(self, chunk: bytes) -> None:
+    def _prepare_upload(self) -> None:
+        connection: Any = self.request.connection
+        connection.set_max_body_size(1 << 62)
+        connection.set_body_timeout(_NEVER)
+        answer = self.api.answer(self._asked())
+        if isinstance(answer, Upload):
+            self._receiving = Receiving(answer, self._abort)
+            self.api.streams.add(self._receiving)
+        else:
+            assert isinstance(answer, Response)
+            self._refused_body = answer
+            if "Expect" in self.request.headers:
+                self._too_much_to_read(answer)
+
+    async def _take(self, chunk: bytes) -> None:
+        """What is sent after a refusal is read up to a limit, so that the client sees why."""
+        if self._refused_body is None:
+            assert self._receiving is not None
+            try:
+                await self._receiving.take(chunk)
+            except Exception as error:
+                self._refused_body = self.api.failed(error, self.request_id)
+        elif self._dropped <= _DRAIN * self.api.settings.max_body:
+            self._dropped += len(chunk)
+        elif not self._over:
+            self._too_much_to_read(self._refused_body)
+
+    def _abort(self) -> None:
+        """Cuts the connection; `on_connection_close` follows."""
+        connection: Any = self.request.connection
+        (getattr(connection, "abort", None) or connection.stream.close)()
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._receiving is not None or self._refused_body is not None:
+            return self._take(chunk)
         if self._refusal is None and len(self._body) + len(chunk) <= self.api.settings.max_body:
             self._body += chunk
         elif self._refusal is None:
             self._refusal = self._too_large()
             self._body.clear()
+        return None
 
     def _unreadable(self, headers: HTTPHeaders) -> JobQueueError | None:
         coding = headers.get("Content-Encoding", "identity").strip().lower()
@@ -73,13 +119,12 @@ class OperationHandler(RequestHandler):
             f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
         )
 
-    def _too_much_to_read(self) -> None:
+    def _too_much_to_read(self, answer: Response) -> None:
         """Answers before the body came; Tornado then closes the connection."""
-        assert self._refusal is not None
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         self.set_header("Connection", "close")
-        self._write(self._refused(self._refusal))
+        self._write(answer)
 
     def _refused(self, refusal: JobQueueError) -> Response:
         return self.api.refuse(refusal, self._asked())
@@ -90,7 +135,11 @@ class OperationHandler(RequestHandler):
         if self._refusal is not None:
             await self._write(self._refused(self._refusal))
             return
-        answer = self.api.answer(self._asked())
+        answer: Answer | None = await self._received() if self._receiving else self._refused_body
+        answer = answer or self.api.answer(self._asked())
+        if isinstance(answer, Stream):
+            await self._pour(answer)
+            return
         if isinstance(answer, Later):
             self._later = answer
             try:
@@ -104,6 +153,7 @@ class OperationHandler(RequestHandler):
             # One look at the sockets between the delivery and the answer: who left in the meantime is seen.
             await sleep(0)
             answer = self.api.finish(answer, self.request_id)
+        assert isinstance(answer, Response)
         if self._gone:
             self._give_back(answer)
             return
@@ -114,6 +164,36 @@ class OperationHandler(RequestHandler):
         else:
             if self._cut_off():
                 self._give_back(answer)
+
+    async def _received(self) -> Response:
+        assert self._receiving is not None
+        if self._refused_body is not None:
+            return self._refused_body
+        try:
+            return await self._receiving.end()
+        except Exception as error:
+            return self.api.failed(error, self.request_id)
+
+    async def _pour(self, stream: Stream) -> None:
+        self._set_head(stream.status, stream.content_type, stream.headers)
+        self.set_header("X-Accel-Buffering", "no")  # nginx is not to gather it
+        try:
+            flushed = self.flush()
+            if self.request.method != "HEAD":
+                await flushed
+            if self.request.method != "HEAD" and not self._gone:
+                connection: Any = self.request.connection
+                self._pouring = Pouring(stream, connection, self._abort)
+                if not await self._pouring.pour(self.api.streams):
+                    return
+            await self.finish()
+        except StreamClosedError:
+            pass
+        except Exception as error:  # too late for another answer: the client sees that it is cut off
+            self.api.failed(error, self.request_id)
+            self._abort()
+        finally:
+            self._size = self._pouring.size if self._pouring is not None else 0
 
     def _cut_off(self) -> bool:
         """The client left before all of the answer was sent; Tornado keeps that to itself."""
@@ -128,6 +208,8 @@ class OperationHandler(RequestHandler):
             return
         self._over = True
         self.api.running -= 1
+        if self._receiving is not None:
+            self.api.streams.discard(self._receiving)
         if self.api.access is not None:
             request = self.request
             self.api.access(
@@ -141,6 +223,8 @@ class OperationHandler(RequestHandler):
         super().on_connection_close()
         self._gone = True
         self._ended(499)
+        if self._pouring is not None:
+            self._pouring.hung_up()
         if self._later is not None:
             self._later.future.cancel()
 
@@ -161,22 +245,25 @@ class OperationHandler(RequestHandler):
         if answer.give_back is not None:
             answer.give_back()
 
-    def _write(self, answer: Response) -> Any:
-        self.set_status(answer.status, REASONS[answer.status])
-        self._size = len(answer.body)
+    def _set_head(self, status: int, content_type: str, headers: bytes) -> None:
+        self.set_status(status, REASONS[status])
         if self.api.engine.stopping:
             self.set_header("Connection", "close")
         self.set_header("X-Request-Id", self.request_id)
         if self.request.method in ("GET", "HEAD"):
             self.set_header("Cache-Control", "no-store")
-        for line in answer.headers.decode("latin-1").splitlines()[1:]:
+        for line in headers.decode("latin-1").splitlines()[1:]:
             name, _, value = line.partition(": ")
             self.set_header(name, value)
-        if answer.status == 204:
+        if status == 204:
             self.clear_header("Content-Type")
-            return self.finish()
-        self.set_header("Content-Type", answer.content_type)
-        return self.finish(answer.body)
+        else:
+            self.set_header("Content-Type", content_type)
+
+    def _write(self, answer: Response) -> Any:
+        self._set_head(answer.status, answer.content_type, answer.headers)
+        self._size = len(answer.body)
+        return self.finish() if answer.status == 204 else self.finish(answer.body)
 
     # -- what Tornado itself refuses ----------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Request, Response, Later: what passes between a front and an operation. No socket, no framework."""
+"""Request, Response, Later, Stream, Upload: what passes between a front and an operation. No socket, no
+framework."""
 
 from asyncio import Future
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -10,6 +11,9 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
+HTML = "text/html; charset=utf-8"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
 
 REASONS = {
     200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized",
@@ -59,3 +63,34 @@ class Later(Struct, gc=False):
 
     future: Future[Any]
     render: Callable[[Any], Response]
+
+
+class Stream(Struct, gc=False):
+    """An answer that comes piece by piece, perhaps without end. Each piece is written before the next is
+    asked for. Until the first one is asked for nothing has happened: an operation may be asked for the same
+    Stream twice.
+
+    `stop()`: send no more than is due, the server stops. `gone()`: the client hung up. Both must let
+    `pieces` end soon, whatever it waits for; `gone` also takes back what the client was given. `late()`: the
+    client has taken too little for too long, and is to be cut off. `good()`: it may still be served. Both are
+    asked once a second."""
+
+    pieces: AsyncGenerator[bytes, None]
+    stop: Callable[[], None]
+    gone: Callable[[], None]
+    content_type: str = LINES
+    headers: bytes = b""
+    late: Callable[[], bool] | None = None
+    good: Callable[[], bool] | None = None
+    status: int = 200
+
+
+class Upload(Struct, gc=False):
+    """An answer to a body of any length, which is taken piece by piece: the next one is read when `take` is
+    done; `end` makes the answer. Either may raise. Nothing has happened before the first piece."""
+
+    take: Callable[[bytes], Awaitable[None]]
+    end: Callable[[], Awaitable[Response]]
+
+
+Answer: TypeAlias = Response | Later | Stream | Upload

@@ -142,15 +142,19 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
         "description": REASONS[status],
         "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in headers},
     }
-    if isinstance(answer, str):
-        said["content"] = {answer: {"schema": {"type": "object" if answer == JSON else "string"}}}
-    elif answer is not None:
-        schemas = [a(kind.__name__) for kind in _kinds([answer])]
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    content: Json = {}
+    if schemas := [a(kind.__name__) for kind in _kinds([answer])]:
         if is_raw:
             schemas.append({"description": "with raw=1: the payload, if it is JSON"})
-        said["content"] = {JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
-        if is_raw:
-            said["content"]["*/*"] = {"schema": _BINARY}
+        content[JSON] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    for part in parts:
+        if isinstance(part, str) and part != BYTES:
+            content[part] = {"schema": {"type": "object" if part == JSON else "string"}}
+    if is_raw:
+        content["*/*"] = {"schema": _BINARY}
+    if content:
+        said["content"] = content
     return said
 
 

@@ -34,7 +34,7 @@ def _reply(api: "Api", result: Eventually[T], answer: "Callable[[Api, T], Respon
     return Later(result, partial(answer, api)) if isinstance(result, Future) else answer(api, result)
 
 
-def _job_id(text: str) -> int:
+def job_id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise JobNotFound(f"{text[:40]!r} is not the id of a job: ids are whole numbers")
     return int(text)
@@ -152,7 +152,7 @@ def _many_handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
 
 
 def conclude(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     lease, consumer, result, following = api.schema.conclude(request)
     if following is not None and following.queues is not None:
         api.engine.state(
@@ -183,7 +183,7 @@ def _tag(job: Job) -> bytes:
 
 
 def heartbeat(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     (_, lease, consumer), lease_for, progress, message = api.schema.heartbeat(request)
     return _reply(api, api.engine.heartbeat(id, lease, consumer, lease_for, progress, message), _beaten)
 
@@ -193,13 +193,13 @@ def _beaten(api: "Api", job: Job) -> Response:
 
 
 def release(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     (_, lease, consumer), delay = api.schema.release(request)
     return _reply(api, api.engine.release(id, lease, consumer, delay), _job)
 
 
 def fail(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     (_, lease, consumer), error, retry, retry_in = api.schema.fail(request)
     return _reply(api, api.engine.fail(id, lease, consumer, error, retry, retry_in), _job)
 
@@ -253,7 +253,7 @@ def _each(
 
 
 def get_job(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     return _reply(api, api.engine.wait_for(id, api.schema.wait(request)), _whole_job)
 
 
@@ -262,12 +262,12 @@ def _whole_job(api: "Api", job: Job) -> Response:
 
 
 def explain_job(api: "Api", request: Request) -> Response:
-    return explain.explained(api, request, api.engine.explain(_job_id(request.param)))
+    return explain.explained(api, request, api.engine.explain(job_id(request.param)))
 
 
 def cancel_job(api: "Api", request: Request) -> Response | Later:
     """202 where the job is in progress: its consumer is asked."""
-    id = _job_id(request.param)
+    id = job_id(request.param)
     return _reply(api, api.engine.cancel(id, api.schema.force(request), _if_match(request)), _cancelled)
 
 
@@ -277,13 +277,13 @@ def _cancelled(api: "Api", job: Job) -> Response:
 
 
 def change_job(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     change = api.schema.change(request, api.engine.wall_now())
     return _reply(api, api.engine.change(id, change, _if_match(request)), _job)
 
 
 def redrive_job(api: "Api", request: Request) -> Response | Later:
-    id = _job_id(request.param)
+    id = job_id(request.param)
     api.schema.nothing(request)
     return _reply(api, api.engine.redrive(id, _if_match(request)), _job)
 
@@ -339,7 +339,7 @@ def list_queues(api: "Api", request: Request) -> Response:
 
 def get_queue(api: "Api", request: Request) -> Response:
     name = queue_name(request.param, "name")
-    api.schema.nothing(request)
+    api.schema.queue(request)
     return _queue(api, api.engine.queue(name))
 
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import operations, shapes
+from jobqueue.web import consuming, faces, http, operations, shapes, watching
 from jobqueue.web.answers import (
     Counted,
     Explained,
@@ -21,7 +21,7 @@ from jobqueue.web.answers import (
     Stats,
     Swept,
 )
-from jobqueue.web.http import BYTES, JSON, TEXT, Later, Request, Response
+from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
 from jobqueue.web.render import Forgotten, JobView
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ class Route(NamedTuple):
     rest is for the OpenAPI document. `answers`: what comes with a status, or one of several; text: a media
     type; None: no body. `refuses`: statuses of refusals that follow neither from method nor from path.
     `shape`: what it takes; `options`: what its query takes, where that is more. `many`: the body may be an
-    array, or a value a line; "only": it must be."""
+    array, or a value a line; "only": it must be. `upload`: the body may be of any length, at a path without
+    parameter."""
 
     method: str
     path: str
-    operation: "Callable[[Api, Request], Response | Later]"
+    operation: "Callable[[Api, Request], http.Answer]"
     summary: str
     answers: Mapping[int, Answer | tuple[Answer, ...]]
     refuses: tuple[int, ...] = ()
@@ -48,6 +49,7 @@ class Route(NamedTuple):
     options: type[Struct] | None = None
     many: bool | Literal["only"] = False
     admin: bool = False
+    upload: bool = False
 
 
 _JOB = {200: JobView}
@@ -57,6 +59,12 @@ _MADE: Mapping[int, Answer | tuple[Answer, ...]] = {
     201: (JobView, Jobs), 200: (JobView, Jobs, Results, Forgotten), 202: JobView,
 }  # fmt: skip
 _TAKEN: Mapping[int, Answer | tuple[Answer, ...]] = {200: (JobView, Jobs, BYTES), 204: None}
+
+
+def _faces(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]]:
+    """A call that answers `shown` as JSON, or one of its other faces."""
+    return {200: (shown, TEXT, HTML, EVENTS)}
+
 
 ROUTES = (
     Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429),
@@ -86,7 +94,7 @@ ROUTES = (
           shape=shapes.FailItem, many="only"),
     Route("POST", "/jobs/{id}/redrive", operations.redrive_job, "Put a dead job back to work", _JOB,
           (409, 412)),
-    Route("GET", "/jobs/{id}", operations.get_job, "A job; with wait once it is finished", _JOB,
+    Route("GET", "/jobs/{id}", faces.get_job, "A job; with wait once it is finished", _faces(JobView),
           shape=shapes.WaitShape),
     Route("GET", "/jobs/{id}/explain", operations.explain_job, "Why does it wait?", {200: Explained}),
     Route("PATCH", "/jobs/{id}", operations.change_job, "Change a job that waits", _JOB, (409, 412),
@@ -96,9 +104,9 @@ ROUTES = (
     Route("GET", "/jobs", operations.list_jobs, "Jobs by id", {200: JobPage}, shape=shapes.ListShape),
     Route("GET", "/jobs/count", operations.count_jobs, "How many jobs match", {200: Counted},
           shape=shapes.CountShape),
-    Route("GET", "/queues", operations.list_queues, "Queues by name", {200: Queues},
-          shape=shapes.QueuesShape),
-    Route("GET", "/queues/{name}", operations.get_queue, "A queue, also one not used yet", _QUEUE),
+    Route("GET", "/queues", faces.list_queues, "Queues by name", _faces(Queues), shape=shapes.QueuesShape),
+    Route("GET", "/queues/{name}", faces.get_queue, "A queue, also one not used yet", _faces(Queue),
+          shape=shapes.FaceShape),
     Route("PATCH", "/queues/{name}", operations.change_queue, "Set what holds for a queue", _QUEUE, (412,),
           shapes.QueueShape, admin=True),
     Route("POST", "/queues/{name}/pause", operations.pause_queue, "Hand nothing out of a queue", _QUEUE,
@@ -114,7 +122,12 @@ ROUTES = (
     Route("GET", "/readyz", operations.readyz, "Does it take requests?", {200: Ready}),
     Route("GET", "/openapi.json", operations.openapi, "This document", {200: JSON}),
     Route("GET", "/help", operations.help_page, "The API on one screen", {200: TEXT}),
-    Route("GET", "/", operations.help_page, "The same", {200: TEXT}),
+    Route("GET", "/", faces.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
+    Route("GET", "/events", watching.events, "What happens, as it happens", {200: EVENTS},
+          shape=shapes.EventsShape),
+    Route("GET", "/top", watching.top, "A screen that is redrawn", {200: TEXT}, shape=shapes.TopShape),
+    Route("POST", "/jobs/stream", consuming.stream_jobs, "Take jobs as a stream, a line each", {200: LINES},
+          shape=shapes.StreamShape),
 )  # fmt: skip
 
 
@@ -123,6 +136,7 @@ class Router:
 
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
         self.plain: dict[str, dict[str, Route]] = {}
+        self.uploads = frozenset(route.path for route in routes if route.upload)
         # By the first and the last segment around the parameter; one segment: no last one.
         self._with_parameter: dict[tuple[str, str | None], dict[str, Route]] = {}
         for route in routes:

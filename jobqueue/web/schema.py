@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -40,6 +40,7 @@ from jobqueue.web.call import (
     is_many,
     says_many,
 )  # fmt: skip
+from jobqueue.web.events import EVENT_NAMES, Choice
 from jobqueue.web.fields import SET_BY_THE_QUEUE
 from jobqueue.web.http import Request
 from jobqueue.web.json_text import check_utf8, one_line
@@ -123,6 +124,10 @@ class Schema:
         )
         self._pause = Call(shapes.PauseShape)
         self._queues = Call(shapes.QueuesShape)
+        self._face = Call(shapes.FaceShape)
+        self._stream = Call(shapes.StreamShape, headers=("consumer",))
+        self._events = Call(shapes.EventsShape)
+        self._top = Call(shapes.TopShape)
         self._list = Call(shapes.ListShape)
         self._count = Call(shapes.CountShape)
         self._purge = Call(shapes.PurgeShape)
@@ -253,7 +258,9 @@ class Schema:
         want = Want(queues, self._lease_for(asked.lease_for), count, consumer)
         return want, self._waiting(asked.wait), asked.raw
 
-    def _queues_of(self, asked: shapes.DequeueShape | shapes.ConcludeOptions) -> tuple[str, ...] | None:
+    def _queues_of(
+        self, asked: shapes.DequeueShape | shapes.ConcludeOptions | shapes.StreamShape
+    ) -> tuple[str, ...] | None:
         if asked.queue is not None:
             if asked.queues is not None:
                 raise InvalidField("give queue or queues, not both", field="queue")
@@ -544,6 +551,38 @@ class Schema:
             _set(asked.tag, "tag"), _set(asked.key, "key"), older,
         )  # fmt: skip
 
+    # -- faces and streams --------------------------------------------------------------------------
+
+    def queue(self, request: Request) -> None:
+        """A queue takes no options but those of its face."""
+        if request.body or request.query:
+            self._face.read(request, self._max_depth)
+
+    def length_of_watch(self, request: Request, what: Literal["queues", "queue", "job"]) -> int | None:
+        """Milliseconds, of the call that shows this; None: without end."""
+        calls: dict[str, Call[Any]] = {"queues": self._queues, "queue": self._face, "job": self._wait}
+        return _watched_for(calls[what].read(request, self._max_depth).length)
+
+    def top(self, request: Request) -> int | None:
+        return _watched_for(self._top.read(request, self._max_depth).length)
+
+    def events(self, request: Request) -> tuple[Choice, int | None]:
+        asked = self._events.read(request, self._max_depth)
+        names = _set(asked.event, "event")
+        if names is not None and not names <= set(EVENT_NAMES):
+            raise InvalidField(f"event: of {', '.join(EVENT_NAMES)}", field="event")
+        jobs = None if asked.job is None else _ids(asked.job)
+        return Choice(_set(asked.queue, "queue"), jobs, names), _watched_for(asked.length)
+
+    def stream(self, request: Request) -> tuple[Want, int | None]:
+        """What is wanted, with `count` for the most that it holds; and for how many milliseconds."""
+        asked = self._stream.read(request, self._max_depth)
+        prefetch = fields.whole(asked.prefetch, "prefetch", 1, 1000)
+        consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
+        queues = self._queues_of(asked) or ("default",)
+        want = Want(queues, self._lease_for(asked.lease_for), prefetch, consumer)
+        return want, _watched_for(asked.length)
+
     def nothing(self, request: Request) -> None:
         """For calls that take no options: refuses any."""
         if request.body or request.query:
@@ -606,6 +645,17 @@ def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
 
 def _length(value: float | str, field: str, low: int = 0) -> int:
     return fields.duration(value, field, low, _YEAR_MS, None)
+
+
+def _ids(value: list[int] | str) -> frozenset[int]:
+    ids = [str(id).strip() for id in (value.split(",") if isinstance(value, str) else value)]
+    if not 1 <= len(ids) <= 100 or not all(id.isascii() and id.isdigit() and len(id) <= 16 for id in ids):
+        raise InvalidField("job: 1 to 100 ids of jobs", field="job")
+    return frozenset(map(int, ids))
+
+
+def _watched_for(value: float | str | None) -> int | None:
+    return None if value is None else _length(value, "for", 1)
 
 
 def _run_at(value: str, wall: int) -> int:

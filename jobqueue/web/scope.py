@@ -23,6 +23,7 @@ from jobqueue.engine.api import (
     Filter,
     Handed,
     Job,
+    Kind,
     NewJob,
     QueueView,
     Remembered,
@@ -95,6 +96,9 @@ class Scoped:
 
     def give_back(self, handed: Sequence[Handed]) -> None:
         self._engine.give_back(handed)
+
+    def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
+        self._engine.tell_end(handed, ended)
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         self._engine.end_wait(future, error)
@@ -231,6 +235,12 @@ class Scoped:
 
     def wall(self, monotonic: int) -> int:
         return self._engine.wall(monotonic)
+
+    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
+        raise RuntimeError("not for one caller")
+
+    def when_stopping(self, call: Callable[[], None]) -> None:
+        raise RuntimeError("not for one caller")
 
     def stop_waiting(self) -> None:
         raise RuntimeError("not for one caller")

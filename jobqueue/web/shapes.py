@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from jobqueue.engine.api import STATUSES
 from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
+from jobqueue.web.events import EVENT_NAMES
 from jobqueue.web.fields import INT32, MEDIA_TYPE, QUEUE_NAME
 
 NULL = Raw(b"null")
@@ -213,7 +214,14 @@ class FailItem(FailShape, kw_only=True):
     id: int
 
 
-class WaitShape(Shape):
+class FaceShape(Shape, rename={"length": "for"}):
+    """What one URL may look like. `length`: of a stream of events."""
+
+    format: Literal["json", "text", "html", "events"] | None = None
+    length: PositiveDuration | None = None
+
+
+class WaitShape(FaceShape):
     wait: Wait = 0
 
 
@@ -275,7 +283,7 @@ class ListShape(CountShape):
     cursor: Annotated[str, _says(pattern="^[0-9]{1,16}$")] | None = None
 
 
-class QueuesShape(Shape):
+class QueuesShape(FaceShape):
     limit: Page = 1000
     cursor: QueueName | None = None
 
@@ -287,6 +295,32 @@ class PurgeShape(FilterShape):
 
 class RedriveShape(PurgeShape):
     limit: Count | None = None
+
+
+class StreamShape(Shape, rename={"length": "for"}):
+    """Jobs as a stream; without `length` it has no end."""
+
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
+    prefetch: Page = 1
+    lease_for: LeaseFor | None = None
+    consumer: Consumer | None = None
+    length: PositiveDuration | None = None
+
+
+class EventsShape(Shape, rename={"length": "for"}):
+    """Each a list, or text with commas; without `length` there is no end."""
+
+    queue: Choice | str | None = None
+    job: (
+        Annotated[list[Annotated[int, _whole(1, 2**53 - 1)]], _says(minItems=1, maxItems=100)] | str | None
+    ) = None
+    event: Annotated[list[Annotated[str, _says(enum=EVENT_NAMES)]], _says(minItems=1)] | str | None = None
+    length: PositiveDuration | None = None
+
+
+class TopShape(Shape, rename={"length": "for"}):
+    length: PositiveDuration | None = None
 
 
 class NoShape(Shape):

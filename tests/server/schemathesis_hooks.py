@@ -8,6 +8,8 @@ import schemathesis
 
 EITHER = [("delay", "run_at"), ("queue", "queues")]
 OF_THE_NEXT = ("queues", "queue", "wait", "lease_for")
+# Without `for` these have no end.
+ENDLESS = ("/events", "/top", "/jobs/stream")
 NEEDS = [("unique_while", "unique_key"), ("on_conflict", "unique_key")]
 
 
@@ -19,6 +21,12 @@ def a_line_each(context, value):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
+    if case.operation.path in ENDLESS:
+        case.query = {**(case.query or {}), "for": "20ms"}
+        if isinstance(case.body, dict):
+            case.body = {name: value for name, value in case.body.items() if name != "for"}
+    elif (case.query or {}).get("format") == "events":
+        case.query = {**case.query, "for": "20ms"}
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     query = case.query = dict(case.query or {})

@@ -5,10 +5,12 @@ from contextlib import suppress
 
 import pytest
 from serving import check_problem, until
+from streams import Reading
 
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import Engine
 from jobqueue.errors import SettingError, TooManyRequests, Unauthorized
+from jobqueue.web import streaming
 from jobqueue.web.api import Api
 from jobqueue.web.auth import Auth, right_for
 from jobqueue.web.buckets import Buckets, network
@@ -41,6 +43,10 @@ def file(tmp_path):
 @pytest.fixture
 def settings(file):
     return Settings(first_id=1, tokens_file=str(file), access_token=ONE)
+
+
+# What makes these calls end.
+ENDLESS = dict.fromkeys(["/events", "/top", "/jobs/stream"], "?for=10ms")
 
 
 def by(name):
@@ -185,7 +191,7 @@ def test_what_destroys_or_reconfigures_is_for_administrators_and_what_is_new_too
 async def test_a_right_is_good_for_its_calls_only(server, who):
     for route in ROUTES:
         path = route.path.replace("{id}", "1").replace("{name}", "q")
-        answer = await call(server, who, route.method, path)
+        answer = await call(server, who, route.method, path + ENDLESS.get(path, ""))
         needed = right_for(route)
         if needed in (None, "", TOKENS[who][0]) or who == "admin":
             assert answer.status not in (401, 403), (route.path, answer)
@@ -427,3 +433,50 @@ def test_a_secret_is_nowhere_in_what_is_kept():
     api = Api(MemoryEngine(Settings(access_token=ONE)))
     assert ONE not in str(vars(api.auth)) + repr(vars(api.settings))
     assert [*api.auth._by_digest] == [bytes.fromhex(digest_of(ONE))]
+
+
+# -- streams ----------------------------------------------------------------------------------------
+
+
+async def test_a_watcher_is_told_of_its_own_queues_only(server):
+    reading = await Reading.begin(server, "GET", "/events", None, by("mailer"))
+    assert await reading.frame() == b"retry: 2000"
+    await enqueue(server, "worker", queue="secret")
+    id = await enqueue(server, "worker", queue="mail")
+    assert (await reading.event()).data["id"] == id
+    for path in ("/events?queue=secret", "/queues/secret?format=events"):
+        check_problem(await call(server, "mailer", "GET", path), 403, "forbidden")
+    check_problem(await call(server, "mailer", "GET", "/jobs/1?format=events"), 404, "job_not_found")
+    assert b"secret" not in (await call(server, "mailer", "GET", "/top?for=10ms")).body
+    page = await server.get("/", {**by("producer"), "Accept": "text/html"})
+    assert b"secret" not in page.body
+
+
+async def test_a_stream_of_jobs_is_for_the_queues_of_its_token(server):
+    check_problem(await call(server, "mailer", "POST", "/jobs/stream"), 403, "forbidden")
+    id = await enqueue(server, "worker", queue="mail")
+    reading = await Reading.begin(server, "POST", "/jobs/stream?queue=mail", None, by("mailer"))
+    job = await reading.job()
+    answer = await call(server, "worker", "POST", f"/jobs/{id}/conclude", {"lease": job["lease"]})
+    check_problem(answer, 403, "forbidden")
+
+
+async def test_streams_of_a_token_that_is_good_no_more_end(server, file, monkeypatch):
+    monkeypatch.setattr(streaming, "LOOK", 0.02)
+    server.clock.wall_jump(1_795_521_599_000 / 1000 - server.clock.wall() / 1000)
+    server.engine.tick()
+    id = await enqueue(server, "worker")
+    jobs = await Reading.begin(server, "POST", "/jobs/stream", None, by("worker"))
+    waiting = await Reading.begin(server, "POST", "/jobs/stream?queue=other", None, by("worker"))
+    events = await Reading.begin(server, "GET", "/events", None, by("worker"))
+    brief = await Reading.begin(server, "GET", "/events", None, by("brief"))
+    await jobs.job()
+    file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
+    server.api.auth.reload()
+    for reading in (jobs, waiting, events):
+        await reading.rest()
+    assert server.engine.get(id).status == "queued"
+    assert len(server.api.events) == 1
+    server.clock.advance("1s")
+    server.engine.tick()
+    await brief.rest()

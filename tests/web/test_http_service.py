@@ -165,8 +165,8 @@ async def test_stats(server):
 
 
 async def test_help_is_one_screen_of_text_with_lines_to_paste(server):
-    for path in ("/", "/help"):
-        answer = await server.get(path, {"Host": "queue.example:8080", "Accept": "text/html"})
+    for path, accept in (("/", "*/*"), ("/help", "text/html")):
+        answer = await server.get(path, {"Host": "queue.example:8080", "Accept": accept})
         assert answer.status == 200
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         text = answer.body.decode()

@@ -1,0 +1,360 @@
+"""Events: what happens to jobs and queues, for whoever watches, as server-sent events.
+
+Nothing is kept, or costs anything, while nobody watches. The first watcher switches it on; a minute after the
+last one left it is off again, so that one who was cut off finds in the ring what it missed. Each event is
+written down once, for all. A watcher reads at its own pace: who falls behind the ring is cut off.
+"""
+
+import asyncio
+import time
+from asyncio import Future
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from jobqueue.engine.api import Engine, Job, Kind
+from jobqueue.units import instant
+from jobqueue.web.http import EVENTS, Stream
+
+# The ring holds so many events at most, and so many bytes.
+RING_EVENTS = 50_000
+RING_BYTES = 16 << 20
+# The same of what waits for one who watches certain jobs.
+WAITING_EVENTS = 1000
+# For so long after the last watcher left, in seconds.
+KEEP = 60.0
+# Watchers are told together, not more often than this, in seconds; and so many in one loop pass.
+GATHER = 0.02
+TOLD_AT_ONCE = 50
+# Written to one watcher in one go, in bytes.
+PIECE = 64 << 10
+# Pieces kept for watchers who want the same.
+PIECES = 100
+# A comment is written to who has heard nothing for so long, in seconds.
+BEAT = 15.0
+_BEAT = b":\n\n"
+# How long a browser is to wait before it comes again, in milliseconds.
+_HELLO = b"retry: 2000\n\n"
+
+NAMES: dict[Kind, str] = {
+    "enqueue": "enqueued", "schedule": "scheduled", "ready": "queued", "lease": "dequeued",
+    "conclude": "concluded", "fail": "failed", "bury": "dead", "release": "released", "put_off": "released",
+    "stale": "stale", "cancel": "cancelled", "change": "changed", "enter": "changed",
+    "enter_later": "changed", "redrive": "redriven", "purge": "purged", "pause": "paused",
+    "resume": "resumed",
+}  # fmt: skip
+GAP = "gap"
+EVENT_NAMES = (*dict.fromkeys(NAMES.values()), GAP)
+
+
+class EventView(Struct, gc=False):
+    """What is said of an event. Of a queue: `at` and `queue`."""
+
+    at: str
+    id: int | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    attempts: int | UnsetType = UNSET
+    consumer: str | UnsetType = UNSET
+
+
+class Event(NamedTuple):
+    """`frame`: as it is sent."""
+
+    number: int
+    name: str
+    queue: str
+    job: int
+    frame: bytes
+
+
+class Choice(NamedTuple):
+    """Which events somebody wants; None: whichever."""
+
+    queues: frozenset[str] | None = None
+    jobs: frozenset[int] | None = None
+    names: frozenset[str] | None = None
+    within: Callable[[str], bool] | None = None  # queues that it may see
+
+    def has(self, event: Event) -> bool:
+        return (
+            (self.jobs is None or event.job in self.jobs)
+            and (self.queues is None or event.queue in self.queues)
+            and (self.names is None or event.name in self.names)
+            and (self.within is None or self.within(event.queue))
+        )
+
+
+class Watcher:
+    """One who reads. `next`: the number of the first event that it has not read or passed over."""
+
+    __slots__ = ("beat", "choice", "cut", "next", "turn", "waits")
+
+    def __init__(self, choice: Choice, following: int) -> None:
+        self.choice = choice
+        self.next = following
+        self.turn: Future[None] | None = None  # what it waits for
+        self.waits: deque[bytes] | None = None if choice.jobs is None else deque()  # of certain jobs
+        self.cut = False  # too much waits for it
+        self.beat = False  # it has heard nothing for long
+
+    def wake(self) -> None:
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
+
+
+class Events:
+    """The ring, and who reads it. Numbers count on over a restart: they begin at the time of the start."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ring: deque[Event] = deque()
+        self._bytes = 0
+        self._last = time.time_ns() // 1_000_000 * 1000
+        self._first_known = self._last + 1  # from this number on none is missing in the ring
+        self._on = False
+        self._off: asyncio.TimerHandle | None = None
+        self._beats = False
+        self._watchers: set[Watcher] = set()
+        self._by_job: dict[int, set[Watcher]] = {}
+        self._gathering = False
+        self._told_at = 0.0
+        self._to_tell: list[Watcher] = []
+        self._encode = msgspec.json.Encoder().encode
+        self._pieces: dict[tuple[Choice, int], tuple[bytes, int]] = {}  # of this moment, for all alike
+
+    def __len__(self) -> int:
+        """How many watch."""
+        return len(self._watchers)
+
+    @property
+    def on(self) -> bool:
+        return self._on
+
+    # -- what happens -------------------------------------------------------------------------------
+
+    def _see(self, kind: Kind, what: Job | str) -> None:
+        name = NAMES.get(kind)
+        if name is None:
+            return
+        at = instant(self._engine.wall_now())
+        if isinstance(what, str):
+            queue, job, view = what, 0, EventView(at, UNSET, what)
+        else:
+            queue, job = what.queue, what.id
+            lease = what.lease
+            view = EventView(
+                at, job, queue, what.type, what.status, what.attempts,
+                UNSET if lease is None or lease.consumer is None else lease.consumer,
+            )  # fmt: skip
+        self._last = number = self._last + 1
+        frame = _frame(number, name, self._encode(view))
+        event = Event(number, name, queue, job, frame)
+        self._ring.append(event)
+        self._bytes += len(frame)
+        if self._pieces:
+            self._pieces.clear()
+        while len(self._ring) > RING_EVENTS or self._bytes > RING_BYTES:
+            self._bytes -= len(self._ring.popleft().frame)
+            self._first_known = self._ring[0].number
+        for watcher in self._by_job.get(job, ()):
+            self._hand(watcher, event)
+        if not self._gathering and self._watchers:
+            self._gathering = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(max(self._told_at + GATHER - time.monotonic(), 0), self._tell)
+
+    def _hand(self, watcher: Watcher, event: Event) -> None:
+        waits = watcher.waits
+        assert waits is not None
+        if len(waits) >= WAITING_EVENTS:
+            watcher.cut = True
+        elif watcher.choice.has(event):
+            waits.append(event.frame)
+
+    def _tell(self) -> None:
+        """Wakes those for whom there may be something."""
+        self._gathering = False
+        self._told_at = time.monotonic()
+        self._to_tell = list(self._watchers)
+        self._tell_some()
+
+    def _tell_some(self) -> None:
+        for watcher in self._to_tell[-TOLD_AT_ONCE:]:
+            if watcher.turn is not None and self._has_some(watcher):
+                watcher.wake()
+        del self._to_tell[-TOLD_AT_ONCE:]
+        if self._to_tell:
+            asyncio.get_running_loop().call_soon(self._tell_some)
+
+    def _has_some(self, watcher: Watcher) -> bool:
+        if watcher.waits is not None:
+            return bool(watcher.waits)
+        piece, following = self._piece(watcher.choice, watcher.next)
+        if not piece:
+            watcher.next = following  # nothing for it so far
+        return bool(piece)
+
+    def _beat(self) -> None:
+        self._beats = bool(self._watchers)
+        for watcher in self._watchers:
+            watcher.beat = True
+            watcher.wake()
+        if self._beats:
+            asyncio.get_running_loop().call_later(BEAT, self._beat)
+
+    # -- who watches --------------------------------------------------------------------------------
+
+    def watch(self, choice: Choice, last_id: int | None) -> tuple[Watcher, bytes]:
+        """A new watcher, and what it is sent first: what it missed since the event `last_id`."""
+        self._switch_on()
+        if not self._beats:
+            self._beats = True
+            asyncio.get_running_loop().call_later(BEAT, self._beat)
+        watcher = Watcher(choice, self._last + 1)
+        self._watchers.add(watcher)
+        for job in choice.jobs or ():
+            self._by_job.setdefault(job, set()).add(watcher)
+        if last_id is None:
+            return watcher, b""
+        gap = b""
+        if not self._first_known - 1 <= last_id <= self._last:
+            gap = self._gap(last_id)
+            last_id = 0
+        if watcher.waits is not None:
+            missed = [event.frame for event in self._ring if event.number > last_id and choice.has(event)]
+            watcher.waits.extend(missed)
+        else:
+            watcher.next = max(last_id + 1, self._first_known)
+        return watcher, gap
+
+    def _gap(self, last_id: int) -> bytes:
+        """Says that events behind `last_id` are not to be had any more: `next` is the first that is."""
+        at = instant(self._engine.wall_now())
+        known = self._encode({"at": at, "after": last_id, "next": self._first_known})
+        return _frame(self._first_known - 1, GAP, known)
+
+    def leave(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+        for job in watcher.choice.jobs or ():
+            others = self._by_job[job]
+            others.discard(watcher)
+            if not others:
+                del self._by_job[job]
+        if not self._watchers:
+            self._off = asyncio.get_running_loop().call_later(KEEP, self._switch_off)
+
+    def _switch_on(self) -> None:
+        if self._off is not None:
+            self._off.cancel()
+            self._off = None
+        if not self._on:
+            self._on = True
+            # What happened until now nobody wrote down.
+            self._last += 1
+            self._first_known = self._last + 1
+            self._engine.watch(self._see)
+
+    def _switch_off(self) -> None:
+        self._off = None
+        self._on = False
+        self._engine.watch(None)
+        self._ring.clear()
+        self._bytes = 0
+
+    def late(self, watcher: Watcher) -> bool:
+        """It has not read what is no longer in the ring."""
+        return watcher.cut or (watcher.waits is None and watcher.next < self._first_known)
+
+    def read(self, watcher: Watcher) -> bytes:
+        """What there is for it now, up to a piece; empty: nothing."""
+        if watcher.waits is not None:
+            return _joined(watcher.waits)
+        piece, watcher.next = self._piece(watcher.choice, watcher.next)
+        return piece
+
+    def _piece(self, choice: Choice, following: int) -> tuple[bytes, int]:
+        """The events from the number `following` on, and the number to go on at."""
+        known = self._pieces.get((choice, following))
+        if known is None:
+            if len(self._pieces) >= PIECES:
+                self._pieces.clear()
+            known = self._pieces[choice, following] = self._gathered(choice, following)
+        return known
+
+    def _gathered(self, choice: Choice, following: int) -> tuple[bytes, int]:
+        frames: list[bytes] = []
+        size = 0
+        ring = self._ring  # its numbers have no holes
+        for index in range(max(following - self._first_known, 0), len(ring)):
+            event = ring[index]
+            if choice.has(event):
+                frames.append(event.frame)
+                size += len(event.frame)
+                if size >= PIECE:
+                    return b"".join(frames), event.number + 1
+        return b"".join(frames), self._last + 1
+
+    def stream(self, choice: Choice, last_id: int | None, length: int | None) -> Stream:
+        """For one client. `last_id`: of the last event it had; `length`: milliseconds, None: without end."""
+        watching = _Watching(self, choice, last_id, length)
+        return Stream(
+            watching.pieces(), watching.end, watching.end, EVENTS,
+            late=lambda: watching.watcher is not None and self.late(watching.watcher),
+        )  # fmt: skip
+
+
+class _Watching:
+    """A Stream of events; it watches from its first piece on."""
+
+    def __init__(self, events: Events, choice: Choice, last_id: int | None, length: int | None) -> None:
+        self._events = events
+        self._asked = (choice, last_id)
+        self._length = length
+        self._over = False
+        self.watcher: Watcher | None = None
+
+    def end(self) -> None:
+        self._over = True
+        if self.watcher is not None:
+            self.watcher.wake()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        events = self._events
+        loop = asyncio.get_running_loop()
+        self.watcher, gap = events.watch(*self._asked)
+        timer = None if self._length is None else loop.call_later(self._length / 1000, self.end)
+        watcher = self.watcher
+        try:
+            yield _HELLO + gap
+            while not (self._over or events.late(watcher)):
+                piece = events.read(watcher)
+                if not piece:
+                    watcher.turn = loop.create_future()
+                    await watcher.turn
+                    watcher.turn = None
+                    piece = events.read(watcher) or (_BEAT if watcher.beat else b"")
+                watcher.beat = False
+                if piece:
+                    yield piece
+        finally:
+            events.leave(watcher)
+            if timer is not None:
+                timer.cancel()
+
+
+def _joined(frames: deque[bytes]) -> bytes:
+    taken: list[bytes] = []
+    size = 0
+    while frames and size < PIECE:
+        taken.append(frames.popleft())
+        size += len(taken[-1])
+    return b"".join(taken)
+
+
+def _frame(number: int, name: str, data: bytes) -> bytes:
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, name.encode(), data)

@@ -1,0 +1,125 @@
+"""One URL, several faces: what a call answers as JSON can also be asked for as text, as a page, or as a
+stream of the events that change it. By `?format=`, else by `Accept`; who says neither gets JSON.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from jobqueue.errors import InvalidField
+from jobqueue.web import html_pages, operations, tables
+from jobqueue.web.call import query_pairs
+from jobqueue.web.events import Choice
+from jobqueue.web.fields import queue_name
+from jobqueue.web.http import HTML, TEXT, Later, Request, Response, Stream
+from jobqueue.web.watching import watch
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+# In the order in which they are taken where a client likes several as much.
+_FACES = {
+    "application/json": "json",
+    "text/html": "html",
+    "text/plain": "text",
+    "text/event-stream": "events",
+}
+FORMATS = frozenset(_FACES.values())
+_SPECIFIC = {"*/*": 0, "text/*": 1, "application/*": 1}
+
+
+def chosen(request: Request) -> str:
+    """json, html, text or events."""
+    if "format" in request.query.lower():
+        for name, value in query_pairs(request.query):
+            if name.lower() == "format":
+                if value not in FORMATS:
+                    raise InvalidField("format: json, text, html or events", field="format")
+                return value
+    accept = request.headers.get(b"accept")
+    return "json" if accept is None or accept == b"*/*" else _accepted(accept)
+
+
+@lru_cache(maxsize=256)
+def _accepted(accept: bytes) -> str:
+    """What a client likes best of what there is; JSON where it likes none of it. Of ranges that match, the
+    more specific one counts (RFC 9110, 12.5.1)."""
+    likes = dict(filter(None, map(_like, accept.decode("latin-1").lower().split(","))))
+    best, face = (0.0, -1), "json"
+    for kind, name in _FACES.items():
+        ranges = (kind, kind.partition("/")[0] + "/*", "*/*")
+        found = next((one for one in ranges if one in likes), None)
+        if found is not None and likes[found] > 0 and (likes[found], _SPECIFIC.get(found, 2)) > best:
+            best, face = (likes[found], _SPECIFIC.get(found, 2)), name
+    return face
+
+
+def _like(part: str) -> tuple[str, float] | None:
+    kind, *parameters = (piece.strip() for piece in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return kind, float(parameter[2:])
+            except ValueError:
+                return None
+    return kind, 1.0
+
+
+# -- the calls --------------------------------------------------------------------------------------
+
+
+def list_queues(api: "Api", request: Request) -> Response | Later | Stream:
+    face = chosen(request)
+    if face == "events":
+        return watch(api, request, Choice(), api.schema.length_of_watch(request, "queues"))
+    return _dressed(face, operations.list_queues(api, request), tables.queues, html_pages.queues)
+
+
+def get_queue(api: "Api", request: Request) -> Response | Later | Stream:
+    face = chosen(request)
+    if face == "events":
+        wanted = Choice(queues=frozenset({queue_name(request.param, "name")}))
+        return watch(api, request, wanted, api.schema.length_of_watch(request, "queue"))
+    return _dressed(face, operations.get_queue(api, request), tables.one, partial(html_pages.queue, api))
+
+
+def get_job(api: "Api", request: Request) -> Response | Later | Stream:
+    face = chosen(request)
+    if face == "events":
+        id = operations.job_id(request.param)
+        api.engine.get(id)
+        return watch(api, request, Choice(jobs=frozenset({id})), api.schema.length_of_watch(request, "job"))
+    return _dressed(face, operations.get_job(api, request), tables.one, html_pages.job)
+
+
+def root(api: "Api", request: Request) -> Response:
+    """For a browser a page; for everybody else, help."""
+    may_read = api.caller is None or "read" in api.caller.rights
+    if chosen(request) != "html" or not may_read:
+        return operations.help_page(api, request)
+    shown = operations.list_queues(api, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
+    help = operations.help_page(api, request).body.decode("utf-8")
+    return _page(shown, html_pages.front(shown.body, help))
+
+
+def _dressed(
+    face: str, answer: Response | Later, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
+) -> Response | Later:
+    if face == "json":
+        return answer
+    if isinstance(answer, Later):
+        render = answer.render
+        return Later(answer.future, lambda result: _dress(face, render(result), text, page))
+    return _dress(face, answer, text, page)
+
+
+def _dress(
+    face: str, answer: Response, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
+) -> Response:
+    if face == "html":
+        return _page(answer, page(answer.body))
+    return Response(answer.status, text(answer.body).encode(), answer.headers, TEXT)
+
+
+def _page(answer: Response, body: bytes) -> Response:
+    return Response(answer.status, body, answer.headers + html_pages.HEADERS, HTML)

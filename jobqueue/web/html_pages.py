@@ -1,0 +1,102 @@
+"""Pages for a browser: one table each, made on the server, without a script. Whatever is shown was escaped,
+and the browser is told to load and to run nothing. They load themselves anew every few seconds."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from html import escape
+from typing import TYPE_CHECKING
+
+from jobqueue.engine.api import Filter
+from jobqueue.web import tables
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+# Jobs on the page of a queue, and seconds after which a page is loaded anew.
+_JOBS = 50
+_REFRESH = 5
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2em;max-width:80em}"
+    "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left;"
+    "vertical-align:top;overflow-wrap:anywhere}.n{text-align:right}pre{overflow:auto}"
+    "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
+)
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; form-action 'none'; "
+    "base-uri 'none'"
+)
+HEADERS = (
+    f"\r\nContent-Security-Policy: {_POLICY}\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY"
+    "\r\nReferrer-Policy: no-referrer"
+).encode()
+_LINKS = '<p><a href="/">queues</a> · <a href="/stats">stats</a> · <a href="/help">help</a></p>'
+
+
+def queues(body: bytes) -> bytes:
+    return _page("queues", _queues(body))
+
+
+def front(body: bytes, help: str) -> bytes:
+    """The page at `/`: the queues, and how to use them."""
+    return _page("jobqueue", f"{_queues(body)}<pre>{escape(help)}</pre>")
+
+
+def queue(api: "Api", body: bytes) -> bytes:
+    facts = tables.facts(body)
+    name = dict(facts)["name"]
+    jobs, more = api.engine.list_jobs(Filter(queues=frozenset({name})), None, True, _JOBS)
+    rows = [
+        [f'<a href="/jobs/{job.id}">{job.id}</a>', _text(job.status), _text(job.type), str(job.priority),
+         str(job.attempts)]
+        for job in jobs
+    ]  # fmt: skip
+    shown = _table(("id", "status", "type", "priority", "attempts"), rows, {0, 3, 4})
+    rest = "" if more is None else f'<p><a href="/jobs?queue={escape(name)}&amp;cursor={more}">more</a></p>'
+    return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}{rest}")
+
+
+def job(body: bytes) -> bytes:
+    facts = tables.facts(body)
+    known = dict(facts)
+    link = f'<p>in <a href="/queues/{escape(known["queue"])}">{escape(known["queue"])}</a></p>'
+    return _page(f"job {known['id']}", link + _facts(facts))
+
+
+def _queues(body: bytes) -> str:
+    rows = []
+    for name, *cells in tables.queue_rows(body):
+        link = f'<a href="/queues/{escape(name)}">{escape(name)}</a>'
+        rows.append([link, *map(escape, cells)])
+    return _table([head.lower() for head in tables.HEADS], rows, set(tables.NUMBERS))
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return _table((), [[_text(name), _text(value)] for name, value in facts], set())
+
+
+def _text(text: str) -> str:
+    return escape(tables.visible(text))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
+    """`rows`: escaped."""
+    top = f"<tr>{_cells('th', heads, right)}</tr>" if heads else ""
+    lines = "".join(f"<tr>{_cells('td', row, right)}</tr>" for row in rows)
+    return f"<table>{top}{lines}</table>"
+
+
+def _cells(tag: str, cells: Sequence[str], right: set[int]) -> str:
+    return "".join(
+        f'<{tag} class="n">{cell}</{tag}>' if number in right else f"<{tag}>{cell}</{tag}>"
+        for number, cell in enumerate(cells)
+    )
+
+
+def _page(title: str, body: str) -> bytes:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta http-equiv="refresh" content="{_REFRESH}"><style>{_STYLE}</style></head>'
+        f"<body>{_LINKS}<h1>{escape(title)}</h1>{body}</body></html>\n"
+    ).encode()

@@ -1,0 +1,182 @@
+"""Streams on their way to clients: each is written no faster than it is read, and ends when the client has
+gone, reads nothing, or the server stops. And bodies of any length on their way in."""
+
+import time
+from asyncio import CancelledError, Future, get_running_loop
+from collections.abc import Callable
+from typing import Protocol
+
+from tornado.iostream import StreamClosedError
+
+from jobqueue.engine.api import Engine
+from jobqueue.web.http import Response, Stream, Upload
+
+# How long a client may take nothing of what is written to it, in seconds; as for other answers.
+STUCK = 30.0
+# The same of sending nothing of a body.
+SILENT = 60.0
+# How often that is looked at.
+LOOK = 1.0
+
+
+class Streams:
+    """All that are on their way. Looks at them once a second while there are any."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: set[Running] = set()
+        self._looking = False
+        self._known = False  # the engine knows whom to tell that it stops
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, running: "Running") -> None:
+        if not self._known:
+            self._known = True
+            self._engine.when_stopping(self._stop)
+        self._open.add(running)
+        if self._engine.stopping:
+            running.stop()
+        if not self._looking:
+            self._looking = True
+            get_running_loop().call_later(LOOK, self._look)
+
+    def discard(self, running: "Running") -> None:
+        self._open.discard(running)
+
+    def _stop(self) -> None:
+        for running in list(self._open):
+            running.stop()
+
+    def _look(self) -> None:
+        self._looking = bool(self._open)
+        now = time.monotonic()
+        for running in list(self._open):
+            running.look(now)
+        if self._looking:
+            get_running_loop().call_later(LOOK, self._look)
+
+
+class Running(Protocol):
+    """What `Streams` looks after."""
+
+    def stop(self) -> None: ...
+
+    def look(self, now: float) -> None:
+        """`now`: of `time.monotonic`, seconds."""
+
+
+class Connection(Protocol):
+    """What is written to: Tornado's connection, or the fast front's bridge."""
+
+    def write(self, chunk: bytes) -> "Future[None]": ...
+
+
+class Pouring:
+    """One Stream on its way. `abort`: cuts the connection."""
+
+    def __init__(self, stream: Stream, connection: Connection, abort: Callable[[], None]) -> None:
+        self.stream = stream
+        self.size = 0
+        self._connection = connection
+        self._abort = abort
+        self._gone = False
+        self._writing: Future[None] | None = None
+        self._since = 0.0
+
+    async def pour(self, streams: Streams) -> bool:
+        """Writes all there is. False if the client has gone before that."""
+        streams.add(self)
+        pieces = self.stream.pieces
+        try:
+            async for piece in pieces:
+                self.size += len(piece)
+                self._since = time.monotonic()
+                self._writing = self._connection.write(piece)
+                await self._writing
+                self._writing = None
+                if self._gone:
+                    return False
+        except StreamClosedError:
+            self.hung_up()
+        except CancelledError:
+            if not self._gone:
+                raise
+        finally:
+            streams.discard(self)
+            await pieces.aclose()
+        return not self._gone
+
+    def hung_up(self) -> None:
+        """The client has gone: whatever this waits for is over."""
+        if not self._gone:
+            self._gone = True
+            self.stream.gone()
+            if self._writing is not None:
+                self._writing.cancel()
+
+    def stop(self) -> None:
+        self.stream.stop()
+
+    def look(self, now: float) -> None:
+        stream = self.stream
+        allowed = stream.good is None or stream.good()
+        if self._writing is None:
+            if not allowed:
+                stream.gone()
+        elif not allowed or now - self._since > STUCK or (stream.late is not None and stream.late()):
+            self._abort()
+
+
+class Receiving:
+    """A body of any length on its way in. `abort`: cuts the connection."""
+
+    def __init__(self, upload: Upload, abort: Callable[[], None]) -> None:
+        self._upload = upload
+        self._abort = abort
+        self._since: float | None = time.monotonic()
+
+    async def take(self, piece: bytes) -> None:
+        self._since = None
+        await self._upload.take(piece)
+        self._since = time.monotonic()
+
+    async def end(self) -> Response:
+        self._since = None
+        return await self._upload.end()
+
+    def stop(self) -> None:
+        """The engine takes nothing more in: `take` will say so."""
+
+    def look(self, now: float) -> None:
+        if self._since is not None and now - self._since > SILENT:
+            self._abort()
+
+
+class Rest:
+    """What a Stream waits in, for a time, or until it is woken. After `end` there is no more waiting."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._turn: Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        if self.over:
+            return
+        loop = get_running_loop()
+        self._turn = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
+        try:
+            await self._turn
+        finally:
+            timer.cancel()
+            self._turn = None
+
+    def wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def end(self) -> None:
+        self.over = True
+        self.wake()

@@ -1,0 +1,91 @@
+"""A client that reads an answer piece by piece."""
+
+import asyncio
+import json
+from typing import Any, NamedTuple
+
+from http_client import Client
+from serving import Server
+
+
+class Event(NamedTuple):
+    id: int
+    name: str
+    data: Any
+
+
+class Reading:
+    """An answer that is coming: its head was read, its body is read by the line, whatever chunks it comes in."""
+
+    def __init__(self, client: Client, status: int, headers: dict[str, str]) -> None:
+        self.client = client
+        self.status = status
+        self.headers = headers
+        self._left = b""
+        self.ended = False
+
+    @classmethod
+    async def begin(
+        cls, server: Server, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> "Reading":
+        client = await server.connect()
+        client.ask(method, path, body, headers)
+        head = (await client._reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        named = dict(line.lower().split(": ", 1) for line in lines)
+        assert named.get("transfer-encoding") == "chunked", head
+        return cls(client, int(first.split()[1]), named)
+
+    async def _chunk(self) -> bytes:
+        size = int(await self.client._reader.readline(), 16)
+        data = await self.client._reader.readexactly(size + 2)
+        self.ended = size == 0
+        return data[:-2]
+
+    async def until(self, mark: bytes, seconds: float = 5) -> bytes:
+        """Everything up to `mark`, without it; or what there was when it ended."""
+        async with asyncio.timeout(seconds):
+            while mark not in self._left and not self.ended:
+                self._left += await self._chunk()
+        found, _, self._left = self._left.partition(mark)
+        return found
+
+    async def line(self) -> bytes:
+        return await self.until(b"\n")
+
+    async def job(self) -> Any:
+        return json.loads(await self.line())
+
+    async def frame(self) -> bytes:
+        """One frame of server-sent events."""
+        return await self.until(b"\n\n")
+
+    async def event(self) -> Event:
+        """The next one that is an event."""
+        while True:
+            frame = await self.frame()
+            assert frame, "it ended"
+            if frame.startswith(b"id: "):
+                id, name, data = (line.partition(b": ")[2] for line in frame.split(b"\n"))
+                return Event(int(id), name.decode(), json.loads(data))
+
+    async def rest(self) -> bytes:
+        """All that still comes, up to its end."""
+        async with asyncio.timeout(5):
+            while not self.ended:
+                self._left += await self._chunk()
+        left, self._left = self._left, b""
+        return left
+
+
+async def consume(server: Server, **options: Any) -> Reading:
+    """A consumer's stream of jobs."""
+    return await Reading.begin(server, "POST", "/jobs/stream", options)
+
+
+async def watch(server: Server, query: str = "", last: int | None = None) -> Reading:
+    """A stream of events whose first frame was read: whatever happens from now on is told."""
+    headers = None if last is None else {"Last-Event-ID": str(last)}
+    reading = await Reading.begin(server, "GET", f"/events{query}", None, headers)
+    assert await reading.frame() == b"retry: 2000"
+    return reading

@@ -1,0 +1,226 @@
+"""GET /events: what happens, as server-sent events."""
+
+import asyncio
+
+import pytest
+from serving import check_problem, until
+from streams import Reading, watch
+
+from jobqueue import Settings
+from jobqueue.web import events
+
+
+async def test_each_thing_that_happens_to_a_job_has_its_name(server):
+    reading = await watch(server)
+    assert reading.headers["content-type"] == "text/event-stream"
+    assert reading.headers["cache-control"] == "no-store"
+    id = await server.enqueue(delay="1m", type="mail", queue="q")
+    await server.call("PATCH", f"/jobs/{id}", {"delay": None})
+    await server.call("PATCH", f"/jobs/{id}", {"type": "other"})
+    for verb in ("release", "fail"):
+        job = await server.dequeue(queue="q", consumer="c")
+        await server.post(
+            f"/jobs/{id}/{verb}", {"lease": job["lease"], **({"retry": False} if verb == "fail" else {})}
+        )
+    await server.post(f"/jobs/{id}/redrive")
+    await server.dequeue(queue="q", lease_for="1s")
+    server.clock.advance("2s")
+    server.engine.tick()
+    job = await server.dequeue(queue="q")
+    await server.post(f"/jobs/{id}/conclude", {"lease": job["lease"], "result": "secret"})
+    await server.post("/queues/q/pause")
+    await server.post("/queues/q/resume")
+    await server.enqueue(queue="q", payload="secret")
+    await server.post("/queues/q/purge", {"all": True})
+    seen = [await reading.event() for _ in range(16)]
+    assert [event.name for event in seen] == [
+        "scheduled", "changed", "changed", "dequeued", "released", "dequeued", "dead", "redriven", "dequeued",
+        "stale", "dequeued", "concluded", "paused", "resumed", "enqueued", "purged",
+    ]  # fmt: skip
+    assert [event.id for event in seen] == list(range(seen[0].id, seen[0].id + 16))
+    first, leased = seen[0].data, seen[3].data
+    assert list(first) == ["at", "id", "queue", "type", "status", "attempts"]
+    assert (first["id"], first["queue"], first["type"], first["status"]) == (id, "q", "mail", "scheduled")
+    assert (leased["status"], leased["attempts"], leased["consumer"]) == ("in_progress", 1, "c")
+    assert seen[12].data == {"at": seen[12].data["at"], "queue": "q"}
+    assert "secret" not in repr(seen)
+    assert job["lease"] not in repr(seen)
+
+
+async def test_a_filter_lets_through_what_was_asked_for(server):
+    await server.enqueue(queue="a")
+    id = await server.enqueue(queue="b")
+    every = await watch(server)
+    of_queue, of_names = await watch(server, "?queue=a,c"), await watch(server, "?event=concluded,paused")
+    of_job, of_both = (
+        await watch(server, f"?job={id},7777"),
+        await watch(server, f"?job={id}&event=paused,concluded"),
+    )
+    for queue in ("a", "b"):
+        job = await server.dequeue(queue=queue)
+        await server.post(f"/jobs/{job['id']}/conclude")
+    await server.post("/queues/a/pause")
+    assert [(await every.event()).name for _ in range(5)] == ["dequeued", "concluded"] * 2 + ["paused"]
+    assert [(await of_queue.event()).name for _ in range(3)] == ["dequeued", "concluded", "paused"]
+    assert [(await of_names.event()).data["queue"] for _ in range(3)] == ["a", "b", "a"]
+    assert [(await of_job.event()).name for _ in range(2)] == ["dequeued", "concluded"]
+    assert (await of_both.event()).name == "concluded"
+
+
+@pytest.mark.parametrize("query", ["event=nothing", "job=x", "job=", "queue=", "for=0", "event="])
+async def test_what_makes_no_sense_is_refused(server, query):
+    check_problem(await server.get(f"/events?{query}"), 400, "invalid_field", field=query.partition("=")[0])
+
+
+async def test_who_comes_again_is_sent_what_it_missed(server):
+    reading = await watch(server, "?queue=default")
+    ids = [await server.enqueue() for _ in range(3)]
+    seen = [await reading.event() for _ in range(3)]
+    reading.client.close()
+    await until(lambda: len(server.api.events) == 0)
+    ids += [await server.enqueue() for _ in range(3)]
+    again = await watch(server, "?queue=default", last=seen[0].id)
+    assert [(await again.event()).data["id"] for _ in range(5)] == ids[1:]
+    of_job = await watch(server, f"?job={ids[4]}", last=seen[0].id)
+    assert (await of_job.event()).data["id"] == ids[4]
+    up_to_date = await watch(server, last=seen[0].id + 5)
+    id = await server.enqueue()
+    assert (await up_to_date.event()).data["id"] == id
+
+
+async def test_what_is_no_longer_known_is_said_to_be_missing(server, monkeypatch):
+    monkeypatch.setattr(events, "RING_EVENTS", 3)
+    reading = await watch(server)
+    first = await server.enqueue()
+    known = await reading.event()
+    reading.client.close()
+    await until(lambda: len(server.api.events) == 0)
+    ids = [await server.enqueue() for _ in range(5)]
+    again = await watch(server, last=known.id)
+    gap = await again.event()
+    assert (gap.name, gap.data["after"], gap.data["next"]) == ("gap", known.id, known.id + 3)
+    assert [(await again.event()).data["id"] for _ in range(3)] == ids[-3:]
+    # Its id is that of the last one that is missing: who asks again with it is sent the rest, and no gap.
+    after = await watch(server, last=gap.id)
+    assert (await after.event()).data["id"] == ids[-3]
+    assert first not in ids
+
+
+@pytest.mark.parametrize("last", [0, 5, 10**17])
+async def test_an_id_that_was_never_given_is_a_gap(server, last):
+    await server.enqueue()
+    reading = await watch(server, last=last)
+    assert (await reading.event()).name == "gap"
+    id = await server.enqueue()
+    assert (await reading.event()).data["id"] == id
+
+
+async def test_nothing_is_kept_while_nobody_watches(server, monkeypatch):
+    hub = server.api.events
+    assert not hub.on
+    monkeypatch.setattr(events, "KEEP", 0.01)
+    reading = await watch(server)
+    await server.enqueue()
+    known = await reading.event()
+    reading.client.close()
+    await until(lambda: not hub.on)
+    assert server.engine._queue.event is None
+    assert not hub._ring
+    await server.enqueue()
+    # What happened meanwhile nobody knows, and that is said.
+    again = await watch(server, last=known.id)
+    assert (await again.event()).name == "gap"
+
+
+async def test_one_who_comes_back_in_time_keeps_the_ring(server, monkeypatch):
+    monkeypatch.setattr(events, "KEEP", 0.05)
+    reading = await watch(server)
+    await server.enqueue()
+    known = await reading.event()
+    reading.client.close()
+    await until(lambda: len(server.api.events) == 0)
+    again = await watch(server, last=known.id)
+    await asyncio.sleep(0.1)
+    assert server.api.events.on
+    id = await server.enqueue()
+    assert (await again.event()).data["id"] == id
+
+
+async def test_silence_is_broken_by_a_comment(server, monkeypatch):
+    monkeypatch.setattr(events, "BEAT", 0.01)
+    reading = await watch(server)
+    assert await reading.frame() == b":"
+    id = await server.enqueue()
+    assert (await reading.event()).data["id"] == id
+
+
+async def test_events_that_come_faster_than_pieces_are_all_told(server, monkeypatch):
+    monkeypatch.setattr(events, "PIECE", 100)
+    reading, of_queue = await watch(server), await watch(server, "?queue=default")
+    ids = [await server.enqueue() for _ in range(100)]
+    assert [(await reading.event()).data["id"] for _ in ids] == ids
+    assert [(await of_queue.event()).data["id"] for _ in ids] == ids
+
+
+async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(server, monkeypatch):
+    monkeypatch.setattr(events, "RING_BYTES", 1 << 20)
+    stuck = await Reading.begin(server, "GET", "/events")
+    stuck.client._writer.transport.pause_reading()
+    other = await watch(server)
+    sent, told = 0, 0
+    while len(server.api.events) == 2:
+        made = await server.post("/jobs/enqueue", [{"type": "x" * 256}] * 1000)
+        sent += len(made.json["jobs"])
+        while told < sent:
+            assert (await other.event()).data["type"] == "x" * 256
+            told += 1
+        assert sent < 100_000
+    stuck.client._writer.transport.resume_reading()
+    assert (await stuck.client.rest()).count(b"event: enqueued") < sent
+    assert server.api.events._bytes <= 1 << 20
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+async def test_one_who_hangs_up_is_forgotten(server, how):
+    reading = await watch(server)
+    getattr(reading.client, how)()
+    await until(lambda: len(server.api.events) == 0)
+    assert len(server.api.streams) == 0
+
+
+async def test_when_the_server_stops_it_ends_cleanly(server):
+    reading = await watch(server)
+    server.stop_waiting()
+    assert await reading.rest() == b""
+    await until(lambda: server.front.busy() == 0)
+
+
+async def test_a_head_request_is_answered_at_once(server):
+    answer = await server.call("HEAD", "/events")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert not server.api.events.on
+
+
+async def test_an_old_client_is_served_to_the_end_of_its_connection(server):
+    client = await server.connect()
+    client.send(b"GET /events?for=50ms HTTP/1.0\r\n\r\n")
+    await until(lambda: len(server.api.events) == 1)
+    id = await server.enqueue()
+    head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert b'"id":%d' % id in body
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1)])
+async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
+    ids = [await server.enqueue(queue=queue) for queue in ("a", "b")]
+    readings = [
+        await Reading.begin(server, "GET", path, None, {"Accept": "text/event-stream"})
+        for path in ("/queues", "/queues/b", f"/jobs/{ids[1]}")
+    ]
+    for reading in readings:
+        assert await reading.frame() == b"retry: 2000"
+    await server.dequeue(queues=["a"])
+    await server.dequeue(queues=["b"])
+    assert [(await reading.event()).data["id"] for reading in readings] == [ids[0], ids[1], ids[1]]
+    check_problem(await server.get("/jobs/99?format=events"), 404, "job_not_found")

@@ -1,0 +1,250 @@
+"""POST /jobs/stream: jobs handed over one connection, and what becomes of them when it ends."""
+
+import asyncio
+import json
+
+import pytest
+from http_client import request
+from serving import check_problem, until
+from streams import consume
+
+from jobqueue import Settings
+from jobqueue.engine.api import NewJob
+
+
+def held(server):
+    return server.engine.stats().jobs["in_progress"]
+
+
+def untouched(server, id):
+    job = server.engine.get(id)
+    return (job.status, job.attempts) == ("queued", 0)
+
+
+async def conclude(server, job):
+    answer = await server.post(f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
+    assert answer.status == 200, answer
+
+
+async def test_each_line_is_what_dequeue_answers(server):
+    id = await server.enqueue(payload={"a": 1}, tags=["t"])
+    reading = await consume(server, consumer="c", lease_for="1m")
+    assert (reading.status, reading.headers["content-type"]) == (200, "application/x-ndjson")
+    line = await reading.line()
+    await server.post(f"/jobs/{id}/release", {"lease": json.loads(line)["lease"]})
+    again = json.loads(await reading.line())
+    assert list(again)[:2] == ["id", "lease"]
+    assert list(again)[-1] == "payload"
+    await server.post(f"/jobs/{id}/release", {"lease": again["lease"]})
+    reading.client.close()
+    await until(lambda: untouched(server, id))
+    dequeued = await server.dequeue(consumer="c", lease_for="1m")
+    for job in (again, dequeued):
+        job.pop("lease"), job.pop("leases")
+    assert again == dequeued
+
+
+async def test_it_never_holds_more_than_it_asked_for(server):
+    ids = [await server.enqueue() for _ in range(5)]
+    reading = await consume(server, prefetch=2)
+    first, second = await reading.job(), await reading.job()
+    await server.get("/healthz")
+    assert [first["id"], second["id"]] == ids[:2]
+    assert held(server) == 2
+    await conclude(server, second)
+    third = await reading.job()
+    assert (third["id"], held(server)) == (ids[2], 2)
+    await server.post(f"/jobs/{first['id']}/fail", {"lease": first["lease"], "retry": False})
+    assert (await reading.job())["id"] == ids[3]
+    await server.delete(f"/jobs/{third['id']}?force=1")
+    assert (await reading.job())["id"] == ids[4]
+
+
+async def test_a_lease_that_goes_stale_makes_room(server):
+    await server.enqueue()
+    await server.enqueue()
+    reading = await consume(server, lease_for="2s")
+    first = await reading.job()
+    server.clock.advance("3s")
+    server.engine.tick()
+    again = await reading.job()
+    assert (again["id"], again["attempts"]) == (first["id"], 2)
+
+
+async def test_jobs_come_as_they_are_put_in(server):
+    reading = await consume(server, queues=["a", "b"], prefetch=10)
+    await server.waiting(1)
+    for queue in ("b", "a", "b"):
+        id = await server.enqueue(queue=queue)
+        job = await reading.job()
+        assert (job["id"], job["queue"]) == (id, queue)
+
+
+async def test_it_stands_in_line_with_those_who_dequeue(server):
+    first = await server.ask("POST", "/jobs/dequeue?wait=30")
+    await server.waiting(1)
+    reading = await consume(server, prefetch=2)
+    await server.waiting(2)
+    last = await server.ask("POST", "/jobs/dequeue?wait=30")
+    await server.waiting(3)
+    ids = [await server.enqueue() for _ in range(3)]
+    assert (await first.read("POST")).json["id"] == ids[0]
+    assert (await reading.job())["id"] == ids[1]
+    # It has room for another one, but went to the end of the line.
+    assert (await last.read("POST")).json["id"] == ids[2]
+
+
+async def test_an_empty_line_says_that_it_is_alive(server):
+    reading = await consume(server)
+    await server.waiting(1)
+    server.clock.advance("15s")
+    server.engine.tick()
+    assert await reading.line() == b""
+    await server.waiting(1)
+    id = await server.enqueue()
+    assert (await reading.job())["id"] == id
+
+
+async def test_the_options_may_stand_in_the_query(server):
+    id = await server.enqueue(queue="b")
+    server.engine.pause("a", None, None)
+    answer = await server.post("/jobs/stream?queues=a,b&prefetch=10&for=50ms&consumer=c")
+    assert answer.status == 200
+    job = json.loads(answer.body)
+    assert (job["id"], job["consumer"]) == (id, "c")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("prefetch=0", "prefetch"), ("prefetch=1001", "prefetch"), ("queue=a&queues=b", "queue"),
+     ("queues=a,,b", "queues"), ("lease_for=1ms", "lease_for"), ("for=0", "for"), ("for=soon", "for")],
+)  # fmt: skip
+async def test_what_makes_no_sense_is_refused_before_it_begins(server, query, field):
+    check_problem(await server.post(f"/jobs/stream?{query}"), 400, "invalid_field", field=field)
+
+
+async def test_a_misspelt_option_is_named(server):
+    answer = await server.post("/jobs/stream", {"prefetsch": 1})
+    check_problem(answer, 400, "unknown_field", nearest="prefetch")
+
+
+# -- its end ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+async def test_what_it_held_returns_uncharged_when_the_client_goes(server, how):
+    ids = [await server.enqueue() for _ in range(5)]
+    reading = await consume(server, prefetch=3)
+    done = await reading.job()
+    await conclude(server, done)
+    await reading.job()
+    getattr(reading.client, how)()
+    await until(lambda: held(server) == 0)
+    assert all(untouched(server, id) for id in ids[1:])
+    assert server.engine.get(done["id"]).status == "concluded"
+    assert [(await server.dequeue())["id"] for _ in ids[1:]] == ids[1:]
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+async def test_one_who_goes_while_it_waits_is_forgotten(server, how):
+    reading = await consume(server, prefetch=3)
+    await server.waiting(1)
+    getattr(reading.client, how)()
+    await server.waiting(0)
+    assert untouched(server, await server.enqueue())
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+async def test_one_who_goes_just_before_or_after_a_job_comes_does_not_keep_it(server, how):
+    for order in ("before", "after"):
+        reading = await consume(server, prefetch=3)
+        await server.waiting(1)
+        if order == "before":
+            getattr(reading.client, how)()
+        ids = [job.id for job in server.engine.enqueue_many([NewJob("x")] * 4)]
+        assert held(server) == 3
+        if order == "after":
+            getattr(reading.client, how)()
+        await until(lambda ids=ids: all(untouched(server, id) for id in ids))
+        for id in ids:
+            server.engine.cancel(id)
+    await server.waiting(0)
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_what_was_not_read_returns_too(server, how):
+    """More than the sockets between them hold, and the client reads nothing of it."""
+    jobs = [NewJob("x", payload=b'"%s"' % (b"y" * 500_000))] * 40
+    ids = [job.id for job in server.engine.enqueue_many(jobs)]
+    client = await server.connect()
+    client._writer.transport.pause_reading()
+    client.ask("POST", "/jobs/stream?prefetch=20")
+    await until(lambda: held(server) == 20)
+    assert (await server.get("/healthz")).status == 200
+    getattr(client, how)()
+    await until(lambda: held(server) == 0)
+    assert all(untouched(server, id) for id in ids)
+
+
+async def test_one_who_asks_and_goes_at_once_gets_nothing(server):
+    ids = [await server.enqueue() for _ in range(3)]
+    for how in ("close", "reset", "half_close"):
+        for _ in range(5):
+            client = await server.connect()
+            client.send(request("POST", "/jobs/stream?prefetch=2"))
+            getattr(client, how)()
+    await until(lambda: server.front.connections() <= 1)
+    await until(lambda: all(untouched(server, id) for id in ids))
+
+
+async def test_a_stream_that_ends_by_itself_leaves_its_jobs_to_the_client(server):
+    id = await server.enqueue()
+    reading = await consume(server, **{"for": "20ms"})
+    job = json.loads(await reading.rest())
+    assert (job["id"], held(server)) == (id, 1)
+    # The connection is whole: the next request goes over it.
+    answer = await reading.client.call("POST", f"/jobs/{id}/conclude", {"lease": job["lease"]})
+    assert answer.json["status"] == "concluded"
+
+
+async def test_when_the_server_stops_it_ends_cleanly_and_its_jobs_can_be_concluded(server):
+    await server.enqueue()
+    busy, idle = await consume(server), await consume(server, queue="other")
+    job = await busy.job()
+    await server.waiting(1)
+    server.stop_waiting()
+    assert [await busy.rest(), await idle.rest()] == [b"", b""]
+    client = await server.connect()
+    answer = await client.call("POST", f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
+    assert answer.json["status"] == "concluded"
+    await until(lambda: server.front.busy() == 0)
+
+
+async def test_one_who_comes_while_the_server_stops_is_sent_nothing(server):
+    await server.enqueue()
+    server.stop_waiting()
+    answer = await (await server.connect()).call("POST", "/jobs/stream")
+    assert (answer.status, answer.body) == (200, b"")
+    assert held(server) == 0
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, access_log="all")])
+async def test_many_at_once_get_each_job_once(server):
+    readings = [await consume(server, prefetch=5, consumer=f"c{n}") for n in range(10)]
+    await server.waiting(10)
+    seen = []
+
+    async def work(reading):
+        while True:
+            job = await reading.job()
+            seen.append(job["id"])
+            await conclude(server, job)
+
+    tasks = [asyncio.ensure_future(work(reading)) for reading in readings]
+    ids = [await server.enqueue() for _ in range(200)]
+    await until(lambda: len(seen) == 200)
+    await until(lambda: held(server) == 0)
+    for task in tasks:
+        task.cancel()
+    assert sorted(seen) == ids
+    assert server.engine.stats().jobs["concluded"] == 200

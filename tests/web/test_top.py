@@ -1,0 +1,42 @@
+"""GET /top: a screen that is redrawn."""
+
+from serving import until
+from streams import Reading
+
+from jobqueue.web import watching
+
+
+async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
+    monkeypatch.setattr(watching, "REDRAW", 0.01)
+    reading = await Reading.begin(server, "GET", "/top")
+    assert reading.headers["content-type"].startswith("text/plain")
+    assert await reading.until(b"\x1b[J") != b""
+    id = await server.enqueue(queue="mail")
+    screen = b""
+    while b"mail" not in screen:
+        screen = await reading.until(b"\x1b[J")
+    assert screen.startswith(b"\x1b[H")
+    assert b"queued 1" in screen
+    assert b"\x1b[2J" not in screen
+    assert id
+
+
+async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_stops(server):
+    assert (await server.get("/top?for=10ms")).body.count(b"\x1b[J") == 2
+    gone = await Reading.begin(server, "GET", "/top")
+    await gone.until(b"\x1b[J")
+    gone.client.reset()
+    await until(lambda: len(server.api.streams) == 0)
+    reading = await Reading.begin(server, "GET", "/top")
+    await reading.until(b"\x1b[J")
+    server.stop_waiting()
+    await reading.rest()
+    await until(lambda: server.front.busy() == 0)
+
+
+async def test_all_who_look_share_one_drawing(server, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(watching.tables, "screen", lambda api: drawn.append(1) or "screen\n")
+    for _ in range(20):
+        await (await Reading.begin(server, "GET", "/top")).until(b"\x1b[J")
+    assert len(drawn) <= 2
