@@ -195,6 +195,14 @@ class QueueFull(TooMany):
     code = "queue_full"
 
 
+class NoRoom(JobQueueError):
+    """There is nowhere to put it, and waiting alone may not help."""
+
+
+class DiskFull(NoRoom):
+    code = "disk_full"
+
+
 class IdempotencyMismatch(JobQueueError):
     """The same `Idempotency-Key` came with other bytes."""
 

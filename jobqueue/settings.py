@@ -131,6 +131,17 @@ class Settings:
     host: str = _declare(_host, "0.0.0.0", "address to listen on; `::` serves IPv6 and IPv4")
     port: int = _declare(_integer(0, 65535), 8080, "port to listen on; 0: any free one")
     http: str = _declare(_choice("auto", "fast", "tornado"), "auto", "which front serves; auto: fast")
+    data: str | None = _declare(
+        _text("the path of a folder"),
+        None,
+        "folder of the journal; default: memory only, a stop loses all jobs",
+    )
+    sync: str = _declare(
+        _choice("always", "interval", "os"),
+        "always",
+        "when a change is on disk: before its answer; within sync_interval; when the system writes it",
+    )
+    sync_interval: int = _declare(_duration("1ms", "10s"), "50ms", "how often the journal is written")
     lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
     lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may ask for")
     wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may ask for")

@@ -1,6 +1,7 @@
 """A server in this process, for the fixture `server` of `conftest.py`; and what tests say of its answers."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
+from jobqueue.engine.folder import Folder
+from jobqueue.engine.journal import JournalEngine
 from jobqueue.server import log
 from jobqueue.server.fast_front import FastFront
 from jobqueue.server.front import Front
@@ -27,12 +30,22 @@ class Server:
 
     `again`: each `call` is preceded by a harmless request with the same headers, on the same connection. The
     fast front recognises heads that came before and answers them another way; the answer must be the same.
+    `folder`: where its journal is to be; call `load` then.
     """
 
-    def __init__(self, front: str, settings: Settings, clock: ManualClock, again: bool = False) -> None:
+    def __init__(
+        self,
+        front: str,
+        settings: Settings,
+        clock: ManualClock,
+        again: bool = False,
+        folder: str | None = None,
+    ) -> None:
         self.clock = clock
         self.again = again
-        self.engine = MemoryEngine(settings, clock)
+        self.engine: MemoryEngine = MemoryEngine(settings, clock)
+        if folder is not None:
+            self.engine = JournalEngine(Folder(folder), settings, clock)
         self.api = Api(self.engine)
         access = log.AccessLog(settings.access_log)
         self.api.access = access.request
@@ -125,15 +138,20 @@ class Server:
 
 
 def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) -> Iterator[Server]:
-    """The life of a `Server`, for a fixture. `kind`: "fast", "fast again" or "tornado"."""
-    front, _, again = kind.partition(" ")
+    """The life of a `Server`, for a fixture. `kind`: "fast", "fast again", "fast journal" or "tornado"."""
+    front, _, how = kind.partition(" ")
+    with tempfile.TemporaryDirectory() as folder:
 
-    async def start() -> Server:
-        return Server(front, settings, clock, bool(again))
+        async def start() -> Server:
+            if how != "journal":
+                return Server(front, settings, clock, how == "again")
+            server = Server(front, settings, clock, folder=folder)
+            await server.engine.load()
+            return server
 
-    server = io_loop.run_sync(start)
-    yield server
-    io_loop.run_sync(partial(Server.close, server), timeout=10)
+        server = io_loop.run_sync(start)
+        yield server
+        io_loop.run_sync(partial(Server.close, server), timeout=10)
 
 
 async def until(condition: Callable[[], object], seconds: float = 5) -> None:

@@ -178,6 +178,9 @@ BAD = [
     ("tokens_file", ""),
     ("tokens_file", "a\nb"),
     ("open_admin", "yes"),
+    ("data", ""),
+    ("sync", "never"),
+    ("sync_interval", "0s"),
 ]
 
 

@@ -97,6 +97,8 @@ class Changes(Moves):
             job.payload = change.payload
             if more is not None and more.options is not None:
                 more.options.content_type = change.content_type
+            if self.changed is not None:
+                self.repaid.add(job.id)
         self._change_options(job, change, now)
         if away:
             target = self.queues.get(queue) or self._new_queue(queue, now)

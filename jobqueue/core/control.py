@@ -22,6 +22,8 @@ class Control(Changes):
         queue = self.queues.get(name) or self._new_queue(name, now)
         queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
         self._stirred[name] = None
+        if self.changed is not None:
+            self.changed(queue)
         self._settle(now)
         return queue
 
@@ -36,6 +38,8 @@ class Control(Changes):
         queue.version += 1
         if self.event is not None:
             self.event("pause", name)
+        if self.changed is not None:
+            self.changed(queue)
         return queue
 
     def resume(self, name: str, now: int) -> NamedQueue:
@@ -55,6 +59,8 @@ class Control(Changes):
         self._stirred[queue.name] = None
         if self.event is not None:
             self.event("resume", queue.name)
+        if self.changed is not None:
+            self.changed(queue)
 
     def _unpause(self, queue: NamedQueue) -> None:
         if queue.pause is not None and queue.pause.until is not None:

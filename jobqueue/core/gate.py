@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 
-class Rate(Struct, frozen=True, gc=False):
+class Rate(Struct, frozen=True, gc=False, array_like=True):
     """`count` starts in `per` milliseconds; at most `burst` at once after a quiet time."""
 
     count: int

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 
-class Answered(Struct, gc=False, frozen=True):
+class Answered(Struct, gc=False, frozen=True, array_like=True):
     """What a request made. `digest`: of the bytes that were sent; `until`: monotonic milliseconds."""
 
     digest: bytes
@@ -47,6 +47,10 @@ class IdempotencyKeys:
         self._answered[owner, key] = Answered(digest, ids, many, now + self._age)
         if len(self._answered) > self._limit:
             self._answered.popitem(last=False)
+
+    def restore(self, owner: str, key: str, answered: Answered) -> None:
+        """Of an earlier run; the oldest first."""
+        self._answered[owner, key] = answered
 
     def forget_old(self, now: int, limit: int) -> bool:
         """Drops up to `limit` keys whose time is over; True if there may be more."""

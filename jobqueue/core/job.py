@@ -16,6 +16,9 @@ Times named `_at` are wall-clock milliseconds since 1970; `expires` and `due` ar
 lengths are milliseconds. The records are structs that the garbage collector need not track: with millions of
 jobs a collection would otherwise stop the program for seconds. They must therefore never point back at
 anything that points at them.
+
+A journal keeps the records with their fields in the order in which they stand here (`array_like`): a new
+field goes to the end of its record and has a default, so that older files can be read.
 """
 
 from typing import Final, Literal
@@ -104,7 +107,7 @@ FINISHED: Final = frozenset({CONCLUDED, DEAD, CANCELLED})
 AS_THE_QUEUE: Final = -1
 
 
-class Backoff(Struct, frozen=True):
+class Backoff(Struct, frozen=True, array_like=True):
     """How long a failed job rests before its next attempt: the lengths of `steps`, the last one repeating;
     or, where there are none, `base` × `factor` for each attempt after the first, at most `longest`. `jitter`:
     the share by which chance may lengthen or shorten a rest."""
@@ -116,7 +119,7 @@ class Backoff(Struct, frozen=True):
     steps: tuple[int, ...] = ()
 
 
-class Lease(Struct, gc=False, eq=False):
+class Lease(Struct, gc=False, eq=False, array_like=True):
     """The time for which a job belongs to one consumer. A job keeps its last one after it ended."""
 
     token: str
@@ -131,7 +134,7 @@ class Lease(Struct, gc=False, eq=False):
     owner: str = ""  # by whose access token it was taken
 
 
-class Attempt(Struct, gc=False, frozen=True):
+class Attempt(Struct, gc=False, frozen=True, array_like=True):
     """One line of a job's history. `outcome`: the step that ended the lease."""
 
     attempt: int
@@ -142,7 +145,7 @@ class Attempt(Struct, gc=False, frozen=True):
     error: bytes | None
 
 
-class Options(Struct, gc=False, eq=False):
+class Options(Struct, gc=False, eq=False, array_like=True):
     """What an enqueue may ask for besides; None: as the queue has it."""
 
     lease_for: int | None = None
@@ -159,7 +162,7 @@ class Options(Struct, gc=False, eq=False):
     content_type: str | None = None  # of a payload that is not JSON; a value of an HTTP header
 
 
-class Trail(Struct, gc=False, eq=False):
+class Trail(Struct, gc=False, eq=False, array_like=True):
     """What went wrong with a job, and what its consumers said."""
 
     reason: Reason | None = None
@@ -170,7 +173,7 @@ class Trail(Struct, gc=False, eq=False):
     message: str | None = None
 
 
-class More(Struct, gc=False, eq=False):
+class More(Struct, gc=False, eq=False, array_like=True):
     """What most queued jobs do not have; made when first needed. `result`: JSON; or, behind a zero byte,
     which no JSON begins with, bytes that are no text."""
 
@@ -188,7 +191,7 @@ class More(Struct, gc=False, eq=False):
         return self.options is None and self.trail is None and self.result is None and self.run_at is None
 
 
-class Job(Struct, gc=False, eq=False):
+class Job(Struct, gc=False, eq=False, array_like=True):
     """One unit of work. About 200 bytes, and its payload."""
 
     id: int

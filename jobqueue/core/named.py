@@ -17,14 +17,14 @@ from jobqueue.core.lane import Lane
 from jobqueue.core.tally import Tally
 
 
-class KeyLimits(Struct, frozen=True, gc=False):
+class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
     """For each key of a queue."""
 
     max_in_progress: int | None = None
     rate: Rate | None = None
 
 
-class QueueSettings(Struct, frozen=True, gc=False):
+class QueueSettings(Struct, frozen=True, gc=False, array_like=True):
     """What was set for one queue; None: as for all, or no limit. Lengths in milliseconds. `dead_letter`: the
     queue to which its dead jobs go."""
 
@@ -40,7 +40,7 @@ class QueueSettings(Struct, frozen=True, gc=False):
     key_limits: KeyLimits | None = None
 
 
-class Pause(Struct, frozen=True, gc=False):
+class Pause(Struct, frozen=True, gc=False, array_like=True):
     """Nothing is handed out. Wall-clock milliseconds; `until` None: until it is resumed."""
 
     at: int
@@ -246,6 +246,13 @@ class NamedQueue:
             self.gate.enter(now)
         if (key := key_of(job)) is not None:
             self._gate_of(key).enter(now)
+
+    def enter_again(self, job: Job) -> None:
+        """It was in progress when an earlier run ended: it counts, and no rate is charged."""
+        if self.gate is not None:
+            self.gate.in_progress += 1
+        if (key := key_of(job)) is not None:
+            self._gate_of(key).in_progress += 1
 
     def leave(self, job: Job, now: int) -> bool:
         """It is no more; True if that opened a gate."""

@@ -65,18 +65,19 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Registry:
     """One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
 
-    Two hooks leave the core: `changed(job)` for whatever must survive a restart, and `event(kind, job)`, or
-    `event(kind, name)` of a queue, for whoever watches. `ends`: who is told, once, when the lease of the job
-    with this id ends. None of them may call the queue. `now` is monotonic milliseconds everywhere. Slots,
-    here and in what builds on it: beyond thirty attributes a plain object keeps them in a dict of its own,
-    and every step pays for that.
+    Two hooks leave the core: `changed(record)` for whatever must survive a restart, jobs and named queues,
+    and `event(kind, job)`, or `event(kind, name)` of a queue, for whoever watches. `repaid`: where there is a
+    `changed`, ids of jobs that got another payload; who writes them down empties it. `ends`: who is told,
+    once, when the lease of the job with this id ends. None of them may call the queue. `now` is monotonic
+    milliseconds everywhere. Slots, here and in what builds on it: beyond thirty attributes a plain object
+    keeps them in a dict of its own, and every step pays for that.
     """
 
     __slots__ = (
         "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed", "_idle",
         "_leases", "_pauses", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
-        "_wall_offset", "changed", "compactions", "ends", "event", "first_id", "idempotency", "last_number",
-        "limits", "outcomes", "queues", "tally", "waiters",
+        "_wall_offset", "changed", "compactions", "ends", "event", "find", "first_id", "idempotency",
+        "last_number", "limits", "outcomes", "queues", "repaid", "tally", "waiters",
     )  # fmt: skip
 
     def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
@@ -87,7 +88,8 @@ class Registry:
         self.queues: dict[str, NamedQueue] = {}
         self.tally = Tally()
         self._steps = self.tally.steps
-        self.changed: Callable[[Job], None] | None = None
+        self.changed: Callable[[Job | NamedQueue], object] | None = None
+        self.repaid: set[int] = set()
         self.event: Callable[[Kind, Job | str], None] | None = None
         self.ends: dict[int, Callable[[Job], None]] = {}
         width = max(limits.tick // 10, 1)  # of the buckets of timers: one that is half due is looked through
@@ -96,6 +98,7 @@ class Registry:
         self._waits: Timers[Waiter | OutcomeWaiter] = Timers(width)
         self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
         self._by_id = Pages()
+        self.find: Callable[[int], Job | None] = self._by_id.get
         self._leases: Timers[Job] = Timers(width)
         self._delays: Timers[Job] = Timers(width)  # by the monotonic clock: `due`
         self._runs: Timers[Job] = Timers(width)  # by the wall clock: `run_at`

@@ -37,16 +37,18 @@ _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
 
 
 class Tally:
-    """`steps[n]` is raised by whoever makes move number n, and by nobody else."""
+    """`steps[n]` is raised by whoever makes move number n, and by nobody else. `before`: jobs in each status
+    that came from an earlier run."""
 
-    __slots__ = ("steps",)
+    __slots__ = ("before", "steps")
 
     def __init__(self) -> None:
         self.steps = [0] * len(MOVES)
+        self.before = dict.fromkeys(STATUSES, 0)
 
     def jobs(self) -> dict[Status, int]:
         """How many jobs are in each status now."""
-        counts = dict.fromkeys(STATUSES, 0)
+        counts = self.before.copy()
         for (before, _), (after, number) in MOVES.items():
             if before is not None:
                 counts[before] -= self.steps[number]

@@ -44,8 +44,9 @@ from jobqueue.settings import Settings
 __all__ = [
     "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
     "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats",
-    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Kind", "Lease", "NewJob", "Options",
-    "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept", "Trail", "Want",
+    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Kind", "Lease", "NewJob", "Once",
+    "Options", "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept",
+    "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -65,6 +66,16 @@ class Remembered(NamedTuple):
     forgotten ones."""
 
     made: list[Job | int]
+    many: bool
+
+
+class Once(NamedTuple):
+    """The `Idempotency-Key` of a request, and what tells it from another under the same key. `many`: it may
+    make several jobs."""
+
+    owner: str
+    key: str
+    digest: bytes
     many: bool
 
 
@@ -93,6 +104,8 @@ class Engine(Protocol):
 
     settings: Settings
     durability: str
+    # Why no request is taken at the moment: what is on disk is being read, or cannot be written.
+    refuses: str | None
 
     @property
     def stopping(self) -> bool:
@@ -102,8 +115,11 @@ class Engine(Protocol):
         """Makes a job; id, status, place and times are the queue's to give. `Duplicate`: the one that has its
         unique key. Raises `DuplicateJob`, `Stopping`."""
 
-    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate]]:
-        """All or nothing, in order. Raises as `enqueue`, with the fact `index`."""
+    def enqueue_many(
+        self, news: Sequence[NewJob], once: Once | None = None
+    ) -> Eventually[list[Job | Duplicate]]:
+        """All or nothing, in order. What was made is remembered under `once`. Raises as `enqueue`, with the
+        fact `index`."""
 
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         """Each by itself, in order: the job, or why it was refused. Raises `Stopping`."""
@@ -185,8 +201,8 @@ class Engine(Protocol):
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
         """What the same request of the same owner made before. Raises `IdempotencyMismatch`."""
 
-    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
-        """The request under this key has made these jobs."""
+    def settled(self, answer: T) -> Eventually[T]:
+        """`answer`, once all is on disk that was done before."""
 
     def list_jobs(
         self, wanted: Filter, after: int | None, rising: bool, most: int

@@ -21,7 +21,7 @@ from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
-from jobqueue.engine.api import EngineStats, Eventually, Remembered, Swept
+from jobqueue.engine.api import EngineStats, Eventually, Once, Remembered, Swept
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.tokens import tokens
 from jobqueue.errors import IdempotencyMismatch, JobForgotten, JobQueueError, PreconditionFailed, Stopping
@@ -46,7 +46,7 @@ class Waiting(Future[T]):
     """The Future of one who waits. Cancelling it withdraws the wait in the same moment, so that nothing is
     handed to one who has left."""
 
-    withdraw: Callable[[], None]
+    withdraw: Callable[[], object]
 
     def cancel(self, msg: object = None) -> bool:
         if not self.done():
@@ -101,6 +101,7 @@ class MemoryEngine:
     """One `JobQueue` in this process. `clock`: the system's, or a `jobqueue.testing.ManualClock`."""
 
     durability = "memory"
+    refuses: str | None = None
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         self.settings = settings or Settings()
@@ -124,15 +125,22 @@ class MemoryEngine:
 
     # -- the verbs ----------------------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob) -> Job | Duplicate:
+    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
         self._refuse_if_stopping()
         return self._queue.enqueue(new, self._now())
 
-    def enqueue_many(self, news: Sequence[NewJob]) -> list[Job | Duplicate]:
+    def enqueue_many(
+        self, news: Sequence[NewJob], once: Once | None = None
+    ) -> Eventually[list[Job | Duplicate]]:
         self._refuse_if_stopping()
-        return self._queue.enqueue_many(news, self._now())
+        now = self._now()
+        made = self._queue.enqueue_many(news, now)
+        if once is not None:
+            ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
+            self._remember(once, ids, now)
+        return made
 
-    def enqueue_each(self, news: Sequence[NewJob]) -> list[Job | Duplicate | JobQueueError]:
+    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         self._refuse_if_stopping()
         now = self._now()
         results: list[Job | Duplicate | JobQueueError] = []
@@ -151,10 +159,13 @@ class MemoryEngine:
         if handed or not wait:
             return handed
         waiting = Waiting[list[Handed]](loop=asyncio.get_running_loop())
-        waiter = Waiter(want, now + wait, waiting.set_result)
+        waiter = Waiter(want, now + wait, partial(self._deliver, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait(waiter)
         return waiting
+
+    def _deliver(self, waiting: Waiting[list[Handed]], handed: list[Handed]) -> None:
+        waiting.set_result(handed)
 
     def give_back(self, handed: Sequence[Handed]) -> None:
         self._queue.give_back(handed, self._now())
@@ -171,10 +182,12 @@ class MemoryEngine:
             else:
                 ended(job)
 
-    def conclude(self, id: int, token: str | None, consumer: str | None, result: bytes | None) -> Job:
+    def conclude(
+        self, id: int, token: str | None, consumer: str | None, result: bytes | None
+    ) -> Eventually[Job]:
         return self._queue.conclude(id, token, consumer, result, self._now())
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Job:
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
         return self._queue.release(id, token, consumer, delay, self._now())
 
     def fail(
@@ -185,7 +198,7 @@ class MemoryEngine:
         error: bytes | None = None,
         retry: bool = True,
         retry_in: int | None = None,
-    ) -> Job:
+    ) -> Eventually[Job]:
         return self._queue.fail(id, token, consumer, error, retry, retry_in, self._now())
 
     def heartbeat(
@@ -199,7 +212,7 @@ class MemoryEngine:
     ) -> Job:
         return self._queue.heartbeat(id, token, consumer, lease_for, self._now(), progress, message)
 
-    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> list[Job | JobQueueError]:
+    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
         results: list[Job | JobQueueError] = []
         for call in calls:
             try:
@@ -219,13 +232,7 @@ class MemoryEngine:
             return job
         waiting = Waiting[Job](loop=asyncio.get_running_loop())
 
-        def deliver(job: Job) -> None:
-            try:
-                waiting.set_result(self._queue.get(job.id))
-            except JobForgotten as gone:  # it was purged
-                waiting.set_exception(gone)
-
-        waiter = OutcomeWaiter(job, self._now() + wait, deliver)
+        waiter = OutcomeWaiter(job, self._now() + wait, partial(self._deliver_outcome, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait_for_outcome(waiter)
         return waiting
@@ -239,17 +246,26 @@ class MemoryEngine:
         queues = self._queue.queues
         return state(queues[name] for name in names if name in queues)
 
-    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Job:
+    def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
+        try:
+            waiting.set_result(self._queue.get(job.id))
+        except JobForgotten as gone:  # it was purged
+            waiting.set_exception(gone)
+
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
         return self._queue.cancel(id, self._now(), force)
 
-    def change(self, id: int, change: Change, version: int | None = None) -> Job:
+    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
         return self._queue.change(id, change, self._now())
 
-    def redrive(self, id: int, version: int | None = None) -> Job:
+    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
         return self._queue.redrive(id, self._now())
+
+    def settled(self, answer: T) -> Eventually[T]:
+        return answer
 
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
         found = self._queue.idempotency.get(owner, key, self._now())
@@ -265,8 +281,8 @@ class MemoryEngine:
                 made.append(id)
         return Remembered(made, found.many)
 
-    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
-        self._queue.idempotency.put(owner, key, digest, ids, many, self._now())
+    def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
+        self._queue.idempotency.put(once.owner, once.key, once.digest, ids, once.many, now)
 
     # -- many jobs, queues --------------------------------------------------------------------------
 
@@ -289,19 +305,21 @@ class MemoryEngine:
 
         return self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept)
 
-    def configure(self, name: str, given: dict[str, object], version: int | None = None) -> QueueView:
+    def configure(
+        self, name: str, given: dict[str, object], version: int | None = None
+    ) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.configure(name, given, self._now())
         return self.queue(name)
 
     def pause(
         self, name: str, length: int | None, reason: str | None, version: int | None = None
-    ) -> QueueView:
+    ) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.pause(name, length, reason, self._now())
         return self.queue(name)
 
-    def resume(self, name: str, version: int | None = None) -> QueueView:
+    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.resume(name, self._now())
         return self.queue(name)

@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping
 
 from tornado.ioloop import PeriodicCallback
 
+from jobqueue.engine.api import Engine
+from jobqueue.engine.folder import Folder
+from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.store import JournalError
 from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.front import Front
@@ -32,7 +36,8 @@ COLLECT_EVERY = 0.02
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serves until a signal; the exit status: 0 stopped, 1 could not serve or was told twice, 2 a setting."""
+    """Serves until a signal; the exit status: 0 stopped, 1 could not serve or was told twice, 2 a setting,
+    74 the journal could not be written."""
     try:
         settings = Settings.from_environment(environ)
     except SettingError as bad:
@@ -62,19 +67,22 @@ class Program:
         self._port_of_runner = port_of_runner
         self._stop = asyncio.Event()
         self._second_signal = asyncio.Event()
+        self._status = 0
 
     async def run(self) -> int:
         settings = self._settings
         try:
-            api = Api(MemoryEngine(settings))
-        except SettingError as bad:
+            engine = self._engine()
+            api = Api(engine)
+        except (SettingError, JournalError) as bad:
             print(f"jobqueue: {bad.detail}", file=sys.stderr)
-            return 2
+            return 2 if isinstance(bad, SettingError) else 1
         try:
             listening = bind(settings.host, settings.port)
         except OSError as failed:
             at = f"{settings.host} port {settings.port}"
             print(f"jobqueue: cannot listen on {at}: {failed.strerror or failed}", file=sys.stderr)
+            engine.close()
             return 1
         files = raise_file_limit()
         limit = max(files - SPARE_DESCRIPTORS, files // 2)
@@ -98,19 +106,57 @@ class Program:
         gc.freeze()
         gc.disable()
         self._say_start(front.name, listening.getsockname()[1], api)
+        loading = asyncio.ensure_future(self._load(engine))
         await self._stop.wait()
 
+        loading.cancel()
+        loaded = engine.refuses is None
+        engine.stop_waiting()
+        told_twice = 0
+        if loaded and settings.data is not None:
+            # Workers are stopped at the same moment: what they have finished is still taken, and kept.
+            told_twice = await self._drain(lambda: front.busy() + engine.stats().jobs["in_progress"], 0.5)
         listener.close()
-        api.engine.stop_waiting()
         front.drain()
-        status = await self._drain(front)
+        told_twice = told_twice or await self._drain(front.busy, 0.5 if settings.data is not None else 1)
         front.close()
-        api.engine.close()
+        engine.close()
         for chore in chores:
             chore.stop()
         access.flush()
-        self._say_stop(api)
-        return status
+        if loaded:
+            self._say_stop(engine)
+        return self._status or told_twice
+
+    def _engine(self) -> Engine:
+        """Raises `JournalError`."""
+        settings = self._settings
+        if settings.data is None:
+            return MemoryEngine(settings)
+        engine = JournalEngine(Folder(settings.data), settings)
+        engine.on_broken = self._broken
+        # The writing thread does little between its waits; it should not wait 5 ms for each.
+        sys.setswitchinterval(0.0005)
+        return engine
+
+    async def _load(self, engine: Engine) -> None:
+        if not isinstance(engine, JournalEngine):
+            return
+        started = time.monotonic()
+        try:
+            jobs = await engine.load()
+        except JournalError as bad:
+            self._broken(bad.detail, 1)
+            return
+        gc.collect()
+        gc.freeze()
+        self._say("loaded", f"loaded {jobs:,} jobs in {time.monotonic() - started:.1f} s")
+
+    def _broken(self, reason: str, status: int = 74) -> None:
+        """The journal cannot be read, or not be written any more."""
+        print(f"jobqueue: {reason}", file=sys.stderr, flush=True)
+        self._status = status
+        self._stop.set()
 
     def _front(self, api: Api, access: log.AccessLog) -> Front:
         app = application(api)
@@ -133,35 +179,38 @@ class Program:
     def _signalled(self) -> None:
         (self._second_signal if self._stop.is_set() else self._stop).set()
 
-    async def _drain(self, front: Front) -> int:
-        """Lets running requests end, for `settings.drain` at most. 1 if a second signal cut that short."""
-        until = time.monotonic() + self._settings.drain / 1000
+    async def _drain(self, busy: Callable[[], int], share: float) -> int:
+        """Lets what is under way end, for that share of `settings.drain` at most. 1 if a second signal cut
+        that short."""
+        until = time.monotonic() + share * self._settings.drain / 1000
         # At least one pass, so that the answers to those who waited are written.
         while not self._second_signal.is_set():
             try:
                 await asyncio.wait_for(self._second_signal.wait(), 0.02)
             except TimeoutError:
-                if not front.busy() or time.monotonic() >= until:
+                if not busy() or time.monotonic() >= until:
                     return 0
         return 1
 
     def _say_start(self, front: str, port: int, api: Api) -> None:
         host = self._settings.host
         at = f"[{host}]" if ":" in host else host
-        line = (
-            f"jobqueue {VERSION} on http://{at}:{port} ({front}), memory only: a stop loses all jobs; "
-            f"{_who_may_call(api)}"
-        )
+        if self._settings.data is None:
+            kept = "memory only: a stop loses all jobs"
+        else:
+            kept = f"journal in {self._settings.data}, sync {self._settings.sync}"
+        line = f"jobqueue {VERSION} on http://{at}:{port} ({front}), {kept}; {_who_may_call(api)}"
         if self._port_of_runner and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
         self._say("start", line)
 
-    def _say_stop(self, api: Api) -> None:
-        jobs = api.engine.stats().jobs
+    def _say_stop(self, engine: Engine) -> None:
+        jobs = engine.stats().jobs
+        gone = "discarded" if self._settings.data is None else "kept"
         self._say(
             "stop",
             f"stopped; {jobs['queued']:,} queued, {jobs['in_progress']:,} in progress, "
-            f"{jobs['scheduled']:,} scheduled jobs discarded",
+            f"{jobs['scheduled']:,} scheduled jobs {gone}",
         )
 
     def _say(self, event: str, line: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 
 from jobqueue.engine.api import Engine
-from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.errors import BodyTooLarge, JobQueueError, NotReady, UnsupportedEncoding
 from jobqueue.version import VERSION
 from jobqueue.web.auth import Auth, Principal
 from jobqueue.web.events import Events
@@ -30,6 +30,8 @@ _log = logging.getLogger("jobqueue")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
+# What is answered also while the engine takes no requests.
+_ALWAYS = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
 # Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
 Access = Callable[[str, str, int, float, int, str, str], None]
 
@@ -76,6 +78,8 @@ class Api:
         try:
             if not from_program:
                 check_origin(request.method, request.headers)
+            if self.engine.refuses is not None and route.path not in _ALWAYS:
+                raise NotReady(self.engine.refuses, retry_after=1)
             if self.auth is not None:
                 return self._perform_for(self.auth, route, request)
             if route.admin and not self.settings.open_admin:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jobqueue.web.api import Api
 
 
-class Once(NamedTuple):
+class Before(NamedTuple):
     """`digest`: of all that was sent; `known`: what it made then; None: it is new."""
 
     key: str
@@ -19,8 +19,8 @@ class Once(NamedTuple):
     known: Remembered | None
 
 
-def look_up(api: "Api", request: Request, sent: bytes) -> Once:
+def look_up(api: "Api", request: Request, sent: bytes) -> Before:
     """`sent`: the key. Raises `IdempotencyMismatch`."""
     key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
     digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
-    return Once(key, digest, api.engine.recall("", key, digest))
+    return Before(key, digest, api.engine.recall("", key, digest))

@@ -10,7 +10,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobqueue.engine.api import CANCELLED, Duplicate, Eventually, Handed, Job, NewJob, QueueView, Swept, Want
+from jobqueue.engine.api import (
+    CANCELLED,
+    Duplicate,
+    Eventually,
+    Handed,
+    Job,
+    NewJob,
+    Once,
+    QueueView,
+    Remembered,
+    Swept,
+    Want,
+)  # fmt: skip
 from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError, NotReady
 from jobqueue.units import instant, seconds
 from jobqueue.web import explain, prefer, raw, render
@@ -65,13 +77,17 @@ def _enqueue(api: "Api", request: Request) -> Response | Later:
 def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later:
     """Under an `Idempotency-Key`: the same request again is answered with what it made, and makes nothing."""
     key, digest, known = look_up(api, request, sent)
-    if known is None:
-        new = api.schema.enqueue(request, api.engine.wall_now)
-        if isinstance(new, Many) and not new.atomic:
-            raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
-        news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
-        answer = partial(_created_once, key, digest, isinstance(new, Many))
-        return _reply(api, api.engine.enqueue_many(news), answer)
+    if known is not None:
+        return _reply(api, api.engine.settled(known), _created_before)
+    new = api.schema.enqueue(request, api.engine.wall_now)
+    if isinstance(new, Many) and not new.atomic:
+        raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
+    news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
+    once = Once("", key, digest, isinstance(new, Many))
+    return _reply(api, api.engine.enqueue_many(news, once), _created_many if once.many else _created_one)
+
+
+def _created_before(api: "Api", known: Remembered) -> Response:
     views = [api.renderer.made(Duplicate(job) if isinstance(job, Job) else job) for job in known.made]
     if known.many:
         return Response(200, render.document({"jobs": views}))
@@ -79,10 +95,8 @@ def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later
     return Response(200, render.document_of(views[0]), _tag(job) if isinstance(job, Job) else b"")
 
 
-def _created_once(key: str, digest: bytes, many: bool, api: "Api", made: list[Job | Duplicate]) -> Response:
-    ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
-    api.engine.remember("", key, digest, ids, many)
-    return _created_many(api, made) if many else _created(api, made[0])
+def _created_one(api: "Api", made: list[Job | Duplicate]) -> Response:
+    return _created(api, made[0])
 
 
 def _created(api: "Api", made: Job | Duplicate) -> Response:
@@ -414,6 +428,8 @@ def healthz(api: "Api", request: Request) -> Response:
 def readyz(api: "Api", request: Request) -> Response:
     if api.engine.stopping:
         raise NotReady("the server is stopping", retry_after=5)
+    if api.engine.refuses is not None:
+        raise NotReady(api.engine.refuses, retry_after=1)
     return Response(200, render.document({"status": "ready"}))
 
 

@@ -2,9 +2,9 @@
 
 import re
 from asyncio import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobqueue.engine.api import FINISHED, Duplicate, Eventually, Job
+from jobqueue.engine.api import FINISHED, Duplicate, Eventually, Job, Once
 from jobqueue.web.chain import then
 from jobqueue.web.fields import duration
 from jobqueue.web.http import Later, Request, Response
@@ -30,25 +30,24 @@ def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Lat
     milliseconds. None: this is not about one job, and there is nothing to wait for."""
     sent = request.headers.get(b"idempotency-key")
     once = None if sent is None else look_up(api, request, sent)
-    made: Any  # a job, or the one that was there before; perhaps later
+    made: Eventually[list[Job | Duplicate]]  # one job, or the one that was there before
     if once is not None and once.known is not None:
         job = once.known.made[0]
         if once.known.many or not isinstance(job, Job):
             return None
-        made = Duplicate(job)
+        made = api.engine.settled([Duplicate(job)])
     else:
         new = api.schema.enqueue(request, api.engine.wall_now)
         if isinstance(new, Many):
             return None
-        made = api.engine.enqueue(new)
+        made = api.engine.enqueue_many([new], Once("", once.key, once.digest, False) if once else None)
     duplicate = False
 
-    def outcome(made: Job | Duplicate) -> Eventually[Job]:
+    def outcome(several: list[Job | Duplicate]) -> Eventually[Job]:
         nonlocal duplicate
+        [made] = several
         duplicate = isinstance(made, Duplicate)
         job = made.job if isinstance(made, Duplicate) else made
-        if once is not None and once.known is None:
-            api.engine.remember("", once.key, once.digest, (job.id,), False)
         return api.engine.wait_for(job.id, wait)
 
     def answer(job: Job) -> Response:

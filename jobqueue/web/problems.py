@@ -23,6 +23,7 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.HeadersTooLarge: 431,
     errors.IdempotencyMismatch: 422,
     errors.TooMany: 429,
+    errors.NoRoom: 507,
     errors.Unavailable: 503,
 }
 

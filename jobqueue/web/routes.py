@@ -67,7 +67,7 @@ def _faces(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]]:
 
 
 ROUTES = (
-    Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429),
+    Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429, 507),
           shapes.JobShape, shapes.EnqueueOptions, many=True),
     Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
           _TAKEN, shape=shapes.DequeueShape),

@@ -8,7 +8,7 @@ fails, instead of being open.
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from jobqueue.engine.api import (
     Job,
     Kind,
     NewJob,
+    Once,
     QueueView,
     Remembered,
     Swept,
@@ -33,12 +34,15 @@ from jobqueue.engine.api import (
 from jobqueue.errors import JobNotFound, JobQueueError, Refused
 from jobqueue.web.auth import Principal
 
+T = TypeVar("T")
+
 
 class Scoped:
     def __init__(self, engine: Engine, who: Principal) -> None:
         self._engine = engine
         self._who = who
         self.settings = engine.settings
+        self.refuses: str | None = None  # the whole one says so before
         self.durability = engine.durability
 
     @property
@@ -80,9 +84,11 @@ class Scoped:
         self._check_queue(new.queue)
         return self._engine.enqueue(new)
 
-    def enqueue_many(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate]]:
+    def enqueue_many(
+        self, news: Sequence[NewJob], once: Once | None = None
+    ) -> Eventually[list[Job | Duplicate]]:
         self._check_queues(news)
-        return self._engine.enqueue_many(news)
+        return self._engine.enqueue_many(news, once and once._replace(owner=self._who.name))
 
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         self._check_queues(news)
@@ -177,8 +183,8 @@ class Scoped:
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
         return self._engine.recall(self._who.name, key, digest)
 
-    def remember(self, owner: str, key: str, digest: bytes, ids: tuple[int, ...], many: bool) -> None:
-        self._engine.remember(self._who.name, key, digest, ids, many)
+    def settled(self, answer: T) -> Eventually[T]:
+        return self._engine.settled(answer)
 
     # -- many jobs, queues --------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""Folder: where a journal lives: made if need be, checked, and locked by one server at a time.
+
+The lock belongs to the process and ends with it, however it ends; there is nothing to remove after a crash.
+Beside the journal lies a reserve: a file of nothing but room, let go when the disk is full, so that what is
+there can still be finished.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from jobqueue.engine.store import JournalError
+
+RESERVE = 8 << 20
+_LOCK = "lock"
+_RESERVE = "reserve"
+
+
+class Folder:
+    """`path`, locked until `close`. Raises `JournalError`: one clear line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).absolute()
+        try:
+            self.path.mkdir(0o700)
+        except FileExistsError:
+            pass
+        except OSError as bad:
+            raise JournalError(f"cannot make the folder {self.path}: {bad.strerror}") from None
+        self._check()
+        self._lock = self._locked()
+        self._reserve = self.path / _RESERVE
+        self.keep_reserve()
+
+    def _check(self) -> None:
+        found = self.path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise JournalError(f"{self.path} is not a folder")
+        if found.st_uid not in (0, os.geteuid()):
+            raise JournalError(
+                f"{self.path} belongs to user {found.st_uid}, and this server runs as user {os.geteuid()}"
+            )
+        if found.st_mode & stat.S_IWOTH:
+            raise JournalError(f"anybody may write to {self.path}; chmod it to 700")
+        if not os.access(self.path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise JournalError(f"{self.path} cannot be written to")
+
+    def _locked(self) -> int:
+        path = self.path / _LOCK
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as bad:
+            raise JournalError(f"cannot open {path}: {bad.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise JournalError(f"another server, process {pid}, uses {self.path}") from None
+        os.ftruncate(lock, 0)
+        with contextlib.suppress(OSError):  # a full disk; the pid is only for people
+            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        return lock
+
+    # -- room ---------------------------------------------------------------------------------------
+
+    def free(self) -> int:
+        """Bytes that may still be written."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def keep_reserve(self) -> bool:
+        """True if there is a reserve now."""
+        try:
+            reserve = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return False
+        try:
+            os.posix_fallocate(reserve, 0, RESERVE)
+        except OSError:
+            self.use_reserve()
+            return False
+        finally:
+            os.close(reserve)
+        return True
+
+    def use_reserve(self) -> None:
+        with contextlib.suppress(OSError):
+            self._reserve.unlink()
+
+    def close(self) -> None:
+        os.close(self._lock)

@@ -1,0 +1,526 @@
+"""JournalEngine: a MemoryEngine whose changes are on disk before anybody hears of them.
+
+The core says which records changed (`changed`); a group of them is encoded when it is closed and handed to
+one writing thread. While that one syncs, the next group gathers: no timer, and the more there is to do the
+larger the groups. Answers, deliveries and outcomes wait with the group that holds what they tell of.
+
+                     loop's thread                                   writing thread
+    verb ─▶ core ─▶ dirty records, held answers ─▶ close: rows ─────▶ Store.commit
+                     (the next group gathers)                            │
+    answers leave ◀──────────────── committed ◀──────────────────────────┘
+
+Plain looks may be ahead of the disk, and so may refusals. Heartbeats go along, and nobody waits for them.
+"""
+
+import asyncio
+import logging
+import threading
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from msgspec import UNSET
+from tornado.ioloop import PeriodicCallback
+
+from jobqueue.core.filter import Filter
+from jobqueue.core.idempotency import Answered
+from jobqueue.core.job import IN_PROGRESS, Change, Duplicate, Job, NewJob
+from jobqueue.core.named import NamedQueue, QueueSettings
+from jobqueue.core.queue import QueueView
+from jobqueue.core.restore import Restoration
+from jobqueue.core.waiters import Handed, Want
+from jobqueue.engine.api import Eventually, Once, Swept
+from jobqueue.engine.clock import Clock
+from jobqueue.engine.folder import Folder
+from jobqueue.engine.memory import MemoryEngine, Waiting
+from jobqueue.engine.records import (
+    APART,
+    Counters,
+    Damaged,
+    Reader,
+    Row,
+    StoredJob,
+    StoredKey,
+    StoredQueue,
+    answered_key,
+    number_of,
+    put_answered,
+    put_counters,
+    put_job,
+    put_payload,
+    put_queue,
+    queue_key,
+)  # fmt: skip
+from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
+from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
+from jobqueue.settings import Settings
+
+T = TypeVar("T")
+_log = logging.getLogger("jobqueue")
+# What may be gathered while a group is written; beyond it new jobs are refused.
+MOST_RECORDS = 50_000
+MOST_BYTES = 64 << 20
+# Read from the store between two looks at the sockets: rows, bytes.
+_LOADED_AT_ONCE = (400, 1 << 20)
+# Free space below which new jobs are refused, and above which they are taken again.
+LOW = 8 << 20
+_ENOUGH = 3 * LOW
+# How long until a group for which there was no room is tried again, in seconds.
+_AGAIN = 0.1
+# Idempotency keys taken off the disk in one group.
+_PRUNED = 200
+
+
+class JournalEngine(MemoryEngine):
+    """`load` first. `on_broken` is called once, with the reason, if the store cannot be written: no request
+    is taken from then on, and the process is to end."""
+
+    def __init__(self, folder: Folder, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        super().__init__(settings, clock)
+        self.durability = f"journal, sync {self.settings.sync}"
+        self.refuses = "the server is reading its journal"
+        self.on_broken: Callable[[str], None] = lambda reason: None
+        self._folder = folder
+        self._store = Store(folder.path, self.settings.sync)
+        self._writer: Writer | None = None
+        self._timer: PeriodicCallback | None = None
+        # the group that gathers
+        self._dirty: dict[Job | NamedQueue, None] = {}
+        self._answered: list[StoredKey] = []
+        self._held: list[tuple[Future[Any], object]] = []
+        self._gathered = 0  # bytes of the payloads of new jobs
+        # how it is: nothing is being written or about to be; answers wait; several wait as one; no room
+        self._idle = True
+        self._waits = self.settings.sync != "interval"
+        self._together = False
+        self._full = False
+        # what is on disk, the group that is being written counted in
+        self._jobs = 0
+        self._written = -1  # the last number given when the group was closed
+        self._counted = -1  # the one that the counters on disk say
+        self._numbers: dict[str, int] = {}  # of the rows of queues
+        self._first_key, self._last_key = 1, 0  # numbers of the rows of idempotency keys
+
+    # -- the beginning ------------------------------------------------------------------------------
+
+    async def load(self) -> int:
+        """Fills the memory from the store, in slices, and lets requests in. Answers how many jobs there are.
+        Raises `JournalError`."""
+        self._loop = asyncio.get_running_loop()
+        now = self._clock.monotonic()
+        self._queue.set_wall_offset(self._clock.wall() - now)
+        restoration = Restoration(self._queue, now)
+        reader = Reader()
+        keys: list[StoredKey] = []
+        counters: Counters | None = None
+        try:
+            for rows in self._store.load(*_LOADED_AT_ONCE):
+                for key, stored in reader.read(rows):
+                    if isinstance(stored, StoredJob):
+                        restoration.job(stored.job, stored.expires, stored.due)
+                        self._jobs += 1
+                    elif isinstance(stored, StoredQueue):
+                        restoration.named(stored.name, stored.settings, stored.pause, stored.version)
+                        self._numbers[stored.name] = number_of(key)
+                    elif isinstance(stored, StoredKey):
+                        keys.append(stored)
+                        self._first_key = number_of(key)
+                        self._last_key = max(self._last_key, self._first_key)
+                    else:
+                        counters = stored
+                self.refuses = f"the server is reading its journal: {self._jobs:,} jobs so far"
+                await asyncio.sleep(0)
+            reader.end()
+            if counters is not None:
+                self._check(counters)
+                restoration.numbers(counters.first_id, counters.last_number)
+                self._counted = counters.last_number
+        except Damaged as damaged:
+            raise JournalError(
+                f"{self._store.path} is damaged: {damaged}. `python -m jobqueue journal repair` saves the "
+                "rest"
+            ) from None
+        for stored_key in reversed(keys):
+            restoration.answered(*stored_key)
+        restoration.end(self._clock.monotonic())
+        self._queue.changed = self._dirty.setdefault
+        self._written = self._queue.last_number
+        self._writer = Writer(self._store.commit, self._loop)
+        self._writer.start()
+        if counters is None:
+            self._wake()
+        if not (self._waits or self._clock.manual):
+            self._timer = PeriodicCallback(self._flush, self.settings.sync_interval)
+            self._timer.start()
+        self.refuses = None
+        return self._jobs
+
+    def _check(self, counters: Counters) -> None:
+        """As many as there were."""
+        for found, counted, kind in (
+            (self._jobs, counters.jobs, "jobs"), (len(self._numbers), counters.queues, "queues")
+        ):  # fmt: skip
+            if found != counted:
+                raise Damaged(f"it holds {found:,} {kind}, and should hold {counted:,}")
+
+    # -- the verbs ----------------------------------------------------------------------------------
+
+    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
+        self._admit(len(new.payload))
+        return self._hold(super().enqueue(new))
+
+    def enqueue_many(
+        self, news: Sequence[NewJob], once: Once | None = None
+    ) -> Eventually[list[Job | Duplicate]]:
+        self._admit(sum(len(new.payload) for new in news))
+        return self._hold(super().enqueue_many(news, once))
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+        self._admit(sum(len(new.payload) for new in news))
+        return self._hold(super().enqueue_each(news))
+
+    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+        answer = super().dequeue(want, wait)
+        if not answer or isinstance(answer, Future):
+            return answer  # `_deliver` sees to those who wait
+        if not self._must_wait():
+            return answer
+        held = Waiting[list[Handed]](loop=self._loop)
+        held.withdraw = partial(self.give_back, answer)
+        self._hold_for(held, answer)
+        return held
+
+    def _deliver(self, waiting: Waiting[list[Handed]], handed: list[Handed]) -> None:
+        if handed and self._waits:
+            waiting.withdraw = partial(self.give_back, handed)
+            self._hold_for(waiting, handed)
+        else:
+            super()._deliver(waiting, handed)
+
+    def give_back(self, handed: Sequence[Handed]) -> None:
+        super().give_back(handed)
+        self._flush()
+
+    def conclude(
+        self, id: int, token: str | None, consumer: str | None, result: bytes | None
+    ) -> Eventually[Job]:
+        return self._hold(super().conclude(id, token, consumer, result))
+
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
+        return self._hold(super().release(id, token, consumer, delay))
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> Eventually[Job]:
+        return self._hold(super().fail(id, token, consumer, error, retry, retry_in))
+
+    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+        self._together = True
+        try:
+            results = super().each(calls)
+        finally:
+            self._together = False
+        return self._hold(results)
+
+    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+        answer = super().wait_for(id, wait)
+        return answer if not wait or isinstance(answer, Future) else self._hold(answer)
+
+    def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
+        if self._waits:
+            waiting.withdraw = _nothing
+            try:
+                self._hold_for(waiting, self._queue.get(job.id))
+            except JobForgotten as gone:  # it was purged
+                self._hold_for(waiting, gone)
+        else:
+            super()._deliver_outcome(waiting, job)
+
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
+        return self._hold(super().cancel(id, force, version))
+
+    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+        if change.payload is not UNSET:
+            self._admit(len(change.payload))
+        return self._hold(super().change(id, change, version))
+
+    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
+        return self._hold(super().redrive(id, version))
+
+    def settled(self, answer: T) -> Eventually[T]:
+        return self._hold(answer)
+
+    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+        return self._hold(super().purge(wanted, dry_run))
+
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+        return self._hold(super().redrive_many(wanted, limit, dry_run))
+
+    def configure(
+        self, name: str, given: dict[str, object], version: int | None = None
+    ) -> Eventually[QueueView]:
+        return self._hold(super().configure(name, given, version))
+
+    def pause(
+        self, name: str, length: int | None, reason: str | None, version: int | None = None
+    ) -> Eventually[QueueView]:
+        return self._hold(super().pause(name, length, reason, version))
+
+    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
+        return self._hold(super().resume(name, version))
+
+    def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
+        super()._remember(once, ids, now)
+        until = self._queue.wall(now) + self._queue.limits.idempotency
+        self._answered.append(StoredKey(once.owner, once.key, Answered(once.digest, ids, once.many, until)))
+
+    def _slice(self) -> tuple[int, bool]:
+        result = super()._slice()
+        self._flush()
+        self._look_for_room()
+        return result
+
+    def _look_for_room(self) -> None:
+        """Refuses new jobs before there is no room for them, and takes them again once there is."""
+        free = self._folder.free()
+        if self._full:
+            self._full = free < _ENOUGH or not self._folder.keep_reserve()
+        else:
+            self._full = free < LOW
+
+    # -- the group that gathers ---------------------------------------------------------------------
+
+    def _admit(self, size: int) -> None:
+        """Before anything changes. Raises `DiskFull`, `Overloaded`."""
+        if self._full:
+            raise DiskFull("the disk is almost full: nothing is put in; what is there can be finished")
+        if len(self._dirty) > MOST_RECORDS or self._gathered > MOST_BYTES:
+            raise Overloaded("the disk does not keep up with what is put in", retry_after=1)
+        self._gathered += size
+
+    def _hold(self, answer: Eventually[T]) -> Eventually[T]:
+        """`answer`, once what it tells of is on disk."""
+        if not self._must_wait():
+            return answer
+        held: Future[T]
+        if isinstance(answer, Future):
+            held = Waiting[T](loop=self._loop)
+            held.withdraw = answer.cancel
+            answer.add_done_callback(partial(self._hold_done, held))
+        else:
+            held = self._loop.create_future()
+            self._hold_for(held, answer)
+        return held
+
+    def _must_wait(self) -> bool:
+        return not self._together and (self._waits or len(self._dirty) > MOST_RECORDS)
+
+    def _hold_done(self, held: Future[T], done: Future[T]) -> None:
+        if not done.cancelled():
+            self._hold_for(held, done.result())
+
+    def _hold_for(self, held: Future[Any], answer: object) -> None:
+        self._held.append((held, answer))
+        if self._idle:
+            self._wake()
+
+    def _flush(self) -> None:
+        """Nobody may wait for what has changed, and yet it is to be written."""
+        if self._idle and self._dirty:
+            self._wake()
+
+    def _wake(self) -> None:
+        """What else comes in this loop pass goes along."""
+        self._idle = False
+        self._loop.call_soon(self._close_group)
+
+    def _close_group(self) -> None:
+        if self._writer is None or self.refuses is not None:
+            return
+        rows = self._rows()
+        held, self._held = self._held, []
+        if rows:
+            self._writer.write(rows, partial(self._committed, rows, held))
+        else:
+            self._answer(held)
+            self._idle = True
+
+    def _committed(
+        self, rows: list[Row], held: list[tuple[Future[Any], object]], failed: Exception | None
+    ) -> None:
+        if failed is None:
+            self._answer(held)
+            if self._held or (self._dirty and self._waits):
+                self._close_group()
+            else:
+                self._idle = True
+        elif isinstance(failed, NotNow):
+            if isinstance(failed, NoSpace):
+                self._full = True
+                self._folder.use_reserve()
+            again = partial(self._committed, rows, held)
+            if self._writer is not None:
+                self._loop.call_later(_AGAIN, self._writer.write, rows, again)
+        else:
+            self._broke(str(failed), held)
+
+    def _answer(self, held: list[tuple[Future[Any], object]]) -> None:
+        for future, answer in held:
+            if future.done():
+                continue
+            if isinstance(answer, JobQueueError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _broke(self, reason: str, held: list[tuple[Future[Any], object]]) -> None:
+        """Nothing of the group is acknowledged, and the file is not trusted any more."""
+        self.refuses = "the server could not write its journal, and ends"
+        if self._ticker is not None:
+            self._ticker.stop()
+        self.stop_waiting()
+        for future, _ in held + self._held:
+            if not future.done():
+                future.set_exception(
+                    Stopping(
+                        "the server could not write its journal, and ends; whether this was done will be "
+                        "known when it is back",
+                        retry_after=5,
+                    )
+                )
+        self._held.clear()
+        self.on_broken(reason)
+
+    # -- the group that is closed -------------------------------------------------------------------
+
+    def _rows(self) -> list[Row]:
+        """What has changed, as it is now."""
+        rows: list[Row] = []
+        queue = self._queue
+        offset = queue.wall(0)
+        find = queue.find
+        written, repaid = self._written, queue.repaid
+        for record in self._dirty:
+            if not isinstance(record, Job):
+                self._put_queue(record, rows)
+                continue
+            id = record.id
+            new = id > written
+            apart = len(record.payload) > APART
+            if find(id) is not record:
+                if not new:  # else it came and went within the group
+                    self._jobs -= 1
+                    rows.append((id << 1, None))
+                    if apart or id in repaid:
+                        rows.append((id << 1 | 1, None))
+                continue
+            if new:
+                self._jobs += 1
+            more = record.more
+            expires = record.lease.expires + offset if record.status is IN_PROGRESS and record.lease else None
+            due = more.due + offset if more is not None and more.due is not None else None
+            rows.append((id << 1, put_job(record, expires, due)))
+            if apart and (new or id in repaid):
+                rows.append(put_payload(record))
+            elif repaid and id in repaid:
+                rows.append((id << 1 | 1, None))
+        self._dirty.clear()
+        repaid.clear()
+        self._put_keys(rows)
+        if rows or self._counted != queue.last_number:
+            self._counted = queue.last_number
+            counters = Counters(queue.first_id, queue.last_number, self._jobs, len(self._numbers))
+            rows.append(put_counters(counters))
+        self._written = queue.last_number
+        self._gathered = 0
+        return rows
+
+    def _put_queue(self, queue: NamedQueue, rows: list[Row]) -> None:
+        if queue.pause is None and queue.settings == _UNSET:
+            if (number := self._numbers.pop(queue.name, None)) is not None:
+                rows.append((queue_key(number), None))
+        else:
+            if (number := self._numbers.get(queue.name)) is None:
+                number = self._numbers[queue.name] = max(self._numbers.values(), default=0) + 1
+            stored = StoredQueue(queue.name, queue.settings, queue.pause, queue.version)
+            rows.append(put_queue(number, stored))
+
+    def _put_keys(self, rows: list[Row]) -> None:
+        """New idempotency keys; and those that are not remembered any more go, the oldest first."""
+        for stored in self._answered:
+            self._last_key += 1
+            rows.append(put_answered(self._last_key, stored))
+        self._answered.clear()
+        last = min(self._last_key - len(self._queue.idempotency), self._first_key + _PRUNED)
+        rows.extend((answered_key(number), None) for number in range(self._first_key, last + 1))
+        self._first_key = max(self._first_key, last + 1)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """What is still gathered is written, and the file is closed. Blocks until then."""
+        super().close()
+        if self._timer is not None:
+            self._timer.stop()
+        writer, self._writer = self._writer, None
+        self._queue.changed = None
+        if writer is not None:
+            unwritten, failed = writer.stop()
+            if failed is None or isinstance(failed, NotNow):
+                self._write_rest(unwritten + self._rows())
+        self._store.close()
+        self._folder.close()
+
+    def _write_rest(self, rows: list[Row]) -> None:
+        try:
+            if rows:
+                self._store.commit(rows)
+            self._answer(self._held)
+        except NotNow as failed:
+            _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)
+
+
+class Writer(threading.Thread):
+    """Writes one group after the other. `done` is called on the loop's thread, with what went wrong."""
+
+    def __init__(self, commit: Callable[[Sequence[Row]], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(name="journal", daemon=True)
+        self._commit = commit
+        self._loop = loop
+        self._tasks: SimpleQueue[tuple[list[Row], Callable[[Exception | None], None]] | None] = SimpleQueue()
+        self._unwritten: list[Row] = []
+        self._failed: Exception | None = None
+
+    def write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
+        self._tasks.put((rows, done))
+
+    def run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            rows, done = task
+            self._unwritten, self._failed = [], None
+            try:
+                self._commit(rows)
+            except Exception as failed:
+                self._unwritten, self._failed = rows, failed
+            self._loop.call_soon_threadsafe(done, self._failed)
+
+    def stop(self) -> tuple[list[Row], Exception | None]:
+        """Waits until all is written that was handed over. Answers the group that failed, and why."""
+        self._tasks.put(None)
+        self.join()
+        return self._unwritten, self._failed
+
+
+def _nothing() -> None:
+    """A change that is made stays made, whether or not its caller waits."""
+
+
+_UNSET = QueueSettings()

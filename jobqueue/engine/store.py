@@ -1,0 +1,187 @@
+"""Store: rows on disk, in one SQLite file. Knows no jobs: a row is a key and a body.
+
+A group of changes is one statement in a transaction of its own, so that the writing thread takes the
+interpreter's lock twice a group and not twice a row. `commit` is called by one thread at a time.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobqueue.errors import JobQueueError
+
+VERSION = 1
+FILE = "journal.sqlite"
+# So that `file` and others can tell what it is: "jobq".
+_APPLICATION = 0x6A6F6271
+# Rows in one statement: as few statements as there are sizes, and few rows put in twice to fill one.
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_MOST = _SIZES[-1]
+# The log is brought into the file after so many bytes, or so many groups.
+_CHECKPOINT_BYTES = 8 << 20
+_CHECKPOINT_GROUPS = 1000
+# Free pages given back to the system at once, and how many may stay.
+_GIVE_BACK = 256
+_KEEP_FREE = 1024
+_SCHEMA = f"""
+    BEGIN;
+    PRAGMA application_id = {_APPLICATION};
+    PRAGMA user_version = {VERSION};
+    CREATE TABLE record (key INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    -- A row put in without a body takes the row of that key away.
+    CREATE TRIGGER gone BEFORE INSERT ON record WHEN NEW.body IS NULL BEGIN
+        DELETE FROM record WHERE key = NEW.key;
+        SELECT RAISE(IGNORE);
+    END;
+    COMMIT;
+"""
+_SYNCHRONOUS = {"always": "FULL", "interval": "FULL", "os": "NORMAL"}
+_PUT = "INSERT OR REPLACE INTO record VALUES (?,?)"
+
+
+class JournalError(JobQueueError):
+    """The journal cannot be used as it is; the server does not start."""
+
+    code = "journal"
+
+
+class NotNow(Exception):
+    """Nothing of the group was written; the same group may be tried again: another program has locked the
+    file, perhaps."""
+
+
+class NoSpace(NotNow):
+    """The disk is full."""
+
+
+class Store:
+    """`sync`: always, interval or os; see the settings. Raises `JournalError`."""
+
+    def __init__(self, folder: Path, sync: str = "always") -> None:
+        self.path = folder / FILE
+        self._bytes = self._groups = 0
+        _make_file(self.path)
+        try:
+            self._db = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, cached_statements=64
+            )
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.executescript(_SCHEMA)
+                _sync_folder(folder)
+            check_version(self._db, self.path)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees what goes wrong
+            self._db.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_BYTES}")
+            self._db.execute("PRAGMA cache_size = -16384")
+        except sqlite3.Error as bad:
+            raise _unusable(self.path, bad) from None
+
+    def load(self, rows: int, size: int) -> Iterator[list[tuple[int, bytes]]]:
+        """Everything, by rising key, about so many rows, or bytes, at once. `JournalError`."""
+        some: list[tuple[int, bytes]] = []
+        left = size
+        try:
+            for row in self._db.execute("SELECT key, body FROM record ORDER BY key"):
+                some.append(row)
+                left -= len(row[1])
+                if left <= 0 or len(some) == rows:
+                    yield some
+                    some, left = [], size
+            yield some
+        except sqlite3.Error as bad:
+            raise _unusable(self.path, bad) from None
+
+    def commit(self, rows: Sequence[tuple[int, bytes | None]]) -> None:
+        """All of it or nothing, on disk when this returns; a body of None takes a row away. `NotNow`:
+        nothing was written. Any other `sqlite3.Error` or `OSError`: nobody knows what was."""
+        try:
+            if len(rows) <= _MOST:
+                self._put(rows)
+            else:
+                self._db.execute("BEGIN")
+                for start in range(0, len(rows), _MOST):
+                    self._put(rows[start : start + _MOST])
+                self._db.execute("COMMIT")
+        except sqlite3.Error as bad:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise _failure(bad) from bad
+        self._groups += 1
+        self._bytes += sum(64 + len(body) for _, body in rows if body is not None)
+        if self._bytes > _CHECKPOINT_BYTES or self._groups > _CHECKPOINT_GROUPS:
+            self.tidy()
+
+    def _put(self, rows: Sequence[tuple[int, bytes | None]]) -> None:
+        size = next(size for size in _SIZES if size >= len(rows))
+        values: list[int | bytes | None] = []
+        for row in rows:
+            values += row
+        values += rows[-1] * (size - len(rows))
+        self._db.execute(_PUT + ",(?,?)" * (size - 1), values)
+
+    def tidy(self) -> None:
+        """Brings the log into the file, and gives back some of the space that nobody needs."""
+        self._bytes = self._groups = 0
+        try:
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            if free > max(_KEEP_FREE, pages // 4):
+                self._db.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK})").fetchall()
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as bad:
+            if not isinstance(failure := _failure(bad), NotNow):
+                raise failure from bad
+
+    def close(self) -> None:
+        """The log is brought into the file and is empty then."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._db.close()
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """`JournalError` for a file that is no journal, or a newer one."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise JournalError(f"{path} is no journal of jobqueue")
+    if not 1 <= version <= VERSION:
+        raise JournalError(
+            f"{path} is of version {version}; this jobqueue reads versions up to {VERSION}: use a newer one"
+        )
+
+
+def _make_file(path: Path) -> None:
+    """An empty file that only its owner reads, if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as bad:
+        if path.is_symlink():
+            raise JournalError(f"{path} is a symbolic link; the journal must be a file of its own") from None
+        raise JournalError(f"cannot open {path}: {bad.strerror}") from None
+    os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the name of a new file survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(bad: sqlite3.Error) -> Exception:
+    code = getattr(bad, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return NoSpace(str(bad))
+    return NotNow(str(bad)) if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else bad
+
+
+def _unusable(path: Path, bad: sqlite3.Error) -> JournalError:
+    return JournalError(f"{path} is damaged or cannot be read: {bad}; see `jobqueue journal repair`")

@@ -1,0 +1,129 @@
+"""All verbs against the model of test_verbs_model.py, through restarts: at any moment the queue is written
+down, row by row as a journal has it, and read into a fresh one, which must go on as if nothing had happened.
+"""
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import rule
+from test_verbs_model import FIRST_ID, STATUSES, THOROUGH, Bucket, VerbsAgainstModel
+
+from jobqueue.core.job import NewJob, Options
+from jobqueue.core.named import KeyLimits
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.restore import LEAST_LEASE, Restoration
+from jobqueue.core.waiters import Want
+from jobqueue.engine.records import (
+    Counters,
+    Reader,
+    StoredJob,
+    StoredQueue,
+    put_counters,
+    put_job,
+    put_queue,
+)
+
+
+def written_down(queue, offset):
+    """The rows of all that is in `queue`."""
+    rows = [put_counters(Counters(queue.first_id, queue.last_number, 0, 0))]
+    for number, named in enumerate(queue.queues.values(), 1):
+        rows.append(put_queue(number, StoredQueue(named.name, named.settings, named.pause, named.version)))
+    for job in queue._by_id.after(0):
+        due = job.more.due if job.more is not None else None
+        running = job.status == "in_progress"
+        body = put_job(
+            job, job.lease.expires + offset if running else None, None if due is None else due + offset
+        )
+        rows.append((job.id << 1, body))
+    return sorted(rows)
+
+
+def read_again(rows, queue, now):
+    restoration = Restoration(queue, now)
+    for _, stored in Reader().read(rows):
+        if isinstance(stored, StoredJob):
+            restoration.job(stored.job, stored.expires, stored.due)
+        elif isinstance(stored, StoredQueue):
+            restoration.named(*stored)
+        else:
+            restoration.numbers(stored.first_id, stored.last_number)
+    restoration.end(now)
+
+
+class VerbsAndRestarts(VerbsAgainstModel):
+    # Leases, delays and ages run on the monotonic clock, so one that jumps meanwhile would show at a restart.
+    set_the_wall_clock = None
+
+    @rule()
+    def restart(self):
+        self.stop_all_waits()
+        old = self.queue
+        self.queue = JobQueue(old._token, 1, old.limits, self.model.offset)
+        read_again(written_down(old, self.model.offset), self.queue, self.now)
+        self.queue.event = old.event
+        self.handed.clear()  # who was about to get a job when the server ended is gone, too
+        self._expect_what_a_restart_changes()
+        self.check_all()
+        self.tick()
+
+    def _expect_what_a_restart_changes(self):
+        model = self.model
+        model.totals = dict.fromkeys(model.totals, 0)
+        model.buckets = {slot: Bucket(bucket.rate) for slot, bucket in model.buckets.items()}
+        for job in model.all("in_progress"):
+            length = self.queue.get(job.id).lease.length
+            job.deadline = self.now + min(max(job.deadline - self.now, LEAST_LEASE), length)
+        for job in model.finished:
+            kept = self.queue.get(job.id).more
+            own = kept.options.retain_for if kept.options is not None else None
+            if own is None:
+                own = model.settings[job.queue].retain_for
+            general = model.limits.dead_retain if job.status == "dead" else model.limits.retain
+            job.own_age = job.status == "dead" or own is not None
+            job.until = kept.finished_at - model.offset + (general if own is None else own)
+        model.finished.sort(key=lambda job: (self.queue.get(job.id).more.finished_at, job.id))
+
+
+VerbsAndRestarts.TestCase.settings = settings(
+    max_examples=150 if THOROUGH else 30,
+    stateful_step_count=50 if THOROUGH else 25,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    print_blob=True,
+)
+test_a_restart_changes_nothing_that_a_client_could_see = VerbsAndRestarts.TestCase
+
+
+def test_ids_and_places_go_on_from_where_they_were():
+    old = JobQueue(lambda: "t", FIRST_ID)
+    old.last_number = FIRST_ID + 41
+    fresh = JobQueue(lambda: "t", 1)
+    read_again(written_down(old, 0), fresh, 5)
+    assert (fresh.first_id, fresh.last_number) == (FIRST_ID, FIRST_ID + 41)
+    assert fresh.tally.jobs() == dict.fromkeys(STATUSES, 0)
+
+
+def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
+    old = JobQueue(lambda: "t", 1)
+    old.configure("q", {"max_in_progress": 2, "key_limits": KeyLimits(1)}, 0)
+    for key in ("k", "k", "l", "m"):
+        old.enqueue(NewJob("t", "q", options=Options(key=key)), 0)
+    assert [job.id for job, _ in old.dequeue(Want(("q",), 60_000, 1), 0)] == [1]
+    fresh = JobQueue(lambda: "t", 1)
+    read_again(written_down(old, 0), fresh, 5)
+    assert [job.id for job, _ in fresh.dequeue(Want(("q",), 60_000, 9), 5)] == [3]
+    fresh.conclude(1, "t", None, None, 6)
+    assert [job.id for job, _ in fresh.dequeue(Want(("q",), 60_000, 9), 6)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("length", "left", "then"), [(300_000, 200_000, 200_000), (300_000, 1_000, 30_000), (5_000, 1_000, 5_000)]
+)
+def test_a_lease_runs_on_for_what_was_left_of_it_but_long_enough_to_find_the_server_again(length, left, then):
+    old = JobQueue(lambda: "t", 1)
+    old.enqueue(NewJob("t"), 0)
+    old.dequeue(Want(("default",), length), 0)
+    fresh = JobQueue(lambda: "t", 1, None, 1_000_000 - 50)
+    read_again(written_down(old, 1_000_000 - length + left), fresh, 50)
+    assert fresh.get(1).lease.expires == 50 + then

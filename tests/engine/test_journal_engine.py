@@ -1,0 +1,364 @@
+"""JournalEngine: nobody hears of a change before it is on disk, and a restart brings everything back."""
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from jobqueue.core.filter import Filter
+from jobqueue.core.job import Change, Duplicate, NewJob, Options
+from jobqueue.core.waiters import Want
+from jobqueue.engine.api import Once
+from jobqueue.engine.clock import SystemClock
+from jobqueue.engine.folder import Folder
+from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.store import FILE, JournalError
+from jobqueue.errors import IdempotencyMismatch, JobForgotten, Stopping
+from jobqueue.settings import Settings
+
+JOB = NewJob("t", payload=b'{"n":1}')
+LARGE = b'"' + b"x" * 5_000 + b'"'
+ONE = Want(("default",), 60_000, None, "ann")
+
+
+class Disk:
+    """A folder with a journal in it, and engines on it, one after the other."""
+
+    def __init__(self, path, clock):
+        self.path = path
+        self.clock = clock
+        self.engine = None
+
+    async def start(self, **settings):
+        """Another run; the one before is over."""
+        if self.engine is not None:
+            self.engine.close()
+        settings = Settings(first_id=1, **settings)
+        self.engine = JournalEngine(Folder(str(self.path)), settings, self.clock)
+        await self.engine.load()
+        return self.engine
+
+    def rows(self):
+        """The keys of the rows that are on disk now."""
+        with sqlite3.connect(self.path / FILE) as db:
+            keys = [key for (key,) in db.execute("SELECT key FROM record ORDER BY key")]
+        db.close()
+        return keys
+
+    def hold(self):
+        """Until it is released nothing can be written."""
+        db = sqlite3.connect(self.path / FILE, isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        return db
+
+
+@pytest.fixture
+def disk(tmp_path, clock):
+    disk = Disk(tmp_path / "data", clock)
+    yield disk
+    if disk.engine is not None:
+        disk.engine.close()
+
+
+async def passes(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0.002)
+
+
+async def take(engine, want=ONE):
+    [(job, lease)] = await engine.dequeue(want)
+    return job, lease
+
+
+# -- before anybody hears of it ---------------------------------------------------------------------
+
+
+async def test_no_change_is_answered_before_it_is_on_disk(disk):
+    engine = await disk.start()
+    ids = [(await engine.enqueue(JOB)).id for _ in range(9)]
+    job, lease = await take(engine)
+    [(failing, its)] = await engine.dequeue(ONE)
+    [(released, other)] = await engine.dequeue(ONE)
+    await passes()
+    holder = disk.hold()
+    answers = [
+        engine.enqueue(JOB),
+        engine.enqueue_many([JOB, JOB]),
+        engine.enqueue_each([JOB]),
+        engine.dequeue(ONE),
+        engine.conclude(job.id, lease.token, None, None),
+        engine.fail(failing.id, its.token, None),
+        engine.release(released.id, other.token, None),
+        engine.cancel(ids[-1]),
+        engine.change(ids[-2], Change(priority=3)),
+        engine.configure("q", {"max_jobs": 3}),
+        engine.pause("q", None, None),
+        engine.resume("q"),
+        engine.purge(Filter(queues=frozenset({"none"})), False),
+        engine.each([lambda: engine.cancel(ids[-1])]),
+        engine.wait_for(job.id, 1_000),
+    ]
+    await passes()
+    assert [answer.done() for answer in answers] == [False] * len(answers)
+    assert engine.get(job.id).status == "concluded"  # a plain look may be ahead of the disk
+    holder.rollback()
+    holder.close()
+    await asyncio.wait_for(asyncio.gather(*answers), 8)
+
+
+async def test_who_waits_is_answered_once_the_lease_is_on_disk(disk):
+    engine = await disk.start()
+    waiting = engine.dequeue(ONE, 30_000)
+    await passes()
+    holder = disk.hold()
+    made = engine.enqueue(JOB)
+    await passes()
+    assert (waiting.done(), made.done()) == (False, False)
+    holder.rollback()
+    holder.close()
+    [(job, _)] = await waiting
+    assert (await made) is job
+    outcome = engine.wait_for(job.id, 30_000)
+    await engine.conclude(job.id, None, "ann", b"7")
+    assert (await outcome).more.result == b"7"
+
+
+async def test_who_leaves_while_the_lease_is_being_written_gives_the_job_back(disk):
+    engine = await disk.start()
+    job = await engine.enqueue(JOB)
+    taking = engine.dequeue(ONE)
+    taking.cancel()
+    assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
+    waiting = engine.dequeue(Want(("q",)), 5_000)
+    other = engine.enqueue(NewJob("t", "q"))
+    waiting.cancel()
+    assert (await other).status == "queued"
+    engine = await disk.start()
+    assert engine.stats().jobs["queued"] == 2
+
+
+async def test_a_heartbeat_is_answered_at_once_and_written_all_the_same(disk, clock):
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    job, lease = await take(engine)
+    assert engine.heartbeat(job.id, lease.token, None, 600_000, 40, "half way") is job
+    engine.tick()
+    await passes()
+    engine = await disk.start()
+    again = engine.get(job.id)
+    assert again.lease.expires == clock.monotonic() + 600_000
+    assert again.more.trail.progress == 40
+
+
+async def test_with_an_interval_nobody_waits_and_the_ticks_write(disk):
+    engine = await disk.start(sync="interval")
+    job = engine.enqueue(JOB)
+    assert (job.id, job.status) == (1, "queued")
+    [(_, lease)] = engine.dequeue(ONE)
+    assert engine.conclude(1, lease.token, None, None) is job
+    engine.tick()
+    await passes()
+    assert disk.rows() == [0, 2]
+
+
+# -- what is written --------------------------------------------------------------------------------
+
+
+async def test_several_changes_of_a_job_in_a_group_are_one_row_and_a_job_that_came_and_went_is_none(disk):
+    engine = await disk.start(retain="0s")
+    await passes()
+    answers = [engine.enqueue(JOB), engine.dequeue(ONE), engine.enqueue(JOB)]
+    answers.append(engine.conclude(1, None, "ann", None))
+    engine.tick()
+    await asyncio.gather(*answers)
+    assert disk.rows() == [0, 4]
+    engine = await disk.start()
+    with pytest.raises(JobForgotten):
+        engine.get(1)
+    assert (await engine.enqueue(JOB)).id == 3
+
+
+async def test_a_large_payload_is_written_once_and_anew_when_it_is_changed(disk):
+    engine = await disk.start()
+    job = await engine.enqueue(NewJob("t", payload=LARGE))
+    assert disk.rows() == [0, 2, 3]
+    engine = await disk.start()
+    job = engine.get(1)
+    assert job.payload == LARGE
+    await engine.change(1, Change(payload=LARGE + b" "))
+    engine = await disk.start()
+    assert engine.get(1).payload == LARGE + b" "
+    await engine.change(1, Change(payload=b"1"))
+    assert disk.rows() == [0, 2]
+    await engine.change(1, Change(payload=LARGE))
+    assert disk.rows() == [0, 2, 3]
+    await engine.purge(Filter(queues=frozenset({"default"})), False)
+    assert disk.rows() == [0]
+    await disk.start()
+
+
+async def test_a_queue_of_which_nothing_is_set_any_more_has_no_row(disk):
+    engine = await disk.start()
+    await engine.configure("q", {"max_jobs": 3})
+    await engine.pause("p", None, "lunch")
+    assert disk.rows() == [-4, -2, 0]
+    await engine.configure("q", {"max_jobs": None})
+    assert disk.rows() == [-4, 0]
+    engine = await disk.start()
+    assert engine.queue("p").pause.reason == "lunch"
+    await engine.configure("q", {"lease_for": 5_000})
+    engine = await disk.start()
+    assert engine.queue("q").settings.lease_for == 5_000
+    await engine.resume("p")
+    assert disk.rows() == [-6, 0]
+
+
+# -- after a restart --------------------------------------------------------------------------------
+
+
+async def test_everything_is_there_after_a_restart(disk, clock):
+    engine = await disk.start()
+    await engine.enqueue_many([JOB] * 4)
+    await engine.enqueue(NewJob("later", delay=60_000))
+    await engine.enqueue(NewJob("once", options=Options(unique_key="u", tags=("x",), headers=b'{"a":"b"}')))
+    concluded, lease = await take(engine)
+    await engine.conclude(concluded.id, lease.token, None, b'{"sum":3}')
+    failed, lease = await take(engine)
+    await engine.fail(failed.id, lease.token, None, b'"no such host"')
+    running, lease = await take(engine)
+    await engine.pause("q", 5_000, "tea")
+    before = engine.stats().jobs
+    engine = await disk.start()
+    assert engine.stats().jobs == before
+    assert engine.get(concluded.id).more.result == b'{"sum":3}'
+    assert engine.get(failed.id).more.trail.error == b'"no such host"'
+    assert engine.get(failed.id).status == "scheduled"
+    again = engine.get(running.id)
+    assert (again.status, again.lease.token, again.lease.consumer) == ("in_progress", lease.token, "ann")
+    assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
+    assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
+    assert isinstance(await engine.enqueue(NewJob("t", options=Options(unique_key="u"))), Duplicate)
+    clock.advance("5s")
+    engine.tick()
+    assert engine.queue("q").pause is None
+    clock.advance("55s")
+    engine.tick()
+    assert engine.get(5).status == "queued"
+
+
+async def test_an_idempotency_key_is_on_disk_with_what_it_made(disk, clock):
+    engine = await disk.start()
+    once = Once("", "order-17", b"d" * 16, False)
+    [job] = await engine.enqueue_many([JOB], once)
+    engine = await disk.start()
+    known = engine.recall("", "order-17", b"d" * 16)
+    assert ([one.id for one in known.made], known.many) == ([job.id], False)
+    with pytest.raises(IdempotencyMismatch):
+        engine.recall("", "order-17", b"e" * 16)
+    assert engine.recall("", "order-18", b"d" * 16) is None
+    clock.advance("24h")
+    engine.tick()
+    await engine.enqueue(JOB)
+    assert disk.rows() == [0, 2, 4]
+
+
+async def test_a_second_request_under_a_key_waits_until_the_first_is_on_disk(disk):
+    engine = await disk.start()
+    made = engine.enqueue_many([JOB], Once("", "k", b"d", False))
+    recalled = engine.settled(engine.recall("", "k", b"d"))
+    assert not recalled.done()
+    assert [job.id for job in (await recalled).made] == [(await made)[0].id]
+
+
+async def test_ids_go_on_also_where_the_newest_jobs_are_forgotten(disk):
+    engine = await disk.start()
+    await engine.enqueue_many([JOB] * 5)
+    await engine.purge(Filter(queues=frozenset({"default"})), False)
+    engine = await disk.start()
+    assert (await engine.enqueue(JOB)).id == 6
+    with pytest.raises(JobForgotten):
+        engine.get(5)
+
+
+# -- what goes wrong --------------------------------------------------------------------------------
+
+
+async def test_while_it_is_read_no_request_is_taken(disk):
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    assert engine.refuses == "the server is reading its journal"
+    await engine.load()
+    assert engine.refuses is None
+    engine.close()
+
+
+async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
+    engine = await disk.start()
+    await engine.enqueue_many([JOB] * 3)
+    engine.close()
+    with sqlite3.connect(disk.path / FILE) as db:
+        db.execute("UPDATE record SET body = zeroblob(length(body)) WHERE key = 4")
+    db.close()
+    disk.engine = None
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    with pytest.raises(JournalError, match=r"journal.sqlite is damaged: job 2: its checksum is wrong"):
+        await engine.load()
+    assert engine.refuses is not None
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "what"), [(4, "it holds 2 jobs, and should hold 3"), (3, "job 1: its payload is missing")]
+)
+async def test_a_missing_row_is_noticed(disk, key, what):
+    engine = await disk.start()
+    await engine.enqueue_many([NewJob("t", payload=LARGE), JOB, JOB])
+    engine.close()
+    with sqlite3.connect(disk.path / FILE) as db:
+        db.execute("DELETE FROM record WHERE key = ?", (key,))
+    db.close()
+    disk.engine = None
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    with pytest.raises(JournalError, match=what):
+        await engine.load()
+    engine.close()
+
+
+async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is_from_then_on(disk):
+    engine = await disk.start()
+    reasons = []
+    engine.on_broken = reasons.append
+    await engine.enqueue(JOB)
+    with sqlite3.connect(disk.path / FILE) as db:
+        db.execute("DROP TABLE record")  # as good as any other reason
+    db.close()
+    made, taken = engine.enqueue(JOB), engine.dequeue(ONE)
+    waiting = engine.dequeue(Want(("other",)), 5_000)
+    for answer in (made, taken):
+        with pytest.raises(Stopping, match="could not write its journal"):
+            await answer
+    assert await waiting == []
+    assert (reasons, engine.refuses is None) == (["no such table: record"], False)
+
+
+async def test_a_second_engine_on_the_same_folder_is_refused_by_the_pid_of_the_first(disk):
+    await disk.start()
+    with pytest.raises(JournalError, match=r"another server, process \d+, uses "):
+        Folder(str(disk.path))
+
+
+async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
+    engine = JournalEngine(
+        Folder(str(tmp_path)), Settings(sync="interval", sync_interval="5ms"), SystemClock()
+    )
+    await engine.load()
+    job = engine.enqueue(JOB)
+    for _ in range(500):
+        with sqlite3.connect(tmp_path / FILE) as db:
+            if db.execute("SELECT count(*) FROM record WHERE key = ?", (job.id * 2,)).fetchone() == (1,):
+                break
+        db.close()
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("it was never written")
+    db.close()
+    engine.close()
