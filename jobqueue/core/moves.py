@@ -2,7 +2,7 @@
 meet waiting consumers, in one place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
@@ -62,6 +62,21 @@ class Moves(Registry):
 
     def dequeue(self, want: Want, now: int) -> list[Handed]:
         """Leases what is there: at most `want.count` jobs, from the first queues that have any."""
+        if self.waiters.count:
+            self._serve_waiters_of(want.queues, now)
+        return self._take(want, now)
+
+    def _serve_waiters_of(self, names: Iterable[str], now: int) -> None:
+        """A rate gives tokens at any instant, and who waits is woken by the next tick: whoever asks between
+        the two comes after those who wait."""
+        for name in names:
+            queue = self.queues.get(name)
+            if queue is not None and queue.gate is not None and queue.ready and self.waiters.waiting(name):
+                self._stirred[name] = None
+        if self._stirred:
+            self._settle(now)
+
+    def _take(self, want: Want, now: int) -> list[Handed]:
         handed: list[Handed] = []
         wanted = want.count or 1
         for name in want.queues:
@@ -204,7 +219,7 @@ class Moves(Registry):
             if waiter is None or queue is None or not queue.ready:
                 continue
             if waiter.number == number:
-                handed = self.dequeue(waiter.want, now)
+                handed = self._take(waiter.want, now)
                 if not handed:
                     continue
                 self.stop_waiting(waiter)

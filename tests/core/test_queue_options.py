@@ -286,9 +286,6 @@ def test_who_waits_for_a_rate_is_served_at_the_instant_of_the_next_token():
     assert q.answers == {"ann": [2]}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a dequeue asks the queue's gate by itself, up to a tick before who waits"
-)
 def test_nobody_overtakes_who_waits_for_a_token_that_has_come_since_the_last_tick():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
