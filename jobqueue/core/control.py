@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from math import ceil
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from jobqueue.core.changes import Changes
 from jobqueue.core.filter import Filter
-from jobqueue.core.job import IN_PROGRESS, PURGE, Job, NewJob
+from jobqueue.core.job import IN_PROGRESS, PURGE, Change, Job, NewJob
 from jobqueue.core.named import NamedQueue, Pause
 from jobqueue.errors import QueueFull
 
@@ -71,20 +72,31 @@ class Control(Changes):
         """Before anything is made: the queues must have room for all of them. `QueueFull`."""
         for name in dict.fromkeys(new.queue for new in news):
             queue = self.queues.get(name)
-            if queue is None or not queue.bounded:
-                continue
-            more = [new for new in news if new.queue == name]
-            jobs = queue.queued + queue.scheduled + len(more)
-            size = queue.bytes + sum(len(new.payload) for new in more)
-            most, largest = queue.settings.max_jobs, queue.settings.max_bytes
-            if (most is not None and jobs > most) or (largest is not None and size > largest):
-                rate = queue.rates(now)[1]
-                over = max(jobs - most, 1) if most is not None else 1
-                raise QueueFull(
-                    f"the queue {name} holds as many jobs as it may; its consumers take {rate:.1f} a second",
-                    limit=most if most is not None and jobs > most else largest,
-                    retry_after=min(max(ceil(over / rate), 1), 60) if rate > 0 else 5,
-                )
+            if queue is not None and queue.bounded:
+                more = [len(new.payload) for new in news if new.queue == name]
+                self._refuse_more(queue, len(more), sum(more), now)
+
+    def _refuse_change(self, job: Job, change: Change, now: int) -> None:
+        """The same for a job that is to have another payload, or to stand in another queue."""
+        queue = self.queues.get(job.queue if change.queue is UNSET else change.queue)
+        if queue is not None and queue.bounded:
+            size = len(job.payload if change.payload is UNSET else change.payload)
+            if queue.name != job.queue:
+                self._refuse_more(queue, 1, size, now)
+            elif size > len(job.payload):
+                self._refuse_more(queue, 0, size - len(job.payload), now)
+
+    def _refuse_more(self, queue: NamedQueue, jobs: int, size: int, now: int) -> None:
+        """`jobs` more, and payloads of `size` bytes more."""
+        most, largest = queue.settings.max_jobs, queue.settings.max_bytes
+        over = queue.queued + queue.scheduled + jobs - most if most is not None and jobs else 0
+        if over > 0 or (largest is not None and queue.bytes + size > largest):
+            rate, name = queue.rates(now)[1], queue.name
+            raise QueueFull(
+                f"the queue {name} holds as many jobs as it may; its consumers take {rate:.1f} a second",
+                limit=most if over > 0 else largest,
+                retry_after=min(max(ceil(max(over, 1) / rate), 1), 60) if rate > 0 else 5,
+            )
 
     # -- many jobs ----------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ stand in one lane for each priority; the jobs of a key have lanes of their own, 
 key's gate is shut.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 
 from msgspec import Struct
 
@@ -188,6 +189,38 @@ class NamedQueue:
         if not lane.live:
             self._drop(lane, now)
         return lane
+
+    def upcoming(self, most: int, now: int) -> list[Job]:
+        """Up to `most` jobs in the order in which `take` would give them, if the queue is not paused and its
+        own gate is open; none is taken. Jobs behind the shut gate of their key are left out."""
+        # The heap of lanes is walked from its top: behind each entry come the two below it, and the first job
+        # of its lane; behind each job the next one of the same lane.
+        line: list[tuple[int, int, int, int | Job, Iterator[Job]]] = []
+        order = count()
+
+        def meet(at: int) -> None:
+            if at < len(self._heap):
+                rank, place, _ = self._heap[at]
+                heappush(line, (rank, place, next(order), at, iter(())))
+
+        def follow(rank: int, jobs: Iterator[Job]) -> None:
+            if (job := next(jobs, None)) is not None:
+                heappush(line, (rank, job.place, next(order), job, jobs))
+
+        meet(0)
+        found: list[Job] = []
+        while line and len(found) < most:
+            rank, place, _, what, jobs = heappop(line)
+            if isinstance(what, Job):
+                found.append(what)
+                follow(rank, jobs)
+                continue
+            meet(2 * what + 1)
+            meet(2 * what + 2)
+            lane = self._heap[what][2]
+            if lane.shown == place and (lane.gate is None or lane.gate.is_open(now)):
+                follow(rank, iter(lane))
+        return found
 
     def oldest(self) -> Job | None:
         """The queued job that came first, over all lanes; O(lanes)."""

@@ -8,6 +8,8 @@ are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from jobqueue.core.control import Control
 from jobqueue.core.job import (
     CANCEL,
@@ -217,13 +219,16 @@ class JobQueue(Control):
         return self._settled(job, now)
 
     def change(self, id: int, change: Change, now: int) -> Job:
-        """Changes a job that waits; another queue or priority puts it at the end there. `NotWaiting`."""
+        """Changes a job that waits; another queue or priority puts it at the end there. `NotWaiting`,
+        `QueueFull`."""
         job = self.get(id)
         if job.status not in WAITING:
             raise NotWaiting(
                 f"the job is {job.status}; only one that is queued or scheduled can be changed",
                 job_status=job.status,
             )
+        if (change.queue is not UNSET and change.queue != job.queue) or change.payload is not UNSET:
+            self._refuse_change(job, change, now)
         self._change(job, change, now)
         return self._settled(job, now)
 

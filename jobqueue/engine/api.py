@@ -210,6 +210,10 @@ class Engine(Protocol):
         """Jobs that match, by id, behind `after` (None: from the end it begins at), and where to go on; None:
         that was all. May be short of `most`: the work of one call is bounded."""
 
+    def peek(self, name: str, most: int) -> list[Job]:
+        """The next jobs of a queue in the order in which dequeue takes them; none is taken. Jobs behind the
+        limit of their key are left out; a pause and the queue's own limit do not matter."""
+
     def count_jobs(self, wanted: Filter) -> Eventually[int]:
         """How many match of those there were when it began."""
 

@@ -292,6 +292,10 @@ class MemoryEngine:
         start = after if after is not None else 0 if rising else 1 << 60
         return self._queue.scan(wanted, start, rising, self._now(), most, _EXAMINED)
 
+    def peek(self, name: str, most: int) -> list[Job]:
+        queue = self._queue.queues.get(name)
+        return queue.upcoming(most, self._now()) if queue is not None else []
+
     def count_jobs(self, wanted: Filter) -> Eventually[int]:
         return self._sweep(wanted, None, None, lambda swept: swept.matched)
 

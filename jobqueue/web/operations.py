@@ -357,6 +357,12 @@ def get_queue(api: "Api", request: Request) -> Response:
     return _queue(api, api.engine.queue(name))
 
 
+def peek(api: "Api", request: Request) -> Response:
+    name = queue_name(request.param, "name")
+    most, payload = api.schema.peek(request)
+    return Response(200, api.renderer.listed(api.engine.peek(name, most), payload, None))
+
+
 def change_queue(api: "Api", request: Request) -> Response | Later:
     name = queue_name(request.param, "name")
     given = api.schema.queue_settings(request)

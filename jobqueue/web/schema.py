@@ -130,6 +130,7 @@ class Schema:
         self._top = Call(shapes.TopShape)
         self._list = Call(shapes.ListShape)
         self._count = Call(shapes.CountShape)
+        self._peek = Call(shapes.PeekShape)
         self._purge = Call(shapes.PurgeShape)
         self._redrive = Call(shapes.RedriveShape)
         self._nothing = Call(shapes.NoShape)
@@ -504,6 +505,11 @@ class Schema:
         asked = self._queues.read(request, self._max_depth)
         fields.whole(asked.limit, "limit", 1, 1000)
         return asked.limit, None if asked.cursor is None else fields.queue_name(asked.cursor, "cursor")
+
+    def peek(self, request: Request) -> tuple[int, bool]:
+        """How many jobs at most, and whether with their payloads."""
+        asked = self._peek.read(request, self._max_depth)
+        return fields.whole(asked.limit, "limit", 1, 1000), asked.payload
 
     def count_jobs(self, request: Request) -> Filter:
         asked = self._count.read(request, self._max_depth)

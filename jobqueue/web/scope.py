@@ -193,6 +193,10 @@ class Scoped:
     ) -> tuple[list[Job], int | None]:
         return self._engine.list_jobs(self._within(wanted), after, rising, most)
 
+    def peek(self, name: str, most: int) -> list[Job]:
+        self._check_queue(name)
+        return self._engine.peek(name, most)
+
     def count_jobs(self, wanted: Filter) -> Eventually[int]:
         return self._engine.count_jobs(self._within(wanted))
 

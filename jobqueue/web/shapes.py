@@ -288,6 +288,11 @@ class QueuesShape(FaceShape):
     cursor: QueueName | None = None
 
 
+class PeekShape(Shape):
+    payload: bool = False
+    limit: Page = 10
+
+
 class PurgeShape(FilterShape):
     all: bool = False
     dry_run: bool = False

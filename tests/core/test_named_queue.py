@@ -351,3 +351,43 @@ def test_a_named_queue_behaves_as_a_sorted_list(steps):
         assert queue.queued == len(inside)
     inside.sort(key=lambda each: (-each.priority, each.place))
     assert drained(queue) == [each.place for each in inside]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([-1, 0, 7]), st.sampled_from([None, None, "a", "b"])), max_size=40),
+    st.lists(st.integers(0, 39), max_size=12),
+    st.integers(0, 12),
+    st.integers(1, 50),
+)
+def test_the_next_jobs_are_those_that_are_taken_next(given_jobs, removed, taken, most):
+    queue = named_queue()
+    jobs = []
+    for place, (priority, key) in enumerate(given_jobs, start=1):
+        jobs.append(job(place, priority))
+        if key is not None:
+            jobs[-1].more = More(options=Options(key=key))
+        queue.append(jobs[-1])
+    out = [each for _ in range(taken) if (each := queue.take(NOW)) is not None]
+    for each in out[::2]:
+        queue.put_back(each)
+    waiting = [each for each in jobs if each not in out[1::2]]
+    for index in dict.fromkeys(index for index in removed if index < len(waiting)):
+        queue.remove(waiting[index], NOW)
+    before = [list(lane) for lane in queue.lanes]
+    upcoming = [each.place for each in queue.upcoming(most, NOW)]
+    assert [list(lane) for lane in queue.lanes] == before
+    assert upcoming == drained(queue)[:most]
+
+
+def test_a_job_behind_the_shut_gate_of_its_key_is_not_among_the_next():
+    queue = named_queue()
+    queue.configure(QueueSettings(key_limits=KeyLimits(max_in_progress=1)), 0)
+    for place, key in enumerate(["a", "a", "b"], start=1):
+        each = job(place)
+        each.more = More(options=Options(key=key))
+        queue.append(each)
+    first = queue.take(NOW)
+    queue.enter(first, NOW)
+    assert [each.place for each in queue.upcoming(9, NOW)] == [3]
+    queue.leave(first, NOW)
+    assert [each.place for each in queue.upcoming(9, NOW)] == [2, 3]

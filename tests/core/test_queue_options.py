@@ -363,3 +363,19 @@ def test_a_walk_by_pages_shows_each_job_once(rising, most, examine):
         found, at = q.core.scan(Filter(), at, rising, q.now, most, examine)
         seen += [job.id for job in found]
     assert seen == (list(range(1, 11)) if rising else list(range(10, 0, -1)))
+
+
+def test_a_full_queue_takes_no_job_from_another_and_no_larger_payload():
+    q = Driven()
+    q.core.configure("small", {"max_jobs": 1, "max_bytes": 10}, q.now)
+    q.core.enqueue(NewJob("t", "small", payload=b"12345"), q.now)
+    q.enqueue(1)
+    for id_, change in ((2, Change(queue="small")), (1, Change(payload=b"x" * 11))):
+        before = repr(q.core.get(id_))
+        with pytest.raises(QueueFull):
+            q.core.change(id_, change, q.now)
+        assert repr(q.core.get(id_)) == before
+    q.core.change(1, Change(payload=b"x" * 10), q.now)
+    q.core.change(1, Change(queue="default"), q.now)
+    q.core.change(2, Change(queue="small"), q.now)
+    assert q.core.queues["small"].queued == 1

@@ -341,6 +341,17 @@ class Model:
                 return True
         return False
 
+    def refuses(self, job, change):
+        """A job that comes from another queue, or grows, needs room."""
+        name = job.queue if change.queue is UNSET else change.queue
+        payload = job.payload if change.payload is UNSET else change.payload
+        there = self.all(*WAITING, queue=name)
+        size = sum(len(each.payload) for each in there if each is not job) + len(payload)
+        most, largest = self.settings[name].max_jobs, self.settings[name].max_bytes
+        if name != job.queue:
+            return (most is not None and len(there) + 1 > most) or (largest is not None and size > largest)
+        return len(payload) > len(job.payload) and largest is not None and size > largest
+
     def refusal(self, news):
         """Why all of them are refused, and at which."""
         wanted, fresh = [], []
@@ -679,6 +690,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             change.run_at = self.model.wall + run_at
         if job.gone or job.status not in WAITING:
             with pytest.raises(JobForgotten if job.gone else NotWaiting):
+                self.queue.change(job.id, change, self.now)
+            return
+        if self.model.refuses(job, change):
+            with pytest.raises(QueueFull):
                 self.queue.change(job.id, change, self.now)
             return
         self.model.change(job, change)

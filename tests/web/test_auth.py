@@ -167,7 +167,7 @@ GRANTED = {
         "POST /jobs/{id}/release", "POST /jobs/{id}/fail", "POST /jobs/conclude", "POST /jobs/heartbeat",
         "POST /jobs/release", "POST /jobs/fail",
     },
-    "read": {"GET /jobs/{id}", "GET /jobs/{id}/explain", "GET /jobs", "GET /jobs/count", "GET /queues", "GET /queues/{name}", "GET /stats"},
+    "read": {"GET /jobs/{id}", "GET /jobs/{id}/explain", "GET /jobs", "GET /jobs/count", "GET /queues", "GET /queues/{name}", "GET /queues/{name}/peek", "GET /stats"},
     "admin": {
         "PATCH /queues/{name}", "POST /queues/{name}/pause", "POST /queues/{name}/resume",
         "POST /queues/{name}/purge", "POST /queues/{name}/redrive",

@@ -127,7 +127,7 @@ ALLOWED = {
     "/jobs/7/fail": "POST", "/jobs/7/redrive": "POST", "/jobs/conclude": "POST", "/jobs/heartbeat": "POST",
     "/jobs/release": "POST", "/jobs/fail": "POST", "/queues": "GET, HEAD",
     "/queues/a": "GET, HEAD, PATCH", "/queues/a/pause": "POST", "/queues/a/resume": "POST",
-    "/queues/a/purge": "POST", "/queues/a/redrive": "POST", "/stats": "GET, HEAD", "/healthz": "GET, HEAD",
+    "/queues/a/peek": "GET, HEAD", "/queues/a/purge": "POST", "/queues/a/redrive": "POST", "/stats": "GET, HEAD", "/healthz": "GET, HEAD",
     "/readyz": "GET, HEAD", "/help": "GET, HEAD", "/": "GET, HEAD",
 }  # fmt: skip
 

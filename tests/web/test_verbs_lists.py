@@ -267,3 +267,24 @@ async def test_only_dead_jobs_are_redriven(server):
 async def test_the_name_of_the_queue_is_checked(server):
     for path in ("purge", "redrive", "pause", "resume"):
         check_problem(await server.post(f"/queues/a%20b/{path}"), 400, "invalid_field", field="name")
+
+
+async def test_peek_shows_the_next_jobs_in_the_order_of_dequeue_and_takes_none(server):
+    for priority in (0, 5, 0, -3):
+        await server.enqueue(queue="q", priority=priority, payload=priority)
+    back = (await server.post("/jobs/dequeue", {"queue": "q"})).json
+    assert back["id"] == 2
+    await server.post("/jobs/2/release", said(back))
+    answer = await server.get("/queues/q/peek?limit=3")
+    assert answer.status == 200
+    assert [job["id"] for job in answer.json["jobs"]] == [2, 1, 3]
+    assert "payload" not in answer.json["jobs"][0]
+    assert [job["payload"] for job in (await server.get("/queues/q/peek?payload=1")).json["jobs"]] == [
+        5,
+        0,
+        0,
+        -3,
+    ]
+    assert (await server.get("/queues/q")).json["jobs"]["queued"] == 4
+    assert (await server.get("/queues/never-used/peek")).json == {"jobs": []}
+    check_problem(await server.get("/queues/q/peek?limit=0"), 400, "invalid_field", field="limit")
