@@ -171,6 +171,9 @@ class Settings:
     open_admin: bool = _declare(
         _boolean, False, "without access tokens: purge, pause, settings and the like are for everybody"
     )
+    metrics_queues: int = _declare(
+        _integer(0, 10_000), 100, "so many queues have figures of their own in /metrics"
+    )
     lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
     lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")
     compact_above: float = _declare(_ratio, 0.5, "share of empty slots above which a lane is compacted")

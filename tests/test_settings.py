@@ -181,6 +181,7 @@ BAD = [
     ("data", ""),
     ("sync", "never"),
     ("sync_interval", "0s"),
+    ("metrics_queues", "10001"),
 ]
 
 

@@ -1,16 +1,22 @@
 """Histogram: how long things took, in buckets that grow by a quarter; what is old weighs less and less."""
 
+from collections.abc import Sequence
+
 _HALVE_AT = 4096
 # After so much one in eight is sample enough.
 _YOUNG = 256
 
 
 class Histogram:
-    """`skip`: which to leave out: a job whose id has one of these bits. `quantile` is right to a quarter."""
+    """`skip`: which to leave out: a job whose id has one of these bits. `quantile` is right to a quarter.
+    `all_counts` and `all_ms` forget nothing: how many fell into each bucket since the beginning, and how long
+    those took together; where some are left out, as estimated from the others."""
 
-    __slots__ = ("_counts", "_total", "skip")
+    __slots__ = ("_counts", "_total", "all_counts", "all_ms", "skip")
 
     def __init__(self) -> None:
+        self.all_counts: dict[int, int] = {}
+        self.all_ms = 0
         self._counts: dict[int, int] = {}  # by bucket; most queues fill few
         self._total = 0
         self.skip = 0
@@ -20,11 +26,24 @@ class Histogram:
         bits = ms.bit_length()
         bucket = max(ms, 0) if bits < 3 or ms < 0 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        stands_for = self.skip + 1
+        self.all_counts[bucket] = self.all_counts.get(bucket, 0) + stands_for
+        self.all_ms += ms * stands_for
         self._total += 1
         if self._total >= _HALVE_AT:
             self._counts = {bucket: count // 2 for bucket, count in self._counts.items() if count > 1}
             self._total = sum(self._counts.values())
         self.skip = 7 if self._total > _YOUNG else 0
+
+    def below(self, bounds: Sequence[int]) -> list[int]:
+        """How many took at most each of `bounds` milliseconds, which rise; and last, how many there were."""
+        left = sorted(self.all_counts.items(), reverse=True)
+        counts, total = [], 0
+        for bound in bounds:
+            while left and _upper(left[-1][0]) <= bound:
+                total += left.pop()[1]
+            counts.append(total)
+        return [*counts, total + sum(count for _, count in left)]
 
     def quantile(self, share: float) -> int | None:
         """Milliseconds that the given share of what was added did not exceed; None: nothing was."""

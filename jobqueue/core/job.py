@@ -131,7 +131,6 @@ class Lease(Struct, gc=False, eq=False, array_like=True):
     attempt: int = 0
     ended_at: int | None = None
     ended_by: Step | None = None
-    owner: str = ""  # by whose access token it was taken
 
 
 class Attempt(Struct, gc=False, frozen=True, array_like=True):

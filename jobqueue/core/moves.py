@@ -143,9 +143,8 @@ class Moves(Registry):
             remember_attempt(job)
         elif not job.id & queue.waits.skip and job.place == job.id:
             queue.waits.add(wall - job.created_at)
-        lease = Lease(
-            self._token(), want.consumer, wall, length, length, now + length, attempt, None, None, want.owner
-        )
+        token = want.owner + self._token()
+        lease = Lease(token, want.consumer, wall, length, length, now + length, attempt)
         job.lease = lease
         self._move(job, LEASE, now, queue)
         return job, lease

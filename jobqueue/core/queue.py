@@ -11,6 +11,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 
 from jobqueue.core.control import Control
+from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import (
     CANCEL,
     CANCELLED,
@@ -47,7 +48,8 @@ IDLE_QUEUE_MS = 3_600_000
 
 class QueueView(NamedTuple):
     """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued.
-    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: p50 and p95, milliseconds."""
+    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: p50 and p95, milliseconds;
+    `wait_times`, `run_times`: all of it, which goes on changing."""
 
     name: str
     jobs: dict[Status, int]
@@ -61,6 +63,8 @@ class QueueView(NamedTuple):
     rates: tuple[float, float]
     waits: tuple[int | None, int | None]
     runs: tuple[int | None, int | None]
+    wait_times: Histogram
+    run_times: Histogram
 
 
 class JobQueue(Control):
@@ -342,6 +346,8 @@ class JobQueue(Control):
             rates=queue.rates(now),
             waits=(queue.waits.quantile(0.5), queue.waits.quantile(0.95)),
             runs=(queue.runs.quantile(0.5), queue.runs.quantile(0.95)),
+            wait_times=queue.waits,
+            run_times=queue.runs,
         )
 
     def lane_figures(self) -> tuple[int, int, int]:

@@ -11,8 +11,8 @@ Handed = tuple[Job, Lease]
 
 class Want:
     """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
-    `lease_for` milliseconds, None: the job's own, or the default. `owner`: who takes it, where callers are
-    known by name."""
+    `lease_for` milliseconds, None: the job's own, or the default. `owner`: what the lease's token begins
+    with, so that it tells who took it."""
 
     __slots__ = ("consumer", "count", "lease_for", "owner", "queues")
 

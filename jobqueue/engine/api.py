@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 from jobqueue.core.explain import Cause, Code, Explanation
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
+from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import (
     AS_THE_QUEUE,
     CANCELLED,
@@ -44,9 +45,9 @@ from jobqueue.settings import Settings
 __all__ = [
     "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
     "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats",
-    "Eventually", "Explanation", "Filter", "Handed", "Job", "KeyLimits", "Kind", "Lease", "NewJob", "Once",
-    "Options", "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status", "Step", "Swept",
-    "Trail", "Want",
+    "Eventually", "Explanation", "Filter", "Handed", "Histogram", "Job", "KeyLimits", "Kind", "Lease",
+    "NewJob", "Once", "Options", "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status",
+    "Step", "Swept", "Trail", "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ class EngineStats(NamedTuple):
     remembered_bytes: int
     idempotency_keys: int
     idempotency_window: int
+    totals: dict[str, int]
 
 
 class Engine(Protocol):
@@ -243,6 +245,10 @@ class Engine(Protocol):
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
     ) -> list[QueueView]:
         """By name, those behind `after`; and `within`, which says that of a name."""
+
+    def oldest_queues(self, most: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
+        """The queues that have been there longest; so the same ones each time it is asked. At most `most`,
+        and of those names of which `within` says so."""
 
     def stats(self) -> EngineStats:
         """Counts and figures; cheap enough to ask each second."""

@@ -11,6 +11,7 @@ from asyncio import Future
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -379,6 +380,11 @@ class MemoryEngine:
         start = bisect_right(names, after) if after is not None else 0
         return [self._queue.view(name, now) for name in names[start : start + limit]]
 
+    def oldest_queues(self, most: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
+        names = self._queue.queues if within is None else filter(within, self._queue.queues)
+        now = self._now()
+        return [self._queue.view(name, now) for name in islice(names, most)]
+
     def stats(self) -> EngineStats:
         queue = self._queue
         lanes, slots, empty = queue.lane_figures()
@@ -388,6 +394,7 @@ class MemoryEngine:
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
             idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
+            totals=queue.tally.totals(),
         )  # fmt: skip
 
     def wall_now(self) -> int:

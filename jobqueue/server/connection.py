@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
         request = Request(method, path, query, headers, data[head_end:], self._peer, id, parameter)
         self._served += 1
         started = monotonic()
-        answer = api.perform(route, request, known.from_program)
+        answer = api.perform(route, request, known.from_program, started, known.serving)
         if isinstance(answer, Response):
             self._answer(answer, request, known.close, started, front.alone)
         elif isinstance(answer, Later):

@@ -4,12 +4,15 @@ A memory in front of the parser, not a second parser: what is here byte for byte
 the same rules, earlier. Whatever is not goes to llhttp.
 """
 
-from collections.abc import Container
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from jobqueue.errors import JobQueueError
+from jobqueue.web.api import Api
+from jobqueue.web.auth import Principal
 from jobqueue.web.guard import OF_BROWSERS
+from jobqueue.web.meter import Operation
 from jobqueue.web.routes import Route, Router
 
 _KNOWN_BLOCKS = 1024
@@ -30,6 +33,7 @@ class KnownHead(Struct, gc=False):
     close: bool
     from_program: bool  # nothing of a browser in it
     names_itself: bool  # has a request id
+    serving: dict[Operation, Api] | None  # of the principal whose access token is in it
 
 
 class KnownHeads:
@@ -41,7 +45,7 @@ class KnownHeads:
     is still good is asked with each request.
     """
 
-    def __init__(self, router: Router, callers: Container[bytes | None]) -> None:
+    def __init__(self, router: Router, callers: Mapping[bytes | None, Principal]) -> None:
         self._router = router
         self._callers = callers
         self.blocks: dict[bytes, KnownHead] = {}
@@ -55,13 +59,19 @@ class KnownHeads:
 
     def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
         sender = headers.get(b"authorization")
-        if sender is not None and sender not in self._callers:
+        caller = self._callers.get(sender)
+        if sender is not None and caller is None:
             return
         if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
             if len(self.blocks) >= _KNOWN_BLOCKS:
                 self.blocks.clear()
             self.blocks[block] = KnownHead(
-                headers, length, close, OF_BROWSERS.isdisjoint(headers), b"x-request-id" in headers
+                headers,
+                length,
+                close,
+                OF_BROWSERS.isdisjoint(headers),
+                b"x-request-id" in headers,
+                None if caller is None else caller.serving,
             )
 
     def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:

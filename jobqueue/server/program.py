@@ -21,6 +21,7 @@ from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.listener import SPARE_DESCRIPTORS, Listener, bind, raise_file_limit
+from jobqueue.server.watchdog import Watchdog
 from jobqueue.settings import Settings, is_foreign
 from jobqueue.version import VERSION
 from jobqueue.web.api import Api
@@ -102,6 +103,10 @@ class Program:
         ]
         for chore in chores:
             chore.start()
+        watchdog = Watchdog()
+        watchdog.start()
+        api.lag = lambda: watchdog.lag
+        api.more_metrics.append(watchdog.metrics)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -123,6 +128,7 @@ class Program:
         engine.close()
         for chore in chores:
             chore.stop()
+        watchdog.stop()
         access.flush()
         if loaded:
             self._say_stop(engine)

@@ -168,6 +168,14 @@ class Queues(Struct):
     next: str | UnsetType = UNSET
 
 
+class Loop(Struct):
+    """How late the loop is: how long whatever comes in waits at least."""
+
+    lag_ms: Length
+    lag_max_ms: Length
+    stalls: int
+
+
 class Ticks(Struct):
     count: int
     last_ms: Length
@@ -216,6 +224,7 @@ class Stats(Struct):
     started_at: str
     uptime: Length
     durability: str
+    auth: Literal["none", "tokens"]
     jobs: ByStatus
     queues: int
     consumers_waiting: int
@@ -226,6 +235,7 @@ class Stats(Struct):
     memory: Memory
     limits: Limits
     connections: int | UnsetType = UNSET
+    loop: Loop | UnsetType = UNSET
 
 
 class Health(Struct):

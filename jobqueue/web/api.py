@@ -7,20 +7,26 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from time import monotonic
+from typing import NamedTuple
+
+from prometheus_client.core import Metric
 
 from jobqueue.engine.api import Engine
-from jobqueue.errors import BodyTooLarge, JobQueueError, NotReady, UnsupportedEncoding
+from jobqueue.errors import BodyTooLarge, JobQueueError, NoSuchRoute, NotReady, UnsupportedEncoding
 from jobqueue.version import VERSION
+from jobqueue.web.audit import audited
 from jobqueue.web.auth import Auth, Principal
 from jobqueue.web.events import Events
 from jobqueue.web.guard import check_administrator, check_origin
 from jobqueue.web.http import Answer, Later, Request, Response, Stream
+from jobqueue.web.meter import SKIP, TIMED, Meter, Operation
 from jobqueue.web.openapi import document
 from jobqueue.web.problems import internal, problem
 from jobqueue.web.render import Renderer
-from jobqueue.web.routes import Route, Router
+from jobqueue.web.routes import ROUTES, Route, Router
 from jobqueue.web.schema import Schema
 from jobqueue.web.scope import Scoped
 from jobqueue.web.streaming import Streams
@@ -34,6 +40,14 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _ALWAYS = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
 # Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
 Access = Callable[[str, str, int, float, int, str, str], None]
+
+
+class Lag(NamedTuple):
+    """How late the loop is: now, at most, milliseconds; how often it stood still."""
+
+    last_ms: float = 0.0
+    max_ms: float = 0.0
+    stalls: int = 0
 
 
 class Api:
@@ -57,8 +71,13 @@ class Api:
         tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
         self.auth = Auth(self.settings, engine.wall_now) if tokens else None
         self.connections: Callable[[], int | None] = lambda: None
+        self.lag: Callable[[], Lag | None] = lambda: None
         self.max_connections: int | None = None
         self.access: Access | None = None
+        self.meter = Meter(route.operation for route in ROUTES)
+        self._counts = self.meter.counts
+        # Figures of whoever has more of them than are known here.
+        self.more_metrics: list[Callable[[], Iterable[Metric]]] = []
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
@@ -69,24 +88,53 @@ class Api:
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
-            return self.failed(error, request.id)
+            answer = self.failed(error, request.id)
+            if not isinstance(error, NoSuchRoute):  # such a one goes on to the application, which counts it
+                self.meter.count(None, answer.status)
+            return answer
         return self.perform(route, request)
 
-    def perform(self, route: Route, request: Request, from_program: bool = False) -> Answer:
-        """`answer`, where the front knows the route already, and perhaps that no browser sent this. Never
-        raises."""
+    def perform(
+        self,
+        route: Route,
+        request: Request,
+        from_program: bool = False,
+        began: float | None = None,
+        serving: dict[Operation, "Api"] | None = None,
+    ) -> Answer:
+        """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
+        came (monotonic seconds), and the `serving` of the principal whose token it carries. Never raises."""
+        if began is None:
+            began = monotonic()
+        operation = route.operation
+        answer: Answer
         try:
             if not from_program:
                 check_origin(request.method, request.headers)
             if self.engine.refuses is not None and route.path not in _ALWAYS:
                 raise NotReady(self.engine.refuses, retry_after=1)
-            if self.auth is not None:
-                return self._perform_for(self.auth, route, request)
-            if route.admin and not self.settings.open_admin:
-                check_administrator(request.peer, request.headers)
-            return route.operation(self, request)
+            if serving is not None and (api := serving.get(operation)) is not None:
+                answer = operation(api, request)
+            elif self.auth is not None:
+                answer = self._perform_for(self.auth, route, request)
+            elif route.admin:
+                if not self.settings.open_admin:
+                    check_administrator(request.peer, request.headers)
+                answer = audited(operation(self, request), request, "")
+            else:
+                answer = operation(self, request)
         except Exception as error:
-            return self.failed(error, request.id)
+            answer = self.failed(error, request.id)
+        if type(answer) is Response:  # as `Meter.count` does
+            counts, status = self._counts[operation], answer.status
+            counts[status] = number = counts[status] + 1
+            if not number & SKIP or number < TIMED:
+                self.meter.time(operation, number, monotonic() - began)
+        elif isinstance(answer, Later):
+            answer.began, answer.operation = began, operation
+            if self.auth is not None and (who := self.auth.caller(request)) is not None:
+                who.waits(answer.future, self.engine)
+        return answer
 
     def _perform_for(self, auth: Auth, route: Route, request: Request) -> Answer:
         """The call is made with what the caller's token may see in the place of all."""
@@ -100,10 +148,12 @@ class Api:
             api.engine = Scoped(self.engine, who)
             api.screen = Screen(api)
         answer = route.operation(api, request)
-        if isinstance(answer, Later):
-            who.waits(answer.future, self.engine)
-        elif isinstance(answer, Stream):
+        if route.admin:
+            return audited(answer, request, who.name)
+        if isinstance(answer, Stream):
             answer.good = partial(auth.knows, who)
+        elif who.expires_at is None:
+            who.serving[route.operation] = api  # so it need not be asked again whether it may
         return answer
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:
@@ -116,14 +166,26 @@ class Api:
                     self.auth.check(route, request)
             except JobQueueError as before:
                 error = before
-        return problem(error, request.id)
+        answer = problem(error, request.id)
+        self.meter.count(None, answer.status)
+        return answer
+
+    def streamed(self, request: Request, status: int) -> None:
+        """A Stream or an Upload has ended so."""
+        route, _ = self.router.find(request.method, request.path)
+        self.meter.count(route.operation, status)
+        if route.admin:
+            who = self.auth.caller(request) if self.auth is not None else None
+            audited(Response(status), request, who.name if who is not None else "")
 
     def finish(self, later: Later, request_id: str) -> Response:
         """The answer of a `Later` whose future is done, and not cancelled."""
         try:
-            return later.render(later.future.result())
+            answer = later.render(later.future.result())
         except Exception as error:
-            return self.failed(error, request_id)
+            answer = self.failed(error, request_id)
+        self.meter.count(later.operation, answer.status, monotonic() - later.began)
+        return answer
 
     def failed(self, error: Exception, request_id: str) -> Response:
         if isinstance(error, JobQueueError):

@@ -21,6 +21,7 @@ from jobqueue.settings import Settings
 from jobqueue.web.buckets import Buckets, network
 from jobqueue.web.chain import under_way
 from jobqueue.web.http import Request
+from jobqueue.web.meter import Operation
 from jobqueue.web.routes import ROUTES, Route
 from jobqueue.web.tokens import RIGHTS, Token, read_tokens
 
@@ -71,16 +72,20 @@ class Principal:
         self.rights = frozenset(RIGHTS if self.admin else token.rights) | {""}
         self.expires_at = token.expires_at
         self.api: Api | None = None
-        self._seen: dict[str, bool] = {}
+        # The same, by operation that it may call and has called; none where its token has an end. Empty once
+        # the token is revoked: so whoever keeps this asks nothing that is out of date.
+        self.serving: dict[Operation, Api] = {}
+        # By name of a queue: may it be used? Not all that were ever asked for.
+        self.seen: dict[str, bool] = {}
         self._waiting: dict[Future[Any], Engine] = {}
 
     def sees(self, queue: str) -> bool:
         """May it use the queue of this name?"""
-        seen = self._seen.get(queue)
+        seen = self.seen.get(queue)
         if seen is None:
-            if len(self._seen) >= _KNOWN:
-                self._seen.clear()
-            seen = self._seen[queue] = self.token.matches(queue)
+            if len(self.seen) >= _KNOWN:
+                self.seen.clear()
+            seen = self.seen[queue] = self.token.matches(queue)
         return seen
 
     def waits(self, future: Future[Any], engine: Engine) -> None:
@@ -95,6 +100,8 @@ class Principal:
         """The token is good no more: what waits under it ends."""
         for future, engine in list(self._waiting.items()):
             engine.end_wait(under_way(future), _unauthorized("this access token was revoked"))
+        self.api = None
+        self.serving.clear()
 
 
 class Auth:
@@ -176,6 +183,10 @@ class Auth:
             self.known.clear()
         self.known[header] = who
         return who
+
+    def caller(self, request: Request) -> Principal | None:
+        """Who sent a request that was let in; None: it was for everybody."""
+        return self.known.get(request.headers.get(b"authorization"))
 
 
 def _token_of(header: bytes) -> bytes | None:

@@ -210,6 +210,10 @@ class OperationHandler(RequestHandler):
         self.api.running -= 1
         if self._receiving is not None:
             self.api.streams.discard(self._receiving)
+        if self._receiving is not None or self._pouring is not None:
+            self.api.streamed(self._asked(), status)
+        elif status == 404 and not self.api.router.has(self.request.path):
+            self.api.meter.count(None, status)
         if self.api.access is not None:
             request = self.request
             self.api.access(

@@ -59,10 +59,12 @@ class Response(Struct, gc=False):
 class Later(Struct, gc=False):
     """An answer that is not there yet. The front waits on `future`, the engine's own, and answers with
     `render(result)`. If the client hangs up first it cancels `future`; if that was done already, it renders
-    and calls the answer's `give_back`."""
+    and calls the answer's `give_back`. `began` and `operation` are for the figures of `meter`."""
 
     future: Future[Any]
     render: Callable[[Any], Response]
+    began: float = 0.0
+    operation: Callable[..., Any] | None = None
 
 
 class Stream(Struct, gc=False):

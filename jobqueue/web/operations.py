@@ -392,15 +392,20 @@ def stats(api: "Api", request: Request) -> Response:
     api.schema.nothing(request)
     s = api.engine.stats()
     settings = api.settings
+    lag = api.lag()
     return Response(200, render.document(_known({
         "version": api.version,
         "started_at": instant(api.started_at),
         "uptime": round(time.monotonic() - api.started, 3),
         "durability": api.engine.durability,
+        "auth": _auth(api),
         "jobs": s.jobs,
         "queues": s.queues,
         "consumers_waiting": s.consumers_waiting,
         "connections": api.connections(),
+        "loop": None if lag is None else {
+            "lag_ms": round(lag.last_ms, 3), "lag_max_ms": round(lag.max_ms, 3), "stalls": lag.stalls,
+        },
         "ticks": {"count": s.ticks, "last_ms": round(s.tick_last, 3), "max_ms": round(s.tick_max, 3)},
         "lanes": {
             "count": s.lanes, "slots": s.slots, "empty": s.empty_slots, "compactions": s.compactions,
@@ -425,10 +430,13 @@ def _known(members: dict[str, object]) -> dict[str, object]:
 
 
 def healthz(api: "Api", request: Request) -> Response:
-    auth = "none" if api.auth is None else "tokens"
     return Response(200, render.document(
-        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": auth}
+        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": _auth(api)}
     ))  # fmt: skip
+
+
+def _auth(api: "Api") -> str:
+    return "none" if api.auth is None else "tokens"
 
 
 def readyz(api: "Api", request: Request) -> Response:

@@ -22,6 +22,7 @@ from jobqueue.web.answers import (
     Swept,
 )
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
+from jobqueue.web.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.render import Forgotten, JobView
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ ROUTES = (
     Route("POST", "/queues/{name}/redrive", operations.redrive_many, "Put dead jobs that match back to work",
           {200: Swept}, shape=shapes.RedriveShape, admin=True),
     Route("GET", "/stats", operations.stats, "How the server stands", {200: Stats}),
+    Route("GET", "/metrics", metrics, "The same and more, for Prometheus", {200: CONTENT_TYPE}),
     Route("GET", "/healthz", operations.healthz, "Does it run?", {200: Health}),
     Route("GET", "/readyz", operations.readyz, "Does it take requests?", {200: Ready}),
     Route("GET", "/openapi.json", operations.openapi, "This document", {200: JSON}),

@@ -1,13 +1,16 @@
 """Scoped: an engine as the holder of one access token sees it.
 
-Queues outside its patterns are refused, jobs in them are not there; a lease is for the token that took it, or
-for an administrator; idempotency keys are each token's own. Operations do not know about it: to them it is
+Queues outside its patterns are refused, jobs in them are not there; idempotency keys are each token's own. A
+lease is for the access token that took it, or for an administrator: it begins with a tag made of that one's
+name, so that nothing has to be looked up where all is well. Operations do not know about it: to them it is
 the engine. Every verb of `Engine` is here, also those that need no look at who calls: one that is forgotten
 fails, instead of being open.
 """
 
 from asyncio import Future
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -31,19 +34,32 @@ from jobqueue.engine.api import (
     Swept,
     Want,
 )  # fmt: skip
-from jobqueue.errors import JobNotFound, JobQueueError, Refused
+from jobqueue.errors import JobNotFound, JobQueueError, LeaseLost, Refused
 from jobqueue.web.auth import Principal
 
 T = TypeVar("T")
+# As long is a lease that was taken while there were no access tokens: whoever has it may use it.
+_UNTAGGED = 16
+# What needs no look where a token is for all queues; or is for all queues, and for an administrator.
+_OF_QUEUES = ("enqueue", "enqueue_each", "get", "wait_for", "give_back")
+_OF_LEASES = ("conclude", "heartbeat", "release", "fail", "cancel", "change", "redrive")
 
 
 class Scoped:
     def __init__(self, engine: Engine, who: Principal) -> None:
         self._engine = engine
         self._who = who
+        self._seen = who.seen
+        self._tag = urlsafe_b64encode(sha256(who.name.encode()).digest())[:6].decode()
+        self._enqueue, self._dequeue = engine.enqueue, engine.dequeue
+        self._conclude, self._heartbeat = engine.conclude, engine.heartbeat
+        self._release, self._fail = engine.release, engine.fail
         self.settings = engine.settings
         self.refuses: str | None = None  # the whole one says so before
         self.durability = engine.durability
+        everywhere = who.token.queues is None
+        for name in [*(_OF_QUEUES if everywhere else ()), *(_OF_LEASES if everywhere and who.admin else ())]:
+            setattr(self, name, getattr(engine, name))
 
     @property
     def stopping(self) -> bool:
@@ -68,7 +84,9 @@ class Scoped:
 
     def _check_lease(self, id: int) -> None:
         lease = self._check_job(id).lease
-        if lease is not None and lease.owner and lease.owner != self._who.name and not self._who.admin:
+        if lease is None or lease.token.startswith(self._tag) or self._who.admin:
+            return
+        if len(lease.token) > _UNTAGGED:
             raise Refused("the job was dequeued with another access token, and its lease belongs to that")
 
     def _check_filter(self, wanted: Filter) -> None:
@@ -81,8 +99,9 @@ class Scoped:
     # -- putting in and taking ----------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
-        self._check_queue(new.queue)
-        return self._engine.enqueue(new)
+        if not self._seen.get(new.queue):
+            self._check_queue(new.queue)
+        return self._enqueue(new)
 
     def enqueue_many(
         self, news: Sequence[NewJob], once: Once | None = None
@@ -96,9 +115,10 @@ class Scoped:
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         for name in want.queues:
-            self._check_queue(name)
-        mine = Want(want.queues, want.lease_for, want.count, want.consumer, self._who.name)
-        return self._engine.dequeue(mine, wait)
+            if not self._seen.get(name):
+                self._check_queue(name)
+        mine = Want(want.queues, want.lease_for, want.count, want.consumer, self._tag)
+        return self._dequeue(mine, wait)
 
     def give_back(self, handed: Sequence[Handed]) -> None:
         self._engine.give_back(handed)
@@ -114,12 +134,22 @@ class Scoped:
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
     ) -> Eventually[Job]:
-        self._check_lease(id)
-        return self._engine.conclude(id, token, consumer, result)
+        if token is None or not token.startswith(self._tag):
+            self._check_lease(id)
+        try:
+            return self._conclude(id, token, consumer, result)
+        except LeaseLost:
+            self._check_lease(id)
+            raise
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
-        self._check_lease(id)
-        return self._engine.release(id, token, consumer, delay)
+        if token is None or not token.startswith(self._tag):
+            self._check_lease(id)
+        try:
+            return self._release(id, token, consumer, delay)
+        except LeaseLost:
+            self._check_lease(id)
+            raise
 
     def fail(
         self,
@@ -130,8 +160,13 @@ class Scoped:
         retry: bool = True,
         retry_in: int | None = None,
     ) -> Eventually[Job]:
-        self._check_lease(id)
-        return self._engine.fail(id, token, consumer, error, retry, retry_in)
+        if token is None or not token.startswith(self._tag):
+            self._check_lease(id)
+        try:
+            return self._fail(id, token, consumer, error, retry, retry_in)
+        except LeaseLost:
+            self._check_lease(id)
+            raise
 
     def heartbeat(
         self,
@@ -142,8 +177,13 @@ class Scoped:
         progress: int | None = None,
         message: str | None = None,
     ) -> Eventually[Job]:
-        self._check_lease(id)
-        return self._engine.heartbeat(id, token, consumer, lease_for, progress, message)
+        if token is None or not token.startswith(self._tag):
+            self._check_lease(id)
+        try:
+            return self._heartbeat(id, token, consumer, lease_for, progress, message)
+        except LeaseLost:
+            self._check_lease(id)
+            raise
 
     def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
         return self._engine.each(calls)
@@ -234,6 +274,9 @@ class Scoped:
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
     ) -> list[QueueView]:
         return self._engine.queues(limit, after, self._who.sees)
+
+    def oldest_queues(self, most: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
+        return self._engine.oldest_queues(most, self._who.sees)
 
     # -- the service --------------------------------------------------------------------------------
 

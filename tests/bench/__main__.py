@@ -18,6 +18,7 @@ BENCHMARKS = {
     "batch": "many jobs in one request",
     "waiting": "idle long-polls, and how fast a job reaches one",
     "scale": "cost of each verb against jobs, queues, priorities and waiters",
+    "guard": "what metrics and access tokens cost on the way of a request",
     "profile": "where the server's time goes, by py-spy",
 }
 _LIMIT_SECONDS = 1800

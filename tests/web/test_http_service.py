@@ -149,7 +149,7 @@ async def test_stats(server):
     server.engine.tick()
     stats = (await server.get("/stats")).json
     assert list(stats) == [
-        "version", "started_at", "uptime", "durability", "jobs", "queues", "consumers_waiting", "connections",
+        "version", "started_at", "uptime", "durability", "auth", "jobs", "queues", "consumers_waiting", "connections",
         "ticks", "lanes", "remembered", "idempotency", "memory", "limits",
     ]  # fmt: skip
     assert stats["version"] == __version__

@@ -1,0 +1,44 @@
+"""Audit: a line in the log for each administrative act: who did what, and to how many jobs."""
+
+import logging
+
+import msgspec
+from msgspec import Struct
+
+from jobqueue.web.http import Answer, Later, Request, Response
+
+_log = logging.getLogger("jobqueue.audit")
+
+
+class _Swept(Struct):
+    changed: int | None = None
+
+
+_read = msgspec.json.Decoder(_Swept).decode
+
+
+def audited(answer: Answer, request: Request, who: str) -> Answer:
+    """`answer`, and a line about it; now, or once there is one; of what goes on for long the front tells.
+    `who`: the name of an access token, or ""."""
+    if isinstance(answer, Later):
+        render = answer.render
+        answer.render = lambda result: _tell(render(result), request, who)
+        return answer
+    return _tell(answer, request, who) if isinstance(answer, Response) else answer
+
+
+def _tell(answer: Response, request: Request, who: str) -> Response:
+    try:
+        changed = _read(answer.body).changed
+    except msgspec.DecodeError:
+        changed = None
+    _log.info(
+        "audit: %s %s by %s from %s: %d%s rid=%s",
+        request.method, request.path[:200], who or "nobody by name", request.peer or "-", answer.status,
+        "" if changed is None else f", {changed} jobs", request.id,
+        extra={"members": {
+            "event": "audit", "method": request.method, "path": request.path[:200], "who": who,
+            "peer": request.peer, "status": answer.status, "changed": changed, "request_id": request.id,
+        }},
+    )  # fmt: skip
+    return answer

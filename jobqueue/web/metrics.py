@@ -1,0 +1,191 @@
+"""`GET /metrics`, in Prometheus's text format: read off what the queue counts anyway, when it is asked for.
+
+Nothing is counted for this alone but the requests (`meter`). Cardinality is bounded: so many queues by name
+(`JOBQUEUE_METRICS_QUEUES`), the others together as `(others)`, which no queue can be called. It is put
+together a family in each loop pass, so that a scrape holds nobody up.
+"""
+
+import asyncio
+import gc
+import time
+from asyncio import Future
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from jobqueue.engine.api import EngineStats, Histogram, QueueView
+from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.meter import BOUNDS
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHERS = "(others)"
+# Of the times that jobs wait and run, milliseconds.
+_TIMES = (5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 1_800_000, 21_600_000)
+
+
+def metrics(api: "Api", request: Request) -> Later:
+    api.schema.nothing(request)
+    loop = asyncio.get_running_loop()
+    text: Future[bytes] = loop.create_future()
+    families = _families(api)
+    written: list[bytes] = []
+
+    def go_on() -> None:
+        if text.cancelled():
+            return
+        family = next(families, None)
+        if family is None:
+            text.set_result(b"".join(written))
+            return
+        written.append(generate_latest(_Only(family)))
+        loop.call_soon(go_on)
+
+    loop.call_soon(go_on)
+    return Later(text, _answer)
+
+
+def _answer(text: bytes) -> Response:
+    return Response(200, text, b"", CONTENT_TYPE)
+
+
+class _Only(Collector):
+    """What `generate_latest` takes: here one family, and nothing global."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> list[Metric]:
+        return [self._family]
+
+
+def _families(api: "Api") -> Iterator[Metric]:
+    stats = api.engine.stats()
+    queues = api.engine.oldest_queues(api.settings.metrics_queues)
+    yield from _of_queues(stats, queues, whole=api.caller is None or api.caller.token.queues is None)
+    yield from _of_requests(api)
+    yield from _of_the_engine(stats)
+    yield from _of_the_process(api)
+    for more in api.more_metrics:
+        yield from more()
+
+
+def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iterator[Metric]:
+    """`whole`: whoever asks may see all; then what has no name here is told in sum."""
+    jobs = GaugeMetricFamily("jobqueue_jobs", "Jobs now, by status.", labels=["queue", "status"])
+    events = CounterMetricFamily("jobqueue_events", "What happened to jobs.", labels=["queue", "event"])
+    for queue in queues:
+        for status, count in queue.jobs.items():
+            jobs.add_metric([queue.name, status], count)
+        for event, count in queue.totals.items():
+            events.add_metric([queue.name, event], count)
+    if whole and stats.queues > len(queues):
+        for status, count in stats.jobs.items():
+            jobs.add_metric([OTHERS, status], count - sum(queue.jobs[status] for queue in queues))
+        for event, count in stats.totals.items():
+            events.add_metric([OTHERS, event], max(count - sum(queue.totals[event] for queue in queues), 0))
+    yield jobs
+    yield events
+    oldest = GaugeMetricFamily(
+        "jobqueue_oldest_age_seconds", "Since the oldest queued job was enqueued.", labels=["queue"]
+    )
+    waiting = GaugeMetricFamily("jobqueue_consumers_waiting", "Dequeues that wait.", labels=["queue"])
+    paused = GaugeMetricFamily("jobqueue_paused", "1: nothing is handed out.", labels=["queue"])
+    for queue in queues:
+        oldest.add_metric([queue.name], (queue.oldest_age or 0) / 1000)
+        waiting.add_metric([queue.name], queue.consumers_waiting)
+        paused.add_metric([queue.name], queue.pause is not None)
+    yield oldest
+    yield waiting
+    yield paused
+    yield _times("jobqueue_wait_seconds", "From enqueue to the first lease; one job of eight is measured.",
+                 queues, lambda queue: queue.wait_times)  # fmt: skip
+    yield _times("jobqueue_run_seconds", "From the last lease to conclude; one job of eight is measured.",
+                 queues, lambda queue: queue.run_times)  # fmt: skip
+
+
+def _times(
+    name: str, meaning: str, queues: list[QueueView], times: Callable[[QueueView], Histogram]
+) -> Metric:
+    family = HistogramMetricFamily(name, meaning, labels=["queue"])
+    for queue in queues:
+        measured = times(queue)
+        if measured.all_counts:
+            family.add_metric(
+                [queue.name],
+                _buckets([b / 1000 for b in _TIMES], measured.below(_TIMES)),
+                measured.all_ms / 1000,
+            )
+    return family
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
+    return list(zip([*(f"{bound:g}" for bound in bounds), "+Inf"], counts, strict=True))
+
+
+def _of_requests(api: "Api") -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "jobqueue_http_requests", "Requests answered.", labels=["operation", "status"]
+    )
+    seconds = HistogramMetricFamily(
+        "jobqueue_http_request_seconds",
+        "From a request's end to its answer; one of 32 is timed.",
+        labels=["operation"],
+    )
+    for operation, status, count in api.meter.answered():
+        requests.add_metric([operation, str(status)], count)
+    for operation, counts, total in api.meter.times():
+        seconds.add_metric([operation], _buckets(BOUNDS, counts), total)
+    yield requests
+    yield seconds
+
+
+def _of_the_engine(stats: EngineStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily("jobqueue_queues", "Named queues.", stats.queues)
+    yield GaugeMetricFamily("jobqueue_waiters", "Dequeues that wait, on all queues.", stats.consumers_waiting)
+    yield CounterMetricFamily("jobqueue_ticks", "Slices of due work.", stats.ticks)
+    yield GaugeMetricFamily("jobqueue_tick_max_seconds", "The longest slice so far.", stats.tick_max / 1000)
+    yield CounterMetricFamily("jobqueue_compactions", "Lanes squeezed together.", stats.compactions)
+    yield GaugeMetricFamily(
+        "jobqueue_compaction_max_seconds", "The longest slice of it so far.", stats.compaction_max / 1000
+    )
+    slots = GaugeMetricFamily("jobqueue_slots", "Slots of all lanes.", labels=["state"])
+    slots.add_metric(["live"], stats.slots - stats.empty_slots)
+    slots.add_metric(["empty"], stats.empty_slots)
+    yield slots
+    yield GaugeMetricFamily("jobqueue_remembered_jobs", "Finished jobs, remembered.", stats.remembered)
+    yield GaugeMetricFamily("jobqueue_remembered_bytes", "What they take.", stats.remembered_bytes)
+    yield GaugeMetricFamily("jobqueue_idempotency_keys", "Keys remembered.", stats.idempotency_keys)
+
+
+def _of_the_process(api: "Api") -> Iterator[Metric]:
+    auth = "none" if api.auth is None else "tokens"
+    yield InfoMetricFamily(
+        "jobqueue", "What this is.",
+        {"version": api.version, "durability": api.engine.durability, "auth": auth},
+    )  # fmt: skip
+    yield GaugeMetricFamily("jobqueue_start_time_seconds", "Since 1970.", api.started_at / 1000)
+    yield GaugeMetricFamily("jobqueue_uptime_seconds", "Since the start.", time.monotonic() - api.started)
+    if (connections := api.connections()) is not None:
+        yield GaugeMetricFamily("jobqueue_connections", "Connections now.", connections)
+    if api.max_connections is not None:
+        yield GaugeMetricFamily("jobqueue_connections_limit", "At most.", api.max_connections)
+    if (memory := api.memory()) is not None:
+        yield GaugeMetricFamily("jobqueue_resident_memory_bytes", "Of this process.", memory)
+    collections = CounterMetricFamily(
+        "jobqueue_gc_collections", "Runs of the collector.", labels=["generation"]
+    )
+    for generation, figures in enumerate(gc.get_stats()):
+        collections.add_metric([str(generation)], figures["collections"])
+    yield collections

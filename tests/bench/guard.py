@@ -1,0 +1,199 @@
+"""What the guards cost: metrics, and access tokens, on the way of a request through the fast front.
+
+In one process, without sockets: requests go as bytes into a connection of the fast front, whose transport only
+keeps what is written. A lifecycle is an enqueue with a payload of 100 bytes, a dequeue and a conclude. Four
+servers take turns: one whose `perform` counts nothing and asks for no token, ours without tokens, with one,
+and with a hundred of which each is for one queue and the next request carries the next; all of them use a
+hundred queues. CPU time. What it is a share of: a request as the real server serves it, sockets included.
+"""
+
+import asyncio
+import hashlib
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jobqueue.engine.memory import MemoryEngine
+from jobqueue.server.fast_front import Connection, FastFront
+from jobqueue.settings import Settings
+from jobqueue.web.api import Api
+from jobqueue.web.app import application
+from jobqueue.web.guard import check_administrator, check_origin
+from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.routes import Route
+from tests.bench import processes, subject
+from tests.bench.client import lifecycle_script
+from tests.bench.report import Report, check, figure, spread
+
+_BARE, _PLAIN, _ONE, _MANY = "nothing", "metrics", "metrics, 1 token", "metrics, 100 tokens"
+_TOKENS = 100
+_LEASE = re.compile(rb'"id":(\d+),"lease":"([^"]+)"')
+
+
+def run(quick: bool) -> Report:
+    report = Report("guard: what metrics and access tokens cost on the way of a request")
+    found = processes.fresh("guard:measure", quick=quick)
+    with processes.Server() as server:
+        for seconds in (1, 0.3 if quick else 5):
+            load = processes.load("http", server, 16, seconds, lifecycle_script())
+    served = load.cost / 3
+    bare = found[_BARE]
+    rows = []
+    for name, lifecycles in found.items():
+        more = median(a - b for a, b in zip(lifecycles, bare, strict=True)) / 3
+        shares = (300 * more / median(bare), 100 * more / served)
+        rows.append([name, spread(lifecycles), figure(more), *(f"{share:.1f} %" for share in shares)])
+        if name == _PLAIN:
+            report.at_most("metrics, a request", more, 0.3, "µs")
+        if name != _BARE:
+            report.at_most(f"{name}: of a request served", shares[1], 5, "%")
+    report.table(
+        f"Lifecycle through the fast front: median (least–most); a request served costs {figure(served)} µs",
+        ["what is on", "µs", "more a request, µs", "of it without sockets", "of it served"],
+        rows,
+    )
+    return report
+
+
+class _Bare(Api):
+    """Neither counts nor asks."""
+
+    def perform(
+        self,
+        route: Route,
+        request: Request,
+        from_program: bool = False,
+        began: Any = None,
+        serving: Any = None,
+    ) -> Response | Later:
+        try:
+            if not from_program:
+                check_origin(request.method, request.headers)
+            if route.admin:
+                check_administrator(request.peer, request.headers)
+            return route.operation(self, request)
+        except Exception as error:
+            return self.failed(error, request.id)
+
+
+class _Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.write = self.written.append
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class _Subject:
+    def __init__(self, kind: type[Api], settings: Settings, tokens: list[str]) -> None:
+        self.api = kind(MemoryEngine(settings))
+        front = FastFront(self.api, application(self.api), lambda *_: None)
+        self.transport = _Transport()
+        self.warm = False
+        self.connection = Connection(front, "10.0.0.1", asyncio.get_running_loop())
+        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+        self._senders = [
+            (f"Authorization: Bearer {tokens[n % len(tokens)]}\r\n" if tokens else "", f"q{n}")
+            for n in range(_TOKENS)
+        ]
+
+    def _requests(self, count: int, line: Any, body: Any) -> list[bytes]:
+        """`line`, `body`: of the number of a request and its queue."""
+        made = []
+        for number in range(count):
+            sender, queue = self._senders[number % len(self._senders)]
+            sent = body(queue)
+            made.append(
+                f"POST {line(number)} HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: bench\r\n{sender}"
+                f"Content-Length: {len(sent)}\r\n\r\n{sent}".encode()
+            )
+        return made
+
+    def _send(self, requests: list[bytes], status: bytes) -> tuple[int, list[bytes]]:
+        """Nanoseconds, and the answers."""
+        receive, written = self.connection.data_received, self.transport.written
+        written.clear()
+        start = time.thread_time_ns()
+        for request in requests:
+            receive(request)
+            if not self.warm:  # heads that are new are answered at the end of a loop pass
+                self.connection.send()
+        spent = time.thread_time_ns() - start
+        answers = list(written)
+        check(len(answers) == len(requests), f"{len(requests)} requests, {len(answers)} answers")
+        for answer in answers:
+            check(answer[9:12] == status, answer.decode())
+        return spent, answers
+
+    def lifecycles(self, count: int) -> float:
+        """Microseconds of one."""
+        payload = "x" * 98
+        enqueue, _ = self._send(
+            self._requests(
+                count, lambda _: "/jobs/enqueue",
+                lambda queue: f'{{"type":"t","queue":"{queue}","payload":"{payload}"}}',
+            ), b"201",
+        )  # fmt: skip
+        dequeue, answers = self._send(
+            self._requests(count, lambda _: "/jobs/dequeue", lambda queue: f'{{"queue":"{queue}"}}'), b"200"
+        )
+        held = [found.groups() for answer in answers if (found := _LEASE.search(answer))]
+        conclude, _ = self._send(
+            self._requests(
+                count, lambda n: f"/jobs/{held[n][0].decode()}/conclude?lease={held[n][1].decode()}",
+                lambda _: "",
+            ), b"200",
+        )  # fmt: skip
+        self.warm = True
+        return (enqueue + dequeue + conclude) / count / 1000
+
+
+def _file(tokens: list[str], folder: str) -> str:
+    path = Path(folder) / "tokens.toml"
+    path.write_text("".join(
+        f'[t{number}]\ndigest = "{hashlib.sha256(token.encode()).hexdigest()}"\n'
+        f'rights = ["enqueue", "dequeue"]\nqueues = ["q{number}"]\n'
+        for number, token in enumerate(tokens)
+    ))  # fmt: skip
+    return str(path)
+
+
+def _subjects(folder: str) -> Iterator[tuple[str, _Subject]]:
+    tokens = [f"jq_{hashlib.sha256(str(number).encode()).hexdigest()[:43]}" for number in range(_TOKENS)]
+    yield _BARE, _Subject(_Bare, Settings(), [])
+    yield _PLAIN, _Subject(Api, Settings(), [])
+    yield _ONE, _Subject(Api, Settings(access_token=tokens[0]), tokens[:1])
+    yield _MANY, _Subject(Api, Settings(tokens_file=_file(tokens, folder)), tokens)
+
+
+# -- in a process of its own ------------------------------------------------------------------------
+
+
+def measure(quick: bool) -> dict[str, list[float]]:
+    """Microseconds of a lifecycle, by what is on."""
+    return asyncio.run(_measure(quick))
+
+
+async def _measure(quick: bool) -> dict[str, list[float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = dict(_subjects(folder))
+        subject.as_the_program_does()
+        count, rounds = (200, 1) if quick else (2000, 41)
+        found: dict[str, list[float]] = {name: [] for name in subjects}
+        for turn in range(rounds + 1):
+            for name, one in subjects.items():
+                cost = one.lifecycles(count)
+                if turn:
+                    found[name].append(cost)
+        for one in subjects.values():
+            one.api.engine.close()
+    return found
