@@ -52,7 +52,13 @@ class Program(NamedTuple):
 @pytest.fixture
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
     """The program on a free port; when it has stopped, that it logged nothing but its first and last line."""
-    own = {"HTTP": request.param, "HOST": "127.0.0.1", "PORT": "0", "WAIT_MAX": "100ms", "LOG_LEVEL": "warning"}
+    own = {
+        "HTTP": request.param,
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "WAIT_MAX": "100ms",
+        "LOG_LEVEL": "warning",
+    }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
     environment |= {f"JOBQUEUE_{name}": value for name, value in own.items()}
     with subprocess.Popen(
