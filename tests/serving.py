@@ -51,7 +51,7 @@ class Server:
         self.api.access = access.request
         app = application(self.api)
         self.front: Front = (
-            FastFront(self.api, app, access.request) if front == "fast" else TornadoFront(self.api, app)
+            FastFront(self.api, app, access) if front == "fast" else TornadoFront(self.api, app)
         )
         self.api.connections = self.front.connections
         self.api.max_connections = limit = settings.max_connections or 1000

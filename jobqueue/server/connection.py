@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
         "_gone", "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
-        "_parsed", "_parser", "_paused", "_peer", "_queued", "_refusal", "_seen", "_served", "_transport",
+        "_parsed", "_parser", "_paused", "_peer", "_refusal", "_seen", "_served", "_transport",
         "_unsent", "_upgrade", "_url",
     )  # fmt: skip
 
@@ -94,7 +94,6 @@ class Connection(asyncio.Protocol):
         self._paused = False
         # what is answered, and not yet sent
         self._out: list[bytes] = []
-        self._queued = False
         self._blocked = False
         self._unsent: list[Callable[[], None]] = []
         # the end
@@ -412,12 +411,12 @@ class Connection(asyncio.Protocol):
         later, request, close, started = self._later
         self._later = None
         if future.cancelled():
-            self._front.access(request.method, request.path, 499, started, 0, self._peer, request.id)
+            self._front.log.request(request.method, request.path, 499, started, 0, self._peer, request.id)
             return
         answer = self._front.api.finish(later, request.id)
         if answer.give_back is not None and self._hung_up():
             answer.give_back()
-            self._front.access(request.method, request.path, 499, started, 0, self._peer, request.id)
+            self._front.log.request(request.method, request.path, 499, started, 0, self._peer, request.id)
             self._transport.abort()
             return
         self._answer(answer, request, close, started)
@@ -458,8 +457,11 @@ class Connection(asyncio.Protocol):
             return
         front = self._front
         method, status, body, extra = request.method, answer.status, answer.body, answer.headers
+        shown = body
         if method != "POST" and (method == "GET" or method == "HEAD"):
             extra += b"\r\nCache-Control: no-store"
+            if method == "HEAD":
+                shown = b""
         if close or front.draining:
             self._close = True
             self._clear = False
@@ -467,34 +469,36 @@ class Connection(asyncio.Protocol):
         elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
             extra += b"\r\nConnection: keep-alive"
         kind = answer.content_type
-        head = (front.heads.get(status) if kind is JSON else None) or front.head(status, kind)
+        head = front.heads[status] if kind is JSON else front.head(status, kind)
         id = request.id.encode("latin-1")
         if status == 204:
             text = b"%b%b%b\r\n\r\n" % (head, id, extra)
         else:
-            shown = body if method != "HEAD" else b""
             text = b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown)
-        self._out.append(text)
         if give_back is not None:
             self._unsent.append(give_back)
-        if alone or len(text) > _GATHERED_BYTES or len(self._out) > _GATHERED:
+        out = self._out
+        first = not out
+        out.append(text)
+        if alone or len(text) > _GATHERED_BYTES:
             self.send()
-        elif not self._queued:
-            self._queued = True
+        elif first:
             front.send_soon(self)
-        front.access(method, request.path, status, started, len(body), self._peer, request.id)
+        elif len(out) > _GATHERED:
+            self.send()
+        log = front.log
+        if status < 400 and log.full:
+            log.summed += 1
+        else:
+            log.request(method, request.path, status, started, len(body), self._peer, request.id)
 
     def send(self) -> None:
-        """Called by the front, once after `send_soon`: sends what is answered."""
-        self._queued = False
+        """Sends what is answered, if anything. Called by the front, once after `send_soon`."""
         out = self._out
         if not out or self._gone:
             return
-        if len(out) == 1:
-            self._transport.write(out.pop())
-        else:
-            self._transport.write(b"".join(out))
-            out.clear()
+        self._transport.writelines(out)
+        out.clear()
         if self._unsent and not self._blocked:
             self._unsent.clear()
         if self._close and self._later is None and not self._gone:

@@ -8,23 +8,25 @@ application (`bridge`).
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 from tornado.web import Application
 
 from jobqueue.server.connection import Connection
 from jobqueue.server.known_heads import KnownHeads
-from jobqueue.web.api import Access, Api
+from jobqueue.server.log import AccessLog
+from jobqueue.web.api import Api
 from jobqueue.web.http import JSON, REASONS
 
 
 class FastFront:
     name = "fast"
 
-    def __init__(self, api: Api, app: Application, access: Access) -> None:
+    def __init__(self, api: Api, app: Application, log: AccessLog) -> None:
         self.api = api
         self.app = app
-        self.access = access
+        self.log = log
         self.open: set[Connection] = set()
         self.alone = True  # one connection at most is open
         self.draining = False
@@ -33,7 +35,7 @@ class FastFront:
         self._to_check: list[Connection] = []  # of this round of sweeps
         self.accepting: set[Connection] = set()
         self._tasks: set[asyncio.Task[object]] = set()
-        self.heads: dict[int, bytes] = {}  # those of JSON answers, by status
+        self.heads = _Heads(self.head)  # those of JSON answers
         self._date = formatdate(usegmt=True)
         self._dated = 0.0
         self.max_body = api.settings.max_body
@@ -109,7 +111,15 @@ class FastFront:
         """The first lines of an answer, up to where the request id goes; the date is a second's."""
         kind = "" if status == 204 else f"Content-Type: {content_type}\r\n"
         text = f"HTTP/1.1 {status} {REASONS[status]}\r\nDate: {self._date}\r\n{kind}X-Request-Id: "
-        head = text.encode("latin-1")
-        if content_type is JSON:
-            self.heads[status] = head
+        return text.encode("latin-1")
+
+
+class _Heads(dict[int, bytes]):
+    """By status; made when first asked for, and anew after `clear`."""
+
+    def __init__(self, make: Callable[[int, str], bytes]) -> None:
+        self._make = make
+
+    def __missing__(self, status: int) -> bytes:
+        head = self[status] = self._make(status, JSON)
         return head

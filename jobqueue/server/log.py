@@ -65,7 +65,8 @@ def configure(level: str, format: str) -> None:
 
 
 class AccessLog:
-    """A line for each request, as `mode` has it. `flush` is called once a second."""
+    """A line for each request, as `mode` has it. `flush` is called once a second. `full`: no line is left in
+    this second for a request that went well; `summed`: how many of those there were."""
 
     def __init__(self, mode: str) -> None:
         self._log = logging.getLogger("jobqueue.access")
@@ -73,7 +74,8 @@ class AccessLog:
         self._errors = mode != "off"
         self._left_in_second = LINES_A_SECOND if mode == "auto" else 0
         self._left = self._left_in_second
-        self._summed = 0
+        self.full = not (self._all or self._left)
+        self.summed = 0
         self._auto = mode == "auto"
 
     def request(
@@ -81,14 +83,14 @@ class AccessLog:
     ) -> None:
         """`started`: of `time.monotonic`, seconds."""
         if status < 400:
-            if not self._all:
-                if self._left <= 0:
-                    self._summed += 1
-                    return
-                if path not in _QUIET:
-                    self._left -= 1
+            if self.full:
+                self.summed += 1
+                return
             if path in _QUIET:
                 return
+            if not self._all:
+                self._left -= 1
+                self.full = self._left <= 0
         elif not self._errors:
             return
         ms = int((time.monotonic() - started) * 1000)
@@ -103,10 +105,11 @@ class AccessLog:
 
     def flush(self) -> None:
         """Sums up what had no line of its own in the last second, and begins the next."""
-        if self._summed and self._auto:
+        if self.summed and self._auto:
             self._log.info(
-                "%d more requests in this second", self._summed,
-                extra={"members": {"event": "requests", "count": self._summed}},
+                "%d more requests in this second", self.summed,
+                extra={"members": {"event": "requests", "count": self.summed}},
             )  # fmt: skip
-        self._summed = 0
+        self.summed = 0
         self._left = self._left_in_second
+        self.full = not (self._all or self._left)

@@ -170,7 +170,7 @@ class Program:
         if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
             from jobqueue.server.fast_front import FastFront
 
-            return FastFront(api, app, access.request)
+            return FastFront(api, app, access)
         from jobqueue.server.tornado_front import TornadoFront
 
         return TornadoFront(api, app)

@@ -18,7 +18,9 @@ from statistics import median
 from typing import Any
 
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.server.fast_front import Connection, FastFront
+from jobqueue.server.connection import Connection
+from jobqueue.server.fast_front import FastFront
+from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.api import Api
 from jobqueue.web.app import application
@@ -96,7 +98,7 @@ class _Transport:
 class _Subject:
     def __init__(self, kind: type[Api], settings: Settings, tokens: list[str]) -> None:
         self.api = kind(MemoryEngine(settings))
-        front = FastFront(self.api, application(self.api), lambda *_: None)
+        front = FastFront(self.api, application(self.api), AccessLog("off"))
         self.transport = _Transport()
         self.warm = False
         self.connection = Connection(front, "10.0.0.1", asyncio.get_running_loop())
