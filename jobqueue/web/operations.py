@@ -34,6 +34,7 @@ from jobqueue.web.pages import help_text
 from jobqueue.web.problems import part
 from jobqueue.web.render import JobView, PlainView
 from jobqueue.web.schema import Following, Many
+from jobqueue.web.workers import worker
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -450,6 +451,19 @@ def readyz(api: "Api", request: Request) -> Response:
 def openapi(api: "Api", request: Request) -> Response:
     api.schema.nothing(request)
     return Response(200, api.document)
+
+
+def worker_sh(api: "Api", request: Request) -> Response:
+    return _worker(api, request, "worker.sh")
+
+
+def worker_py(api: "Api", request: Request) -> Response:
+    return _worker(api, request, "worker.py")
+
+
+def _worker(api: "Api", request: Request, name: str) -> Response:
+    api.schema.nothing(request)
+    return Response(200, worker(name, request.header(b"host"), api.version), b"", TEXT)
 
 
 def help_page(api: "Api", request: Request) -> Response:

@@ -125,6 +125,8 @@ ROUTES = (
     Route("GET", "/healthz", operations.healthz, "Does it run?", {200: Health}),
     Route("GET", "/readyz", operations.readyz, "Does it take requests?", {200: Ready}),
     Route("GET", "/openapi.json", operations.openapi, "This document", {200: JSON}),
+    Route("GET", "/worker.sh", operations.worker_sh, "A worker: one file for a shell with curl", {200: TEXT}),
+    Route("GET", "/worker.py", operations.worker_py, "The same in Python, needs nothing", {200: TEXT}),
     Route("GET", "/help", operations.help_page, "The API on one screen", {200: TEXT}),
     Route("GET", "/", faces.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
     Route("GET", "/events", watching.events, "What happens, as it happens", {200: EVENTS},

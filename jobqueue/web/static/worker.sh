@@ -1,0 +1,439 @@
+#!/bin/sh
+# The worker of jobqueue 0.0.0: takes jobs and runs a command for each. Needs curl, and nothing else.
+#
+#   curl -s http://localhost:8080/worker.sh | sh -s -- thumbs -- ./make_thumb
+#
+# The command gets the payload on its standard input, and JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS
+# JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT JOB_CONTENT_TYPE JOB_URL in its environment. Its exit status says how
+# it went: 0 concludes the job, what it wrote is the result; 75 gives it back for a while; all else fails it, with
+# the end of what it wrote to standard error. Meanwhile the lease is kept up. A command whose job was cancelled, or
+# whose lease is lost, gets a TERM, and a KILL five seconds later.
+#
+# TERM, INT or HUP: takes no more, and lets the command end; after -g seconds, or at a second signal, stops the
+# command and gives the job back.
+set -u
+umask 077
+
+version=0.0.0
+url=${JOBQUEUE_URL:-http://localhost:8080}
+
+usage() {
+    cat <<USAGE
+usage: worker.sh [options] QUEUE[,QUEUE...] [--] COMMAND [ARGUMENT...]
+  -j N        so many jobs at once (1)
+  -w SECONDS  longest wait for a job in one request (30)
+  -l SECONDS  length of a lease (the job's, else the queue's); the lease is renewed three times in it
+  -d SECONDS  rest of a job whose command exits with 75 (10)
+  -g SECONDS  after a signal a command may run on so long (8)
+  -n NAME     the consumer's name (host and pid)
+  -t TYPE     media type of what the command writes (text/plain), such as application/json
+  -o          ends when no job comes
+  -v          says what becomes of each job
+  -h, -V      this text; the version
+The queue is at \$JOBQUEUE_URL ($url); \$JOBQUEUE_TOKEN is the access token, if it wants one.
+USAGE
+}
+
+say() {
+    echo "worker: $*" >&2
+}
+
+die() {
+    say "$*"
+    exit 2
+}
+
+main() {
+    processes=1 wait=30 lease_for='' rest_for=10 grace=8 name='' type=text/plain once='' verbose=''
+    while getopts j:w:l:d:g:n:t:ovhV option; do
+        case $option in
+            j) processes=$OPTARG ;;
+            w) wait=$OPTARG ;;
+            l) lease_for=$OPTARG ;;
+            d) rest_for=$OPTARG ;;
+            g) grace=$OPTARG ;;
+            n) name=$OPTARG ;;
+            t) type=$OPTARG ;;
+            o) once=1 ;;
+            v) verbose=1 ;;
+            h) usage && exit 0 ;;
+            V) echo "jobqueue worker $version" && exit 0 ;;
+            *) usage >&2 && exit 2 ;;
+        esac
+    done
+    shift $((OPTIND - 1))
+    [ $# -gt 0 ] || { usage >&2 && exit 2; }
+    queues=$1
+    shift
+    [ "${1:-}" != -- ] || shift
+    [ $# -gt 0 ] || die 'which command? worker.sh QUEUE -- COMMAND'
+    case $queues in '' | *[!A-Za-z0-9_.:,-]*) die "this names no queue: $queues" ;; esac
+    for number in "$processes" "$wait" "${lease_for:-1}" "$rest_for" "$grace"; do
+        case $number in '' | *[!0-9]*) die "a whole number is wanted, not: $number" ;; esac
+    done
+    command -v curl >/dev/null || die 'curl is not installed'
+    command -v "$1" >/dev/null || die "there is no command $1"
+    setsid=$(command -v setsid) || setsid=''
+    url=${url%/}
+    name=${name:-$(uname -n)-$$}
+
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/jobqueue-worker.XXXXXX") || exit 2
+    trap 'rm -rf "$dir"' EXIT
+
+    slots='' stopping='' failed=0 number=0
+    trap 'signalled=1; stop' TERM INT HUP
+    mkfifo "$dir/alive"
+    exec 3<>"$dir/alive"
+    watch &
+    watcher=$!
+    while [ "$number" -lt "$processes" ]; do
+        number=$((number + 1))
+        slot "$number" "$@" &
+        slots="$slots $!"
+    done
+    for pid in $slots; do
+        wait_for "$pid"
+        [ "$status" -eq 0 ] || failed=$status
+    done
+    kill -s KILL "$watcher" 2>/dev/null
+    wait_for "$watcher"
+    exit "$failed"
+}
+
+# The slots are told to stop; the second time, to do so at once.
+stop() {
+    : >"$dir/stop"
+    # shellcheck disable=SC2086  # one word for each
+    if [ -z "$stopping" ]; then kill -s TERM $slots; else kill -s USR1 $slots; fi 2>/dev/null
+    stopping=1
+}
+
+# Stops the slots when the first process is killed: then nobody holds the other end of the pipe any more.
+watch() {
+    exec 3>&-
+    trap - EXIT
+    trap '' TERM INT HUP
+    cat "$dir/alive"
+    rm "$dir/alive"
+    for file in "$dir"/*/pid; do
+        read -r pid <"$file" && kill -s TERM "$pid"
+    done
+} >/dev/null 2>&1
+
+# header NAME VALUE: a line for curl's file; the arguments of a command can be read by everybody on the machine.
+header() {
+    printf 'header = "%s: %s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"
+}
+
+# wait_for PID: sets status to how it ended; a signal that comes meanwhile does not end the wait.
+wait_for() {
+    while :; do
+        signalled=''
+        wait "$1" 2>/dev/null
+        status=$?
+        if [ -z "$signalled" ] || ! kill -0 "$1" 2>/dev/null; then return 0; fi
+    done
+}
+
+# -- one job after the other ---------------------------------------------------------------------------------------
+
+# slot NUMBER COMMAND...: runs in a process of its own.
+slot() {
+    exec 3>&-
+    trap - EXIT
+    stopping='' give_back='' busy='' command='' id='' delay=1 ended=0
+    trap 'signalled=1 stopping=1; interrupt' TERM INT HUP
+    trap 'signalled=1 stopping=1 give_back=1; interrupt; stop_command' USR1
+    trap 'signalled=1; interrupt' USR2
+    own=$dir/$1
+    mkdir "$own"
+    sh -c 'echo "$PPID"' >"$own/pid"
+    read -r me <"$own/pid"
+    {
+        header Queue-Consumer "$name-$1"
+        [ -z "${JOBQUEUE_TOKEN:-}" ] || header Authorization "Bearer $JOBQUEUE_TOKEN"
+    } >"$own/curl"
+    : >"$own/lease"
+    : >"$own/command"
+    shift
+    [ ! -e "$dir/stop" ] || stopping=1 # told before it could hear
+    options="raw=1&queues=$queues&wait=$wait${lease_for:+"&lease_for=$lease_for"}"
+    while [ -z "$stopping" ]; do
+        take || break
+        while [ -n "$id" ]; do
+            if [ -z "$stopping" ]; then work "$@"; else release 0; fi
+        done
+    done
+    rm -rf "$own"
+    rmdir "$dir" 2>/dev/null # by the last one, where the first process is gone
+    exit "$ended"
+}
+
+# What may take long, and may be left: a wait for a job, a rest. By KILL: in the moment between a fork and what is
+# run, a child still has the traps of its parent, and a TERM is lost in them.
+interrupt() {
+    [ -z "$busy" ] || kill -s KILL "$busy" 2>/dev/null
+}
+
+# request PATH ARGUMENT...: sets code to the status of the answer, 000 if there is none; and id to the job that it
+# hands over, if it does.
+request() {
+    at=$1
+    shift
+    : >"$own/body"
+    : >"$own/head"
+    curl -q -g -s -K "$own/curl" -K "$own/lease" -X POST -D "$own/head" -o "$own/body" -w '%{http_code}\n' \
+        --max-time "$((wait + 15))" "$@" "$url$at" >"$own/code" 2>/dev/null </dev/null &
+    asking=$!
+    case $at in
+        *wait=*)
+            busy=$asking
+            [ -z "$stopping" ] || interrupt
+            ;;
+    esac
+    wait_for "$asking"
+    busy='' code='' id=''
+    read -r code <"$own/code"
+    code=${code:-000}
+    [ "$code" != 200 ] || read_head
+}
+
+# take: sets id if there is a job. Fails where it is no use to ask again.
+take() {
+    : >"$own/lease"
+    request "/jobs/dequeue?$options"
+    case $code in
+        200) delay=1 ;;
+        204)
+            delay=1
+            [ -z "$once" ] || return 1
+            ;;
+        000 | 408 | 429 | 5??) [ -n "$stopping" ] || rest "no answer from $url ($code)" ;;
+        *)
+            say "refused: $(cat "$own/body")"
+            ended=1
+            return 1
+            ;;
+    esac
+}
+
+# rest WHY: longer each time, and not as long as others do.
+rest() {
+    [ "$delay" -gt 1 ] || say "$1; trying again"
+    random=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
+    sleep "$((1 + ${random:-0} % delay))" &
+    busy=$!
+    [ "$delay" -ge 30 ] || delay=$((delay * 2))
+    [ -z "$stopping" ] || interrupt
+    wait_for "$busy"
+    busy=''
+}
+
+# What stands in the headers of an answer.
+read_head() {
+    cr=$(printf '\r')
+    token=''
+    while IFS= read -r line; do
+        line=${line%"$cr"}
+        value=${line#*: }
+        case $line in
+            [Jj]ob-[Ii]d:*) id=$value ;;
+            [Jj]ob-[Qq]ueue:*) queue=$value ;;
+            [Jj]ob-[Tt]ype:*) job_type=$value ;;
+            [Jj]ob-[Pp]riority:*) priority=$value ;;
+            [Jj]ob-[Aa]ttempts:*) attempts=$value ;;
+            [Jj]ob-[Ll]ease:*) token=$value ;;
+            [Jj]ob-[Ll]ease-[Ff]or:*) length=$value ;;
+            [Jj]ob-[Ll]ease-[Ee]xpires-[Aa]t:*) expires=$value ;;
+            [Cc]ontent-[Tt]ype:*) content_type=$value ;;
+        esac
+    done <"$own/head"
+    case $id$token in '' | *[!0-9A-Za-z_-]*) id='' ;; esac
+    [ -z "$id" ] || printf 'header = "Job-Lease: %s"\n' "$token" >"$own/lease"
+}
+
+# decode TEXT: without percent-encoding.
+decode() {
+    printf '%s\n' "$1" | LC_ALL=C awk '{
+        while ((at = index($0, "%")) > 0) {
+            hex = toupper(substr($0, at + 1, 2))
+            high = index("0123456789ABCDEF", substr(hex, 1, 1)) - 1
+            low = index("0123456789ABCDEF", substr(hex, 2)) - 1
+            printf "%s%c", substr($0, 1, at - 1), high * 16 + low
+            $0 = substr($0, at + 3)
+        }
+        print
+    }'
+}
+
+# -- one job -------------------------------------------------------------------------------------------------------
+
+# work COMMAND...: on the job at hand, until it is reported; id is empty then, or the next job.
+work() {
+    job=$id told='' killer='' patience=''
+    : >"$own/status"
+    case $job_type in *%*) job_type=$(decode "$job_type") ;; esac
+    attempt "$@" &
+    attempt=$!
+    every=${length%.*}
+    every=$((${every:-3} / 3))
+    [ "$every" -gt 0 ] || every=1
+    while :; do
+        [ -z "$stopping" ] || be_patient
+        sleep "$every" &
+        busy=$!
+        [ ! -s "$own/status" ] || interrupt
+        wait_for "$busy"
+        busy=''
+        if [ -s "$own/status" ] || ! kill -0 "$attempt" 2>/dev/null; then break; fi
+        [ -n "$told" ] || heartbeat
+    done
+    wait_for "$attempt"
+    : >"$own/command"
+    # shellcheck disable=SC2086  # one word for each, or none
+    [ -z "$patience$killer" ] || kill -s KILL $patience $killer 2>/dev/null
+    result=137
+    read -r result <"$own/status"
+    report "$result"
+}
+
+# attempt COMMAND...: beside the slot: runs the command, and wakes the slot when it has ended.
+attempt() {
+    trap 'signalled=1' TERM INT HUP
+    trap '' USR1 USR2
+    JOB_ID=$id JOB_QUEUE=$queue JOB_TYPE=$job_type JOB_PRIORITY=$priority JOB_ATTEMPTS=$attempts
+    JOB_LEASE=$token JOB_LEASE_FOR=$length JOB_LEASE_EXPIRES_AT=$expires JOB_CONTENT_TYPE=$content_type
+    JOB_URL=$url/jobs/$id JOBQUEUE_URL=$url
+    export JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT
+    export JOB_CONTENT_TYPE JOB_URL JOBQUEUE_URL
+    # In a group of its own, where that can be: a signal is then for all that the command started.
+    (
+        trap - TERM INT HUP USR1 USR2
+        exec ${setsid:+"$setsid"} "$@"
+    ) <"$own/body" >"$own/out" 2>"$own/err" &
+    command=$!
+    echo "$command" >"$own/command"
+    wait_for "$command"
+    echo "$status" >"$own/status"
+    kill -s USR2 "$me" 2>/dev/null
+    exit 0
+}
+
+# hit SIGNAL: the command, and what it started.
+hit() {
+    read -r command <"$own/command" || return 0
+    kill -s "$1" -- "-$command" 2>/dev/null || kill -s "$1" "$command" 2>/dev/null
+}
+
+stop_command() {
+    hit TERM
+    (sleep 5 && hit KILL) >/dev/null 2>&1 &
+    killer="$killer $!"
+}
+
+# The time that a command still has after a signal.
+be_patient() {
+    if [ -n "$give_back" ]; then
+        [ -n "$killer" ] || stop_command
+    elif [ -z "$patience" ]; then
+        (sleep "$grace" && kill -s USR1 "$me") >/dev/null 2>&1 &
+        patience=$!
+    fi
+}
+
+# Renews the lease, and hears whether the job is wanted still.
+heartbeat() {
+    curl -q -g -s -K "$own/curl" -K "$own/lease" -X POST -w '\n%{http_code}\n' --max-time "$((every + 5))" \
+        "$url/jobs/$job/heartbeat" >"$own/beat" 2>/dev/null </dev/null &
+    busy=$!
+    [ ! -s "$own/status" ] || interrupt
+    wait_for "$busy"
+    busy=''
+    answer=$(cat "$own/beat")
+    # What was said of errors may hold anything.
+    case ${answer%%'"error":'*} in *'"cancel_requested":true'*) told=cancelled ;; esac
+    case ${answer##*[!0-9]} in 403 | 404 | 409 | 410) told=lost ;; esac
+    [ -z "$told" ] || stop_command
+}
+
+# -- how it went ---------------------------------------------------------------------------------------------------
+
+# report STATUS: of the command that has ended.
+report() {
+    if [ "$1" -eq 0 ]; then
+        conclude
+    elif [ "$told" = lost ]; then
+        say "job $job: its lease is lost; the command was stopped"
+        id=''
+    elif [ -n "$told$give_back" ]; then
+        release 0
+    elif [ "$1" -eq 75 ]; then
+        release "$rest_for"
+    else
+        { echo "exit $1" && tail -c 4000 "$own/err"; } >"$own/why"
+        fail "exit $1: $(tail -n 1 "$own/err")"
+    fi
+}
+
+# tell PATH ARGUMENT...: until somebody has heard it, or it is no use.
+tell() {
+    tries=0
+    while :; do
+        request "$@"
+        case $code in
+            2??) delay=1 && return 0 ;;
+            000 | 408 | 429 | 5??) tries=$((tries + 1)) ;;
+            *) return 1 ;;
+        esac
+        [ "$tries" -lt 10 ] || return 1
+        [ -z "$stopping" ] || [ "$tries" -lt 3 ] || return 1
+        rest "no answer from $url ($code)"
+    done
+}
+
+# Where more is wanted the same request waits for the next job; id is that one then.
+conclude() {
+    set -- --data-binary "@$own/out" -H "Content-Type: $type"
+    code=000
+    if [ -z "$stopping" ]; then
+        request "/jobs/$job/conclude?next=1&$options" "$@"
+        [ "$code" != 204 ] || [ -z "$once" ] || stopping=1
+    fi
+    # Interrupted it was heard, or not: said twice it is the same.
+    case $code in 000 | 408 | 429 | 5??) tell "/jobs/$job/conclude?raw=1" "$@" ;; esac
+    case $code in
+        2??) note concluded ;;
+        000 | 404 | 408 | 409 | 410 | 429 | 5??) not_told concluded ;;
+        *)
+            { echo "the result was refused:" && cat "$own/body"; } >"$own/why"
+            fail "the result was refused ($code)"
+            ;;
+    esac
+}
+
+release() {
+    job=$id
+    if tell "/jobs/$job/release?delay=$1"; then note 'given back'; else not_told 'given back'; fi
+    id=''
+}
+
+fail() {
+    say "job $job: $1"
+    if tell "/jobs/$job/fail?raw=1" --data-binary "@$own/why" -H 'Content-Type: text/plain'; then
+        note failed
+    else
+        not_told failed
+    fi
+    id=''
+}
+
+note() {
+    [ -z "$verbose" ] || say "job $job: $1"
+}
+
+not_told() {
+    say "job $job: could not be $1 ($code); it goes back when its lease is over"
+}
+
+main "$@"
+exit

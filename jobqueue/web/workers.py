@@ -1,0 +1,29 @@
+"""The workers that the server hands out: one file each, written for the address that it was fetched from."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from jobqueue.errors import BadRequest
+
+_FOLDER = Path(__file__).parent / "static"
+# Nothing but this is written into what people pipe to a shell.
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
+_ADDRESS = "http://localhost:8080"
+_VERSION = "0.0.0"
+
+
+def worker(name: str, host: str | None, version: str) -> bytes:
+    """The file `name`. `host`: as the client wrote it. `BadRequest` where it is none."""
+    if host is None or not _HOST.fullmatch(host):
+        raise BadRequest(
+            "this is fetched to be run, with the address that it was asked at in it: the Host header may "
+            "have no more than letters, digits, and . : [ ] -"
+        )
+    text = _template(name).replace(_ADDRESS, f"http://{host}").replace(_VERSION, version)
+    return text.encode("utf-8")
+
+
+@cache
+def _template(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

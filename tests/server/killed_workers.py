@@ -1,0 +1,168 @@
+"""Workers that are killed at random every second, and whether any job is lost.
+
+    PYTHONPATH=. .venv/bin/python tests/server/killed_workers.py dash --jobs 10000
+
+Three workers (the file that the server hands out, run by dash, bash, busybox or python) work on a queue. Every
+second (`--every`) one of them is killed: the whole of it, its first process, or a single one of its processes; and another is
+started. At the end each job must be concluded, with the result that belongs to it. Says what happened, as JSON.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from running import Program, environment
+from test_workers import WORKERS
+
+_WORKERS = 3
+# Seconds: what a killed worker held comes back so long after.
+_LEASE = 2
+_LIMIT = 1800
+
+
+class Killer:
+    def __init__(self, kind: str, program: Program, folder: Path, seed: int) -> None:
+        file, command = WORKERS[kind]
+        self._script = folder / file
+        self._script.write_bytes(program.call("GET", f"/{file}")[1])
+        self._command = [*command, str(self._script), "-j", "2", "-w", "2", "-l", str(_LEASE)]
+        self._folder = folder
+        self._url = f"http://127.0.0.1:{program.port}"
+        self._random = random.Random(seed)
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.killed: Counter[str] = Counter()
+
+    def start(self) -> None:
+        job = 'printf "%s:" "$JOB_ID"; cat'
+        self.workers.append(
+            subprocess.Popen(
+                [*self._command, "q", "--", "sh", "-c", job],
+                env=environment(TMPDIR=str(self._folder), JOBQUEUE_URL=self._url), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
+    def kill_one(self) -> None:
+        worker = self.workers.pop(self._random.randrange(len(self.workers)))
+        how = self._random.choice(["all of it", "the first process", "one of its processes"])
+        self.killed[how] += 1
+        if how == "one of its processes":
+            others = [pid for pid in _of_session(worker.pid) if pid != worker.pid]
+            if others:
+                _kill(self._random.choice(others))
+            self.workers.append(worker)  # it may go on: as a slot fewer, or with a job that failed
+            if self.killed[how] % 3 == 0:
+                self.end(self.workers.pop())
+        else:
+            if how == "all of it":
+                for pid in _of_session(worker.pid):
+                    _kill(pid)
+            _kill(worker.pid)
+            worker.wait()
+        while len(self.workers) < _WORKERS:
+            self.start()
+
+    def end(self, worker: "subprocess.Popen[bytes]") -> None:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(20)
+
+    def end_all(self) -> None:
+        for worker in self.workers:
+            self.end(worker)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _of_session(leader: int) -> list[int]:
+    """The processes of a worker; its commands have sessions of their own, where there is `setsid`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def run(kind: str, jobs: int, seed: int, every: float) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_RETAIN_JOBS="1000000", JOBQUEUE_RETAIN="24h") as program,
+    ):
+        ids: list[int] = []
+        for start in range(0, jobs, 1000):
+            made = program.call("POST", "/queues/q/enqueue", [
+                {"type": "t", "payload": number, "max_attempts": None}
+                for number in range(start, min(start + 1000, jobs))
+            ])[1]  # fmt: skip
+            ids += [job["id"] for job in made["jobs"]]
+        killer = Killer(kind, program, Path(folder), seed)
+        for _ in range(_WORKERS):
+            killer.start()
+        began = time.monotonic()
+        while True:
+            time.sleep(every)
+            queue = program.call("GET", "/queues/q")[1]
+            if queue["jobs"]["concluded"] + queue["jobs"]["dead"] + queue["jobs"]["cancelled"] >= jobs:
+                break
+            assert time.monotonic() < began + _LIMIT, queue
+            killer.kill_one()
+        seconds = time.monotonic() - began
+        killer.end_all()
+        queue = program.call("GET", "/queues/q")[1]
+        _check(program, ids)
+        return {
+            "worker": kind, "jobs": jobs, "concluded": queue["totals"]["concluded"],
+            "stale": queue["totals"]["stale"], "released": queue["totals"]["released"],
+            "failed": queue["totals"]["failed"], "killed": killer.killed.total(), **killer.killed,
+            "seconds": round(seconds, 1),
+        }  # fmt: skip
+
+
+def _check(program: Program, ids: list[int]) -> None:
+    """Each job is there, concluded once, with its own result."""
+    seen: list[dict[str, Any]] = []
+    path = "/jobs?queue=q&limit=1000&payload=1"
+    cursor = ""
+    while True:
+        page = program.call("GET", path + cursor)[1]
+        seen += page["jobs"]
+        if "next" not in page:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert [job["id"] for job in seen] == ids
+    for number, job in enumerate(seen):
+        assert job["status"] == "concluded", job
+        assert job["result"] == f"{job['id']}:{number}", job
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("worker", choices=WORKERS)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--every", type=float, default=1, help="seconds between two kills")
+    given = parser.parse_args()
+    print(json.dumps(run(given.worker, given.jobs, given.seed, given.every) | {"seed": given.seed}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""The workers that the server hands out, against the real program: fetched by curl, run by each shell that is
+installed and by Python. With TEST_ALL=1 all that is shown of one of them is shown of each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Program, environment, until
+
+from jobqueue.version import VERSION
+
+ALL = os.environ.get("TEST_ALL") == "1"
+STATIC = Path(__file__).parents[2] / "jobqueue" / "web" / "static"
+WORKERS = {
+    "dash": ("worker.sh", ["dash"]), "bash": ("worker.sh", ["bash"]), "busybox": ("worker.sh", ["busybox", "sh"]),
+    "python": ("worker.py", [sys.executable]),
+}  # fmt: skip
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+each = pytest.mark.parametrize("kind", WORKERS)
+some = pytest.mark.parametrize("kind", WORKERS if ALL else ["dash"])
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        yield program
+
+
+class Worker:
+    """One worker, fetched and started as the docs show it: through a pipe, and in a process group of its own."""
+
+    def __init__(self, kind: str, program: Program, *arguments: str, folder: Path, **variables: str) -> None:
+        file, command = WORKERS[kind]
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"{command[0]} is not installed")
+        take = {"worker.sh": "-s --", "worker.py": "-"}[file]
+        line = f'curl -s "$Q/{file}" | {" ".join(command)} {take} "$@"'
+        self.process = subprocess.Popen(
+            ["sh", "-c", line, "sh", *arguments],
+            env=environment(Q=f"http://127.0.0.1:{program.port}", TMPDIR=str(folder), **variables),
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        self.folder = folder
+
+    def ended(self, seconds: float = 15) -> str:
+        """What it said; it must end by itself, well, and leave nothing behind."""
+        said, _ = self.process.communicate(timeout=seconds)
+        assert self.process.returncode == 0, said
+        until(lambda: not list(self.folder.glob("jobqueue-worker.*")))
+        return said
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """To the worker, not to the shell around it."""
+        os.kill(self.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """The last of the pipe."""
+        found = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        return int(next(line for line in found if "curl" not in line).split()[0])
+
+    def kill(self) -> None:
+        """What is left of it, if anything is."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start(program: Program, tmp_path: Path) -> Iterator[Any]:
+    made: list[Worker] = []
+
+    def start(kind: str, *arguments: str, **variables: str) -> Worker:
+        made.append(Worker(kind, program, *arguments, folder=tmp_path, **variables))
+        return made[-1]
+
+    yield start
+    for worker in made:
+        worker.kill()
+
+
+def put(program: Program, body: bytes = b"x", query: str = "", queue: str = "q", **headers: str) -> int:
+    status, job = program.call("POST", f"/queues/{queue}/enqueue?raw=1&{query}", body, **headers)
+    assert status == 201, job
+    return int(job["id"])
+
+
+def job_of(program: Program, id: int) -> Any:
+    return program.call("GET", f"/jobs/{id}")[1]
+
+
+def has_status(program: Program, id: int, status: str) -> None:
+    until(lambda: job_of(program, id)["status"] == status)
+
+
+# -- the files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_worker_sh_is_clean():
+    done = subprocess.run(
+        ["shellcheck", "--severity=style", "--exclude=SC2317", STATIC / "worker.sh"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+@each
+def test_it_says_how_it_is_used_and_refuses_at_once_what_is_no_use(start, kind):
+    assert start(kind, "-V").ended() == f"jobqueue worker {VERSION}\n"
+    said = start(kind, "-h").ended()
+    assert "-j N" in said
+    assert "JOBQUEUE_TOKEN" in said
+    for arguments in (
+        [],
+        ["q"],
+        ["q", "--"],
+        ["-x", "q", "true"],
+        ["-j", "x", "q", "true"],
+        ["q", "no-such-command"],
+    ):
+        worker = start(kind, *arguments)
+        said, _ = worker.process.communicate(timeout=10)
+        assert (worker.process.returncode, bool(said)) == (2, True), arguments
+    worker = start(kind, "-w", "999", "q", "true")  # which the server refuses
+    said, _ = worker.process.communicate(timeout=10)
+    assert worker.process.returncode == 1
+    assert "wait: from 0 to 60 seconds" in said
+
+
+# -- one job after the other ------------------------------------------------------------------------
+
+
+@each
+def test_the_exit_status_says_how_it_went(program, start, kind):
+    payload = bytes(range(256)) * 9
+    ids = {
+        name: put(program, payload, f"type={name}", **{"Content-Type": "a/b"})
+        for name in ("good", "json", "later", "bad", "empty", "binary")
+    }
+    command = """
+        case $JOB_TYPE in
+            good) wc -c; echo "$JOB_ID $JOB_QUEUE $JOB_PRIORITY $JOB_ATTEMPTS $JOB_LEASE_FOR $JOB_CONTENT_TYPE" ;;
+            later) exit 75 ;;
+            bad) echo trouble >&2; echo worse >&2; exit 3 ;;
+            binary) cat ;;
+        esac
+    """
+    said = start(kind, "-o", "-w", "0", "-j", "2", "-d", "60", "-v", "q", "--", "sh", "-c", command).ended()
+    jobs = {name: job_of(program, id) for name, id in ids.items()}
+    good, later, bad = jobs["good"], jobs["later"], jobs["bad"]
+    assert (good["status"], good["result"].split()) == (
+        "concluded", ["2304", str(ids["good"]), "q", "0", "1", "300", "a/b"]
+    )  # fmt: skip
+    assert (later["status"], later["attempts"]) == ("scheduled", 0)
+    assert (bad["status"], bad["error"].strip()) == ("scheduled", "exit 3\ntrouble\nworse")
+    assert (jobs["empty"]["status"], "result" in jobs["empty"]) == ("concluded", False)
+    assert jobs["binary"]["result_encoding"] == "base64"
+    assert jobs["binary"]["result"] == jobs["binary"]["payload"]
+    assert f"job {ids['bad']}: exit 3: worse" in said
+    assert f"job {ids['good']}: concluded" in said
+
+
+@some
+def test_results_may_be_json_and_queues_many(program, start, kind):
+    id = put(program, b'{"n":1}', "type=%C3%A9%20%25", queue="second")
+    first = put(program, b"", queue="first")
+    start(
+        kind,
+        "-o",
+        "-w",
+        "0",
+        "-t",
+        "application/json",
+        "first,second",
+        "sh",
+        "-c",
+        'echo "[\\"$JOB_TYPE\\"]"',
+    ).ended()
+    assert [job_of(program, one)["result"] for one in (first, id)] == [["first"], ["é %"]]
+
+
+@some
+def test_a_result_that_is_refused_fails_the_job(program, start, kind):
+    id = put(program)
+    start(kind, "-o", "-w", "0", "-t", "application/json", "q", "echo", "no json").ended()
+    job = job_of(program, id)
+    assert job["status"] == "scheduled"
+    assert "the result was refused" in job["error"]
+
+
+@some
+def test_no_job_is_taken_twice_by_slots_that_work_at_once(program, start, kind):
+    ids = [put(program) for _ in range(12)]
+    start(kind, "-o", "-w", "0", "-j", "4", "q", "sh", "-c", "echo $JOB_ID").ended()
+    jobs = [job_of(program, id) for id in ids]
+    assert [(job["result"], job["leases"]) for job in jobs] == [(f"{id}\n", 1) for id in ids]
+    assert len({job["consumer"] for job in jobs}) > 1
+
+
+# -- while the command runs -------------------------------------------------------------------------
+
+
+@some
+def test_the_lease_is_kept_up(program, start, kind):
+    id = put(program)
+    start(kind, "-o", "-w", "0", "-l", "3", "q", "sleep", "3.5").ended()
+    job = job_of(program, id)
+    assert (job["status"], job["leases"]) == ("concluded", 1)
+
+
+@some
+def test_a_command_whose_job_is_cancelled_is_stopped(program, start, kind, tmp_path):
+    id = put(program)
+    worker = start(kind, "-l", "3", "q", "sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait")
+    has_status(program, id, "in_progress")
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    assert program.call("DELETE", f"/jobs/{id}")[0] == 202
+    has_status(program, id, "cancelled")
+    until(lambda: not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists())
+    worker.signal()
+    worker.ended()
+
+
+@some
+def test_a_command_whose_lease_is_lost_is_stopped(program, start, kind):
+    id = put(program)
+    worker = start(kind, "-o", "-l", "3", "-w", "0", "q", "sleep", "60")
+    has_status(program, id, "in_progress")
+    assert program.call("DELETE", f"/jobs/{id}?force=1")[0] == 200
+    assert "its lease is lost" in worker.ended()
+
+
+# -- the end ----------------------------------------------------------------------------------------
+
+
+@some
+def test_a_signal_ends_a_wait_at_once(program, start, kind):
+    worker = start(kind, "-j", "2", "q", "true")
+    until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
+    worker.signal()
+    worker.ended(5)
+    assert program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0
+
+
+@some
+def test_after_a_signal_the_command_may_end(program, start, kind, tmp_path):
+    ids = [put(program), put(program)]
+    worker = start(kind, "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 1; echo done")
+    until((tmp_path / "begun").exists)
+    worker.signal()
+    worker.ended()
+    jobs = [job_of(program, id) for id in ids]
+    assert [(job["status"], job.get("result")) for job in jobs] == [("concluded", "done\n"), ("queued", None)]
+    assert jobs[1]["leases"] == 0
+
+
+@some
+@pytest.mark.parametrize("how", ["its time is over", "a second signal"])
+def test_a_command_that_takes_too_long_is_stopped_and_its_job_given_back(program, start, kind, tmp_path, how):
+    id = put(program)
+    grace = "1" if how == "its time is over" else "60"
+    worker = start(kind, "-g", grace, "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 60")
+    until((tmp_path / "begun").exists)
+    worker.signal()
+    if how == "a second signal":
+        time.sleep(0.3)
+        worker.signal()
+    worker.ended()
+    job = job_of(program, id)
+    assert (job["status"], job["attempts"], job["leases"]) == ("queued", 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["dash", "bash", "busybox"] if ALL else ["dash"])
+def test_when_the_first_process_is_killed_the_others_end_and_give_back(program, start, kind, tmp_path):
+    id = put(program)
+    worker = start(kind, "-j", "2", "-g", "0", "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 60")
+    until((tmp_path / "begun").exists)
+    worker.signal(signal.SIGKILL)
+    has_status(program, id, "queued")
+    until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0)
+    until(lambda: not list(tmp_path.glob("jobqueue-worker.*")))
+    assert job_of(program, id)["attempts"] == 0
+
+
+@some
+def test_a_server_that_comes_back_is_found_again(tmp_path, kind):
+    with Program(JOBQUEUE_ACCESS_LOG="off") as first:
+        port = str(first.port)
+        worker = Worker(kind, first, "q", "sh", "-c", "echo done", folder=tmp_path)
+        try:
+            until(lambda: first.call("GET", "/queues/q")[1]["consumers_waiting"] == 1)
+            first.stop()
+            with Program(JOBQUEUE_PORT=port, JOBQUEUE_ACCESS_LOG="off") as again:
+                id = put(again)
+                has_status(again, id, "concluded")
+                worker.signal()
+                assert worker.ended().count("trying again") <= 2
+        finally:
+            worker.kill()
+
+
+# -- nothing is lost --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", WORKERS if ALL else ["dash"])
+def test_workers_that_are_killed_at_random_lose_nothing(kind):
+    """`tests/server/killed_workers.py` is the long form: 10,000 jobs."""
+    if shutil.which(WORKERS[kind][1][0]) is None:
+        pytest.skip(f"{WORKERS[kind][1][0]} is not installed")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killed_workers.py"), kind,
+         "--jobs", "1000" if ALL else "200", "--every", "0.25"],
+        env=environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert said["concluded"] == said["jobs"]
+    assert said["killed"] > 0
