@@ -467,6 +467,6 @@ def _worker(api: "Api", request: Request, name: str) -> Response:
 
 
 def help_page(api: "Api", request: Request) -> Response:
-    return Response(
-        200, help_text(request.header(b"host"), api.version, seconds(api.settings.lease)), b"", TEXT
-    )
+    in_memory = api.engine.durability == "memory"
+    text = help_text(request.header(b"host"), api.version, seconds(api.settings.lease), in_memory)
+    return Response(200, text, b"", TEXT)

@@ -5,18 +5,26 @@ import re
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 _HELP = """\
-jobqueue {version}: a job queue for curl. In memory: a stop loses all jobs.
+jobqueue {version}: a job queue for curl. {stop}
 
   put in        curl -d '{{"type":"email","payload":{{"to":"ada@example.com"}}}}' {q}/jobs/enqueue
+  put in bytes  curl --data-binary @cat.jpg '{q}/queues/thumbs/enqueue?raw=1&priority=5'
+  ask and wait  curl -H 'Prefer: wait=30' -d '{{"type":"sum","payload":[1,2]}}' {q}/jobs/enqueue
   take          curl -X POST {q}/jobs/dequeue
   take, wait    curl -X POST '{q}/jobs/dequeue?wait=30'
+  take bytes    curl -X POST -D headers -o payload '{q}/queues/thumbs/dequeue?raw=1'
   finish        curl -X POST '{q}/jobs/ID/conclude?lease=LEASE'
+    and next    curl -X POST '{q}/jobs/ID/conclude?lease=LEASE&next=1&wait=30'
   take longer   curl -X POST '{q}/jobs/ID/heartbeat?lease=LEASE'
   give back     curl -X POST '{q}/jobs/ID/release?lease=LEASE'
   it failed     curl -d '{{"lease":"LEASE","error":"why"}}' {q}/jobs/ID/fail
+  a worker      curl -s {q}/worker.sh | sh -s -- QUEUE -- COMMAND
+  in Python     curl -s {q}/worker.py | python3 - QUEUE -- COMMAND
   look          curl {q}/jobs/ID          '{q}/jobs?status=dead'
+  why it waits  curl {q}/jobs/ID/explain
   cancel        curl -X DELETE {q}/jobs/ID
   queues        curl {q}/queues        one: {q}/queues/NAME
+  live          curl -N {q}/top
   server        curl {q}/stats         {q}/healthz  {q}/readyz
   in full       curl {q}/openapi.json
 
@@ -26,15 +34,16 @@ ID and LEASE are in dequeue's answer. A job not concluded within its lease ({lea
 enqueue   type (required), queue "default", priority 0 (higher first), payload (any JSON), delay,
           run_at, expires_in, max_attempts, backoff, unique_key, key, tags, ... (docs/api.md)
           many at once: an array, or a job a line (--data-binary @file)
-dequeue   queue or queues (a,b: in that order), wait, lease_for, count (many), consumer
-conclude  lease, consumer, result
+dequeue   queue or queues (a,b: in that order), wait, lease_for, count (many), consumer, raw
+conclude  lease, consumer, result; raw=1: the body is the result
 
 Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", "1h30m".
-204 from dequeue: nothing there. Errors are JSON with a code and a detail that says what to do.
+204 from dequeue: nothing there, Queue-State says why. Errors are JSON with a detail that says what to do.
 """
 
 
-def help_text(host: str | None, version: str, lease: float) -> bytes:
+def help_text(host: str | None, version: str, lease: float, in_memory: bool) -> bytes:
     """For the address it was asked at, if that is one. `lease`: the usual length, seconds."""
     at = host if host is not None and _HOST.fullmatch(host) else "localhost:8080"
-    return _HELP.format(q=at, version=version, lease=lease).encode("ascii")
+    stop = "In memory: a stop loses all jobs." if in_memory else "With a journal: jobs survive a stop."
+    return _HELP.format(q=at, version=version, lease=lease, stop=stop).encode("ascii")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -37,11 +38,43 @@ def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
     silent = "curl -s --max-time 0.4 " if endless else "curl -s "
     done = subprocess.run(
         ["sh", "-c", line.replace("curl ", silent, 1) if line.startswith("curl") else line],
-        env={"PATH": "/usr/bin:/bin", "Q": f"http://127.0.0.1:{program.port}", **variables},
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "Q": f"http://127.0.0.1:{program.port}", **variables},
         cwd=folder, capture_output=True, text=True, errors="replace", timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == 0 or (endless and done.returncode == _TIME_OVER and done.stdout), (line, done)
     return done.stdout
+
+
+def _files(folder: Path) -> None:
+    """What the lines of the docs take for granted."""
+    for name in ("cat.jpg", "result"):
+        (folder / name).write_bytes(bytes(range(256)))
+    command = folder / "make_thumb"
+    command.write_text("#!/bin/sh\nwc -c\n")
+    command.chmod(0o755)
+
+
+def test_each_line_of_the_help_can_be_pasted(tmp_path):
+    """As it stands, for the address that it was asked at; with the id and the lease of a job in it."""
+    _files(tmp_path)
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        shell = partial(_shell, program, folder=tmp_path)
+        text = shell("curl $Q/help")
+        lines = re.findall(r"^  [a-z][A-Za-z ,]{0,14}  +(curl .*?)(?:   .*)?$", text, re.MULTILINE)
+        lines += [line.strip() for line in re.findall(r"^    and next +(curl .*)$", text, re.MULTILINE)]
+        assert len(lines) >= 20
+        assert all(f"127.0.0.1:{program.port}/" in line for line in lines)
+        for line in dict.fromkeys(lines):
+            line = re.sub(r"wait=30", "wait=0", line).replace(
+                "QUEUE -- COMMAND", "-o -w 0 thumbs -- ./make_thumb"
+            )
+            made = json.loads(shell('curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))
+            if "LEASE" in line:
+                made = json.loads(shell('curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))["jobs"][-1]
+                line = line.replace("LEASE", made["lease"])
+            answer = shell(line.replace("ID", str(made["id"])))
+            assert not re.findall(r'"code":"\w+","status":\d', answer), (line, answer)
+        program.stop()
 
 
 @pytest.mark.parametrize("page", ["docs/api.md", "docs/shell.md", "docs/streams.md", "README.md"])
@@ -49,12 +82,12 @@ def test_each_line_can_be_pasted(page, tmp_path):
     lines = _examples(page)
     assert len(lines) > 10
     shell = partial(_shell, folder=tmp_path)
-    for name in ("cat.jpg", "result"):
-        (tmp_path / name).write_bytes(bytes(range(256)))
+    _files(tmp_path)
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         for line in lines:
             # A wait is for a job that may not be there: the line is tried, the waiting is not.
             line = re.sub(r"wait=\d+", "wait=0", line)
+            line = line.replace(" thumbs -- ", " -o -w 0 thumbs -- ")  # a worker that ends
             if line.startswith("curl -N"):
                 line = re.sub(r"(?<![a-z_])for=\d+[sm]\b", "for=200ms", line)
             made = json.loads(shell(program, 'curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))

@@ -327,7 +327,7 @@ def test_workers_that_are_killed_at_random_lose_nothing(kind):
         pytest.skip(f"{WORKERS[kind][1][0]} is not installed")
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("killed_workers.py"), kind,
-         "--jobs", "1000" if ALL else "200", "--every", "0.25"],
+         "--jobs", "1000" if ALL else "100", "--every", "0.2"],
         env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,52 @@
+"""What the server hands out to be run: written for the address that it was asked at, and for no other text."""
+
+import re
+
+import pytest
+from serving import check_problem
+
+from jobqueue.version import VERSION
+from jobqueue.web.workers import _FOLDER
+
+FILES = ["/worker.sh", "/worker.py"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("host", ["localhost:8080", "a.b-c:1", "[::1]:8080", "192.0.2.7", "QUEUE.example"])
+async def test_the_address_and_the_version_are_written_in(server, file, host):
+    answer = await server.get(file, {"Host": host})
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    text = answer.body.decode()
+    addresses = set(re.findall(r"http://[^\s\"'}/)]+", text))
+    assert addresses == {f"http://{host}"}
+    assert f"jobqueue {VERSION}:" in text
+    assert "0.0.0" not in text.replace(host, "")
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_a_host_that_is_none_is_refused_and_never_written(server, file):
+    """What is piped to a shell must hold nothing that somebody else chose."""
+    for host in (
+        "$(id)", "`id`", "a;id", "a b", "a'b", 'a"b', "a/b", "a@b", "a&b", "a|b", "a%24b", "a_b", "", "x" * 256,
+        "é", "a,b", "a{b}", "a\\b", "a*b", "a~b", "a!b",
+    ):  # fmt: skip
+        client = await server.connect()
+        client.send(f"GET {file} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        said = await client.rest()
+        assert said.startswith(b"HTTP/1.1 400 "), (host, said)
+        assert not host or host.encode() not in said
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_without_a_host_there_is_nothing_to_write(server, file):
+    client = await server.connect()
+    client.send(f"GET {file} HTTP/1.0\r\n\r\n".encode())
+    assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+    check_problem(await server.get(f"{file}?x=1"), 400, "unknown_field", field="x")
+
+
+@pytest.mark.parametrize("name", ["worker.sh", "worker.py"])
+def test_the_templates_lie_in_the_package(name):
+    """So they are found in the source tree and in a wheel, which takes the whole folder."""
+    assert (_FOLDER / name).read_text(encoding="utf-8").startswith("#!/")
+    assert _FOLDER.parts[-3:] == ("jobqueue", "web", "static")
