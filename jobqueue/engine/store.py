@@ -18,9 +18,12 @@ _APPLICATION = 0x6A6F6271
 # Rows in one statement: as few statements as there are sizes, and few rows put in twice to fill one.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _MOST = _SIZES[-1]
-# The log is brought into the file after so many bytes, or so many groups.
-_CHECKPOINT_BYTES = 8 << 20
-_CHECKPOINT_GROUPS = 1000
+# The log, which is written anew from its beginning once it was brought into the file. It has its size from the
+# start: to sync a file that grows costs several times as much as one that does not.
+_LOG = 8 << 20
+# What a group and a row of it take in the log besides their bytes, about: whole pages are written.
+_A_GROUP = 8192
+_A_ROW = 400
 # Free pages given back to the system at once, and how many may stay.
 _GIVE_BACK = 256
 _KEEP_FREE = 1024
@@ -60,7 +63,7 @@ class Store:
 
     def __init__(self, folder: Path, sync: str = "always") -> None:
         self.path = folder / FILE
-        self._bytes = self._groups = 0
+        self._logged = 0
         _make_file(self.path)
         try:
             self._db = sqlite3.connect(
@@ -75,8 +78,8 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees what goes wrong
-            self._db.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_BYTES}")
             self._db.execute("PRAGMA cache_size = -16384")
+            _make_log(self.path.with_name(FILE + "-wal"))
         except sqlite3.Error as bad:
             raise _unusable(self.path, bad) from None
 
@@ -110,9 +113,8 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise _failure(bad) from bad
-        self._groups += 1
-        self._bytes += sum(64 + len(body) for _, body in rows if body is not None)
-        if self._bytes > _CHECKPOINT_BYTES or self._groups > _CHECKPOINT_GROUPS:
+        self._logged += _A_GROUP + sum(_A_ROW + len(body) for _, body in rows if body is not None)
+        if self._logged > _LOG * 3 // 4:
             self.tidy()
 
     def _put(self, rows: Sequence[tuple[int, bytes | None]]) -> None:
@@ -125,7 +127,7 @@ class Store:
 
     def tidy(self) -> None:
         """Brings the log into the file, and gives back some of the space that nobody needs."""
-        self._bytes = self._groups = 0
+        self._logged = 0
         try:
             (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
             (pages,) = self._db.execute("PRAGMA page_count").fetchone()
@@ -165,6 +167,21 @@ def _make_file(path: Path) -> None:
             raise JournalError(f"{path} is a symbolic link; the journal must be a file of its own") from None
         raise JournalError(f"cannot open {path}: {bad.strerror}") from None
     os.close(descriptor)
+
+
+def _make_log(path: Path) -> None:
+    """As large as it will be. SQLite takes what is no frame of its own for the end of the log."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < _LOG:
+                os.pwrite(descriptor, bytes(_LOG - size), size)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as bad:
+        raise JournalError(f"cannot write {path}: {bad.strerror}") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "peers": "against beanstalkd and Redis in the same run",
     "batch": "many jobs in one request",
     "waiting": "idle long-polls, and how fast a job reaches one",
+    "journal": "with a journal: against beanstalkd with its binlog; a start; the file; a slow disk",
     "scale": "cost of each verb against jobs, queues, priorities and waiters",
     "guard": "what metrics and access tokens cost on the way of a request",
     "profile": "where the server's time goes, by py-spy",

@@ -152,9 +152,12 @@ class Server(Process):
 
 
 class Beanstalkd(Process):
-    def __init__(self) -> None:
+    """In memory; or with its binlog in `folder`, synced at each write."""
+
+    def __init__(self, folder: Path | None = None) -> None:
         port = free_port()
-        super().__init__(find("beanstalkd"), "-l", HOST, "-p", str(port))
+        durable = () if folder is None else ("-b", str(folder), "-f", "0")
+        super().__init__(find("beanstalkd"), "-l", HOST, "-p", str(port), *durable)
         self.port = port
 
 

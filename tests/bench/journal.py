@@ -1,0 +1,254 @@
+"""With a journal: beside beanstalkd with its binlog, synced at each write (`-b DIR -f 0`), on the same disk in the
+same run; beside our own memory-only rate; one million jobs read at a start; the file after a million came and
+went; a disk on which every sync takes half a second.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from statistics import median
+
+from tests.bench import processes
+from tests.bench.client import Client, lifecycle_script
+from tests.bench.processes import HOST, Beanstalkd, Load, Process, Server
+from tests.bench.report import Report, Skip, check, figure, how_many, spread
+
+PAYLOAD = 100
+ALWAYS, OS, INTERVAL, MEMORY = "sync always", "sync os", "sync interval", "memory only"
+BEANSTALKD = "beanstalkd -b -f 0"
+_FILE_FLOOR = 16 << 20
+
+
+def run(quick: bool) -> Report:
+    processes.generator()
+    report = Report("journal: what being durable costs")
+    with tempfile.TemporaryDirectory(prefix="jobqueue-bench-", dir="/var/tmp") as scratch:
+        folder = Path(scratch)
+        _peers(report, folder, quick)
+        _load_time(report, folder / "load", 20_000 if quick else 1_000_000)
+        _come_and_gone(report, folder / "gone", 20_000 if quick else 1_000_000)
+        _slow_sync(report, folder / "slow", 2 if quick else 20)
+    return report
+
+
+class Durable(Server):
+    """A server with a journal in `folder`, once it has read it."""
+
+    def __init__(self, folder: Path, sync: str, **settings: object) -> None:
+        super().__init__("fast", data=str(folder), sync=sync, **settings)
+
+    def is_up(self) -> bool:
+        return super().is_up() and "loaded" in self.output()
+
+
+# -- lifecycles -------------------------------------------------------------------------------------
+
+
+def _peers(report: Report, folder: Path, quick: bool) -> None:
+    rounds, seconds = (1, 0.3) if quick else (5, 3)
+    connections = [1, 8] if quick else [1, 64]
+    with contextlib.ExitStack() as stack:
+        subjects: dict[str, tuple[str, Process]] = {
+            ALWAYS: ("http", stack.enter_context(Durable(folder / "always", "always"))),
+            OS: ("http", stack.enter_context(Durable(folder / "os", "os"))),
+            INTERVAL: ("http", stack.enter_context(Durable(folder / "interval", "interval"))),
+            MEMORY: ("http", stack.enter_context(Server())),
+        }
+        try:
+            (folder / "binlog").mkdir()
+            peer = stack.enter_context(Beanstalkd(folder / "binlog"))
+            subjects[BEANSTALKD] = ("beanstalk", peer)
+        except Skip as missing:
+            report.skip(str(missing))
+        if not quick:
+            for subject in subjects.values():
+                _load(subject, 64, 5)  # warm; ours then forgets a finished job with each new one
+        found: dict[tuple[str, int], list[Load]] = {}
+        for _ in range(rounds):
+            for count in connections:
+                for name, subject in subjects.items():
+                    found.setdefault((name, count), []).append(_load(subject, count, seconds))
+    for count in connections:
+        _table(report, count, {name: found[name, count] for name in subjects}, rounds, seconds)
+
+
+def _load(subject: tuple[str, Process], connections: int, seconds: float) -> Load:
+    protocol, process = subject
+    what = lifecycle_script(PAYLOAD) if protocol == "http" else PAYLOAD
+    load = processes.load(protocol, process, connections, seconds, what)
+    check(load.lifecycles > 0, f"{protocol}: no lifecycle in {seconds} s")
+    return load
+
+
+def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int, seconds: float) -> None:
+    over = how_many(count, "connection")
+
+    def against(name: str, other: str) -> list[float]:
+        return [mine.rate / theirs.rate for mine, theirs in zip(found[name], found[other], strict=True)]
+
+    rows = [
+        [
+            name,
+            spread([load.rate for load in loads]),
+            figure(median(load.p50 for load in loads) / 1000),
+            spread([load.p99 / 1000 for load in loads]),
+            spread(against(name, BEANSTALKD)) if BEANSTALKD in found else "–",
+            spread(against(name, MEMORY)),
+            figure(median(load.cost for load in loads)),
+        ]
+        for name, loads in found.items()
+    ]
+    report.table(
+        f"{over}, {how_many(rounds, 'interleaved round')} of {seconds:g} s: "
+        "median (least–most); ratios round by round",
+        [
+            "",
+            "lifecycles/s",
+            "p50, ms",
+            "p99, ms",
+            "rate : beanstalkd's",
+            "rate : memory only",
+            "server's CPU, µs each",
+        ],
+        rows,
+    )
+    if BEANSTALKD in found:
+        ratio = median(against(ALWAYS, BEANSTALKD))
+        report.at_least(f"{ALWAYS} against {BEANSTALKD}, {over}", ratio, 0.5 if count == 1 else 4, "times")
+        if count > 1:
+            report.at_least(f"the same; the aim, {over}", ratio, 6, "times")
+    if count > 1:
+        report.at_least(
+            f"{INTERVAL} against {MEMORY}, {over}", median(against(INTERVAL, MEMORY)), 0.5, "times"
+        )
+
+
+# -- a start ----------------------------------------------------------------------------------------
+
+
+def _fill(client: Client, jobs: int, size: int) -> None:
+    for start in range(0, jobs, 1000):
+        lines = [
+            b'{"type":"bench","payload":"%0*d"}' % (size - 2, number)
+            for number in range(start, min(start + 1000, jobs))
+        ]
+        client.ask("POST", "/jobs/enqueue", b"\n".join(lines), "application/x-ndjson")
+
+
+def _load_time(report: Report, folder: Path, jobs: int) -> None:
+    """Killed with the jobs in it, and started again; asked all the while."""
+    with Durable(folder, "os") as server, Client(server.port) as client:
+        _fill(client, jobs, 300)
+    started = time.monotonic()
+    statuses: dict[int, int] = {}
+    slowest = 0.0
+    with Server("fast", data=str(folder)) as server:
+        while statuses.get(200, 0) == 0:
+            asked = time.monotonic()
+            status = _status(server.port, "/readyz")
+            statuses[status] = statuses.get(status, 0) + 1
+            if status == 503:
+                check(_status(server.port, "/stats") == 503, "an API that answers while it reads its journal")
+                slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.05)
+        ready = time.monotonic() - started
+        with Client(server.port) as client:
+            check(client.stats()["jobs"]["queued"] == jobs, "jobs are missing after a start")
+        size = processes.rss(server.pid)
+    report.table(
+        f"A start with {jobs:,} queued jobs of 300 bytes",
+        ["", "seconds until ready", "answers of 503 meanwhile", "slowest two of them, ms", "RSS then, MB"],
+        [["", figure(ready), str(statuses.get(503, 0)), figure(slowest * 1000), figure(size / 1e6)]],
+    )
+    report.at_most("ready with a million jobs", ready, 15, "s")
+    report.at_most("the same; the aim", ready, 10, "s")
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def _come_and_gone(report: Report, folder: Path, jobs: int) -> None:
+    """A million jobs are put in, then all are purged; then 10,000 are put in."""
+    sizes: list[int] = []
+    with Durable(folder, "os") as server, Client(server.port) as client:
+        _fill(client, jobs, 300)
+        sizes.append(_size(folder))
+        client.json("POST", "/queues/default/purge", {"all": True})
+        kept = max(jobs // 100, 1000)
+        _fill(client, kept, 300)
+        until = time.monotonic() + 60
+        live = kept * 400
+        while _size(folder) > 3 * live + _FILE_FLOOR and time.monotonic() < until:
+            time.sleep(0.5)
+        sizes.append(_size(folder))
+    sizes.append(_size(folder))
+    report.table(
+        f"The files after {jobs:,} jobs of 300 bytes came and went, and {kept:,} are left",
+        ["", "with all in it, MB", "a minute later at most, MB", "after the stop, MB", "live bytes, MB"],
+        [["", *(figure(size / 1e6) for size in sizes), figure(live / 1e6)]],
+    )
+    report.at_most("files after all went", sizes[1] / (1 << 20), (3 * live + _FILE_FLOOR) / (1 << 20), "MiB")
+
+
+def _size(folder: Path) -> int:
+    """Of the journal and its log, as the system counts; the reserve is no part of it."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("journal.sqlite*"))
+
+
+# -- a slow disk ------------------------------------------------------------------------------------
+
+
+def _slow_sync(report: Report, folder: Path, seconds: float) -> None:
+    if shutil.which("strace") is None:
+        report.skip("a slow disk: strace is not installed; on Debian and Ubuntu: apt install strace")
+        return
+    with Durable(folder, "always") as server, tempfile.TemporaryFile() as output:
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-q", "-p", str(server.pid), "-e", "trace=fdatasync,fsync",
+             "-e", "inject=fdatasync,fsync:delay_enter=500000"],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+        try:
+            time.sleep(0.5)
+            load = processes.Loading("http", server, 16, seconds, lifecycle_script(PAYLOAD))
+            with load, Client(server.port) as client:
+                times = []
+                until = time.monotonic() + seconds - 0.2
+                while time.monotonic() < until:
+                    asked = time.perf_counter()
+                    check(json.loads(client.ask("GET", "/healthz").body)["status"] == "ok", "not well")
+                    times.append(time.perf_counter() - asked)
+                    time.sleep(0.01)
+                done = load.result()
+        finally:
+            tracer.terminate()
+            tracer.wait()
+    times.sort()
+    p99 = times[int(len(times) * 0.99)] * 1000
+    report.table(
+        "Every sync takes 500 ms more (strace), 16 connections under load",
+        ["", "requests a second", "/healthz asked", "p50, ms", "p99, ms", "most, ms"],
+        [
+            [
+                "",
+                figure(done.requests / done.seconds),
+                str(len(times)),
+                figure(median(times) * 1000),
+                figure(p99),
+                figure(times[-1] * 1000),
+            ]
+        ],
+    )
+    check(done.requests / done.seconds < 200, "syncs were not slow")
+    report.at_most("p99 of /healthz", p99, 50, "ms")
