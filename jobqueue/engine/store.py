@@ -18,8 +18,8 @@ _APPLICATION = 0x6A6F6271
 # Rows in one statement: as few statements as there are sizes, and few rows put in twice to fill one.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _MOST = _SIZES[-1]
-# The log, which is written anew from its beginning once it was brought into the file. It has its size from the
-# start: to sync a file that grows costs several times as much as one that does not.
+# The log, which is written anew from its beginning once it was brought into the file. It has its size from
+# the start: to sync a file that grows costs several times as much as one that does not.
 _LOG = 8 << 20
 # What a group and a row of it take in the log besides their bytes, about: whole pages are written.
 _A_GROUP = 8192
@@ -64,16 +64,11 @@ class Store:
     def __init__(self, folder: Path, sync: str = "always") -> None:
         self.path = folder / FILE
         self._logged = 0
-        _make_file(self.path)
         try:
-            self._db = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.executescript(_SCHEMA)
-                _sync_folder(folder)
+            if not os.path.lexists(self.path):
+                _make(self.path)
+            _check_file(self.path)
+            self._db = _connect(self.path)
             check_version(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
@@ -158,15 +153,34 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _make_file(path: Path) -> None:
-    """An empty file that only its owner reads, if there is none."""
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+
+
+def _make(path: Path) -> None:
+    """A new file. It gets its name once it is whole, so that an empty one is never taken for a new one."""
+    fresh = path.with_name(FILE + ".new")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        db = _connect(fresh)
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.executescript(_SCHEMA)
+        db.close()
+        fresh.rename(path)
+        _sync_folder(path.parent)
     except OSError as bad:
-        if path.is_symlink():
-            raise JournalError(f"{path} is a symbolic link; the journal must be a file of its own") from None
+        raise JournalError(f"cannot make {path}: {bad.strerror}") from None
+
+
+def _check_file(path: Path) -> None:
+    """`JournalError` for what is no file of our own."""
+    if path.is_symlink():
+        raise JournalError(f"{path} is a symbolic link; the journal must be a file of its own")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW))
+    except OSError as bad:
         raise JournalError(f"cannot open {path}: {bad.strerror}") from None
-    os.close(descriptor)
 
 
 def _make_log(path: Path) -> None:

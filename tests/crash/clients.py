@@ -1,0 +1,227 @@
+"""Producers and workers: threads that go on through every restart, and write into the ledger."""
+
+import http.client
+import json
+import random
+import threading
+import time
+from typing import Any, NamedTuple
+
+from tests.bench.processes import HOST
+from tests.crash.ledger import MADE, REFUSED, UNKNOWN, Delivery, Ledger, now
+
+QUEUES = ("default", "mail")
+LEASE = 300
+
+
+class Answer(NamedTuple):
+    status: int
+    json: Any
+
+
+class Unsent(Exception):
+    """Nobody was there."""
+
+
+class Cut(Exception):
+    """It was sent, and nobody knows what became of it."""
+
+
+class Caller:
+    """One connection, made again after each failure."""
+
+    def __init__(self, port: int, timeout: float = 20) -> None:
+        self._port = port
+        self._timeout = timeout
+        self._connection: http.client.HTTPConnection | None = None
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(HOST, self._port, timeout=self._timeout)
+            try:
+                self._connection.connect()
+            except OSError:
+                self._connection = None
+                raise Unsent from None
+        data = json.dumps(body) if body is not None else None
+        try:
+            self._connection.request(method, path, data, headers)
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            raise Cut from None
+        return Answer(answer.status, json.loads(text) if text else None)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _not_now(answer: Answer) -> bool:
+    """Refused before anything was done."""
+    return answer.status == 503 and answer.json["code"] in ("not_ready", "overloaded")
+
+
+class Crowd:
+    """Clients of the server on `port`, from `start` to `stop`."""
+
+    def __init__(
+        self, ledger: Ledger, port: int, producers: int = 4, workers: int = 4, seed: int = 0
+    ) -> None:
+        self._ledger = ledger
+        self._port = port
+        self._stop = threading.Event()
+        self._random = random.Random(seed)
+        self._threads = [threading.Thread(target=self._produce, daemon=True) for _ in range(producers)]
+        self._threads += [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+
+    def start(self) -> "Crowd":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """The server must be up: what is under way is brought to its end."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+    # -- enqueue ------------------------------------------------------------------------------------
+
+    def _produce(self) -> None:
+        caller = Caller(self._port)
+        ledger = self._ledger
+        while not self._stop.is_set():
+            sure = self._random.random() < 0.5
+            order = ledger.order(self._random.choice(QUEUES), self._random.choice((0, 0, 5)), sure)
+            body = {"type": "x", "queue": order.queue, "priority": order.priority, "payload": order.number}
+            headers = {"Idempotency-Key": f"n{order.number}"} if sure else {}
+            while True:
+                try:
+                    answer = caller.call("POST", "/jobs/enqueue", body, **headers)
+                except Unsent:
+                    time.sleep(0.01)
+                    if not sure and self._stop.is_set():
+                        order.state = REFUSED
+                        break
+                    continue
+                except Cut:
+                    if sure:
+                        continue
+                    order.state = UNKNOWN
+                    break
+                if _not_now(answer) or (sure and answer.status == 503):
+                    time.sleep(0.01)
+                    continue
+                if answer.status in (200, 201):
+                    order.id = answer.json["id"]
+                    order.answered = now()
+                    order.state = MADE
+                elif answer.status == 503:
+                    order.state = UNKNOWN
+                elif answer.status in (429, 507):
+                    order.state = REFUSED
+                    time.sleep(0.02)
+                else:
+                    ledger.strange(f"enqueue: {answer}")
+                break
+        caller.close()
+
+    # -- dequeue and what follows -------------------------------------------------------------------
+
+    def _work(self) -> None:
+        caller = Caller(self._port)
+        while not self._stop.is_set():
+            asked = now()
+            try:
+                answer = caller.call(
+                    "POST", "/jobs/dequeue", {"queues": QUEUES, "wait": 0.2, "lease_for": LEASE}
+                )
+            except (Unsent, Cut):
+                time.sleep(0.01)
+                continue
+            if answer.status == 204:
+                continue
+            if answer.status == 503:
+                time.sleep(0.01)
+                continue
+            if answer.status != 200:
+                self._ledger.strange(f"dequeue: {answer}")
+                continue
+            job = answer.json
+            delivery = Delivery(
+                job["id"], job["payload"], job["lease"], job["leases"], job["attempts"], job["lease_for"],
+                asked, now(),
+            )  # fmt: skip
+            self._ledger.deliver(delivery)
+            if self._random.random() < 0.1:
+                self._release(caller, delivery)
+            else:
+                self._conclude(caller, delivery)
+        caller.close()
+
+    def _conclude(self, caller: Caller, delivery: Delivery) -> None:
+        """Until it is answered: a conclusion may be asked for again."""
+        cut = False
+        while True:
+            try:
+                answer = caller.call(
+                    "POST",
+                    f"/jobs/{delivery.id}/conclude",
+                    {"lease": delivery.lease, "result": delivery.number},
+                )
+            except Unsent:
+                time.sleep(0.01)
+                continue
+            except Cut:
+                cut = True
+                continue
+            if answer.status == 503:
+                cut = cut or not _not_now(answer)
+                time.sleep(0.01)
+                continue
+            break
+        if answer.status == 200:
+            delivery.concluded, delivery.concluded_at = MADE, now()
+        else:  # the lease runs for minutes, so it is ours
+            self._ledger.strange(f"conclude of job {delivery.id}: {answer}{' after a cut' if cut else ''}")
+
+    def _release(self, caller: Caller, delivery: Delivery) -> None:
+        delivery.returned = True
+        try:
+            answer = caller.call("POST", f"/jobs/{delivery.id}/release", {"lease": delivery.lease})
+        except (Unsent, Cut):
+            return
+        if answer.status not in (200, 503):
+            self._ledger.strange(f"release of job {delivery.id}: {answer}")
+
+
+def all_jobs(port: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Every job there is, with its payload and result; and the counts of the server."""
+    caller = Caller(port)
+    jobs: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = caller.call("GET", f"/jobs?payload=1&order=asc&limit=1000{cursor}").json
+        jobs += page["jobs"]
+        if "next" not in page:
+            break
+        cursor = f"&cursor={page['next']}"
+    counts = caller.call("GET", "/stats").json["jobs"]
+    caller.close()
+    return jobs, counts
+
+
+def drain(port: int) -> dict[str, list[dict[str, Any]]]:
+    """Takes all that is queued, in the order in which it comes."""
+    caller = Caller(port)
+    taken: dict[str, list[dict[str, Any]]] = {}
+    for queue in QUEUES:
+        jobs = taken[queue] = []
+        while (answer := caller.call("POST", "/jobs/dequeue", {"queue": queue, "count": 1000})).status == 200:
+            jobs += answer.json["jobs"]
+    caller.close()
+    return taken

@@ -1,0 +1,177 @@
+"""The ledger of all clients of one run, and what must hold in the end.
+
+Every job carries a number of its own as its payload. An order is written down before it is sent; what became of it
+when the answer is there. "Unknown": sent, and never answered; then both outcomes are fine, but only one of them.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+ASKED, MADE, REFUSED, UNKNOWN = "asked", "made", "refused", "unknown"
+
+
+@dataclass
+class Order:
+    """One enqueue. `sure`: sent under an `Idempotency-Key`, again and again until it was answered."""
+
+    number: int
+    queue: str
+    priority: int
+    sure: bool
+    state: str = ASKED
+    id: int | None = None
+    answered: float = 0.0
+
+
+@dataclass
+class Delivery:
+    """One job as a worker got it. Times: monotonic seconds. `ended`: released or failed, as far as known."""
+
+    id: int
+    number: int
+    lease: str
+    leases: int
+    attempts: int
+    lease_for: float
+    asked: float
+    got: float
+    concluded: str | None = None
+    concluded_at: float = 0.0
+    returned: bool = False
+
+
+@dataclass
+class Ledger:
+    orders: dict[int, Order] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)  # answers that no client should ever see
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def order(self, queue: str, priority: int, sure: bool) -> Order:
+        with self.lock:
+            order = Order(len(self.orders) + 1, queue, priority, sure)
+            self.orders[order.number] = order
+            return order
+
+    def deliver(self, delivery: Delivery) -> None:
+        with self.lock:
+            self.deliveries.append(delivery)
+
+    def strange(self, what: str) -> None:
+        with self.lock:
+            self.odd.append(what)
+
+    def made(self) -> int:
+        return sum(order.state == MADE for order in self.orders.values())
+
+    def concluded(self) -> int:
+        return sum(delivery.concluded == MADE for delivery in self.deliveries)
+
+
+def check(ledger: Ledger, jobs: list[dict[str, Any]], counts: dict[str, int]) -> list[str]:
+    """What is wrong. `jobs`: all that the server has in the end, with payloads, by id; `counts`: its own, by
+    status."""
+    by_id = {job["id"]: job for job in jobs}
+    found = list(ledger.odd)
+    found += _every_acknowledged_job_is_there(ledger, by_id)
+    found += _nothing_is_there_that_nobody_asked_for(ledger, jobs)
+    found += _concluded_jobs_stay_concluded(ledger, by_id)
+    found += _leases_are_exclusive_and_counted(ledger, by_id)
+    found += _ids_are_never_used_again(ledger, jobs)
+    listed = dict.fromkeys(counts, 0)
+    for job in jobs:
+        listed[job["status"]] += 1
+    if listed != counts:
+        found.append(f"counts do not add up: {counts}, and listed are {listed}")
+    return found
+
+
+def _every_acknowledged_job_is_there(ledger: Ledger, by_id: dict[int, dict[str, Any]]) -> list[str]:
+    found = []
+    for order in ledger.orders.values():
+        if order.state != MADE:
+            continue
+        job = by_id.get(order.id or 0)
+        if job is None:
+            found.append(f"lost: job {order.id}, acknowledged")
+        elif (job["payload"], job["queue"], job["priority"]) != (order.number, order.queue, order.priority):
+            found.append(f"changed: job {order.id} is {job}, and was {order}")
+    return found
+
+
+def _nothing_is_there_that_nobody_asked_for(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
+    found = []
+    seen: dict[int, int] = {}
+    for number, id_ in [(job["payload"], job["id"]) for job in jobs] + [
+        (delivery.number, delivery.id) for delivery in ledger.deliveries
+    ]:
+        order = ledger.orders.get(number)
+        if order is None or order.state == REFUSED:
+            found.append(f"phantom: job {id_} with payload {number}, {order and order.state}")
+        if seen.setdefault(number, id_) != id_:
+            found.append(f"twice: {number} is job {seen[number]} and job {id_}")
+    return found
+
+
+def _concluded_jobs_stay_concluded(ledger: Ledger, by_id: dict[int, dict[str, Any]]) -> list[str]:
+    found = []
+    done: dict[int, float] = {}
+    for delivery in ledger.deliveries:
+        if delivery.concluded == MADE:
+            done[delivery.id] = delivery.concluded_at
+            job = by_id.get(delivery.id)
+            if job is None or job["status"] != "concluded" or job.get("result") != delivery.number:
+                found.append(f"not concluded any more: job {delivery.id} is {job}")
+    found += [
+        f"back: job {delivery.id} was delivered after its conclusion was acknowledged"
+        for delivery in ledger.deliveries
+        if delivery.id in done and delivery.asked > done[delivery.id]
+    ]
+    return found
+
+
+def _leases_are_exclusive_and_counted(ledger: Ledger, by_id: dict[int, dict[str, Any]]) -> list[str]:
+    found = []
+    last: dict[int, Delivery] = {}
+    for delivery in sorted(ledger.deliveries, key=lambda one: one.got):
+        before = last.get(delivery.id)
+        if before is not None:
+            if delivery.lease == before.lease:
+                found.append(f"a lease twice: job {delivery.id}")
+            if delivery.leases <= before.leases:
+                found.append(f"leases of job {delivery.id}: {before.leases}, then {delivery.leases}")
+            held = delivery.got - before.asked
+            if not before.returned and before.concluded is None and held < before.lease_for:
+                found.append(
+                    f"two valid leases: job {delivery.id}, again after {held:.3f} s of {before.lease_for} s"
+                )
+        last[delivery.id] = delivery
+    for id_, delivery in last.items():
+        job = by_id.get(id_)
+        if job is not None and job["leases"] < delivery.leases:
+            found.append(f"leases of job {id_} fell from {delivery.leases} to {job['leases']}")
+    return found
+
+
+def _ids_are_never_used_again(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
+    numbers: dict[int, int] = {}
+    found = []
+    known = [(order.id, order.number) for order in ledger.orders.values() if order.id is not None]
+    known += [(delivery.id, delivery.number) for delivery in ledger.deliveries]
+    known += [(job["id"], job["payload"]) for job in jobs]
+    for id_, number in known:
+        if numbers.setdefault(id_, number) != number:
+            found.append(f"id {id_} was given to {numbers[id_]} and to {number}")
+    return found
+
+
+def check_order(drained: list[dict[str, Any]]) -> list[str]:
+    """Jobs of one queue as they came out in one go: higher priorities first, inside one by id."""
+    keys = [(-job["priority"], job["id"]) for job in drained]
+    return [] if keys == sorted(keys) else [f"out of order: {keys[:20]}"]
+
+
+def now() -> float:
+    return time.monotonic()

@@ -1,0 +1,162 @@
+"""Power cuts. What the server writes is recorded (strace), with the instant of each write and sync; then the disk
+is put together as a power cut at some instant would have left it: all that was synced by then, and of the rest
+any part. A server that starts on that must know all that was acknowledged by then.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.report import Skip
+from tests.crash.clients import Crowd, all_jobs
+from tests.crash.ledger import MADE, REFUSED, UNKNOWN, Ledger, check
+from tests.crash.scenes import Outcome
+from tests.crash.server import Broken, Victim
+
+_SECTOR = 512
+_CUTS = 15  # out of one recording
+_LINE = re.compile(
+    r"\d+ +(?P<at>[\d.]+) (?P<call>\w+)\(\d+<(?P<path>[^>]*)>(?:, (?P<rest>.*))?\) += +\d+ <(?P<took>[\d.]+)>$"
+)
+
+
+class Event(NamedTuple):
+    """A write (`data`), a truncation (no data) or a sync (`at` -1) of one file. Times: the wall clock, seconds."""
+
+    start: float
+    end: float
+    name: str
+    at: int
+    data: bytes | None
+
+
+def cut(folder: Path, rounds: int, seed: int) -> Outcome:
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    chance = random.Random(seed)
+    made = concluded = unsynced = 0
+    for first in range(0, rounds, _CUTS):
+        scratch = folder.with_name(f"{folder.name}.{first}")
+        scratch.mkdir()
+        ledger, events = _record(scratch / "data", seed + first)
+        for number in range(min(_CUTS, rounds - first)):
+            when = chance.uniform(events[0].start, events[-1].end)
+            disk = scratch / f"cut-{number}"
+            shutil.copytree(scratch / "base", disk)
+            unsynced += _leave(disk, events, when, chance)
+            known = _known_by(ledger, when - _OFFSET)
+            made, concluded = made + known.made(), concluded + known.concluded()
+            with Victim(disk) as victim:
+                victim.start()
+                victim.wait_ready()
+                wrong = check(known, *all_jobs(victim.port))
+                if wrong:
+                    raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20]]))
+        shutil.rmtree(scratch)
+    if not made or not concluded or not unsynced:
+        raise Broken("nothing was cut off, so nothing is proved")
+    return Outcome(rounds, made, concluded, f"{unsynced:,} writes were not synced yet")
+
+
+_OFFSET = time.time() - time.monotonic()
+
+
+def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
+    """Runs clients for a while. Beside `folder` then lies `base`: how the disk was at the beginning."""
+    ledger = Ledger()
+    trace = folder.with_name("trace")
+    with Victim(folder) as victim:
+        victim.start()
+        victim.wait_ready()
+        time.sleep(0.3)  # a fresh journal writes its counters
+        shutil.copytree(folder, folder.with_name("base"))
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-ttt", "-T", "-y", "-xx", "-s", "200000", "-o", str(trace), "-p", str(victim.pid),
+             "-e", "trace=pwrite64,ftruncate,fdatasync,fsync"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.5)
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        time.sleep(1.5)
+        crowd.stop()
+        victim.kill()
+        tracer.wait(20)
+    return ledger, _events(trace, folder.name)
+
+
+def _events(trace: Path, folder: str) -> list[Event]:
+    """What was done to the files of the journal, in order. Calls of two threads may be interleaved."""
+    begun: dict[str, str] = {}
+    events = []
+    with trace.open(encoding="latin-1") as lines:
+        for line in lines:
+            line = line.rstrip("\n")
+            thread = line.partition(" ")[0]
+            if line.endswith("<unfinished ...>"):
+                begun[thread] = line.removesuffix("<unfinished ...>").rstrip()
+                continue
+            if " resumed>" in line:
+                line = begun.pop(thread) + line.partition(" resumed>")[2]
+            if (found := _LINE.match(line)) is None:
+                continue
+            name = _decoded(found["path"]).decode().rpartition("/")[2]
+            if not name.startswith("journal.sqlite"):
+                continue
+            start, end = float(found["at"]), float(found["at"]) + float(found["took"])
+            if found["call"] == "pwrite64":
+                data, _, at = found["rest"].rpartition(", ")
+                events.append(Event(start, end, name, int(at), _decoded(data.rpartition(", ")[0].strip('"'))))
+            elif found["call"] == "ftruncate":
+                events.append(Event(start, end, name, int(found["rest"]), None))
+            else:
+                events.append(Event(start, end, name, -1, None))
+    if not any(event.at == -1 for event in events):
+        raise Broken("the recording has no sync")
+    return events
+
+
+def _decoded(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", "")) if "\\x" in text else text.encode("latin-1")
+
+
+def _leave(disk: Path, events: list[Event], when: float, chance: random.Random) -> int:
+    """Puts the files together as a power cut at `when` leaves them. Answers how many writes were in doubt."""
+    synced: dict[str, float] = {}  # by file: what was written before this instant is on disk
+    for event in events:
+        if event.at == -1 and event.end <= when:
+            synced[event.name] = event.start
+    doubtful = 0
+    share = chance.choice((0.0, 0.5, 0.9, 1.0))
+    for event in events:
+        if event.at == -1 or event.start > when:
+            continue
+        sure = event.end <= synced.get(event.name, 0.0)
+        doubtful += not sure
+        with (disk / event.name).open("r+b") as file:
+            if event.data is None:
+                if sure or chance.random() < share:
+                    file.truncate(event.at)
+                continue
+            for start in range(0, len(event.data), _SECTOR):
+                if sure or chance.random() < share:
+                    file.seek(event.at + start)
+                    file.write(event.data[start : start + _SECTOR])
+    return doubtful
+
+
+def _known_by(ledger: Ledger, when: float) -> Ledger:
+    """The ledger as it was at `when`, by the monotonic clock."""
+    known = Ledger()
+    for order in ledger.orders.values():
+        state = order.state if order.state == REFUSED or order.answered <= when else UNKNOWN
+        known.orders[order.number] = replace(order, state=state, id=order.id if state == MADE else None)
+    for delivery in ledger.deliveries:
+        if delivery.got <= when:
+            done = delivery.concluded if delivery.concluded_at <= when else None
+            known.deliveries.append(replace(delivery, concluded=done, returned=True))
+    return known

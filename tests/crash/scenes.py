@@ -1,0 +1,282 @@
+"""What is done to the server, one scene a function. Each answers how much it proved, or raises."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.report import Skip
+from tests.crash.clients import Caller, Crowd, all_jobs, drain
+from tests.crash.ledger import Ledger, check, check_order
+from tests.crash.server import Broken, Victim
+
+
+class Outcome(NamedTuple):
+    """Counts over a scene: acknowledged enqueues and conclusions, and how often it was done."""
+
+    rounds: int
+    made: int
+    concluded: int
+    note: str = ""
+
+
+def settle(victim: Victim, ledger: Ledger) -> None:
+    """Checks the ledger against the server, which is up; then takes out what is left, in order."""
+    jobs, counts = all_jobs(victim.port)
+    wrong = check(ledger, jobs, counts)
+    for drained in drain(victim.port).values():
+        wrong += check_order(drained)
+    if wrong:
+        raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20], victim.said()[-500:]]))
+
+
+def _outcome(rounds: int, ledger: Ledger, note: str = "") -> Outcome:
+    made, concluded = ledger.made(), ledger.concluded()
+    if not made or not concluded:
+        raise Broken("the clients got nothing done, so nothing is proved")
+    return Outcome(rounds, made, concluded, note)
+
+
+def kill_9(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
+    """kill -9 at random moments under load; the clients go on."""
+    chance = random.Random(seed)
+    ledger = Ledger()
+    with Victim(folder, **settings) as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        for _ in range(rounds):
+            time.sleep(chance.choice((0.0, 0.02, 0.1, 0.3)) * chance.random())
+            victim.kill()
+            victim.start()
+            if chance.random() < 0.9:  # else it is killed while it reads
+                victim.wait_ready()
+        victim.wait_ready()
+        time.sleep(0.1)
+        crowd.stop()
+        settle(victim, ledger)
+        return _outcome(rounds, ledger)
+
+
+def stop_and_go(folder: Path, rounds: int, seed: int) -> Outcome:
+    """SIGTERM under load, as a process runner does: the workers finish what they have."""
+    ledger = Ledger()
+    with Victim(folder, drain="2s") as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        for _ in range(rounds):
+            time.sleep(0.2)
+            victim.stop()
+            victim.start()
+            victim.wait_ready()
+        crowd.stop()
+        settle(victim, ledger)
+        return _outcome(rounds, ledger)
+
+
+def frozen(folder: Path, rounds: int, seed: int) -> Outcome:
+    """SIGSTOP for a while, then SIGCONT."""
+    ledger = Ledger()
+    with Victim(folder) as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        for _ in range(rounds):
+            time.sleep(0.2)
+            victim.signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            victim.signal(signal.SIGCONT)
+        time.sleep(0.2)
+        crowd.stop()
+        settle(victim, ledger)
+        return _outcome(rounds, ledger)
+
+
+def damage(folder: Path, rounds: int, seed: int) -> Outcome:
+    """The file cut, and bits flipped in it, after a stop: the server names the damage and does not start; or
+    the damage is where nothing is, and all is there."""
+    chance = random.Random(seed)
+    ledger = Ledger()
+    original = folder.with_name(folder.name + ".original")
+    with Victim(folder) as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        time.sleep(1)
+        crowd.stop()
+        victim.stop()
+        shutil.copytree(folder, original)
+        refused = 0
+        for number in range(rounds):
+            shutil.rmtree(folder)
+            shutil.copytree(original, folder)
+            _harm(folder / "journal.sqlite", chance, cut=number % 4 == 0)
+            said = len(victim.said())
+            victim.start()
+            try:
+                victim.wait_ready()
+            except Broken:
+                line = victim.said()[said:].strip().splitlines()[-1]
+                if victim.status() != 1 or str(folder / "journal.sqlite") not in line:
+                    raise Broken(f"damage is not named: {line}") from None
+                refused += 1
+                continue
+            wrong = check(ledger, *all_jobs(victim.port))
+            if wrong:
+                raise Broken(f"damage went unnoticed: {wrong[:5]}")
+            victim.kill()
+        return _outcome(rounds, ledger, f"{refused} refused by name, {rounds - refused} harmless")
+
+
+def _harm(path: Path, chance: random.Random, cut: bool) -> None:
+    content = bytearray(path.read_bytes())
+    if cut:
+        path.write_bytes(content[: chance.randrange(len(content))])
+        return
+    for _ in range(chance.choice((1, 1, 4))):
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
+    """A small file system is filled by somebody else: enqueue is refused, conclusions go on, and all comes
+    back by itself when there is room again."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        raise Skip("only root can mount a small file system")
+    try:
+        return _full_disk(folder, rounds, seed)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
+    ledger = Ledger()
+    with Victim(folder / "data") as victim:
+        victim.start()
+        victim.wait_ready()
+        caller = Caller(victim.port)
+        for _ in range(rounds):
+            crowd = Crowd(ledger, victim.port, seed=seed).start()
+            time.sleep(0.5)
+            crowd.stop()
+            ready = [caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "kept"}) for _ in range(20)]
+            held = caller.call("POST", "/jobs/dequeue", {"queue": "kept", "count": 20}).json["jobs"]
+            assert len(ready) == len(held)
+            with (folder / "somebody else's").open("wb") as file:
+                try:
+                    while True:
+                        file.write(bytes(65536))
+                        file.flush()
+                except OSError:
+                    pass
+            statuses = {caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status}
+            until = time.monotonic() + 5
+            while 507 not in statuses and time.monotonic() < until:
+                statuses.add(caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status)
+            if not statuses <= {201, 507} or 507 not in statuses:
+                raise Broken(f"a full disk: enqueue answers {statuses}")
+            for job in held:
+                answer = caller.call("POST", f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
+                if answer.status != 200:
+                    raise Broken(f"a full disk: conclude answers {answer}")
+            (folder / "somebody else's").unlink()
+            until = time.monotonic() + 5
+            while (
+                status := caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status
+            ) == 507:
+                if time.monotonic() > until:
+                    raise Broken("there is room again, and enqueue is refused for ever")
+                time.sleep(0.01)
+            if status != 201:
+                raise Broken(f"there is room again, and enqueue answers {status}")
+            victim.kill()
+            victim.start()
+            victim.wait_ready()
+            caller.close()
+        for queue in ("kept", "full"):
+            caller.call("POST", f"/queues/{queue}/purge", {"status": [
+                "scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]})  # fmt: skip
+        settle(victim, ledger)
+        caller.close()
+        return _outcome(rounds, ledger)
+
+
+def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
+    """A sync fails (EIO, by strace): nothing of that group is acknowledged, the server ends with status 74 and
+    one clear line, and the next start is clean."""
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    chance = random.Random(seed)
+    ledger = Ledger()
+    with Victim(folder) as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        for number in range(rounds):
+            call = "fdatasync" if number % 2 == 0 else "pwrite64"
+            time.sleep(0.1)
+            tracer = subprocess.Popen(
+                ["strace", "-f", "-q", "-p", str(victim.pid), "-e", f"trace={call}",
+                 "-e", f"inject={call}:error=EIO:when={chance.randint(1, 60)}"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            said = len(victim.said())
+            try:
+                status = victim.status()
+            finally:
+                tracer.terminate()
+                tracer.wait()
+            line = victim.said()[said:]
+            if status != 74 or "disk I/O error" not in line or "Traceback" in line:
+                raise Broken(f"{call} failed: status {status}, {line[-400:]}")
+            victim.start()
+            victim.wait_ready()
+        time.sleep(0.1)
+        crowd.stop()
+        settle(victim, ledger)
+        return _outcome(rounds, ledger)
+
+
+def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
+    """Every sync takes 300 ms: everything is slower, nothing else changes; killed in the middle of it."""
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    ledger = Ledger()
+    with Victim(folder) as victim:
+        victim.start()
+        victim.wait_ready()
+        crowd = Crowd(ledger, victim.port, seed=seed).start()
+        slowest = 0.0
+        for _ in range(rounds):
+            tracer = subprocess.Popen(
+                ["strace", "-f", "-q", "-p", str(victim.pid), "-e", "trace=fdatasync",
+                 "-e", "inject=fdatasync:delay_enter=300000"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            caller = Caller(victim.port)
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                asked = time.monotonic()
+                if caller.call("GET", "/healthz").status != 200:
+                    raise Broken("not well, with a slow disk")
+                slowest = max(slowest, time.monotonic() - asked)
+                time.sleep(0.02)
+            caller.close()
+            victim.kill()
+            tracer.wait()
+            victim.start()
+            victim.wait_ready()
+        if slowest > 0.25:
+            raise Broken(f"/healthz took {slowest * 1000:.0f} ms with a slow disk: the loop waits for it")
+        time.sleep(0.2)
+        crowd.stop()
+        settle(victim, ledger)
+        return _outcome(rounds, ledger, f"/healthz at most {slowest * 1000:.0f} ms")

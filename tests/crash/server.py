@@ -1,0 +1,94 @@
+"""The server under test: always on the same port and folder, killed and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from tests.bench.processes import HOST, ROOT, free_port
+from tests.crash.clients import Caller, Cut, Unsent
+
+
+class Broken(Exception):
+    """The server did what it should not."""
+
+
+class Victim:
+    """`settings`: further ones, lower case."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.starts = 0
+        self._settings = {
+            "host": HOST, "port": self.port, "data": folder, "retain": "24h", "retain_jobs": 10_000_000,
+            "retain_bytes": "1GiB", "access_log": "off", **settings,
+        }  # fmt: skip
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *before: str, **settings: object) -> None:
+        """`before`: a command that runs it."""
+        given = {**self._settings, **settings}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+        kept |= {f"JOBQUEUE_{name.upper()}": str(value) for name, value in given.items()}
+        self._process = subprocess.Popen(
+            [*before, sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env={**kept, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
+        )  # fmt: skip
+        self.starts += 1
+
+    def wait_ready(self, seconds: float = 60) -> None:
+        caller = Caller(self.port)
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                if caller.call("GET", "/readyz").status == 200:
+                    break
+            except (Unsent, Cut):
+                pass
+            if self._process is None or self._process.poll() is not None or time.monotonic() > until:
+                raise Broken(f"it does not come up: {self.said()[-800:]}")
+            time.sleep(0.005)
+        caller.close()
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def status(self, seconds: float = 30) -> int:
+        """With which it ended, by itself."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def stop(self) -> None:
+        self.signal(signal.SIGTERM)
+        if self.status() != 0:
+            raise Broken(f"it did not stop well: {self.said()[-800:]}")
+
+    def said(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), size, 0).decode("utf-8", "replace")
