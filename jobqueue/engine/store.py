@@ -4,6 +4,7 @@ A group of changes is one statement in a transaction of its own, so that the wri
 interpreter's lock twice a group and not twice a row. `commit` is called by one thread at a time.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -105,8 +106,9 @@ class Store:
                     self._put(rows[start : start + _MOST])
                 self._db.execute("COMMIT")
         except sqlite3.Error as bad:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             raise _failure(bad) from bad
         self._logged += _A_GROUP + sum(_A_ROW + len(body) for _, body in rows if body is not None)
         if self._logged > _LOG * 3 // 4:
@@ -134,10 +136,10 @@ class Store:
                 raise failure from bad
 
     def close(self) -> None:
-        """The log is brought into the file and is empty then."""
-        try:
+        """The log is brought into the file, if that can be done, and is gone then."""
+        with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
+        with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
 
