@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from jobqueue.core.control import Control
 from jobqueue.core.histogram import Histogram
+from jobqueue.core.intake import Intake
 from jobqueue.core.job import (
     CANCEL,
     CANCELLED,
@@ -67,7 +67,7 @@ class QueueView(NamedTuple):
     run_times: Histogram
 
 
-class JobQueue(Control):
+class JobQueue(Intake):
     """All named queues, and what may be done with the jobs in them."""
 
     __slots__ = ()

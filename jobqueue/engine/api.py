@@ -13,6 +13,7 @@ from jobqueue.core.explain import Cause, Code, Explanation
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
 from jobqueue.core.histogram import Histogram
+from jobqueue.core.intake import Past
 from jobqueue.core.job import (
     AS_THE_QUEUE,
     CANCELLED,
@@ -43,11 +44,48 @@ from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
 __all__ = [
-    "AS_THE_QUEUE", "CANCELLED", "CONCLUDED", "DEAD", "FINISHED", "IN_PROGRESS", "QUEUED", "SCHEDULED",
-    "STATUSES", "Attempt", "Backoff", "Cause", "Change", "Code", "Duplicate", "Engine", "EngineStats",
-    "Eventually", "Explanation", "Filter", "Handed", "Histogram", "Job", "KeyLimits", "Kind", "Lease",
-    "NewJob", "Once", "Options", "Pause", "QueueSettings", "QueueView", "Rate", "Remembered", "Status",
-    "Step", "Swept", "Trail", "Want",
+    "AS_THE_QUEUE",
+    "CANCELLED",
+    "CONCLUDED",
+    "DEAD",
+    "FINISHED",
+    "IN_PROGRESS",
+    "QUEUED",
+    "SCHEDULED",
+    "STATUSES",
+    "Arrival",
+    "Attempt",
+    "Backoff",
+    "Cause",
+    "Change",
+    "Code",
+    "Duplicate",
+    "Engine",
+    "EngineStats",
+    "Eventually",
+    "Explanation",
+    "Filter",
+    "Handed",
+    "Histogram",
+    "Job",
+    "KeyLimits",
+    "Kind",
+    "Lease",
+    "NewJob",
+    "Once",
+    "Options",
+    "Past",
+    "Pause",
+    "QueueSettings",
+    "QueueView",
+    "Rate",
+    "Remembered",
+    "Status",
+    "Step",
+    "Swept",
+    "TakenIn",
+    "Trail",
+    "Want",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -60,6 +98,23 @@ class Swept(NamedTuple):
     matched: int
     changed: int
     sample: list[int]
+
+
+class Arrival(NamedTuple):
+    """A job that comes from another queue. `origin`: names it there; None: it has none."""
+
+    new: NewJob
+    past: Past
+    origin: str | None
+
+
+class TakenIn(NamedTuple):
+    """How many arrivals became jobs, and how many were here before. `refused`: why the one behind these was
+    not taken in; it and what follows it were not looked at."""
+
+    imported: int
+    known: int
+    refused: JobQueueError | None = None
 
 
 class Remembered(NamedTuple):
@@ -108,6 +163,7 @@ class Engine(Protocol):
     durability: str
     # Why no request is taken at the moment: what is on disk is being read, or cannot be written.
     refuses: str | None
+    identity: str  # no other engine has it; begins the origins of its jobs
 
     @property
     def stopping(self) -> bool:
@@ -125,6 +181,10 @@ class Engine(Protocol):
 
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         """Each by itself, in order: the job, or why it was refused. Raises `Stopping`."""
+
+    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+        """Makes jobs of those that were not here before, in order. That is known by their origin, for as long
+        as an idempotency key is remembered; or because they are from here. Raises `Stopping`."""
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         """Leases what is there; if nothing is, waits up to `wait` milliseconds. Empty: nothing by then, or

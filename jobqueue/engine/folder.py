@@ -8,6 +8,7 @@ there can still be finished.
 import contextlib
 import fcntl
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from jobqueue.engine.store import JournalError
 RESERVE = 8 << 20
 _LOCK = "lock"
 _RESERVE = "reserve"
+_IDENTITY = "identity"
+_IS_IDENTITY = re.compile("[0-9a-f]{12}")
 
 
 class Folder:
@@ -63,6 +66,19 @@ class Folder:
         with contextlib.suppress(OSError):  # a full disk; the pid is only for people
             os.pwrite(lock, b"%d\n" % os.getpid(), 0)
         return lock
+
+    def identity(self) -> str:
+        """Text that no other folder has: the same for as long as the file that holds it is there."""
+        path = self.path / _IDENTITY
+        try:
+            known = path.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            known = ""
+        if not _IS_IDENTITY.fullmatch(known):
+            known = os.urandom(6).hex()
+            with contextlib.suppress(OSError):  # a full disk; then it is for this run only
+                path.write_text(known + "\n", "ascii")
+        return known
 
     # -- room ---------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from jobqueue.core.named import NamedQueue, QueueSettings
 from jobqueue.core.queue import QueueView
 from jobqueue.core.restore import Restoration
 from jobqueue.core.waiters import Handed, Want
-from jobqueue.engine.api import Eventually, Once, Swept
+from jobqueue.engine.api import Arrival, Eventually, Once, Swept, TakenIn
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.memory import MemoryEngine, Waiting
@@ -79,6 +79,7 @@ class JournalEngine(MemoryEngine):
 
     def __init__(self, folder: Folder, settings: Settings | None = None, clock: Clock | None = None) -> None:
         super().__init__(settings, clock)
+        self.identity = folder.identity()
         self.durability = f"journal, sync {self.settings.sync}"
         self.refuses = "the server is reading its journal"
         self.on_broken: Callable[[str], None] = lambda reason: None
@@ -180,6 +181,10 @@ class JournalEngine(MemoryEngine):
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         self._admit(sum(len(new.payload) for new in news))
         return self._hold(super().enqueue_each(news))
+
+    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+        self._admit(sum(len(arrival.new.payload) for arrival in arrivals))
+        return self._hold(super().take_in(arrivals))
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         answer = super().dequeue(want, wait)

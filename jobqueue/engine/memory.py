@@ -5,11 +5,13 @@ first verb; with a manual clock `tick()` is called by hand.
 """
 
 import asyncio
+import os
 import random
 import time
 from asyncio import Future
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,10 +24,17 @@ from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob
 from jobqueue.core.queue import JobQueue, QueueView
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
-from jobqueue.engine.api import EngineStats, Eventually, Once, Remembered, Swept
+from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.tokens import tokens
-from jobqueue.errors import IdempotencyMismatch, JobForgotten, JobQueueError, PreconditionFailed, Stopping
+from jobqueue.errors import (
+    IdempotencyMismatch,
+    JobForgotten,
+    JobNotFound,
+    JobQueueError,
+    PreconditionFailed,
+    Stopping,
+)  # fmt: skip
 from jobqueue.settings import Settings
 
 T = TypeVar("T")
@@ -34,6 +43,8 @@ T = TypeVar("T")
 _EXAMINED = 5000
 _SWEPT = 300
 _SAMPLE = 10
+# Under this owner, which no access token has, origins are kept beside the idempotency keys.
+_ORIGINS = "/import"
 _2026_MS = 1_767_225_600_000
 
 
@@ -111,6 +122,7 @@ class MemoryEngine:
         self._ticker: PeriodicCallback | None = None
         self._now: Callable[[], int] = self._begin
         self._closed = False
+        self.identity = os.urandom(6).hex()
         self._at_stop: list[Callable[[], None]] = []
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
@@ -151,6 +163,36 @@ class MemoryEngine:
             except JobQueueError as refused:
                 results.append(refused)
         return results
+
+    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+        self._refuse_if_stopping()
+        now = self._now()
+        known = imported = 0
+        for new, past, origin in arrivals:
+            if origin is not None and self._has_come(origin, now):
+                known += 1
+                continue
+            try:
+                made = self._queue.take_in(new, past, now)
+            except JobQueueError as refused:
+                return TakenIn(imported, known, refused)
+            job = made if isinstance(made, Job) else made.job
+            imported, known = (imported + 1, known) if made is job else (imported, known + 1)
+            if origin is not None:
+                self._remember(Once(_ORIGINS, origin, b"", False), (job.id,), now)
+        return TakenIn(imported, known)
+
+    def _has_come(self, origin: str, now: int) -> bool:
+        """A job of this origin came before, or is one of ours."""
+        if self._queue.idempotency.get(_ORIGINS, origin, now) is not None:
+            return True
+        here, _, id = origin.partition("/")
+        if here != self.identity or not (id.isascii() and id.isdigit() and len(id) <= 16):
+            return False
+        with suppress(JobNotFound, JobForgotten):
+            self._queue.get(int(id))
+            return True
+        return False
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         if self.stopping:

@@ -38,14 +38,20 @@ class Client(Protocol):
 
     def abort(self) -> None: ...
 
+    def feed_bridge(self) -> None:
+        """The bridge is hungry."""
+
     def bridged(self, error: BadRequest | None = None) -> None:
         """The answer is whole; or the application could not read the request and has answered nothing."""
 
 
 class Bridge(HTTPConnection):
-    """`close`: the connection ends with the answer. `blocked`: what is written waits for the client."""
+    """`close`: the connection ends with the answer. `blocked`: what is written waits for the client.
+    `upload`: the body is not in the request; it comes by `feed` while this is `hungry`."""
 
-    def __init__(self, app: Application, request: Request, client: Client, blocked: bool) -> None:
+    def __init__(
+        self, app: Application, request: Request, client: Client, blocked: bool, upload: bool = False
+    ) -> None:
         self.context = _Context(request.peer)
         self.no_keep_alive = False
         self.close = False
@@ -57,6 +63,11 @@ class Bridge(HTTPConnection):
         self._left: int | None = None  # bytes still to come of the length that was said
         self._written: list[asyncio.Future[None]] = []
         self._over = False
+        self.hungry = False
+        self._upload = upload
+        self._pieces = bytearray()  # of an upload, not taken yet
+        self._taking = True  # until the application has looked at the headers
+        self._whole = False
         self._on_close: Callable[[], Any] | None = None
 
     def start(self) -> None:
@@ -77,9 +88,44 @@ class Bridge(HTTPConnection):
         else:
             asyncio.ensure_future(ready).add_done_callback(lambda _: self._feed())
 
+    def feed(self, piece: bytes) -> None:
+        self._pieces += piece
+        self._take_next()
+
+    def end_of_body(self) -> None:
+        self._whole = True
+        self._take_next()
+
+    def _take_next(self) -> None:
+        """One piece after the other, each once the one before is taken."""
+        if self._taking or self._over:
+            return
+        if self._pieces:
+            piece = bytes(self._pieces)
+            self._pieces.clear()
+            taken = self._delegate.data_received(piece)
+            if taken is not None:
+                self._taking = True
+                self.hungry = False
+                asyncio.ensure_future(taken).add_done_callback(self._took)
+                return
+        if self._whole:
+            self.hungry = False
+            self._end()
+        elif not self.hungry:
+            self.hungry = True
+            self._client.feed_bridge()
+
+    def _took(self, _: object) -> None:
+        self._taking = False
+        self._take_next()
+
     def _feed(self) -> None:
         if self._over:
             return  # it was answered before the body was asked for
+        if self._upload:
+            self._took(None)
+            return
         try:
             taken = self._delegate.data_received(self._request.body) if self._request.body else None
         except HTTPInputError as bad:

@@ -62,8 +62,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
         "_gone", "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
-        "_parsed", "_parser", "_paused", "_peer", "_refusal", "_seen", "_served", "_transport",
-        "_unsent", "_upgrade", "_url",
+        "_parsed", "_parser", "_paused", "_peer", "_refusal", "_seen", "_served", "_transport", "_unsent",
+        "_upgrade", "_upload_begun", "_uploading", "_url",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -101,6 +101,8 @@ class Connection(asyncio.Protocol):
         self._lingering = False
         self._drained = 0
         self._gone = False
+        # the body that is being read goes to the application as it comes: once its turn comes, and now
+        self._uploading = self._upload_begun = False
         # how long it has been as it is
         self._served = 0
         self._seen = (("", -1, 0), 0.0)
@@ -123,7 +125,7 @@ class Connection(asyncio.Protocol):
         elif not (self._waiting or self._backlog or self._parsed) and len(data) <= SLICE:
             self._clear = True
             self._feed(data)
-            if self._parsed or self._refusal is not None:
+            if self._parsed or self._refusal is not None or self._uploading:
                 self._go_on()
         else:
             self._clear = False
@@ -282,14 +284,25 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
         length = headers.get(b"content-length")
         if length is not None and len(length) > 3 and int(length[-20:]) > self._front.max_body:
-            self._refuse(self._too_large())
+            self._check_length()
         if not _FRAMING.isdisjoint(headers):
             self._check_framing(headers)
         if self._parser.should_upgrade():
             self._upgrade = True
 
+    def _check_length(self) -> None:
+        """Of a body that is large, or of unknown length."""
+        path = self._url.decode("latin-1").partition("?")[0]
+        if path in self._front.api.router.uploads:
+            self._uploading = True
+        elif b"content-length" in self._headers:
+            self._refuse(self._too_large())
+
     def on_body(self, body: bytes) -> None:
-        if len(self._body) + len(body) > self._front.max_body:
+        if self._upload_begun:
+            if self._bridge is not None:
+                self._bridge.feed(body)
+        elif len(self._body) + len(body) > self._front.max_body and not self._uploading:
             self._refuse(self._too_large())
             self._body = b""
         elif self._refusal is None:
@@ -302,6 +315,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._refusal is not None or self._close or self._upgrade:
+            return
+        if self._uploading and self._upload_ended():
             return
         url = self._url
         path, _, query = url.decode("latin-1").partition("?")
@@ -337,10 +352,43 @@ class Connection(asyncio.Protocol):
             self._parsed.append((request, close, monotonic()))
             self._clear = False
 
+    def _begin_upload(self) -> None:
+        """Nothing is before it any more: the application takes the body as it comes."""
+        path, _, query = self._url.decode("latin-1").partition("?")
+        method = self._parser.get_method().decode("latin-1")
+        version = self._parser.get_http_version()
+        id = self._front.api.request_id(self._headers.get(b"x-request-id"))
+        request = Request(method, path, query, self._headers, b"", self._peer, id, "", f"HTTP/{version}")
+        body, self._body = bytes(self._body), b""
+        self._upload_begun = True
+        close = not self._parser.should_keep_alive() or version != "1.1"
+        self._hand_over(request, close, monotonic(), upload=True)
+        if body and self._bridge is not None:
+            self._bridge.feed(body)
+
+    def _upload_ended(self) -> bool:
+        """False: it has not begun, and is a request like any other."""
+        self._uploading = False
+        if not self._upload_begun:
+            return False
+        self._upload_begun = False
+        self._url = b""
+        self._headers = {}
+        self._headers_done = False
+        self._head_bytes = 0
+        self._between = True
+        self._served += 1
+        if self._bridge is not None:
+            self._clear = False
+            self._bridge.end_of_body()
+        return True
+
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (coding.lower() != b"chunked" or self._parser.get_http_version() == "1.0"):
             self._refuse(BadRequest("of transfer codings only chunked is understood, and in HTTP/1.1"))
+        elif coding is not None:
+            self._check_length()
         encoding = headers.get(b"content-encoding", b"").strip().lower()
         if encoding not in (b"", b"identity"):
             shown = encoding[:40].decode("latin-1")
@@ -422,10 +470,10 @@ class Connection(asyncio.Protocol):
         self._answer(answer, request, close, started)
         self._go_on()
 
-    def _hand_over(self, request: Request, close: bool, started: float) -> None:
-        """To the Tornado application, which has what is no operation."""
+    def _hand_over(self, request: Request, close: bool, started: float, upload: bool = False) -> None:
+        """To the Tornado application, which has what is no operation, and what comes or goes by the piece."""
         self.send()
-        self._bridge = Bridge(self._front.app, request, self, self._blocked)
+        self._bridge = Bridge(self._front.app, request, self, self._blocked, upload)
         self._clear = False
         self._bridge.close = close or self._front.draining
         self._bridge.start()
@@ -434,6 +482,10 @@ class Connection(asyncio.Protocol):
         """For the bridge."""
         self._transport.write(data)
 
+    def feed_bridge(self) -> None:
+        """For the bridge: it takes more of the body."""
+        self._loop.call_soon(self._go_on)
+
     def bridged(self, error: BadRequest | None = None) -> None:
         """For the bridge: the application has written its answer, or could not read the request."""
         assert self._bridge is not None
@@ -441,6 +493,11 @@ class Connection(asyncio.Protocol):
         self._bridge = None
         if error is not None:
             self._refuse(error)
+        elif self._uploading:
+            self._refuse(BadRequest("the application has answered before the body was whole"))
+            self._close = True
+            self._linger()
+            return
         elif close:
             self._linger()
             return
@@ -507,15 +564,21 @@ class Connection(asyncio.Protocol):
     @property
     def _waiting(self) -> bool:
         """Something must happen before more can be answered."""
-        return self._later is not None or self._bridge is not None or self._blocked
+        bridge = self._bridge
+        return self._later is not None or (bridge is not None and not bridge.hungry) or self._blocked
 
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
         while not (self._waiting or self._gone or self._close):
             if self._parsed:
                 self._perform(*self._parsed.popleft())
+            elif self._refusal is not None and self._upload_begun:
+                self._transport.abort()  # in the middle of a body; the application may be answering
+                return
             elif self._refusal is not None:
                 self._say_refusal(self._refusal)
+            elif self._uploading and not self._upload_begun:
+                self._begin_upload()
             elif self._backlog:
                 piece = bytes(self._backlog[:SLICE])
                 del self._backlog[:SLICE]

@@ -38,6 +38,9 @@ class Problem(Struct):
     limit: Length | UnsetType = UNSET
     setting: str | UnsetType = UNSET
     retry_after: int | UnsetType = UNSET
+    line: int | UnsetType = UNSET
+    imported: int | UnsetType = UNSET
+    known: int | UnsetType = UNSET
 
 
 class Result(Struct):
@@ -83,6 +86,13 @@ class Swept(Struct):
     matched: int
     changed: int
     sample: list[int]
+
+
+class Imported(Struct):
+    """`known`: here before."""
+
+    imported: int
+    known: int
 
 
 class ByStatus(Struct):

@@ -116,6 +116,7 @@ class Events:
         self._bytes = 0
         self._last = time.time_ns() // 1_000_000 * 1000
         self._first_known = self._last + 1  # from this number on none is missing in the ring
+        self._told = self._last  # what is behind this number is not on disk yet, where there is one
         self._on = False
         self._off: asyncio.TimerHandle | None = None
         self._beats = False
@@ -161,12 +162,13 @@ class Events:
         while len(self._ring) > RING_EVENTS or self._bytes > RING_BYTES:
             self._bytes -= len(self._ring.popleft().frame)
             self._first_known = self._ring[0].number
-        for watcher in self._by_job.get(job, ()):
-            self._hand(watcher, event)
         if not self._gathering and self._watchers:
-            self._gathering = True
-            loop = asyncio.get_running_loop()
-            loop.call_later(max(self._told_at + GATHER - time.monotonic(), 0), self._tell)
+            self._gather_soon()
+
+    def _gather_soon(self) -> None:
+        self._gathering = True
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(self._told_at + GATHER - time.monotonic(), 0), self._gather)
 
     def _hand(self, watcher: Watcher, event: Event) -> None:
         waits = watcher.waits
@@ -176,10 +178,28 @@ class Events:
         elif watcher.choice.has(event):
             waits.append(event.frame)
 
-    def _tell(self) -> None:
-        """Wakes those for whom there may be something."""
+    def _gather(self) -> None:
+        """What has happened so far is told once it is on disk."""
         self._gathering = False
         self._told_at = time.monotonic()
+        last = self._engine.settled(self._last)
+        if isinstance(last, Future):
+            last.add_done_callback(self._settled)
+        else:
+            self._tell(last)
+
+    def _settled(self, last: Future[int]) -> None:
+        if not last.cancelled() and last.exception() is None:
+            self._tell(last.result())
+
+    def _tell(self, last: int) -> None:
+        """Wakes those for whom there may be something."""
+        for index in range(max(self._told + 1 - self._first_known, 0), last + 1 - self._first_known):
+            event = self._ring[index]
+            for watcher in self._by_job.get(event.job, ()):
+                self._hand(watcher, event)
+        self._told = max(last, self._told)
+        self._pieces.clear()
         self._to_tell = list(self._watchers)
         self._tell_some()
 
@@ -215,8 +235,10 @@ class Events:
         if not self._beats:
             self._beats = True
             asyncio.get_running_loop().call_later(BEAT, self._beat)
-        watcher = Watcher(choice, self._last + 1)
+        watcher = Watcher(choice, self._last + 1)  # from now on
         self._watchers.add(watcher)
+        if self._told < self._last and not self._gathering:
+            self._gather_soon()
         for job in choice.jobs or ():
             self._by_job.setdefault(job, set()).add(watcher)
         if last_id is None:
@@ -226,8 +248,8 @@ class Events:
             gap = self._gap(last_id)
             last_id = 0
         if watcher.waits is not None:
-            missed = [event.frame for event in self._ring if event.number > last_id and choice.has(event)]
-            watcher.waits.extend(missed)
+            known = (event for event in self._ring if last_id < event.number <= self._told)
+            watcher.waits.extend(event.frame for event in known if choice.has(event))
         else:
             watcher.next = max(last_id + 1, self._first_known)
         return watcher, gap
@@ -255,7 +277,7 @@ class Events:
         if not self._on:
             self._on = True
             # What happened until now nobody wrote down.
-            self._last += 1
+            self._told = self._last = self._last + 1
             self._first_known = self._last + 1
             self._engine.watch(self._see)
 
@@ -290,14 +312,14 @@ class Events:
         frames: list[bytes] = []
         size = 0
         ring = self._ring  # its numbers have no holes
-        for index in range(max(following - self._first_known, 0), len(ring)):
+        for index in range(max(following - self._first_known, 0), self._told + 1 - self._first_known):
             event = ring[index]
             if choice.has(event):
                 frames.append(event.frame)
                 size += len(event.frame)
                 if size >= PIECE:
                     return b"".join(frames), event.number + 1
-        return b"".join(frames), self._last + 1
+        return b"".join(frames), max(following, self._told + 1)
 
     def stream(self, choice: Choice, last_id: int | None, length: int | None) -> Stream:
         """For one client. `last_id`: of the last event it had; `length`: milliseconds, None: without end."""

@@ -240,6 +240,23 @@ FIELDS: dict[str, Field] = {
     "per": Field(DURATION_HELP, None),
     "burst": Field("a whole number", None),
     "details": Field("JSON", None),
+    # Of a job that comes from another queue.
+    "origin": Field("text, at most 128 characters", None),
+    "attempts": Field("a whole number", None),
+    "leases": Field("a whole number", None),
+    "attempt": Field("a whole number", None),
+    "created_at": Field("an instant with an offset", None),
+    "started_at": Field("an instant with an offset", None),
+    "ended_at": Field("an instant with an offset", None),
+    "finished_at": Field("an instant with an offset", None),
+    "expires_at": Field("an instant with an offset", None),
+    "lease_expires_at": Field("an instant with an offset", None),
+    "outcome": Field("how an attempt ended", None),
+    "history": Field("a list of attempts", None),
+    "dead_from": Field('{"queue","reason"}', None),
+    "cancel_requested": Field("true or false", None),
+    "duplicate": Field("true or false", None),
+    "etag": Field("text", None),
 }
 _FLAG = Field("true or false", _boolean)
 

@@ -55,7 +55,7 @@ class OperationHandler(RequestHandler):
     # -- the body arrives ---------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        if self.request.path in self.api.router.uploads and self._unreadable(self.request.headers) is None:
+        if self.request.path in self.api.router.uploads:
             self._prepare_upload()
             return
         length = _digits(self.request.headers.get("Content-Length", "0"))
@@ -69,7 +69,8 @@ class OperationHandler(RequestHandler):
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         connection.set_body_timeout(_NEVER)
-        answer = self.api.answer(self._asked())
+        unreadable = self._unreadable(self.request.headers)
+        answer = self._refused(unreadable) if unreadable is not None else self.api.answer(self._asked())
         if isinstance(answer, Upload):
             self._receiving = Receiving(answer, self._abort)
             self.api.streams.add(self._receiving)

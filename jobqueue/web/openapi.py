@@ -74,6 +74,8 @@ def _operation(route: Route, call: "Call[Any]", schemas: Schemas, most: int) -> 
     }
     if route.method in ("POST", "PATCH") and route.shape is not shapes.NoShape:
         operation["requestBody"] = _body(route, most)
+    if route.upload:
+        operation["requestBody"] = _LINES_OF_JOBS
     answers = {str(status): _answer(route, status, answer) for status, answer in route.answers.items()}
     refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(route)}
     operation["responses"] = {**answers, **refusals}
@@ -185,6 +187,13 @@ _BINARY: Json = {"type": "string", "format": "binary", "description": "with raw=
 _OF_RAW = ["Job-Id", "Job-Queue", "Job-Type", "Job-Priority", "Job-Attempts", "Job-Lease", "Job-Lease-For",
            "Job-Lease-Expires-At", "Link", "X-Content-Type-Options", "Content-Security-Policy",
            "Content-Disposition"]  # fmt: skip
+_LINES_OF_JOBS: Json = {
+    "description": "a job a line, as many as there are",
+    "content": {
+        _MANY_LINES: {"schema": {"type": "array", "items": a("ImportShape")}},
+        JSON: {"schema": a("ImportShape")},
+    },
+}
 _ID: Json = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
 
 

@@ -119,6 +119,7 @@ class Renderer:
 
     def __init__(self, engine: Engine) -> None:
         self._wall: Callable[[int], int] = engine.wall
+        self._identity = engine.identity.encode()
 
     def new_job(self, made: Job | Duplicate) -> bytes:
         """The answer to an enqueue: the job without payload. It may be leased already, by one who waited."""
@@ -143,6 +144,12 @@ class Renderer:
         view.history = _history(job)
         add_payload(view, job)
         return _encode(view) + b"\n"
+
+    def exported(self, job: Job) -> bytes:
+        """A whole job that says where it comes from; its consumer's result stays."""
+        line = self.whole_job(job)
+        head = b'{"id":%d,' % job.id
+        return b'%b"origin":"%b/%d",%b' % (head, self._identity, job.id, line[len(head) :])
 
     def handed(self, handed: Handed) -> bytes:
         """A job as its consumer gets it: with its lease and payload."""

@@ -7,11 +7,12 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import consuming, faces, http, operations, shapes, watching
+from jobqueue.web import consuming, faces, http, moving, operations, shapes, watching
 from jobqueue.web.answers import (
     Counted,
     Explained,
     Health,
+    Imported,
     JobPage,
     Jobs,
     Queue,
@@ -120,6 +121,11 @@ ROUTES = (
           shape=shapes.PurgeShape, admin=True),
     Route("POST", "/queues/{name}/redrive", operations.redrive_many, "Put dead jobs that match back to work",
           {200: Swept}, shape=shapes.RedriveShape, admin=True),
+    Route("GET", "/queues/{name}/export", moving.export_queue, "The jobs of a queue, a line each",
+          {200: LINES}, shape=shapes.FilterShape, admin=True),
+    Route("POST", "/import", moving.import_jobs, "Take in what was exported", {200: Imported}, (429,),
+          admin=True, upload=True),
+    Route("PUT", "/import", moving.put_jobs, "The same", {200: Imported}, (429,), admin=True, upload=True),
     Route("GET", "/stats", operations.stats, "How the server stands", {200: Stats}),
     Route("GET", "/metrics", metrics, "The same and more, for Prometheus", {200: CONTENT_TYPE}),
     Route("GET", "/healthz", operations.healthz, "Does it run?", {200: Health}),

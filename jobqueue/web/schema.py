@@ -15,6 +15,7 @@ from jobqueue.engine.api import (
     QUEUED,
     SCHEDULED,
     STATUSES,
+    Arrival,
     Backoff,
     Change,
     Filter,
@@ -29,7 +30,7 @@ from jobqueue.engine.api import (
 from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField
 from jobqueue.settings import Settings
 from jobqueue.units import parse_instant
-from jobqueue.web import fields, raw, shapes
+from jobqueue.web import arrivals, fields, raw, shapes
 from jobqueue.web.call import (
     ONE_LINE_HINT,
     OPTION_HEADERS,
@@ -128,6 +129,8 @@ class Schema:
         self._stream = Call(shapes.StreamShape, headers=("consumer",))
         self._events = Call(shapes.EventsShape)
         self._top = Call(shapes.TopShape)
+        self._export = Call(shapes.FilterShape)
+        self._arrival = Call(shapes.ImportShape, nulls=frozenset({"payload", "max_attempts"}))
         self._list = Call(shapes.ListShape)
         self._count = Call(shapes.CountShape)
         self._peek = Call(shapes.PeekShape)
@@ -588,6 +591,20 @@ class Schema:
         queues = self._queues_of(asked) or ("default",)
         want = Want(queues, self._lease_for(asked.lease_for), prefetch, consumer)
         return want, _watched_for(asked.length)
+
+    def export(self, request: Request, queue: str) -> Filter:
+        """Which jobs leave; what is finished stays, unless it is asked for."""
+        wanted = self._filter(self._export.read(request, self._max_depth), frozenset({queue}))
+        return wanted if wanted.statuses is not None else replace(wanted, statuses=arrivals.MOVABLE)
+
+    def arrival(self, line: bytes, request: Request, wall: Callable[[], int]) -> Arrival:
+        """A job of another queue, from its line. `request`: the one that it came with."""
+        check_utf8(line)
+        try:
+            asked = self._arrival.decode(line)
+        except _REFUSED:
+            asked = self._arrival.merge(line, {}, self._max_depth)
+        return arrivals.arrival(asked, self._new_job(asked, request, wall), self._error_of, wall)
 
     def nothing(self, request: Request) -> None:
         """For calls that take no options: refuses any."""

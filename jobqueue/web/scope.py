@@ -17,6 +17,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from jobqueue.engine.api import (
+    Arrival,
     Change,
     Duplicate,
     Engine,
@@ -32,6 +33,7 @@ from jobqueue.engine.api import (
     QueueView,
     Remembered,
     Swept,
+    TakenIn,
     Want,
 )  # fmt: skip
 from jobqueue.errors import JobNotFound, JobQueueError, LeaseLost, Refused
@@ -57,6 +59,7 @@ class Scoped:
         self.settings = engine.settings
         self.refuses: str | None = None  # the whole one says so before
         self.durability = engine.durability
+        self.identity = engine.identity
         everywhere = who.token.queues is None
         for name in [*(_OF_QUEUES if everywhere else ()), *(_OF_LEASES if everywhere and who.admin else ())]:
             setattr(self, name, getattr(engine, name))
@@ -112,6 +115,10 @@ class Scoped:
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
         self._check_queues(news)
         return self._engine.enqueue_each(news)
+
+    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+        self._check_queues([arrival.new for arrival in arrivals])
+        return self._engine.take_in(arrivals)
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         for name in want.queues:

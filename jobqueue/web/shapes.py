@@ -328,5 +328,48 @@ class TopShape(Shape, rename={"length": "for"}):
     length: PositiveDuration | None = None
 
 
+class AttemptShape(Shape):
+    """A line of a job's history."""
+
+    attempt: Annotated[int, _whole(0, 2**31 - 1)]
+    started_at: Instant
+    outcome: Literal["concluded", "failed", "stale", "released", "cancelled"]
+    ended_at: Instant | None = None
+    consumer: Consumer | None = None
+    error: Annotated[Raw, _ERROR] | UnsetType = UNSET
+
+
+class DeadFromShape(Shape):
+    queue: QueueName
+    reason: Literal["attempts", "no_retry", "expired"]
+
+
+class ImportShape(JobShape):
+    """A job as an export has it. `origin`: who it is, in whichever queue. The last ones are ignored."""
+
+    origin: Annotated[str, _text(128)] | None = None
+    status: Annotated[str, _says(enum=STATUSES)] | None = None
+    attempts: Annotated[int, _whole(0, 2**31 - 1)] = 0
+    leases: Annotated[int, _whole(0, 2**31 - 1)] = 0
+    created_at: Instant | None = None
+    finished_at: Instant | None = None
+    expires_at: Instant | None = None
+    reason: Literal["attempts", "no_retry", "expired"] | None = None
+    error: Annotated[Raw, _ERROR] = ABSENT
+    history: Annotated[list[AttemptShape], _says(maxItems=20)] | None = None
+    dead_from: DeadFromShape | None = None
+    id: Raw = NULL
+    lease: Raw = NULL
+    started_at: Raw = NULL
+    lease_expires_at: Raw = NULL
+    consumer: Raw = NULL
+    cancel_requested: Raw = NULL
+    duplicate: Raw = NULL
+    result: Raw = NULL
+    progress: Raw = NULL
+    message: Raw = NULL
+    etag: Raw = NULL
+
+
 class NoShape(Shape):
     """For calls that take no option."""

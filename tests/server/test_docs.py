@@ -36,9 +36,10 @@ def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
     """What comes without end is looked at for a moment."""
     endless = line.startswith("curl -N ")
     silent = "curl -s --max-time 0.4 " if endless else "curl -s "
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
         ["sh", "-c", line.replace("curl ", silent, 1) if line.startswith("curl") else line],
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "Q": f"http://127.0.0.1:{program.port}", **variables},
+        env={"PATH": path, **dict.fromkeys("QAB", f"http://127.0.0.1:{program.port}"), **variables},
         cwd=folder, capture_output=True, text=True, errors="replace", timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == 0 or (endless and done.returncode == _TIME_OVER and done.stdout), (line, done)

@@ -85,7 +85,9 @@ def test_every_field_of_a_call_is_in_the_document(route):
     assert parameters(operation, "query").keys() == in_query
     assert parameters(operation, "path").keys() == set(re.findall(r"{(\w+)}", route.path))
     in_bodies = [set(body["properties"]) for body in bodies(operation)]
-    if route.method in ("POST", "PATCH") and fields(route.shape):
+    if route.upload:
+        assert set(map(frozenset, in_bodies)) == {frozenset(fields(shapes.ImportShape))}
+    elif route.method in ("POST", "PATCH") and fields(route.shape):
         assert in_bodies == [set(fields(route.shape))] * len(in_bodies) != []
         for body in bodies(operation):
             assert body["additionalProperties"] is False
@@ -238,7 +240,8 @@ PATHS = {
     "JobShape": "/jobs/enqueue", "DequeueShape": "/jobs/dequeue", "ConcludeShape": "/jobs/1/conclude",
     "HeartbeatShape": "/jobs/1/heartbeat", "ReleaseShape": "/jobs/1/release", "FailShape": "/jobs/1/fail",
     "PurgeShape": "/queues/q/purge", "RedriveShape": "/queues/q/redrive", "PauseShape": "/queues/q/pause",
-    "ChangeShape": "PATCH /jobs/1", "QueueShape": "PATCH /queues/q", "StreamShape": "/jobs/stream?for=1ms",
+    "ImportShape": "/import", "ChangeShape": "PATCH /jobs/1", "QueueShape": "PATCH /queues/q",
+    "StreamShape": "/jobs/stream?for=1ms",
 }  # fmt: skip
 
 
@@ -269,13 +272,21 @@ def edges(schema):
 async def test_the_limits_in_the_document_are_those_of_the_parsing(server, shape):
     method, _, path = PATHS[shape].rpartition(" ")
     properties = DOCUMENT["components"]["schemas"][shape]["properties"]
-    body = {"type": "t"} if shape == "JobShape" else {"all": True} if "all" in properties else {}
+    body = (
+        {"type": "t"}
+        if shape in ("JobShape", "ImportShape")
+        else {"all": True}
+        if "all" in properties
+        else {}
+    )
     body |= {"next": True} if shape == "ConcludeShape" else {}
     tried = 0
     for name, schema in properties.items():
         for value, allowed in edges(schema):
             if name in ("wait", "for") and value and allowed:
                 continue  # by this clock it would never end; or it says in two ways when it is to end
+            if name == "history":
+                continue  # of objects: `test_moving` has its limit
             if name == "content_type" and set(value) == {"x"}:
                 value = value[1:] if allowed else value
                 value = f"x/{value[:-1]}" if len(value) > 2 else "x/x"

@@ -1,0 +1,310 @@
+"""Export and import: a queue moves from one server to another, or out and in again."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+from http_client import request
+from serving import Server, check_problem, serving, until
+from streams import Reading
+
+from jobqueue import Settings
+from jobqueue.engine.api import NewJob
+from jobqueue.testing import ManualClock
+
+
+@pytest.fixture
+def other(io_loop) -> Iterator[Server]:
+    """Another server, whose ids begin elsewhere."""
+    yield from serving(io_loop, "fast", Settings(first_id=1001), ManualClock())
+
+
+ATTEMPT = '{"attempt":1,"started_at":"2026-11-24T03:14:15Z","outcome":"stale"}'
+
+
+async def lines(server, path="/queues/q/export"):
+    answer = await server.get(path)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson"), answer
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+async def take_in(server, body, method="PUT"):
+    answer = await server.call(method, "/import", body)
+    assert answer.status == 200, answer
+    return answer.json
+
+
+async def queue_with_everything(server):
+    """One job of each kind, in the queue q; their ids by what they are."""
+    ids = {
+        "plain": await server.enqueue(queue="q", payload={"n": 1}),
+        "dressed": await server.enqueue(
+            queue="q", type="mail", priority=-3, payload="ü", tags=["t"], key="k", unique_key="u",
+            headers={"h": "x"}, max_attempts=None, backoff=["1s", "1m"], retain_for="1h", lease_for="7s",
+            expires_in="1d",
+        ),
+        "bytes": await server.enqueue(
+            queue="q", payload="AP8=", content_type="image/png", payload_encoding="base64"
+        ),
+    }  # fmt: skip
+    ids["later"] = await server.enqueue(queue="q", delay="1h", priority=5)
+    ids["failed"] = await server.enqueue(queue="q", priority=9, backoff=["0s"])
+    for n in range(2):
+        job = await server.dequeue(queue="q", consumer=f"c{n}")
+        await server.post(f"/jobs/{job['id']}/fail", {"lease": job["lease"], "error": f"no {n}"})
+    ids["dead"] = await server.enqueue(queue="q", priority=10)
+    job = await server.dequeue(queue="q")
+    await server.post(f"/jobs/{job['id']}/fail", {"lease": job["lease"], "error": "dead", "retry": False})
+    ids["running"] = await server.enqueue(queue="q", priority=10)
+    assert (await server.dequeue(queue="q"))["id"] == ids["running"]
+    return ids
+
+
+async def test_a_queue_is_exported_as_a_job_a_line(server):
+    ids = await queue_with_everything(server)
+    done = await server.enqueue(queue="q", priority=99)
+    job = await server.dequeue(queue="q")
+    await server.post(f"/jobs/{done}/conclude", {"lease": job["lease"]})
+    await server.enqueue(queue="another")
+    jobs = await lines(server)
+    assert [job["id"] for job in jobs] == list(ids.values())
+    for job in jobs:
+        origin = job.pop("origin")
+        assert job == await server.job(job["id"])
+        assert origin == f"{server.engine.identity}/{job['id']}"
+        assert "lease" not in job
+    assert [job["id"] for job in await lines(server, "/queues/q/export?status=concluded,dead")] == [
+        ids["dead"], done,
+    ]  # fmt: skip
+    assert await lines(server, "/queues/none/export") == []
+
+
+async def test_what_was_exported_is_the_same_elsewhere(server, other):
+    ids = await queue_with_everything(server)
+    body = (await server.get("/queues/q/export")).body
+    assert await take_in(other, body) == {"imported": 7, "known": 0}
+    new = dict(zip(ids, [job["id"] for job in await lines(other)], strict=True))
+    assert new["plain"] == 1001
+    for name, id in ids.items():
+        before, after = await server.job(id), await other.job(new[name])
+        before.pop("id"), after.pop("id")
+        if name == "running":
+            assert (before.pop("status"), after.pop("status")) == ("in_progress", "queued")
+            assert before.pop("lease_expires_at")
+        # Who had it last is in its history.
+        before.pop("started_at", None), before.pop("consumer", None)
+        assert after == before, name
+    taken = [(await other.dequeue(queue="q", lease_for="2h"))["id"] for _ in range(5)]
+    assert taken == [new[name] for name in ("running", "failed", "plain", "bytes", "dressed")]
+    other.clock.advance("1h")
+    other.engine.tick()
+    assert (await other.dequeue(queue="q"))["id"] == new["later"]
+    redriven = await other.post(f"/jobs/{new['dead']}/redrive")
+    assert (redriven.json["status"], redriven.json["attempts"]) == ("queued", 0)
+    assert [line["error"] for line in (await other.job(new["failed"]))["history"]] == ["no 0", "no 1"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_what_came_before_is_known(server, other, method):
+    for n in range(5):
+        await server.enqueue(queue="q", payload=n)
+    body = (await server.get("/queues/q/export")).body
+    half = body[: body.index(b"\n", len(body) // 2) + 1]
+    some = await take_in(other, half, method)
+    assert 0 < some["imported"] < 5
+    job = await other.dequeue(queue="q")
+    await other.post(f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
+    await other.post("/queues/q/purge", {"status": "concluded"})
+    assert await take_in(other, body, method) == {"imported": 5 - some["imported"], "known": some["imported"]}
+    assert await take_in(other, body, method) == {"imported": 0, "known": 5}
+    assert await take_in(server, body, method) == {"imported": 0, "known": 5}
+    assert other.engine.stats().jobs["queued"] == 4
+
+
+async def test_lines_without_an_origin_are_new_jobs_each_time(server):
+    body = '{"type":"a","payload":[1]}\n\n  {"Type":"b","queue":"q"}\r\n{"type":"c","unique_key":"u"}'
+    assert await take_in(server, body) == {"imported": 3, "known": 0}
+    # A unique key that is taken is known too.
+    assert await take_in(server, body) == {"imported": 2, "known": 1}
+    assert [(await server.dequeue())["type"] for _ in range(3)] == ["a", "c", "a"]
+
+
+async def test_those_who_wait_get_what_comes_in(server):
+    waiting = await server.ask("POST", "/jobs/dequeue?queue=q&wait=30")
+    await server.waiting(1)
+    await take_in(server, '{"type":"a","queue":"q"}')
+    assert (await waiting.read("POST")).json["type"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "field"),
+    [
+        ('{"type":"a","status":"concluded"}', "invalid_field", "status"),
+        ('{"type":"a","status":"odd"}', "invalid_field", "status"),
+        ('{"type":"a","created_at":"yesterday"}', "invalid_field", "created_at"),
+        ('{"type":"a","attempts":-1}', "invalid_field", "attempts"),
+        ('{"type":"a","history":[{"attempt":1}]}', "invalid_field", "history"),
+        ('{"type":"a","history":[%s]}' % ",".join([ATTEMPT] * 21), "invalid_field", "history"),
+        ('{"type":"a","origin":""}', "invalid_field", "origin"),
+        ('{"type":"a","orgin":"x"}', "unknown_field", "orgin"),
+        ('{"queue":"a"}', "missing_field", "type"),
+        ("{", "invalid_json", None), ("[]", "invalid_field", None), ('"\xff"', "invalid_json", None),
+        ('{"type":"a"} {"type":"b"}', "invalid_json", None),
+    ],
+)  # fmt: skip
+async def test_a_bad_line_is_named_and_what_came_before_it_stays(server, line, code, field):
+    good = '{"type":"good"}\n'
+    answer = await server.call("PUT", "/import", (good * 3 + "\n" + line + "\n" + good).encode("latin-1"))
+    problem = check_problem(answer, 400, code, field=field, line=5, imported=3, known=0)
+    assert problem["detail"].startswith("line 5: ")
+    assert server.engine.stats().jobs["queued"] == 3
+
+
+async def test_a_full_queue_takes_in_no_more(server):
+    await server.call("PATCH", "/queues/q", {"max_jobs": 3})
+    answer = await server.call("PUT", "/import", '{"type":"a","queue":"q"}\n' * 5)
+    check_problem(answer, 429, "queue_full", line=4, imported=3)
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_there_is_no_limit_but_that_of_a_line(server):
+    line = json.dumps({"type": "a", "payload": "x" * 1000}) + "\n"
+    assert (await take_in(server, line * 200))["imported"] == 200
+    answer = await server.call("PUT", "/import", line + json.dumps({"type": "a", "payload": "x" * 3000}))
+    check_problem(answer, 413, "body_too_large", line=2, imported=1)
+    answer = await server.call("PUT", "/import", b"x" * 30_000)
+    check_problem(answer, 413, "body_too_large", line=1)
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_a_body_of_unknown_length_comes_in_as_it_is_sent(server):
+    client = await server.connect()
+    client.send(b"PUT /import HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for n in range(20):
+        half = b'{"type":"t%d","payload":"%b' % (n, b"y" * 400)
+        client.send(b"%x\r\n%b\r\n" % (len(half), half))
+        client.send(b'4\r\n"}\n\n\r\n')
+        if n % 5 == 0:
+            await until(lambda n=n: server.engine.stats().jobs["queued"] == n + 1)
+    client.send(b"0\r\n\r\n" + request("GET", "/healthz"))
+    assert (await client.read("PUT")).json == {"imported": 20, "known": 0}
+    assert (await client.read()).status == 200
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_an_import_waits_for_its_turn(server):
+    """Behind a request that waits, in the same piece of bytes and in others."""
+    lines = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
+    for count in (1, 30):
+        for at_once in (True, False):
+            client = await server.connect()
+            client.send(request("POST", "/jobs/dequeue?queue=w&wait=30"))
+            import_ = request("PUT", "/import", lines * count)
+            if not at_once:
+                await server.waiting(1)
+            client.send(import_ + request("GET", "/healthz"))
+            await server.waiting(1)
+            before = server.engine.stats().jobs["queued"]
+            await server.enqueue(queue="w")
+            assert (await client.read("POST")).status == 200
+            assert (await client.read("PUT")).json == {"imported": count, "known": 0}
+            assert (await client.read()).status == 200
+            assert server.engine.stats().jobs["queued"] == before + count
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_one_who_goes_in_the_middle_leaves_what_came_whole(server, how):
+    client = await server.connect()
+    line = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
+    client.send(request("PUT", "/import", line * 100)[: -len(line) * 50 - 7])
+    await until(lambda: server.engine.stats().jobs["queued"] == 49)
+    getattr(client, how)()
+    await until(lambda: server.front.connections() == 0)
+    assert server.engine.stats().jobs["queued"] == 49
+    assert len(server.api.streams) == 0
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_one_who_sends_faster_than_is_taken_in_is_slowed_down(server, monkeypatch):
+    """What waits in the server is bounded, whatever is sent."""
+    turn = asyncio.Event()
+    known = server.engine.take_in
+
+    async def slow(arrivals):
+        await turn.wait()
+        return known(arrivals)
+
+    monkeypatch.setattr(server.engine, "take_in", lambda arrivals: asyncio.ensure_future(slow(arrivals)))
+    client = await server.connect()
+    line = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
+    client.send(request("PUT", "/import", line * 50_000))
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+    left = client._writer.transport.get_write_buffer_size()
+    assert left > 15 << 20
+    turn.set()
+    async with asyncio.timeout(20):
+        assert (await client.read("PUT")).json == {"imported": 50_000, "known": 0}
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
+async def test_a_refusal_is_said_however_much_is_sent(server):
+    line = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
+    for headers in ({}, {"Expect": "100-continue"}):
+        client = await server.connect()
+        body = b"{\n" + line * 20
+        answer = await client.call("PUT", "/import", body, headers)
+        check_problem(answer, 400, "invalid_json", line=1)
+        client = await server.connect()
+        answer = await client.call("PUT", "/import?x=1", body, headers)
+        check_problem(answer, 400, "unknown_field")
+        client = await server.connect()
+        answer = await client.call("PUT", "/import", body, {**headers, "Content-Encoding": "gzip"})
+        check_problem(answer, 415, "unsupported_encoding")
+        client = await server.connect()
+        answer = await client.call("PUT", "/import", body, {**headers, "X-Forwarded-For": "10.0.0.1"})
+        check_problem(answer, 403, "forbidden")
+    answer = await server.call("PATCH", "/import", body)
+    check_problem(answer, 405, "method_not_allowed")
+
+
+async def test_both_are_for_this_machine_only(server):
+    far = {"X-Forwarded-For": "10.0.0.1"}
+    check_problem(await server.get("/queues/q/export", far), 403, "forbidden")
+    check_problem(await server.call("PUT", "/import", '{"type":"a"}', far), 403, "forbidden")
+    check_problem(await server.post("/import", '{"type":"a"}', far), 403, "forbidden")
+    check_problem(
+        await server.post("/import", '{"type":"a"}', {"Origin": "http://evil.example"}), 403, "cross_origin"
+    )
+
+
+async def test_an_import_ends_when_the_server_stops(server):
+    client = await server.connect()
+    client.send(b"PUT /import HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.send(b'd\r\n{"type":"a"}\n\r\n')
+    await until(lambda: server.engine.stats().jobs["queued"] == 1)
+    server.stop_waiting()
+    client.send(b'd\r\n{"type":"b"}\n\r\n0\r\n\r\n')
+    check_problem(await client.read("PUT"), 503, "stopping", imported=1)
+
+
+async def test_an_export_is_of_the_jobs_that_were_there(server):
+    """However fast others come in, it ends; and a reader that stops holds up nobody."""
+    server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 10_000))] * 3000)
+    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    first = await reading.line()
+    reading.client._writer.transport.pause_reading()
+    for _ in range(50):
+        await server.enqueue(queue="q")
+    reading.client._writer.transport.resume_reading()
+    count = 1 + (await reading.rest()).count(b"\n")
+    assert (json.loads(first)["id"], count) == (1, 3000)
+
+
+async def test_a_job_that_is_to_be_cancelled_does_not_leave(server):
+    id = await server.enqueue(queue="q")
+    await server.dequeue(queue="q")
+    await server.delete(f"/jobs/{id}")
+    assert await lines(server) == []
