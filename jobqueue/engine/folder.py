@@ -77,6 +77,7 @@ class Folder:
         if not _IS_IDENTITY.fullmatch(known):
             known = os.urandom(6).hex()
             with contextlib.suppress(OSError):  # a full disk; then it is for this run only
+                path.touch(0o600)
                 path.write_text(known + "\n", "ascii")
         return known
 

@@ -80,7 +80,7 @@ async def test_a_queue_is_exported_as_a_job_a_line(server):
     assert await lines(server, "/queues/none/export") == []
 
 
-async def test_what_was_exported_is_the_same_elsewhere(server, other):
+async def test_what_was_exported_is_the_same_elsewhere(other, server):
     ids = await queue_with_everything(server)
     body = (await server.get("/queues/q/export")).body
     assert await take_in(other, body) == {"imported": 7, "known": 0}
@@ -106,7 +106,7 @@ async def test_what_was_exported_is_the_same_elsewhere(server, other):
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
-async def test_what_came_before_is_known(server, other, method):
+async def test_what_came_before_is_known(other, server, method):
     for n in range(5):
         await server.enqueue(queue="q", payload=n)
     body = (await server.get("/queues/q/export")).body
