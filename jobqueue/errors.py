@@ -199,6 +199,10 @@ class NoRoom(JobQueueError):
     """There is nowhere to put it, and waiting alone may not help."""
 
 
+class OutOfMemory(NoRoom):
+    code = "out_of_memory"
+
+
 class DiskFull(NoRoom):
     code = "disk_full"
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from hashlib import sha256
+from ipaddress import ip_network
 from typing import Any, ClassVar, NamedTuple, Self
 
 from jobqueue.errors import InvalidField, SettingError
@@ -100,6 +101,28 @@ def _text(meaning: str) -> Callable[[object], str | None]:
     return cast
 
 
+def _names(pattern: str, meaning: str) -> Callable[[object], tuple[str, ...]]:
+    def cast(value: object) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            raise InvalidField(f"must be {meaning}; separated by commas")
+        names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        for name in names:
+            if not re.fullmatch(pattern, name):
+                raise InvalidField(f"must be {meaning}; separated by commas")
+        return names
+
+    return cast
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    meaning = "addresses or networks, such as 10.0.0.0/8; separated by commas"
+    names = _names(r"[0-9a-f.:]+(/[0-9]{1,3})?", meaning)(value)
+    try:
+        return tuple(str(ip_network(name)) for name in names)
+    except ValueError:
+        raise InvalidField(f"must be {meaning}") from None
+
+
 def _secret(value: object) -> str | None:
     """Of a secret only its SHA-256 is kept, in hex."""
     if value is None:
@@ -173,6 +196,46 @@ class Settings:
     )
     metrics_queues: int = _declare(
         _integer(0, 10_000), 100, "so many queues have figures of their own in /metrics"
+    )
+    max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest head of a request")
+    max_jobs: int | None = _declare(
+        _optional(_integer(1, 1_000_000_000)), None, "most jobs of all queues; beyond: 429"
+    )
+    max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most named queues; beyond: 429")
+    max_waiters: int = _declare(
+        _integer(1, 10_000_000), 100_000, "most requests that wait at once; beyond: 503"
+    )
+    memory_limit: int | None = _declare(
+        _optional(_size(32 << 20, 1 << 50)),
+        None,
+        "memory of the process above which nothing is put in: 507; default: 75 % of the machine's",
+    )
+    max_connections_by_address: int | None = _declare(
+        _optional(_integer(1, 10_000_000)), None, "most of them from one address; default: half of all"
+    )
+    head_timeout: int = _declare(_duration("1s", "1h"), "30s", "how long the head of a request may take")
+    body_timeout: int = _declare(_duration("1s", "1h"), "60s", "how long its body may take")
+    idle_timeout: int = _declare(_duration("1s", "24h"), "5m", "how long a connection may be idle")
+    write_timeout: int = _declare(
+        _duration("1s", "1h"), "30s", "how long a client may take nothing of its answer"
+    )
+    rate: int | None = _declare(
+        _optional(_integer(1, 1_000_000)),
+        None,
+        "requests a second for each access token, or each address without one; default: any number",
+    )
+    allowed_hosts: tuple[str, ...] = _declare(
+        _names(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", "names such as queue.example.com or .example.com"),
+        "",
+        "names under which browsers may call, beside localhost, addresses and the machine's own",
+    )
+    allowed_origins: tuple[str, ...] = _declare(
+        _names(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?", "origins, such as https://app.example.com"),
+        "",
+        "web pages that may call from elsewhere (CORS)",
+    )
+    trusted_proxies: tuple[str, ...] = _declare(
+        _networks, "", "addresses whose X-Forwarded-* are believed, such as 10.0.0.0/8"
     )
     lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
     lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")

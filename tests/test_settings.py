@@ -182,6 +182,21 @@ BAD = [
     ("sync", "never"),
     ("sync_interval", "0s"),
     ("metrics_queues", "10001"),
+    ("max_headers", "2MiB"),
+    ("max_jobs", "0"),
+    ("max_queues", "0"),
+    ("max_waiters", "0"),
+    ("memory_limit", "1MiB"),
+    ("max_connections_by_address", "0"),
+    ("head_timeout", "0s"),
+    ("body_timeout", "2h"),
+    ("idle_timeout", "25h"),
+    ("write_timeout", "0"),
+    ("rate", "0"),
+    ("allowed_hosts", "a b"),
+    ("allowed_origins", "app.example.com"),
+    ("trusted_proxies", "proxy"),
+    ("trusted_proxies", "10.0.0.1/8"),
 ]
 
 

@@ -72,6 +72,8 @@ class Changes(Moves):
         queue = change.queue if change.queue is not UNSET else job.queue
         priority = change.priority if change.priority is not UNSET else job.priority
         more = job.more
+        if queue != job.queue:
+            self._refuse_new_queues((queue,))
         retimed = change.delay is not UNSET or change.run_at is not UNSET
         expiring = change.expires_in is not UNSET
         moved = queue != job.queue or priority != job.priority

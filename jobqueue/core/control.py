@@ -20,6 +20,7 @@ class Control(Changes):
 
     def configure(self, name: str, given: dict[str, object], now: int) -> NamedQueue:
         """Sets what is given; a value that is `QueueSettings`'s default unsets it. Makes the queue."""
+        self._refuse_new_queues((name,))
         queue = self.queues.get(name) or self._new_queue(name, now)
         queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
         self._stirred[name] = None
@@ -30,6 +31,7 @@ class Control(Changes):
 
     def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
         """Hands nothing out for `length` milliseconds; None: until it is resumed. Makes the queue."""
+        self._refuse_new_queues((name,))
         queue = self.queues.get(name) or self._new_queue(name, now)
         self._unpause(queue)
         at = self.wall(now)
@@ -47,6 +49,7 @@ class Control(Changes):
         """Who waits gets what is there."""
         queue = self.queues.get(name)
         if queue is None:
+            self._refuse_new_queues((name,))
             queue = self._new_queue(name, now)
             self._rest(queue, now)
         if queue.pause is not None:

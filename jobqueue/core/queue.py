@@ -83,6 +83,7 @@ class JobQueue(Intake):
                 return self._settled(self._yield_to(holder, new, now), now)
         queue = self.queues.get(new.queue)
         if queue is None:
+            self._refuse_new_queues((new.queue,))
             queue = self._new_queue(new.queue, now)
         elif queue.bounded:
             self._refuse_full([new], now)
@@ -99,6 +100,8 @@ class JobQueue(Intake):
             fresh, keyed = self._refuse_duplicates(news), True
         if any(queue.bounded for new in fresh if (queue := self.queues.get(new.queue)) is not None):
             self._refuse_full(fresh, now)
+        if names := {new.queue for new in fresh}.difference(self.queues):
+            self._refuse_new_queues(names)
         made: list[Job | Duplicate] = []
         for new in news:
             if keyed and (holder := self._holder(new)) is not None:

@@ -6,7 +6,7 @@ and has an end of its own (`expires_at`) hangs under a timer of that, too.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -38,7 +38,7 @@ from jobqueue.core.retention import Retention
 from jobqueue.core.tally import MOVES, Tally
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import OutcomeWaiter, OutcomeWaiters, Waiter, Waiters
-from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
+from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound, QueueFull
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -60,6 +60,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     require_lease: bool = False
     idempotency: int = 86_400_000
     idempotency_keys: int = 1_000_000
+    max_queues: int = 10_000
 
 
 class Registry:
@@ -286,6 +287,16 @@ class Registry:
             waiter.deliver(job)
 
     # -- queues -------------------------------------------------------------------------------------
+
+    def _refuse_new_queues(self, names: Iterable[str]) -> None:
+        """Before anything is made. `QueueFull` where there would be too many."""
+        most = self.limits.max_queues
+        if len(self.queues) + len({name for name in names if name not in self.queues}) > most:
+            raise QueueFull(
+                f"there are {len(self.queues):,} queues, and may be no more; one that is empty goes after an "
+                "hour",
+                limit=most, setting="JOBQUEUE_MAX_QUEUES", retry_after=60,
+            )  # fmt: skip
 
     def _new_queue(self, name: str, now: int) -> NamedQueue:
         limits = self.limits

@@ -153,6 +153,7 @@ class EngineStats(NamedTuple):
     remembered_bytes: int
     idempotency_keys: int
     idempotency_window: int
+    memory_limit: int | None
     totals: dict[str, int]
 
 

@@ -26,12 +26,14 @@ from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
 from jobqueue.engine.clock import Clock, SystemClock
+from jobqueue.engine.room import Room
 from jobqueue.engine.tokens import tokens
 from jobqueue.errors import (
     IdempotencyMismatch,
     JobForgotten,
     JobNotFound,
     JobQueueError,
+    Overloaded,
     PreconditionFailed,
     Stopping,
 )  # fmt: skip
@@ -124,6 +126,8 @@ class MemoryEngine:
         self._closed = False
         self.identity = os.urandom(6).hex()
         self._at_stop: list[Callable[[], None]] = []
+        self.room = Room(self.settings.memory_limit, self.settings.max_jobs)
+        self.full: JobQueueError | None = None  # why nothing is taken in
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
         wall = self._clock.wall()
@@ -139,13 +143,13 @@ class MemoryEngine:
     # -- the verbs ----------------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
-        self._refuse_if_stopping()
+        self._refuse_if_full()
         return self._queue.enqueue(new, self._now())
 
     def enqueue_many(
         self, news: Sequence[NewJob], once: Once | None = None
     ) -> Eventually[list[Job | Duplicate]]:
-        self._refuse_if_stopping()
+        self._refuse_if_full()
         now = self._now()
         made = self._queue.enqueue_many(news, now)
         if once is not None:
@@ -154,7 +158,7 @@ class MemoryEngine:
         return made
 
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
-        self._refuse_if_stopping()
+        self._refuse_if_full()
         now = self._now()
         results: list[Job | Duplicate | JobQueueError] = []
         for new in news:
@@ -165,7 +169,7 @@ class MemoryEngine:
         return results
 
     def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
-        self._refuse_if_stopping()
+        self._refuse_if_full()
         now = self._now()
         known = imported = 0
         for new, past, origin in arrivals:
@@ -201,6 +205,7 @@ class MemoryEngine:
         handed = self._queue.dequeue(want, now)
         if handed or not wait:
             return handed
+        self._refuse_if_crowded(self._queue.waiters.count)
         waiting = Waiting[list[Handed]](loop=asyncio.get_running_loop())
         waiter = Waiter(want, now + wait, partial(self._deliver, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
@@ -273,6 +278,7 @@ class MemoryEngine:
         job = self._queue.get(id)
         if job.status in FINISHED or not wait or self.stopping:
             return job
+        self._refuse_if_crowded(self._queue.outcomes.count)
         waiting = Waiting[Job](loop=asyncio.get_running_loop())
 
         waiter = OutcomeWaiter(job, self._now() + wait, partial(self._deliver_outcome, waiting))
@@ -405,9 +411,20 @@ class MemoryEngine:
                 f'the job has changed since: its ETag is "{job.version}"; look again', job_status=job.status
             )
 
-    def _refuse_if_stopping(self) -> None:
-        if self.stopping:
-            raise Stopping("the server stops, and what it took in now would be lost", retry_after=5)
+    def _refuse_if_full(self) -> None:
+        if self.full is not None:
+            raise type(self.full)(self.full.detail, **self.full.facts)
+
+    def _refuse_if_crowded(self, waiting: int) -> None:
+        if waiting >= self.settings.max_waiters:
+            raise Overloaded(
+                "as many requests wait as may; ask again", limit=self.settings.max_waiters,
+                setting="JOBQUEUE_MAX_WAITERS", retry_after=1,
+            )  # fmt: skip
+
+    def _payload_bytes(self) -> int:
+        """Of what waits, and of what is remembered."""
+        return sum(queue.bytes for queue in self._queue.queues.values()) + self._queue.remembered_bytes
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -436,7 +453,7 @@ class MemoryEngine:
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
             idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
-            totals=queue.tally.totals(),
+            totals=queue.tally.totals(), memory_limit=self.room.limit,
         )  # fmt: skip
 
     def wall_now(self) -> int:
@@ -463,6 +480,7 @@ class MemoryEngine:
 
     def stop_waiting(self) -> None:
         self.stopping = True
+        self.full = Stopping("the server stops, and what it took in now would be lost", retry_after=5)
         self._queue.end_waits()
         for call in self._at_stop:
             call()
@@ -496,6 +514,8 @@ class MemoryEngine:
         if self._queue.compact():
             more = True
             self._compaction_max = max(self._compaction_max, (time.perf_counter() - ticked) * 1000)
+        if self.room.limited and not self.stopping:
+            self.full = self.room.look(sum(self._queue.tally.jobs().values()), self._payload_bytes)
         self._ticks += 1
         self._tick_last = (time.perf_counter() - started) * 1000
         self._tick_max = max(self._tick_max, self._tick_last)

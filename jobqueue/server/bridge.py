@@ -52,7 +52,7 @@ class Bridge(HTTPConnection):
     def __init__(
         self, app: Application, request: Request, client: Client, blocked: bool, upload: bool = False
     ) -> None:
-        self.context = _Context(request.peer)
+        self.context = _Context(request.through or request.peer)
         self.no_keep_alive = False
         self.close = False
         self._blocked = blocked

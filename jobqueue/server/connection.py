@@ -27,7 +27,6 @@ from jobqueue.errors import (
     RequestTimeout,
     UnsupportedEncoding,
 )  # fmt: skip
-from jobqueue.server import deadlines
 from jobqueue.server.bridge import Bridge
 from jobqueue.server.known_heads import METHODS
 from jobqueue.web.http import JSON, Later, Request, Response
@@ -46,7 +45,6 @@ DRAIN_BYTES = 16 << 20
 WATCH = 0.1
 _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_HEAD_LIMIT = deadlines.MAX_HEAD
 # What a Host may hold; with a comma it would be two.
 _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
 # Answers gathered for one `send`: at most so many, and none that is longer.
@@ -62,15 +60,15 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
         "_gone", "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
-        "_parsed", "_parser", "_paused", "_peer", "_refusal", "_seen", "_served", "_transport", "_unsent",
-        "_upgrade", "_upload_begun", "_uploading", "_url",
+        "_parsed", "_parser", "_paused", "_refusal", "_seen", "_served", "_transport", "_unsent",
+        "_upgrade", "_upload_begun", "_uploading", "_url", "peer",
     )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, front: "FastFront", peer: str, loop: asyncio.AbstractEventLoop) -> None:
         self._front = front
-        self._peer = peer
+        self.peer = peer
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         # Nothing is in the way of the next request. False where something may be: then it is looked at.
@@ -205,7 +203,7 @@ class Connection(asyncio.Protocol):
         api = front.api
         headers = known.headers
         id = api.request_id(headers[b"x-request-id"]) if known.names_itself else api.fresh_id()
-        request = Request(method, path, query, headers, data[head_end:], self._peer, id, parameter)
+        request = Request(method, path, query, headers, data[head_end:], self.peer, id, parameter)
         self._served += 1
         started = monotonic()
         answer = api.perform(route, request, known.from_program, started, known.serving)
@@ -223,7 +221,7 @@ class Connection(asyncio.Protocol):
         while left:
             part, left = left, b""
             if not self._headers_done:
-                room = _HEAD_LIMIT - self._head_bytes
+                room = self._front.max_head - self._head_bytes
                 if len(part) > room:
                     part, left = part[:room], part[room:]
                 self._head_bytes += len(part)
@@ -239,10 +237,8 @@ class Connection(asyncio.Protocol):
                 if not self._close:
                     self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
                 break
-            if left and not self._headers_done and self._head_bytes >= _HEAD_LIMIT:
-                self._refuse(
-                    HeadersTooLarge(f"more than {_HEAD_LIMIT:,} bytes of headers", limit=_HEAD_LIMIT)
-                )
+            if left and not self._headers_done and self._head_bytes >= self._front.max_head:
+                self._refuse(self._too_much_head())
                 break
         if learning and self._between and learning[0] + 1 == self._served:
             self._learn(data)
@@ -325,7 +321,7 @@ class Connection(asyncio.Protocol):
         api = self._front.api
         request = Request(
             METHODS.get(method := self._parser.get_method()) or method.decode("latin-1"),
-            path, query, headers, body if type(body) is bytes else bytes(body), self._peer,
+            path, query, headers, body if type(body) is bytes else bytes(body), self.peer,
             api.request_id(headers.get(b"x-request-id")),
         )  # fmt: skip
         close = not self._parser.should_keep_alive()
@@ -358,7 +354,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
         id = self._front.api.request_id(self._headers.get(b"x-request-id"))
-        request = Request(method, path, query, self._headers, b"", self._peer, id, "", f"HTTP/{version}")
+        request = Request(method, path, query, self._headers, b"", self.peer, id, "", f"HTTP/{version}")
         body, self._body = bytes(self._body), b""
         self._upload_begun = True
         close = not self._parser.should_keep_alive() or version != "1.1"
@@ -431,6 +427,12 @@ class Connection(asyncio.Protocol):
             f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
         )
 
+    def _too_much_head(self) -> HeadersTooLarge:
+        limit = self._front.max_head
+        return HeadersTooLarge(
+            f"more than {limit:,} bytes of headers", limit=limit, setting="JOBQUEUE_MAX_HEADERS"
+        )
+
     def _refuse(self, error: JobQueueError) -> None:
         """The first reason counts; it is said once what came before it is answered."""
         if self._refusal is None:
@@ -459,12 +461,12 @@ class Connection(asyncio.Protocol):
         later, request, close, started = self._later
         self._later = None
         if future.cancelled():
-            self._front.log.request(request.method, request.path, 499, started, 0, self._peer, request.id)
+            self._front.log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             return
         answer = self._front.api.finish(later, request.id)
         if answer.give_back is not None and self._hung_up():
             answer.give_back()
-            self._front.log.request(request.method, request.path, 499, started, 0, self._peer, request.id)
+            self._front.log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             self._transport.abort()
             return
         self._answer(answer, request, close, started)
@@ -547,7 +549,7 @@ class Connection(asyncio.Protocol):
         if status < 400 and log.full:
             log.summed += 1
         else:
-            log.request(method, request.path, status, started, len(body), self._peer, request.id)
+            log.request(method, request.path, status, started, len(body), request.peer, request.id)
 
     def send(self) -> None:
         """Sends what is answered, if anything. Called by the front, once after `send_soon`."""
@@ -598,7 +600,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1") if self._url else "-"
         path = self._url.decode("latin-1").partition("?")[0] or "-"
         id = api.request_id(self._headers.get(b"x-request-id"))
-        request = Request(method, path, "", self._headers, b"", self._peer, id)
+        request = Request(method, path, "", self._headers, b"", self.peer, id)
         self._answer(api.refuse(error, request), request, True, monotonic())
 
     # -- the end ------------------------------------------------------------------------------------
@@ -646,11 +648,11 @@ class Connection(asyncio.Protocol):
         if self._seen[0] != seen:
             self._seen = (seen, now)
             return
-        over = now - self._seen[1] > _DEADLINES[state]
-        if not over:
+        allowed = self._front.deadlines[state]
+        if now - self._seen[1] <= allowed:
             return
         if state in ("head", "body"):
-            self._refuse(RequestTimeout(f"the request did not arrive whole in {_DEADLINES[state]:g} seconds"))
+            self._refuse(RequestTimeout(f"the request did not arrive whole in {allowed:g} seconds"))
             self._go_on()
         elif state in ("write", "linger"):
             self._transport.abort()
@@ -680,9 +682,3 @@ class Connection(asyncio.Protocol):
         if self._url or self._head_bytes:
             return "head"
         return "idle" if self._served else "first"
-
-
-_DEADLINES = {
-    "first": deadlines.HEAD, "head": deadlines.HEAD, "body": deadlines.BODY, "idle": deadlines.IDLE,
-    "write": deadlines.WRITE, "linger": deadlines.LINGER, "answer": float("inf"),
-}  # fmt: skip

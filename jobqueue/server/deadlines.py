@@ -1,14 +1,22 @@
-"""How long a client may take, in seconds, and how much it may send; the same for both fronts."""
+"""How long a client may take, in seconds; the same for both fronts. All but the last are settings."""
 
-# From the first byte of a request to the end of its head; and a connection's first request.
-HEAD = 30.0
-# From the end of the head to the end of the body.
-BODY = 60.0
-# Between two requests.
-IDLE = 300.0
-# Taking nothing of what is written to it.
-WRITE = 30.0
+from jobqueue.settings import Settings
+
 # After a refusal: still reading what it sends, so that it reads the answer.
 LINGER = 2.0
-# Bytes of a request line and its headers.
-MAX_HEAD = 65536
+
+
+class Deadlines:
+    """`head`: from the first byte of a request to the end of its head, and a connection's first request.
+    `body`: from the end of the head to the end of the body. `idle`: between two requests. `write`: taking
+    nothing of what is written to it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.head = settings.head_timeout / 1000
+        self.body = settings.body_timeout / 1000
+        self.idle = settings.idle_timeout / 1000
+        self.write = settings.write_timeout / 1000
+        self.by_state = {
+            "first": self.head, "head": self.head, "body": self.body, "idle": self.idle,
+            "write": self.write, "linger": LINGER, "answer": float("inf"),
+        }  # fmt: skip

@@ -14,8 +14,10 @@ from email.utils import formatdate
 from tornado.web import Application
 
 from jobqueue.server.connection import Connection
+from jobqueue.server.deadlines import Deadlines
 from jobqueue.server.known_heads import KnownHeads
 from jobqueue.server.log import AccessLog
+from jobqueue.server.peers import Peers
 from jobqueue.web.api import Api
 from jobqueue.web.http import JSON, REASONS
 
@@ -39,11 +41,15 @@ class FastFront:
         self._date = formatdate(usegmt=True)
         self._dated = 0.0
         self.max_body = api.settings.max_body
+        self.max_head = api.settings.max_headers
+        self.deadlines = Deadlines(api.settings).by_state
+        self.peers = Peers(None)
         self.known = KnownHeads(api.router, api.auth.known if api.auth is not None else {})
         self.blocks, self.lines = self.known.blocks, self.known.lines
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self, peer, self._loop)
+        self.peers.opened(peer)
         self.accepting.add(connection)
         task = self._loop.create_task(self._connect(connection, accepted))
         self._tasks.add(task)
@@ -54,6 +60,7 @@ class FastFront:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
             accepted.close()
+            self.peers.closed(connection.peer)
         finally:
             self.accepting.discard(connection)
 
@@ -64,6 +71,7 @@ class FastFront:
 
     def closed(self, connection: Connection) -> None:
         self.open.discard(connection)
+        self.peers.closed(connection.peer)
         self.alone = len(self.open) < 2
 
     def send_soon(self, connection: Connection) -> None:

@@ -3,9 +3,12 @@
 import socket
 from typing import Protocol
 
+from jobqueue.server.peers import Peers
+
 
 class Front(Protocol):
     name: str
+    peers: Peers
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         """Serves a connection from now on; owns the socket."""

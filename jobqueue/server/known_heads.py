@@ -11,7 +11,7 @@ from msgspec import Struct
 from jobqueue.errors import JobQueueError
 from jobqueue.web.api import Api
 from jobqueue.web.auth import Principal
-from jobqueue.web.guard import OF_BROWSERS
+from jobqueue.web.guard import is_program
 from jobqueue.web.meter import Operation
 from jobqueue.web.routes import Route, Router
 
@@ -69,7 +69,7 @@ class KnownHeads:
                 headers,
                 length,
                 close,
-                OF_BROWSERS.isdisjoint(headers),
+                is_program(headers),
                 b"x-request-id" in headers,
                 None if caller is None else caller.serving,
             )

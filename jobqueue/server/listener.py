@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from jobqueue.errors import Overloaded
+from jobqueue.server.peers import Peers
 from jobqueue.web.http import REASONS
 from jobqueue.web.problems import problem
 
@@ -61,7 +62,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 class Listener:
     """Accepts on `listening` and hands each connection to `take(socket, peer)`, while `count()` of them is
-    below `limit`; beyond it a connection is told 503 and closed."""
+    below `limit`, and fewer than that of `peers` from one address; beyond it a connection is told 503 and
+    closed."""
 
     def __init__(
         self,
@@ -69,11 +71,13 @@ class Listener:
         limit: int,
         count: Callable[[], int],
         take: Callable[[socket.socket, str], None],
+        peers: Peers | None = None,
     ) -> None:
         self._socket = listening
         self._limit = limit
         self._count = count
         self._take = take
+        self._peers = peers or Peers(None)
         self._loop = asyncio.get_running_loop()
         self._lingering: dict[socket.socket, asyncio.TimerHandle] = {}
         self._turned_away = 0
@@ -104,10 +108,13 @@ class Listener:
                 self._rest(failed)
                 return
             accepted.setblocking(False)
-            if self._count() < self._limit:
-                self._take(accepted, address[0])
+            peer = address[0]
+            if self._count() >= self._limit:
+                self._turn_away(accepted, self._limit, "MAX_CONNECTIONS")
+            elif self._peers.full(peer):
+                self._turn_away(accepted, self._peers.limit, "MAX_CONNECTIONS_BY_ADDRESS", f" from {peer}")
             else:
-                self._turn_away(accepted)
+                self._take(accepted, peer)
 
     def _rest(self, failed: OSError) -> None:
         self._warn(f"cannot accept connections: {failed.strerror}; trying again")
@@ -118,12 +125,12 @@ class Listener:
         self._resting = None
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def _turn_away(self, accepted: socket.socket) -> None:
+    def _turn_away(self, accepted: socket.socket, limit: int | None, name: str, of: str = "") -> None:
         """The answer stays readable only if the socket is not closed at once, while a request comes in."""
-        self._warn(f"at the limit of {self._limit:,} connections (JOBQUEUE_MAX_CONNECTIONS)")
+        self._warn(f"at the limit of {limit:,} connections{of} (JOBQUEUE_{name})")
         try:
             self._turned_away += 1
-            accepted.send(_overloaded(f"full-{self._turned_away}"))
+            accepted.send(_overloaded(f"full-{self._turned_away}", f"JOBQUEUE_{name}"))
             accepted.shutdown(socket.SHUT_WR)
         except OSError:
             accepted.close()
@@ -144,11 +151,11 @@ class Listener:
             _log.warning("%s", message)
 
 
-def _overloaded(request_id: str) -> bytes:
+def _overloaded(request_id: str, setting: str) -> bytes:
     answer = problem(
         Overloaded(
             "the server has as many connections as it may; try again",
-            setting="JOBQUEUE_MAX_CONNECTIONS", retry_after=1,
+            setting=setting, retry_after=1,
         ),
         request_id,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from jobqueue.engine.api import Engine
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.room import default_limit
 from jobqueue.engine.store import JournalError
 from jobqueue.errors import SettingError
 from jobqueue.server import log
@@ -93,7 +94,9 @@ class Program:
         front = self._front(api, access)
         api.connections = front.connections
         api.max_connections = limit
-        listener = Listener(listening, limit, front.connections, front.take)
+        front.peers.limit = settings.max_connections_by_address or max(limit // 2, 1)
+        api.max_connections_by_address = front.peers.limit
+        listener = Listener(listening, limit, front.connections, front.take, front.peers)
         self._watch_signals(api)
         chores = [
             PeriodicCallback(access.flush, 1000),
@@ -138,9 +141,12 @@ class Program:
         """Raises `JournalError`."""
         settings = self._settings
         if settings.data is None:
-            return MemoryEngine(settings)
+            memory = MemoryEngine(settings)
+            memory.room.limit = memory.room.limit or default_limit()
+            return memory
         engine = JournalEngine(Folder(settings.data), settings)
         engine.on_broken = self._broken
+        engine.room.limit = engine.room.limit or default_limit()
         # The writing thread does little between its waits; it should not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         return engine

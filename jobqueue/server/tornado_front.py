@@ -9,7 +9,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application
 
-from jobqueue.server.deadlines import BODY, IDLE, MAX_HEAD
+from jobqueue.server.deadlines import Deadlines
+from jobqueue.server.peers import Peers
 from jobqueue.web.api import Api
 
 # Above what `OperationHandler` reads of a body that is too large: it, not Tornado, answers those.
@@ -24,6 +25,7 @@ class WatchfulStream(IOStream):
     """
 
     closed_by: Callable[["WatchfulStream"], None]
+    peer = ""
     _ended_by_client = False
 
     def close_fd(self) -> None:
@@ -57,19 +59,29 @@ class TornadoFront:
 
     def __init__(self, api: Api, app: Application) -> None:
         self._api = api
+        self.peers = Peers(None)
+        deadlines = Deadlines(api.settings)
         self._streams: set[WatchfulStream] = set()
         self._server = HTTPServer(
-            app, max_header_size=MAX_HEAD, idle_connection_timeout=IDLE, body_timeout=BODY,
+            app, max_header_size=api.settings.max_headers, idle_connection_timeout=deadlines.idle,
+            body_timeout=deadlines.body,
             max_body_size=_MAX_BODY_FACTOR * api.settings.max_body, chunk_size=65536,
         )  # fmt: skip
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         # What a client sends behind a waiting request is kept up to this; then it is cut off.
         stream = WatchfulStream(accepted, max_buffer_size=self._api.settings.max_body + (1 << 20))
-        stream.closed_by = self._streams.discard
+        stream.peer = peer
+        stream.closed_by = self._closed
         stream.set_nodelay(True)
         self._streams.add(stream)
+        self.peers.opened(peer)
         self._server.handle_stream(stream, (peer, 0))
+
+    def _closed(self, stream: WatchfulStream) -> None:
+        if stream in self._streams:
+            self._streams.discard(stream)
+            self.peers.closed(stream.peer)
 
     def connections(self) -> int:
         return len(self._streams)

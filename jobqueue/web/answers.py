@@ -214,6 +214,7 @@ class Idempotency(Struct):
 
 class Memory(Struct):
     rss_bytes: int | UnsetType = UNSET
+    limit_bytes: int | UnsetType = UNSET
 
 
 class Limits(Struct):
@@ -226,7 +227,18 @@ class Limits(Struct):
     retain: Length
     retain_jobs: int
     retain_bytes: int
+    max_headers: int
+    max_queues: int
+    max_waiters: int
+    max_delay: Length
+    head_timeout: Length
+    body_timeout: Length
+    idle_timeout: Length
+    write_timeout: Length
+    max_jobs: int | UnsetType = UNSET
     max_connections: int | UnsetType = UNSET
+    max_connections_by_address: int | UnsetType = UNSET
+    rate: int | UnsetType = UNSET
 
 
 class Stats(Struct):

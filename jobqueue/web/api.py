@@ -9,18 +9,27 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from math import ceil
 from time import monotonic
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
 
 from jobqueue.engine.api import Engine
-from jobqueue.errors import BodyTooLarge, JobQueueError, NoSuchRoute, NotReady, UnsupportedEncoding
+from jobqueue.errors import (
+    BodyTooLarge,
+    JobQueueError,
+    NoSuchRoute,
+    NotReady,
+    TooManyRequests,
+    UnsupportedEncoding,
+)
 from jobqueue.version import VERSION
 from jobqueue.web.audit import audited
 from jobqueue.web.auth import Auth, Principal
+from jobqueue.web.buckets import Buckets, network
 from jobqueue.web.events import Events
-from jobqueue.web.guard import check_administrator, check_origin
+from jobqueue.web.guard import Guard, check_administrator
 from jobqueue.web.http import Answer, Later, Request, Response, Stream
 from jobqueue.web.meter import SKIP, TIMED, Meter, Operation
 from jobqueue.web.openapi import document
@@ -60,6 +69,7 @@ class Api:
         self.engine = engine
         self.settings = engine.settings
         self.version = VERSION
+        self.guard = Guard(self.settings)
         self.schema = Schema(engine.settings)
         self.renderer = Renderer(engine)
         self.router = Router()
@@ -73,6 +83,10 @@ class Api:
         self.connections: Callable[[], int | None] = lambda: None
         self.lag: Callable[[], Lag | None] = lambda: None
         self.max_connections: int | None = None
+        self.max_connections_by_address: int | None = None
+        rate = self.settings.rate
+        self._rates = Buckets(rate, max(rate, 1)) if rate is not None else None
+        self._looks_at_peers = rate is not None or self.guard.proxies is not None
         self.access: Access | None = None
         self.meter = Meter(route.operation for route in ROUTES)
         self._counts = self.meter.counts
@@ -88,10 +102,12 @@ class Api:
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
+            if request.method == "OPTIONS" and (preflight := self.guard.preflight(request)) is not None:
+                return preflight
             answer = self.failed(error, request.id)
             if not isinstance(error, NoSuchRoute):  # such a one goes on to the application, which counts it
                 self.meter.count(None, answer.status)
-            return answer
+            return self.guard.dress(request, answer)
         return self.perform(route, request)
 
     def perform(
@@ -109,8 +125,10 @@ class Api:
         operation = route.operation
         answer: Answer
         try:
+            if self._looks_at_peers:
+                self._look_at_peer(route, request)
             if not from_program:
-                check_origin(request.method, request.headers)
+                self.guard.check(request)
             if self.engine.refuses is not None and route.path not in _ALWAYS:
                 raise NotReady(self.engine.refuses, retry_after=1)
             if serving is not None and (api := serving.get(operation)) is not None:
@@ -125,6 +143,8 @@ class Api:
                 answer = operation(self, request)
         except Exception as error:
             answer = self.failed(error, request.id)
+        if not from_program:
+            answer = self.guard.dress(request, answer)
         if type(answer) is Response:  # as `Meter.count` does
             counts, status = self._counts[operation], answer.status
             counts[status] = number = counts[status] + 1
@@ -135,6 +155,27 @@ class Api:
             if self.auth is not None and (who := self.auth.caller(request)) is not None:
                 who.waits(answer.future, self.engine)
         return answer
+
+    def _locate(self, request: Request) -> None:
+        """Where it comes from, if a proxy that is believed says so."""
+        proxies = self.guard.proxies
+        if proxies is not None and not request.through:
+            request.through = request.peer
+            request.peer = proxies.client(request.peer, request.headers)
+
+    def _look_at_peer(self, route: Route, request: Request) -> None:
+        """So many requests a second for each access token; where there is none, for each address."""
+        self._locate(request)
+        rates = self._rates
+        if rates is None or route.path in _ALWAYS:
+            return
+        who = self.auth.caller(request) if self.auth is not None else None
+        key = f"{who.name} by token" if who is not None else network(request.peer)
+        if wait := rates.take(key, monotonic()):
+            raise TooManyRequests(
+                f"more than {self.settings.rate:,} requests a second",
+                limit=self.settings.rate, setting="JOBQUEUE_RATE", retry_after=ceil(wait),
+            )  # fmt: skip
 
     def _perform_for(self, auth: Auth, route: Route, request: Request) -> Answer:
         """The call is made with what the caller's token may see in the place of all."""
@@ -159,6 +200,7 @@ class Api:
     def refuse(self, error: JobQueueError, request: Request) -> Response:
         """The answer to a request that a front could not or would not read. What is wrong with its body does
         not matter where there is nothing to send one to, or where its sender may not."""
+        self._locate(request)
         if isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
             try:
                 route, _ = self.router.find(request.method, request.path)

@@ -18,6 +18,8 @@ QUEUE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}"
 # type/subtype and parameters (RFC 9110), in what an HTTP header may hold.
 MEDIA_TYPE = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+( *;[ -~]*)?"
 INT32 = (-(2**31), 2**31 - 1)
+# The longest delay: how far ahead anything may be put off.
+YEAR_MS = 366 * 86_400_000
 _QUEUE_NAME = re.compile(QUEUE_NAME)
 _MEDIA_TYPE = re.compile(MEDIA_TYPE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -219,8 +219,16 @@ class OperationHandler(RequestHandler):
             request = self.request
             self.api.access(
                 request.method or "-", request.path, status, self._started, self._size,
-                request.remote_ip or "", self.request_id,
+                self._peer(), self.request_id,
             )  # fmt: skip
+
+    def _peer(self) -> str:
+        peer = self.request.remote_ip or ""
+        proxies = self.api.guard.proxies
+        said = self.request.headers.get("X-Forwarded-For")
+        if proxies is None or said is None:
+            return peer
+        return proxies.client(peer, {b"x-forwarded-for": said.encode("latin-1")})
 
     get = head = post = put = patch = delete = options = _perform
 

@@ -27,7 +27,8 @@ REASONS = {
 class Request(Struct, gc=False):
     """One request, whole. `headers`: lower-case names to values, both as bytes. `path` and `query` as they
     were sent, percent-encoded; `peer`: the address at the other end of the socket; `param`: the decoded
-    `{id}` or `{name}` of the path, set by the router; `version`: of HTTP, for whom it concerns."""
+    `{id}` or `{name}` of the path, set by the router; `version`: of HTTP, for whom it
+    concerns; `through`: the other end of the socket, where proxies may be believed."""
 
     method: str
     path: str
@@ -38,6 +39,7 @@ class Request(Struct, gc=False):
     id: str
     param: str = ""
     version: str = "HTTP/1.1"
+    through: str = ""
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

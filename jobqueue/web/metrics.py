@@ -181,6 +181,8 @@ def _of_the_process(api: "Api") -> Iterator[Metric]:
         yield GaugeMetricFamily("jobqueue_connections", "Connections now.", connections)
     if api.max_connections is not None:
         yield GaugeMetricFamily("jobqueue_connections_limit", "At most.", api.max_connections)
+    if (most := api.engine.stats().memory_limit) is not None:
+        yield GaugeMetricFamily("jobqueue_memory_limit_bytes", "Above it nothing is put in.", most)
     if (memory := api.memory()) is not None:
         yield GaugeMetricFamily("jobqueue_resident_memory_bytes", "Of this process.", memory)
     collections = CounterMetricFamily(

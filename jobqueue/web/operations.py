@@ -27,7 +27,7 @@ from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError, 
 from jobqueue.units import instant, seconds
 from jobqueue.web import explain, prefer, raw, render
 from jobqueue.web.chain import then
-from jobqueue.web.fields import queue_name
+from jobqueue.web.fields import YEAR_MS, queue_name
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
 from jobqueue.web.once import look_up
 from jobqueue.web.pages import help_text
@@ -414,13 +414,20 @@ def stats(api: "Api", request: Request) -> Response:
         },
         "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
         "idempotency": {"keys": s.idempotency_keys, "window": s.idempotency_window / 1000},
-        "memory": _known({"rss_bytes": api.memory()}),
+        "memory": _known({"rss_bytes": api.memory(), "limit_bytes": s.memory_limit}),
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,
             "max_depth": settings.max_depth, "max_batch": settings.max_batch,
             "max_connections": api.max_connections, "wait_max": settings.wait_max / 1000,
             "lease_max": settings.lease_max / 1000, "retain": settings.retain / 1000,
             "retain_jobs": settings.retain_jobs, "retain_bytes": settings.retain_bytes,
+            "max_headers": settings.max_headers, "max_jobs": settings.max_jobs,
+            "max_queues": settings.max_queues, "max_waiters": settings.max_waiters,
+            "max_connections_by_address": api.max_connections_by_address,
+            "max_delay": YEAR_MS / 1000,
+            "head_timeout": settings.head_timeout / 1000, "body_timeout": settings.body_timeout / 1000,
+            "idle_timeout": settings.idle_timeout / 1000, "write_timeout": settings.write_timeout / 1000,
+            "rate": settings.rate,
         }),
     })))  # fmt: skip
 

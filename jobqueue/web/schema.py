@@ -42,7 +42,7 @@ from jobqueue.web.call import (
     says_many,
 )  # fmt: skip
 from jobqueue.web.events import EVENT_NAMES, Choice
-from jobqueue.web.fields import SET_BY_THE_QUEUE
+from jobqueue.web.fields import SET_BY_THE_QUEUE, YEAR_MS
 from jobqueue.web.http import Request
 from jobqueue.web.json_text import check_utf8, one_line
 
@@ -51,7 +51,6 @@ _OPENS = b"[{"
 # Names and types that were found good are remembered, up to so many.
 _REMEMBERED = 10_000
 _MANY = 2**53 - 1
-_YEAR_MS = 366 * 86_400_000
 _MAX_ERROR = 16 << 10
 _MAX_HEADERS = 4 << 10
 _HOLDER = ("lease", "consumer")
@@ -553,7 +552,7 @@ class Schema:
         older = (
             None
             if asked.older_than is None
-            else fields.duration(asked.older_than, "older_than", 0, 100 * _YEAR_MS, None)
+            else fields.duration(asked.older_than, "older_than", 0, 100 * YEAR_MS, None)
         )
         return Filter(
             queues, cast("frozenset[Status] | None", statuses), _set(asked.type, "type"),
@@ -667,7 +666,7 @@ def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
 
 
 def _length(value: float | str, field: str, low: int = 0) -> int:
-    return fields.duration(value, field, low, _YEAR_MS, None)
+    return fields.duration(value, field, low, YEAR_MS, None)
 
 
 def _ids(value: list[int] | str) -> frozenset[int]:
@@ -688,7 +687,7 @@ def _run_at(value: str, wall: int) -> int:
         if value.replace(".", "", 1).lstrip("-").isdigit():
             bad.detail = "a bare number is not an instant; for a length of time use delay. " + bad.detail
         raise InvalidField(f"run_at: {bad.detail}", field="run_at") from None
-    if at > wall + _YEAR_MS:
+    if at > wall + YEAR_MS:
         raise InvalidField("run_at: at most one year ahead", field="run_at")
     return at
 

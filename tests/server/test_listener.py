@@ -15,6 +15,7 @@ from serving import Server, check_problem, until
 
 from jobqueue import Settings
 from jobqueue.server import listener
+from jobqueue.server.peers import Peers
 
 ALL = os.environ.get("TEST_ALL") == "1"
 slow = pytest.mark.skipif(not ALL, reason="one process more: with TEST_ALL=1")
@@ -164,3 +165,33 @@ def test_with_hardly_a_descriptor_allowed_it_still_serves_somebody(front: str):
         ("/bin/sh", "-c", f"ulimit -n 40; exec {sys.executable} -m jobqueue"), JOBQUEUE_HTTP=front
     ) as program:
         assert program.call("GET", "/stats")[1]["limits"]["max_connections"] >= 1
+
+
+# -- connections of one address ---------------------------------------------------------------------
+
+
+async def test_one_address_gets_so_many_connections_and_a_place_again_when_one_ends(server, logged):
+    server.front.peers.limit = 2
+    server.listener._peers = server.front.peers
+    first, second = await server.connect(), await server.connect()
+    assert (await first.call("GET", "/healthz")).status == 200
+    assert (await second.call("GET", "/healthz")).status == 200
+    turned_away = await (await server.connect()).read()
+    check_problem(turned_away, 503, "overloaded", setting="JOBQUEUE_MAX_CONNECTIONS_BY_ADDRESS")
+    assert "2 connections from 127.0.0.1" in logged.pop().getMessage()
+    first.close()
+    await until(lambda: server.front.connections() == 1)
+    assert (await (await server.connect()).call("GET", "/healthz")).status == 200
+
+
+def test_ipv6_addresses_of_one_network_count_together():
+    peers = Peers(2)
+    peers.opened("2001:db8::1")
+    assert not peers.full("2001:db8::2")
+    peers.opened("2001:db8::2")
+    assert peers.full("2001:db8::3")
+    assert not peers.full("2001:db8:0:1::1")
+    peers.closed("2001:db8::1")
+    peers.closed("2001:db8::2")
+    assert not peers.full("2001:db8::3")
+    assert peers._open == {}

@@ -7,15 +7,18 @@ import pytest
 from http_client import Client, request
 from serving import Server, check_problem, until
 
+from jobqueue import Settings
 from jobqueue.engine.api import NewJob
-from jobqueue.server import deadlines
 from jobqueue.server.connection import READ_AHEAD, Connection
+from jobqueue.server.deadlines import LINGER, Deadlines
 from jobqueue.web.api import Api
 
 fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
 _HEALTHZ = request("GET", "/healthz")
 _KIB = 1024
 _MIB = 1024 * 1024
+_USUAL = Deadlines(Settings())
+HEAD, BODY, IDLE, WRITE = _USUAL.head, _USUAL.body, _USUAL.idle, _USUAL.write
 
 
 class Time:
@@ -57,7 +60,7 @@ async def is_open(client: Client) -> bool:
 async def test_a_connection_without_a_request_is_closed_after_half_a_minute(server):
     client, _ = await connection_of(server)
     time = Time(server)
-    time.pass_(deadlines.HEAD)
+    time.pass_(HEAD)
     assert await is_open(client)
     time.pass_(1)
     assert await client.rest() == b""
@@ -70,7 +73,7 @@ async def test_a_head_must_be_there_after_half_a_minute(server, sent):
     client.send(sent)
     await until(lambda: connection._state() == "head")
     time = Time(server)
-    time.pass_(deadlines.HEAD)
+    time.pass_(HEAD)
     assert await is_open(client)
     time.pass_(1)
     answer = await client.read()
@@ -85,7 +88,7 @@ async def test_a_head_that_trickles_in_gains_no_time(server):
     client.send(b"GET /healthz HTTP/1.1\r\n")
     await until(lambda: connection._state() == "head")
     time = Time(server)
-    for _ in range(int(deadlines.HEAD)):
+    for _ in range(int(HEAD)):
         client.send(b"X: a\r\n")
         await asyncio.sleep(0.001)
         time.pass_(1)
@@ -97,12 +100,12 @@ async def test_a_head_that_trickles_in_gains_no_time(server):
 async def test_the_second_request_of_a_connection_has_its_own_time(server):
     client, connection = await connection_of(server)
     time = Time(server)
-    time.pass_(deadlines.HEAD - 1)
+    time.pass_(HEAD - 1)
     await client.call("GET", "/healthz")
     client.send(b"GET /healthz HTTP/1.1\r\n")
     await until(lambda: connection._state() == "head")
     time.pass_(0)
-    time.pass_(deadlines.HEAD - 1)
+    time.pass_(HEAD - 1)
     assert await is_open(client)
     client.send(b"Host: a\r\n\r\n")
     assert (await client.read()).status == 200
@@ -114,7 +117,7 @@ async def test_a_body_must_be_there_after_a_minute(server):
     client.send(b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{")
     await until(lambda: connection._state() == "body")
     time = Time(server)
-    time.pass_(deadlines.BODY)
+    time.pass_(BODY)
     assert await is_open(client)
     client.send(b'"')
     await asyncio.sleep(0.001)
@@ -129,7 +132,7 @@ async def test_an_idle_connection_is_closed_after_five_minutes_without_a_word(se
     client, _ = await connection_of(server)
     await client.call("GET", "/healthz")
     time = Time(server)
-    time.pass_(deadlines.IDLE)
+    time.pass_(IDLE)
     assert await is_open(client)
     time.pass_(1)
     assert await client.rest() == b""
@@ -154,7 +157,7 @@ async def test_after_a_refusal_a_client_that_goes_on_sending_is_cut_off_soon(ser
     client.send(b"NO\r\n\r\n")
     assert (await client.read()).status == 400
     time = Time(server)
-    time.pass_(deadlines.LINGER)
+    time.pass_(LINGER)
     assert connection in server.front.open
     client.send(b"more")
     time.pass_(1)
@@ -188,7 +191,7 @@ async def slow_reader(server: Server, headers: dict[str, str] | None = None) -> 
 async def test_a_reader_that_takes_nothing_is_cut_off_after_half_a_minute(server):
     slow, _ = await slow_reader(server)
     time = Time(server)
-    time.pass_(deadlines.WRITE)
+    time.pass_(WRITE)
     assert server.front.open
     time.pass_(1)
     await until(lambda: not server.front.open)
@@ -205,7 +208,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_gets_all_of_it(server, 
     for part in range(1, 8):
         while len(got) < part * _MIB // 2:
             got += await loop.sock_recv(slow, 64 * _KIB)
-        time.pass_(deadlines.WRITE - 1)
+        time.pass_(WRITE - 1)
     while not got.endswith(b"}\n"):
         more = await asyncio.wait_for(loop.sock_recv(slow, 256 * _KIB), 5)
         assert more, "it was cut off in the middle"
@@ -234,7 +237,7 @@ async def test_one_who_asks_for_much_and_reads_nothing_costs_little_and_holds_no
     assert resident() - before < 40 * _MIB
     if server.front.name == "fast":
         time = Time(server)
-        time.pass_(deadlines.WRITE + 1)
+        time.pass_(WRITE + 1)
         assert (await server.get("/healthz")).status == 200
         await until(lambda: len(server.front.open) == 1)
     greedy.reset()

@@ -1,0 +1,85 @@
+"""Room: whether there is memory for more jobs; looked at with each tick.
+
+What drains goes on without it, so the figure that counts is what the process takes of the machine. But an
+allocator does not give back all that is freed: so once that figure is at the limit, what the jobs take
+decides when there is room again. A tenth must be gone.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from jobqueue.errors import JobQueueError, OutOfMemory, QueueFull
+
+# Of the machine's memory, or of the cgroup's, where no limit is set.
+SHARE = 0.75
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_A_JOB = 400  # bytes, about, beside its payload
+
+
+def resident() -> int | None:
+    """Bytes of memory that this process has, where the system tells."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def default_limit() -> int | None:
+    """A share of what this machine, or this container, has."""
+    found = []
+    try:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        said = [file.read_text().strip() for path in _CGROUPS if (file := Path(path)).exists()]
+        found += [int(text) for text in said if text.isdigit()]
+    except (OSError, ValueError):
+        pass
+    return int(min(found) * SHARE) if found else None
+
+
+class Room:
+    """`limit`: bytes; `most`: jobs. None: as many as there are. `taken`: what `look` found last."""
+
+    def __init__(
+        self, limit: int | None, most: int | None, memory: Callable[[], int | None] = resident
+    ) -> None:
+        self.limit = limit
+        self.taken: int | None = None
+        self._most = most
+        self._memory = memory
+        self._mark = 0  # what the jobs took when the limit was met
+        self._full = False
+
+    @property
+    def limited(self) -> bool:
+        return self.limit is not None or self._most is not None
+
+    def look(self, jobs: int, payloads: Callable[[], int]) -> JobQueueError | None:
+        """Why nothing more is taken in; None: it is. `jobs`: how many there are; `payloads`: their bytes."""
+        if self.limit is not None:
+            self.taken = self._memory()
+            if self.taken is not None and self._is_full(jobs, payloads):
+                return OutOfMemory(
+                    "the server has all the memory it may: nothing is put in, what is there can be finished",
+                    limit=self.limit, setting="JOBQUEUE_MEMORY_LIMIT", retry_after=5,
+                )  # fmt: skip
+        if self._most is not None and jobs >= self._most:
+            return QueueFull(
+                f"the server holds {jobs:,} jobs, and may hold no more",
+                limit=self._most, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
+            )  # fmt: skip
+        return None
+
+    def _is_full(self, jobs: int, payloads: Callable[[], int]) -> bool:
+        assert self.limit is not None
+        assert self.taken is not None
+        if self.taken < self.limit:
+            if self.taken < 0.95 * self.limit:
+                self._mark, self._full = 0, False
+            return self._full
+        load = _A_JOB * jobs + payloads()
+        if not self._mark:
+            self._mark = load
+        self._full = load >= (0.9 * self._mark if self._full else self._mark)
+        return self._full

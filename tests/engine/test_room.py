@@ -1,0 +1,139 @@
+"""Room: when nothing more is put in, and when it is again."""
+
+import pytest
+
+from jobqueue import MemoryEngine, Settings
+from jobqueue.engine.api import NewJob, Want
+from jobqueue.engine.room import Room, default_limit, resident
+from jobqueue.errors import OutOfMemory, Overloaded, QueueFull
+
+MIB = 1 << 20
+
+
+class Memory:
+    """What the process takes, as a test says."""
+
+    mib = 50.0
+
+    def __call__(self):
+        return int(self.mib * MIB)
+
+
+@pytest.fixture
+def memory():
+    return Memory()
+
+
+@pytest.fixture
+def engine(clock, memory):
+    engine = MemoryEngine(Settings(first_id=1, memory_limit="100MiB"), clock)
+    engine.room = Room(100 * MIB, None, memory)
+    return engine
+
+
+def new(size=0):
+    return NewJob("x", payload=b'"' + b"x" * size + b'"')
+
+
+def test_above_the_limit_nothing_is_put_in_and_all_that_drains_goes_on(engine, memory):
+    for _ in range(3):
+        engine.enqueue(new())
+    ((job, lease),) = engine.dequeue(Want(("default",)))
+    memory.mib = 100
+    engine.tick()
+    for put in (
+        lambda: engine.enqueue(new()),
+        lambda: engine.enqueue_many([new()]),
+        lambda: engine.enqueue_each([new()]),
+    ):
+        with pytest.raises(OutOfMemory) as refused:
+            put()
+        assert refused.value.facts["setting"] == "JOBQUEUE_MEMORY_LIMIT"
+    engine.heartbeat(job.id, lease.token, None)
+    engine.conclude(job.id, lease.token, None, b"1")
+    ((job, lease),) = engine.dequeue(Want(("default",)))
+    engine.fail(job.id, lease.token, None)
+    engine.cancel(3)
+    assert engine.stats().jobs["queued"] == 0
+
+
+def test_below_the_limit_again_it_goes_on(engine, memory):
+    memory.mib = 120
+    engine.tick()
+    memory.mib = 97  # not yet: it would be full again at once
+    engine.tick()
+    with pytest.raises(OutOfMemory):
+        engine.enqueue(new())
+    memory.mib = 94
+    engine.tick()
+    engine.enqueue(new())
+
+
+def test_memory_that_is_not_given_back_does_not_keep_it_shut_for_ever(engine, memory):
+    for _ in range(10):
+        engine.enqueue(new(10_000))
+    memory.mib = 101
+    engine.tick()
+    engine.conclude(engine.dequeue(Want(("default",)))[0][0].id, None, None, None)
+    with pytest.raises(OutOfMemory):
+        engine.enqueue(new())
+    for job, lease in engine.dequeue(Want(("default",), count=5)):
+        engine.conclude(job.id, lease.token, None, None)
+    for id in range(1, 7):
+        engine._queue.purge_one(engine.get(id), engine._now())
+    engine.tick()
+    for _ in range(6):
+        engine.enqueue(new(10_000))
+    engine.tick()
+    with pytest.raises(OutOfMemory):
+        engine.enqueue(new())
+
+
+def test_so_many_jobs_and_no_more(clock):
+    engine = MemoryEngine(Settings(first_id=1, max_jobs=3), clock)
+    for _ in range(3):
+        engine.enqueue(new())
+    engine.tick()
+    with pytest.raises(QueueFull) as refused:
+        engine.enqueue(new())
+    assert refused.value.facts["setting"] == "JOBQUEUE_MAX_JOBS"
+
+
+def test_so_many_queues_and_no_more(clock):
+    engine = MemoryEngine(Settings(first_id=1, max_queues=2), clock)
+    engine.enqueue(NewJob("x", "a"))
+    engine.enqueue(NewJob("x", "b"))
+    for more in (
+        lambda: engine.enqueue(NewJob("x", "c")),
+        lambda: engine.enqueue_many([NewJob("x", "a"), NewJob("x", "c")]),
+        lambda: engine.configure("c", {"max_jobs": 1}),
+        lambda: engine.pause("c", None, None),
+        lambda: engine.resume("c"),
+    ):
+        with pytest.raises(QueueFull) as refused:
+            more()
+        assert refused.value.facts["setting"] == "JOBQUEUE_MAX_QUEUES"
+    engine.enqueue_many([NewJob("x", "a"), NewJob("x", "b")])
+    assert engine.stats().jobs["queued"] == 4
+    assert engine.stats().queues == 2
+
+
+async def test_so_many_that_wait_and_no_more(clock):
+    engine = MemoryEngine(Settings(first_id=1, max_waiters=2), clock)
+    engine.enqueue(NewJob("x", "other"))
+    waiting = [engine.dequeue(Want(("default",)), 1000) for _ in range(2)]
+    with pytest.raises(Overloaded) as refused:
+        engine.dequeue(Want(("default",)), 1000)
+    assert refused.value.facts["setting"] == "JOBQUEUE_MAX_WAITERS"
+    assert engine.dequeue(Want(("default",))) == []
+    assert len(engine.dequeue(Want(("other",)), 1000)) == 1
+    waiting.extend(engine.wait_for(1, 1000) for _ in range(2))
+    with pytest.raises(Overloaded):
+        engine.wait_for(1, 1000)
+    waiting[0].cancel()
+    waiting[0] = engine.dequeue(Want(("default",)), 1000)
+    engine.close()
+
+
+def test_what_this_process_has_and_may_have():
+    assert 5 * MIB < resident() < default_limit()
