@@ -59,9 +59,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
-        "_gone", "_head_bytes", "_headers", "_headers_done", "_last", "_later", "_lingering", "_loop", "_out",
-        "_parsed", "_parser", "_paused", "_refusal", "_seen", "_served", "_transport", "_unsent",
-        "_upgrade", "_upload_begun", "_uploading", "_url", "peer",
+        "_gone", "_head_bytes", "_headers", "_headers_done", "_held", "_last", "_later", "_lingering",
+        "_loop", "_out", "_parsed", "_parser", "_paused", "_refusal", "_seen", "_served", "_transport",
+        "_unsent", "_upgrade", "_upload_begun", "_uploading", "_url", "peer",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         # Nothing is in the way of the next request. False where something may be: then it is looked at.
         self._clear = True
+        self._held = b""  # what the front will have answered together with what else came in this loop pass
         # the request that is being read; `_between`: none is
         self._between = True
         self._url = b""
@@ -114,27 +115,55 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        if self._clear and self._between and self._recognise(data):
+        if not (self._clear and self._between):
+            self._look_at(data)
+        elif self._front.alone:
+            self._read(data)
+        else:
+            self._clear = False
+            self._held = data
+            self._front.answer_soon(self, data)
+
+    def answer_held(self) -> None:
+        """Called by the front, once after `answer_soon`."""
+        data, self._held = self._held, b""
+        if not self._gone:
+            self._clear = True
+            self._read(data)
+            if self._backlog:
+                self._go_on()
+
+    def _read(self, data: bytes) -> None:
+        """Nothing is in the way of `data`."""
+        if self._between and self._recognise(data):
             return
+        if len(data) > SLICE:
+            self._clear = False
+            self._backlog += data
+            self._loop.call_soon(self._go_on)
+            return
+        self._feed(data)
+        if self._parsed or self._refusal is not None or self._uploading:
+            self._go_on()
+
+    def _look_at(self, data: bytes) -> None:
+        """Something may be in the way of `data`."""
         if self._lingering or self._close:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self._transport.abort()
-        elif not (self._waiting or self._backlog or self._parsed) and len(data) <= SLICE:
-            self._clear = True
-            self._feed(data)
-            if self._parsed or self._refusal is not None or self._uploading:
-                self._go_on()
-        else:
-            self._clear = False
-            waiting = self._waiting
+        elif self._waiting:
             self._backlog += data
-            if not waiting:
-                self._loop.call_soon(self._go_on)
-            elif len(self._backlog) > READ_AHEAD and not self._paused:
+            if len(self._backlog) > READ_AHEAD and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
                 self._loop.call_later(WATCH, self._watch)
+        elif self._backlog or self._parsed:
+            self._backlog += data
+            self._loop.call_soon(self._go_on)
+        else:
+            self._clear = True
+            self._read(data)
 
     def _watch(self) -> None:
         """A transport that does not read does not see its end either: the socket is asked."""
@@ -556,6 +585,8 @@ class Connection(asyncio.Protocol):
         out = self._out
         if not out or self._gone:
             return
+        if self._unsent and self._transport.is_closing():
+            return  # to what it holds a client that has hung up has no claim
         self._transport.writelines(out)
         out.clear()
         if self._unsent and not self._blocked:
@@ -567,7 +598,9 @@ class Connection(asyncio.Protocol):
     def _waiting(self) -> bool:
         """Something must happen before more can be answered."""
         bridge = self._bridge
-        return self._later is not None or (bridge is not None and not bridge.hungry) or self._blocked
+        if self._later is not None or self._blocked or self._held:
+            return True
+        return bridge is not None and not bridge.hungry
 
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
