@@ -116,9 +116,9 @@ def _names(pattern: str, meaning: str) -> Callable[[object], tuple[str, ...]]:
 
 def _networks(value: object) -> tuple[str, ...]:
     meaning = "addresses or networks, such as 10.0.0.0/8; separated by commas"
-    names = _names(r"[0-9a-f.:]+(/[0-9]{1,3})?", meaning)(value)
+    names = _names(r"[0-9a-f.:]+(/[0-9]{1,3})?|unix", meaning)(value)
     try:
-        return tuple(str(ip_network(name)) for name in names)
+        return tuple(name if name == "unix" else str(ip_network(name)) for name in names)
     except ValueError:
         raise InvalidField(f"must be {meaning}") from None
 
@@ -151,8 +151,19 @@ class Settings:
     """All settings, checked. Keyword arguments are the lower-case names below; values as people write them
     (`lease="2s"`, `max_body="1MiB"`). Raises `SettingError` that names the setting."""
 
-    host: str = _declare(_host, "0.0.0.0", "address to listen on; `::` serves IPv6 and IPv4")
+    host: str = _declare(
+        _host, "0.0.0.0", "where to listen; `::` serves IPv6 and IPv4; unix:/path: a Unix socket"
+    )
     port: int = _declare(_integer(0, 65535), 8080, "port to listen on; 0: any free one")
+    tls_cert: str | None = _declare(
+        _text("the path of a file"), None, "certificates in PEM, ours first: then it speaks HTTPS only"
+    )
+    tls_key: str | None = _declare(
+        _text("the path of a file"), None, "the key, where it is not in the same file"
+    )
+    tls_client_ca: str | None = _declare(
+        _text("the path of a file"), None, "every client must show a certificate signed by one of these"
+    )
     http: str = _declare(_choice("auto", "fast", "tornado"), "auto", "which front serves; auto: fast")
     data: str | None = _declare(
         _text("the path of a folder"),
@@ -235,7 +246,7 @@ class Settings:
         "web pages that may call from elsewhere (CORS)",
     )
     trusted_proxies: tuple[str, ...] = _declare(
-        _networks, "", "addresses whose X-Forwarded-* are believed, such as 10.0.0.0/8"
+        _networks, "", "addresses whose X-Forwarded-* are believed, such as 10.0.0.0/8; unix: a Unix socket's"
     )
     lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
     lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")

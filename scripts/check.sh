@@ -25,4 +25,20 @@ if command -v shellcheck >/dev/null; then
 else
     echo '== shellcheck: skipped, it is not installed'
 fi
+# Known vulnerabilities of what is pinned: where the index tells of them, at once.
+index_tells() {
+    "$python" -c '
+from urllib.request import urlopen
+
+pin = open("requirements.txt").readline().strip().replace("==", "/")
+urlopen(f"https://pypi.org/pypi/{pin}/json", timeout=2).read(1)
+' 2>/dev/null
+}
+if index_tells; then
+    "$python" -m pip_audit --version >/dev/null 2>&1 ||
+        "$python" -I -m pip install --quiet --disable-pip-version-check --no-input pip-audit==2.10.1
+    check "$python" -m pip_audit --disable-pip --no-deps --progress-spinner off -r requirements.txt
+else
+    echo '== pip-audit: skipped, the index does not tell of vulnerabilities here'
+fi
 exit "$failed"

@@ -111,8 +111,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         self._front.opened(self)
-        # So `pause_writing` says that something is unsent, and `resume_writing` that all is sent.
-        transport.set_write_buffer_limits(high=0)
+        # So `pause_writing` says that something is unsent, and `resume_writing` that all is sent. By TLS that
+        # is said where as much as the limit is unsent, elsewhere where more is.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
 
     def data_received(self, data: bytes) -> None:
         if not (self._clear and self._between):
@@ -667,7 +668,8 @@ class Connection(asyncio.Protocol):
         if self._refusal is None:
             self._transport.close()
             return
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # not by TLS: there the client has to close
+            self._transport.write_eof()
         if self._paused:
             self._paused = False
             self._transport.resume_reading()

@@ -20,6 +20,7 @@ from jobqueue.server.deadlines import Deadlines
 from jobqueue.server.known_heads import KnownHeads
 from jobqueue.server.log import AccessLog
 from jobqueue.server.peers import Peers
+from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.api import Api
 from jobqueue.web.http import JSON, REASONS
 
@@ -27,7 +28,7 @@ from jobqueue.web.http import JSON, REASONS
 class FastFront:
     name = "fast"
 
-    def __init__(self, api: Api, app: Application, log: AccessLog) -> None:
+    def __init__(self, api: Api, app: Application, log: AccessLog, tls: Tls | None = None) -> None:
         self.api = api
         self.app = app
         self.log = log
@@ -48,6 +49,7 @@ class FastFront:
         self.max_head = api.settings.max_headers
         self.deadlines = Deadlines(api.settings).by_state
         self.peers = Peers(None)
+        self.tls = tls
         self.known = KnownHeads(api.router, api.auth.known if api.auth is not None else {})
         self.blocks, self.lines = self.known.blocks, self.known.lines
 
@@ -61,7 +63,10 @@ class FastFront:
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            tls = self.tls.context if self.tls is not None else None
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=HANDSHAKE if tls else None
+            )
         except OSError:
             accepted.close()
             self.peers.closed(connection.peer)

@@ -7,13 +7,17 @@ This one rests for a moment, and says so once a minute.
 import asyncio
 import errno
 import logging
+import os
 import resource
 import socket
+import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from jobqueue.errors import Overloaded
 from jobqueue.server.peers import Peers
+from jobqueue.web.guard import UNIX
 from jobqueue.web.http import REASONS
 from jobqueue.web.problems import problem
 
@@ -42,7 +46,10 @@ def raise_file_limit() -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; `::` takes IPv4 too. `OSError` if the address cannot be had."""
+    """A listening socket; `::` takes IPv4 too, unix:/path is a Unix socket. `OSError` if the address cannot
+    be had."""
+    if host.startswith("unix:"):
+        return _bind_path(host.removeprefix("unix:"))
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -58,6 +65,28 @@ def bind(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _bind_path(path: str) -> socket.socket:
+    """A socket that is left over, behind which nobody listens, makes way."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        if stat.S_ISSOCK(_mode(path)) and listening.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+        listening.bind(path)
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 class Listener:
@@ -90,6 +119,9 @@ class Listener:
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._socket.fileno())
+        if self._socket.family == socket.AF_UNIX:
+            with suppress(OSError):
+                os.unlink(self._socket.getsockname())
         self._socket.close()
         for accepted, timer in self._lingering.items():
             timer.cancel()
@@ -108,7 +140,7 @@ class Listener:
                 self._rest(failed)
                 return
             accepted.setblocking(False)
-            peer = address[0]
+            peer = address[0] if isinstance(address, tuple) else UNIX
             if self._count() >= self._limit:
                 self._turn_away(accepted, self._limit, "MAX_CONNECTIONS")
             elif self._peers.full(peer):

@@ -1,6 +1,7 @@
 """Peers: how many connections each address has, so that one cannot take all of them."""
 
 from jobqueue.web.buckets import network
+from jobqueue.web.guard import UNIX
 
 
 class Peers:
@@ -11,6 +12,9 @@ class Peers:
         self._open: dict[str, int] = {}
 
     def full(self, peer: str) -> bool:
+        """Of a Unix socket all may be."""
+        if peer == UNIX:
+            return False
         return self.limit is not None and self._open.get(network(peer), 0) >= self.limit
 
     def opened(self, peer: str) -> None:

@@ -22,6 +22,7 @@ from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.listener import SPARE_DESCRIPTORS, Listener, bind, raise_file_limit
+from jobqueue.server.tls import Tls
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.settings import Settings, is_foreign
 from jobqueue.version import VERSION
@@ -74,6 +75,7 @@ class Program:
     async def run(self) -> int:
         settings = self._settings
         try:
+            tls = Tls(settings)
             engine = self._engine()
             api = Api(engine)
         except (SettingError, JournalError) as bad:
@@ -82,7 +84,7 @@ class Program:
         try:
             listening = bind(settings.host, settings.port)
         except OSError as failed:
-            at = f"{settings.host} port {settings.port}"
+            at = settings.host if _by_path(settings) else f"{settings.host} port {settings.port}"
             print(f"jobqueue: cannot listen on {at}: {failed.strerror or failed}", file=sys.stderr)
             engine.close()
             return 1
@@ -91,13 +93,13 @@ class Program:
         limit = min(limit, settings.max_connections) if settings.max_connections else limit
         access = log.AccessLog(settings.access_log)
         api.access = access.request
-        front = self._front(api, access)
+        front = self._front(api, access, tls)
         api.connections = front.connections
         api.max_connections = limit
         front.peers.limit = settings.max_connections_by_address or max(limit // 2, 1)
         api.max_connections_by_address = front.peers.limit
         listener = Listener(listening, limit, front.connections, front.take, front.peers)
-        self._watch_signals(api)
+        self._watch_signals(api, tls)
         chores = [
             PeriodicCallback(access.flush, 1000),
             PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
@@ -113,7 +115,8 @@ class Program:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._say_start(front.name, listening.getsockname()[1], api)
+        port = 0 if _by_path(settings) else listening.getsockname()[1]
+        self._say_start(front.name, port, api)
         loading = asyncio.ensure_future(self._load(engine))
         await self._stop.wait()
 
@@ -170,21 +173,21 @@ class Program:
         self._status = status
         self._stop.set()
 
-    def _front(self, api: Api, access: log.AccessLog) -> Front:
+    def _front(self, api: Api, access: log.AccessLog, tls: Tls) -> Front:
         app = application(api)
         wanted = self._settings.http
         if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
             from jobqueue.server.fast_front import FastFront
 
-            return FastFront(api, app, access)
+            return FastFront(api, app, access, tls)
         from jobqueue.server.tornado_front import TornadoFront
 
-        return TornadoFront(api, app)
+        return TornadoFront(api, app, tls)
 
-    def _watch_signals(self, api: Api) -> None:
+    def _watch_signals(self, api: Api, tls: Tls) -> None:
         loop = asyncio.get_running_loop()
-        if self._settings.tokens_file is not None:
-            loop.add_signal_handler(signal.SIGHUP, _reload, api)
+        if self._settings.tokens_file is not None or tls.context is not None:
+            loop.add_signal_handler(signal.SIGHUP, _reload, api, tls)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
 
@@ -206,13 +209,16 @@ class Program:
 
     def _say_start(self, front: str, port: int, api: Api) -> None:
         host = self._settings.host
-        at = f"[{host}]" if ":" in host else host
+        scheme = "http" if self._settings.tls_cert is None else "https"
+        at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        if _by_path(self._settings):
+            at = host
         if self._settings.data is None:
             kept = "memory only: a stop loses all jobs"
         else:
             kept = f"journal in {self._settings.data}, sync {self._settings.sync}"
-        line = f"jobqueue {VERSION} on http://{at}:{port} ({front}), {kept}; {_who_may_call(api)}"
-        if self._port_of_runner and self._port_of_runner != str(port):
+        line = f"jobqueue {VERSION} on {at} ({front}), {kept}; {_who_may_call(api)}"
+        if self._port_of_runner and port and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
         self._say("start", line)
 
@@ -238,15 +244,20 @@ def _who_may_call(api: Api) -> str:
     return "no tokens: open to all who reach it" + (", also what destroys" if api.settings.open_admin else "")
 
 
-def _reload(api: Api) -> None:
-    """SIGHUP: what is good in the file holds from now on; a file that is not good changes nothing."""
-    assert api.auth is not None
+def _reload(api: Api, tls: Tls) -> None:
+    """SIGHUP: what is good in the files holds from now on; a file that is not good changes nothing."""
     try:
-        api.auth.reload()
+        tls.reload()
+        if api.auth is not None:
+            api.auth.reload()
     except SettingError as bad:
         _log.error("not reloaded: %s", bad.detail)
     else:
-        _log.info("reloaded; access tokens: %d", len(api.auth))
+        _log.info("reloaded; access tokens: %d", len(api.auth) if api.auth is not None else 0)
+
+
+def _by_path(settings: Settings) -> bool:
+    return settings.host.startswith("unix:")
 
 
 def _collect() -> None:

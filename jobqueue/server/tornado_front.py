@@ -6,11 +6,12 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.web import Application
 
 from jobqueue.server.deadlines import Deadlines
 from jobqueue.server.peers import Peers
+from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.api import Api
 
 # Above what `OperationHandler` reads of a body that is too large: it, not Tornado, answers those.
@@ -54,11 +55,20 @@ class WatchfulStream(IOStream):
             self._add_io_state(IOLoop.READ)
 
 
+class WatchfulSSLStream(WatchfulStream, SSLIOStream):
+    """The same by TLS: `SSLIOStream` reads, `WatchfulStream` watches."""
+
+    def _maybe_add_error_listener(self) -> None:
+        if not self._ssl_accepting:
+            super()._maybe_add_error_listener()
+
+
 class TornadoFront:
     name = "tornado"
 
-    def __init__(self, api: Api, app: Application) -> None:
+    def __init__(self, api: Api, app: Application, tls: Tls | None = None) -> None:
         self._api = api
+        self._tls = tls
         self.peers = Peers(None)
         deadlines = Deadlines(api.settings)
         self._streams: set[WatchfulStream] = set()
@@ -70,13 +80,24 @@ class TornadoFront:
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         # What a client sends behind a waiting request is kept up to this; then it is cut off.
-        stream = WatchfulStream(accepted, max_buffer_size=self._api.settings.max_body + (1 << 20))
+        size = self._api.settings.max_body + (1 << 20)
+        context = self._tls.context if self._tls is not None else None
+        if context is None:
+            stream = WatchfulStream(accepted, max_buffer_size=size)
+        else:
+            wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            stream = WatchfulSSLStream(wrapped, ssl_options=context, max_buffer_size=size)
+            IOLoop.current().call_later(HANDSHAKE, self._check_handshake, stream)
         stream.peer = peer
         stream.closed_by = self._closed
         stream.set_nodelay(True)
         self._streams.add(stream)
         self.peers.opened(peer)
         self._server.handle_stream(stream, (peer, 0))
+
+    def _check_handshake(self, stream: WatchfulStream) -> None:
+        if isinstance(stream, WatchfulSSLStream) and stream._ssl_accepting:
+            stream.close()
 
     def _closed(self, stream: WatchfulStream) -> None:
         if stream in self._streams:

@@ -22,6 +22,8 @@ Headers = Mapping[bytes, bytes]
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"referer"})
 _OF_PROXIES = frozenset({b"forwarded", b"via"})
+# The peer of a connection by a Unix socket.
+UNIX = "unix"
 _LOOPBACK = ("127.", "::ffff:127.")
 _FOR_MONITORS = frozenset({"/healthz", "/readyz"})
 # What an answer to a browser carries, unless it has a policy of its own.
@@ -48,7 +50,7 @@ def is_program(headers: Headers) -> bool:
 def is_local(peer: str, headers: Headers) -> bool:
     """The request comes from this machine, and no proxy passed it on."""
     forwarded = any(name in _OF_PROXIES or name.startswith(b"x-forwarded-") for name in headers)
-    return (peer == "::1" or peer.startswith(_LOOPBACK)) and not forwarded
+    return (peer in ("::1", UNIX) or peer.startswith(_LOOPBACK)) and not forwarded
 
 
 def check_administrator(peer: str, headers: Headers) -> None:
@@ -168,14 +170,14 @@ class Proxies:
     """Those whose word on where a request comes from is believed."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
-        self._networks = [ip_network(network) for network in networks]
-        self._known: dict[str, bool] = {}
+        self._networks = [ip_network(network) for network in networks if network != UNIX]
+        self._known = {UNIX: UNIX in networks}
 
     def trusts(self, peer: str) -> bool:
         known = self._known.get(peer)
         if known is None:
             if len(self._known) >= 4096:
-                self._known.clear()
+                self._known = {UNIX: self._known[UNIX]}
             known = self._known[peer] = _inside(peer, self._networks)
         return known
 
@@ -197,8 +199,6 @@ class Proxies:
 
 
 def _inside(peer: str, networks: list[IPv4Network | IPv6Network]) -> bool:
-    if peer == "":
-        return True  # a Unix socket: who may connect to it is said by its folder
     try:
         address = ip_address(peer)
     except ValueError:

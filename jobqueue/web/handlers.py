@@ -15,6 +15,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.web.api import Api
+from jobqueue.web.guard import UNIX
 from jobqueue.web.http import REASONS, Answer, Later, Request, Response, Stream, Upload
 from jobqueue.web.streaming import Pouring, Receiving
 
@@ -222,8 +223,13 @@ class OperationHandler(RequestHandler):
                 self._peer(), self.request_id,
             )  # fmt: skip
 
-    def _peer(self) -> str:
+    def _remote(self) -> str:
+        """Tornado's word for a Unix socket is 0.0.0.0."""
         peer = self.request.remote_ip or ""
+        return UNIX if peer == "0.0.0.0" else peer
+
+    def _peer(self) -> str:
+        peer = self._remote()
         proxies = self.api.guard.proxies
         said = self.request.headers.get("X-Forwarded-For")
         if proxies is None or said is None:
@@ -251,7 +257,7 @@ class OperationHandler(RequestHandler):
             headers[key] = headers[key] + b", " + text if key in headers else text
         return Request(
             request.method, request.path, request.query, headers, bytes(self._body),
-            request.remote_ip or "", self.request_id,
+            self._remote(), self.request_id,
         )  # fmt: skip
 
     def _give_back(self, answer: Response) -> None:

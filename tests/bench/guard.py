@@ -91,6 +91,8 @@ class _Transport:
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
+    def get_extra_info(self, name: str) -> None: ...
+
     def is_closing(self) -> bool:
         return False
 

@@ -75,11 +75,11 @@ class Program:
 
     @property
     def start_line(self) -> str:
-        return next((line for line in self.lines if " on http://" in line), "")
+        return next((line for line in self.lines if re.search(r" on (https?://|unix:)", line)), "")
 
     @property
     def port(self) -> int:
-        found = re.search(r"on http://\S+:(\d+) ", self.start_line)
+        found = re.search(r"on https?://\S+:(\d+) ", self.start_line)
         assert found
         return int(found[1])
 

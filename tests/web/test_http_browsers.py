@@ -246,7 +246,7 @@ async def test_a_page_on_the_list_may_call_and_see_the_answer(server):
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", None, "10.0.0.1"),
         ("1.1.1.1", "5.6.7.8", "1.1.1.1"),
-        ("", "5.6.7.8", "5.6.7.8"),
+        ("unix", "5.6.7.8", "unix"),
     ],
 )
 def test_whom_a_proxy_speaks_for(peer, said, client):
