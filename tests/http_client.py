@@ -165,3 +165,23 @@ class Client:
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+class Blunt:
+    """A client whose every act takes effect before the next line of the test: no loop stands between."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def half_close(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)

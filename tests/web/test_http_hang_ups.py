@@ -6,12 +6,11 @@ Also over uvloop, which the program runs on: it reads and closes sockets in anot
 import asyncio
 import itertools
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
 import uvloop
-from http_client import request
+from http_client import Blunt, request
 from serving import Server, serving, until
 from tornado.ioloop import IOLoop
 
@@ -38,26 +37,6 @@ def server(
     request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
 ) -> Iterator[Server]:
     yield from serving(io_loop, request.param, settings, clock)
-
-
-class Blunt:
-    """A client whose every act takes effect before the next line of the test: no loop stands between."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def reset(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def half_close(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture

@@ -234,7 +234,8 @@ async def test_one_who_sends_faster_than_is_taken_in_is_slowed_down(server, monk
 
     async def slow(arrivals):
         await turn.wait()
-        return known(arrivals)
+        taken = known(arrivals)
+        return await taken if isinstance(taken, asyncio.Future) else taken
 
     monkeypatch.setattr(server.engine, "take_in", lambda arrivals: asyncio.ensure_future(slow(arrivals)))
     client = await server.connect()

@@ -16,6 +16,12 @@ def held(server):
     return server.engine.stats().jobs["in_progress"]
 
 
+async def put_in(server, jobs):
+    """Without a turn of the loop, where there is no journal."""
+    made = server.engine.enqueue_many(jobs)
+    return [job.id for job in (await made if isinstance(made, asyncio.Future) else made)]
+
+
 def untouched(server, id):
     job = server.engine.get(id)
     return (job.status, job.attempts) == ("queued", 0)
@@ -161,8 +167,9 @@ async def test_one_who_goes_just_before_or_after_a_job_comes_does_not_keep_it(se
         await server.waiting(1)
         if order == "before":
             getattr(reading.client, how)()
-        ids = [job.id for job in server.engine.enqueue_many([NewJob("x")] * 4)]
-        assert held(server) == 3
+        ids = await put_in(server, [NewJob("x")] * 4)
+        if "journal" not in server.engine.durability:
+            assert held(server) == 3
         if order == "after":
             getattr(reading.client, how)()
         await until(lambda ids=ids: all(untouched(server, id) for id in ids))
@@ -175,7 +182,7 @@ async def test_one_who_goes_just_before_or_after_a_job_comes_does_not_keep_it(se
 async def test_what_was_not_read_returns_too(server, how):
     """More than the sockets between them hold, and the client reads nothing of it."""
     jobs = [NewJob("x", payload=b'"%s"' % (b"y" * 500_000))] * 40
-    ids = [job.id for job in server.engine.enqueue_many(jobs)]
+    ids = await put_in(server, jobs)
     client = await server.connect()
     client._writer.transport.pause_reading()
     client.ask("POST", "/jobs/stream?prefetch=20")

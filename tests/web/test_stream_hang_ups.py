@@ -1,0 +1,144 @@
+"""Whoever hangs up on a stream of jobs, at whatever moment and in whatever way: no job is leased to nobody.
+
+Also over uvloop, which the program runs on: it reads and closes sockets in another order than asyncio.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from http_client import Blunt, request
+from serving import Server, serving, until
+from tornado.ioloop import IOLoop
+
+from jobqueue import Settings
+from jobqueue.engine.api import Filter, NewJob
+from jobqueue.testing import ManualClock
+
+STREAM = request("POST", "/jobs/stream?prefetch=3")
+ANY = Filter()
+HANG_UPS = ["close", "reset", "half_close"]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
+    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    loop = IOLoop(asyncio_loop=make(), make_current=False)
+    yield loop
+    loop.close(all_fds=True)
+
+
+@pytest.fixture(params=["fast", "tornado"])
+def server(
+    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
+) -> Iterator[Server]:
+    yield from serving(io_loop, request.param, settings, clock)
+
+
+@pytest.fixture
+def client(server) -> Iterator[Blunt]:
+    made = Blunt(server.port)
+    yield made
+    made.close()
+
+
+def put_in(server, count):
+    return server.engine.enqueue_many([NewJob("x")] * count)
+
+
+async def read(server, client):
+    """What has come, once the server has had its turns."""
+    client.socket.setblocking(False)
+    came = b""
+    while b"\n{" not in came:
+        await server.get("/healthz")
+        try:
+            came += client.socket.recv(1 << 16)
+        except BlockingIOError:
+            continue
+    return [json.loads(line) for line in came.splitlines() if line.startswith(b"{")]
+
+
+async def asked(server, client):
+    put_in(server, 5)
+    client.send(STREAM)
+
+
+async def head_is_on_its_way(server, client):
+    await asked(server, client)
+    await server.get("/healthz")
+
+
+async def waits(server, client):
+    client.send(STREAM)
+    await server.waiting(1)
+
+
+async def just_handed_over(server, client):
+    await waits(server, client)
+    put_in(server, 5)
+    assert server.engine.stats().jobs["in_progress"] == 3
+
+
+async def handed_over_a_pass_ago(server, client):
+    await just_handed_over(server, client)
+    await asyncio.sleep(0)
+
+
+async def holds_all_it_may(server, client):
+    await asked(server, client)
+    await until(lambda: server.engine.stats().jobs["in_progress"] == 3)
+    await read(server, client)
+
+
+async def just_made_room(server, client):
+    await asked(server, client)
+    await until(lambda: server.engine.stats().jobs["in_progress"] == 3)
+    for job in await read(server, client):
+        server.engine.conclude(job["id"], job["lease"], None, None)
+
+
+async def takes_what_it_was_given_back(server, client):
+    await holds_all_it_may(server, client)
+    for job in server.engine.list_jobs(ANY, None, True, 3)[0]:
+        server.engine.release(job.id, job.lease.token, None)
+
+
+MOMENTS = [
+    asked, head_is_on_its_way, waits, just_handed_over, handed_over_a_pass_ago, holds_all_it_may,
+    just_made_room, takes_what_it_was_given_back,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
+async def test_no_job_is_leased_to_nobody(server, client, moment, how):
+    await moment(server, client)
+    getattr(client, how)()
+    for _ in range(3):
+        await server.get("/healthz")  # whatever was sent has been read
+    await until(lambda: server.front.connections() == 1)
+    await until(lambda: len(server.api.streams) == 0)
+    await server.waiting(0)
+    more = put_in(server, 2)
+    jobs = server.engine.list_jobs(ANY, None, True, 100)[0]
+    assert {job.status for job in jobs} <= {"queued", "concluded"}
+    assert {job.attempts for job in jobs if job.status == "queued"} == {0}
+    assert more[-1] in jobs
+    # And each is there for the next one, in its place.
+    waiting = [job.id for job in jobs if job.status == "queued"]
+    assert [job["id"] for job in (await server.dequeue(count=100))["jobs"]] == waiting
+    assert not server.engine._queue.ends
+
+
+async def test_a_hang_up_that_is_seen_in_the_pass_of_the_handing_over_gives_all_back(server, client):
+    await waits(server, client)
+    jobs = put_in(server, 5)
+    (pouring,) = server.api.streams._open
+    pouring.hung_up()
+    assert {(job.status, job.attempts) for job in jobs} == {("queued", 0)}
+    client.close()
+    await until(lambda: len(server.api.streams) == 0)
+    assert {(job.status, job.attempts) for job in jobs} == {("queued", 0)}
