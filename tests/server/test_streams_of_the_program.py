@@ -1,0 +1,59 @@
+"""Streams of the real program, by a client that knows nothing but sockets; and curl, which moves a queue."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from running import Program, until
+
+STREAMS = [("GET", "/events"), ("GET", "/top"), ("POST", "/jobs/stream?prefetch=5"),
+           ("POST", "/jobs/stream?queue=none"), ("GET", "/queues?format=events")]  # fmt: skip
+
+
+def read_head(connection):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection._file.read(1)
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+
+
+@pytest.mark.parametrize("front", ["fast", "tornado"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_all_streams_cleanly_and_at_once(front, number):
+    with Program(JOBQUEUE_HTTP=front) as program:
+        connections = [program.connect() for _ in STREAMS]
+        for connection, (method, path) in zip(connections, STREAMS, strict=True):
+            connection.ask(method, path)
+            read_head(connection)
+        for _ in range(3):
+            assert program.call("POST", "/jobs/enqueue", {"type": "x"})[0] == 201
+        until(lambda: program.call("GET", "/queues/default")[1]["jobs"]["in_progress"] == 3)
+        started = time.monotonic()
+        program.signal(number)
+        bodies = [connection._file.read() for connection in connections]
+        assert program.exit_status() == 0
+        assert time.monotonic() - started < 2
+        for connection, body in zip(connections, bodies, strict=True):
+            assert body.endswith(b"0\r\n\r\n"), body[-100:]
+            connection.close()
+        assert bodies[2].count(b'"lease":') == 3
+        assert program.lines[-1].startswith("stopped; 0 queued, 3 in progress")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("source", "target"), [("fast", "tornado"), ("tornado", "fast")])
+def test_curl_moves_a_queue_from_one_program_to_another(source, target):
+    with Program(JOBQUEUE_HTTP=source) as a, Program(JOBQUEUE_HTTP=target) as b:
+        for start in range(0, 5000, 1000):
+            jobs = [{"type": "x", "queue": "q", "payload": n} for n in range(start, start + 1000)]
+            assert a.call("POST", "/jobs/enqueue", jobs)[0] == 201
+        line = f"curl -s 127.0.0.1:{a.port}/queues/q/export | curl -s -T - 127.0.0.1:{b.port}/import"
+        for expected in ({"imported": 5000, "known": 0}, {"imported": 0, "known": 5000}):
+            done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=30, check=True)
+            assert json.loads(done.stdout) == expected
+        taken = b.call("POST", "/jobs/dequeue", {"queue": "q", "count": 1000})[1]["jobs"]
+        assert [job["payload"] for job in taken] == list(range(1000))
+        assert (a.stop(), b.stop()) == (0, 0)
