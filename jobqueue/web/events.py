@@ -287,6 +287,8 @@ class Events:
         self._engine.watch(None)
         self._ring.clear()
         self._bytes = 0
+        self._told = self._last
+        self._first_known = self._last + 1
 
     def late(self, watcher: Watcher) -> bool:
         """It has not read what is no longer in the ring."""

@@ -1,6 +1,7 @@
 """GET /events: what happens, as server-sent events."""
 
 import asyncio
+import threading
 
 import pytest
 from serving import check_problem, until
@@ -224,3 +225,27 @@ async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
     await server.dequeue(queues=["b"])
     assert [(await reading.event()).data["id"] for reading in readings] == [ids[0], ids[1], ids[1]]
     check_problem(await server.get("/jobs/99?format=events"), 404, "job_not_found")
+
+
+@pytest.mark.parametrize("server", ["fast journal"], indirect=True)
+async def test_an_event_leaves_once_what_it_tells_of_is_on_disk(server):
+    reading, of_job = await watch(server), await watch(server, "?job=1")
+    turn = threading.Event()
+    writer = server.engine._writer
+    commit = writer._commit
+
+    def slow(rows):
+        assert turn.wait(10)
+        commit(rows)
+
+    writer._commit = slow
+    enqueuing = await server.ask("POST", "/jobs/enqueue", {"type": "x"})
+    await until(lambda: server.engine.stats().jobs["queued"] == 1)
+    late = await watch(server, last=1)
+    assert (await late.event()).name == "gap"
+    heard = [asyncio.ensure_future(one.event()) for one in (reading, of_job, late)]
+    await asyncio.sleep(0.1)
+    assert not any(one.done() for one in heard)
+    turn.set()
+    assert [(await one).name for one in heard] == ["enqueued"] * 3
+    assert (await enqueuing.read("POST")).status == 201
