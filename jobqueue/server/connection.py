@@ -123,20 +123,26 @@ class Connection(asyncio.Protocol):
         else:
             self._clear = False
             self._held = data
-            self._front.answer_soon(self, data)
+            arrived = self._front.arrived
+            if not arrived:
+                self._front.answer_soon()
+            arrived.append((data[11:12], self))
 
     def answer_held(self) -> None:
-        """Called by the front, once after `answer_soon`."""
-        data, self._held = self._held, b""
-        if not self._gone:
-            self._clear = True
-            self._read(data)
-            if self._backlog:
-                self._go_on()
+        """Called by the front, once for what stands in its `arrived`."""
+        data = self._held
+        self._held = b""
+        if self._gone:
+            return
+        self._clear = True
+        if not self._recognise(data):
+            self._read(data, False)
+        if self._backlog:
+            self._go_on()
 
-    def _read(self, data: bytes) -> None:
-        """Nothing is in the way of `data`."""
-        if self._between and self._recognise(data):
+    def _read(self, data: bytes, new: bool = True) -> None:
+        """Nothing is in the way of `data`; if it is `new`, it may be recognised."""
+        if new and self._between and self._recognise(data):
             return
         if len(data) > SLICE:
             self._clear = False
@@ -571,7 +577,7 @@ class Connection(asyncio.Protocol):
         out.append(text)
         if alone or len(text) > _GATHERED_BYTES:
             self.send()
-        elif first:
+        elif first and not front.answering:
             front.send_soon(self)
         elif len(out) > _GATHERED:
             self.send()

@@ -36,8 +36,9 @@ class FastFront:
         self.alone = True  # one connection at most is open
         self.draining = False
         self._loop = asyncio.get_running_loop()
-        self._arrived: list[tuple[bytes, Connection]] = []  # with the first letter behind "POST /jobs/"
-        self._answering = False
+        # Who has sent something in this loop pass, with the first letter behind "POST /jobs/".
+        self.arrived: list[tuple[bytes, Connection]] = []
+        self.answering = False
         self._to_send: list[Connection] = []
         self._to_check: list[Connection] = []  # of this round of sweeps
         self.accepting: set[Connection] = set()
@@ -83,31 +84,30 @@ class FastFront:
         self.peers.closed(connection.peer)
         self.alone = len(self.open) < 2
 
-    def answer_soon(self, connection: Connection, data: bytes) -> None:
+    def answer_soon(self) -> None:
         """What came in one loop pass is answered together, enqueues after enqueues, dequeues after dequeues:
         the processor goes one way again and again, and is faster by a third than if it goes now this way,
         now that. Among several connections there is no first within a pass."""
-        if not self._arrived:
-            self._loop.call_soon(self._answer)
-        self._arrived.append((data[11:12], connection))
+        self._loop.call_soon(self._answer)
 
     def _answer(self) -> None:
-        arrived, self._arrived = self._arrived, []
+        arrived, self.arrived = self.arrived, []
         arrived.sort(key=_kind, reverse=True)
-        self._answering = True
+        self.answering = True
         for _, connection in arrived:
             try:
                 connection.answer_held()
             except Exception:
                 _log.exception("unexpected error")
                 connection.abort()
-        self._answering = False
-        self._send()
+        self.answering = False
+        for _, connection in arrived:
+            connection.send()
 
     def send_soon(self, connection: Connection) -> None:
         """Answers are sent together at the end of a loop pass. The first of them wakes the client's machine,
         or its process on this one; the others find it awake. Sending each at once costs a wake-up each."""
-        if not (self._to_send or self._answering):
+        if not self._to_send:
             self._loop.call_soon(self._send)
         self._to_send.append(connection)
 
