@@ -1,8 +1,7 @@
 """Connection: one client of the fast front.
 
 Requests of one connection are answered in order; while one of them waits (a long-poll) the bytes behind it
-are kept, up to `READ_AHEAD`, so that a hang-up is seen at once. llhttp refuses most of what is ambiguous by
-itself; `Connection` refuses the rest: see `tests/server/manners`.
+are kept, up to `READ_AHEAD`, so that a hang-up is seen at once.
 """
 
 import asyncio
@@ -17,18 +16,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-import httptools
-
 from jobqueue.errors import (
     BadRequest,
-    BodyTooLarge,
-    HeadersTooLarge,
     JobQueueError,
     RequestTimeout,
-    UnsupportedEncoding,
 )  # fmt: skip
 from jobqueue.server.bridge import Bridge
-from jobqueue.server.known_heads import METHODS
+from jobqueue.server.reading import Reading
 from jobqueue.web.http import JSON, Later, Request, Response
 
 if TYPE_CHECKING:
@@ -45,46 +39,25 @@ DRAIN_BYTES = 16 << 20
 WATCH = 0.1
 _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# What a Host may hold; with a comma it would be two.
-_IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
 # Answers gathered for one `send`: at most so many, and none that is longer.
 _GATHERED = 64
 _GATHERED_BYTES = 8192
-# Headers that say how a request is framed; most requests have none of them but a plain length.
-_FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
 
-class Connection(asyncio.Protocol):
+class Connection(Reading):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_between", "_blocked", "_body", "_bridge", "_clear", "_close", "_drained", "_front",
-        "_gone", "_head_bytes", "_headers", "_headers_done", "_held", "_last", "_later", "_lingering",
-        "_loop", "_out", "_parsed", "_parser", "_paused", "_refusal", "_seen", "_served", "_transport",
-        "_unsent", "_upgrade", "_upload_begun", "_uploading", "_url", "peer",
+        "_backlog", "_blocked", "_bridge", "_drained", "_gone", "_held", "_later", "_lingering", "_loop",
+        "_out", "_parsed", "_paused", "_seen", "_transport", "_unsent",
     )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, front: "FastFront", peer: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._front = front
-        self.peer = peer
+        super().__init__(front, peer)
         self._loop = loop
-        self._parser = httptools.HttpRequestParser(self)
-        # Nothing is in the way of the next request. False where something may be: then it is looked at.
-        self._clear = True
         self._held = b""  # what the front will have answered together with what else came in this loop pass
-        # the request that is being read; `_between`: none is
-        self._between = True
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._headers_done = False
-        self._head_bytes = 0
-        self._body: bytes | bytearray = b""
-        self._upgrade = False
-        self._refusal: JobQueueError | None = None
-        # the last one read: headers, whether it closes, length of the body
-        self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
         # what is read, and not yet answered
         self._parsed: deque[tuple[Request, bool, float]] = deque()
         self._later: tuple[Later, Request, bool, float] | None = None
@@ -96,14 +69,10 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._unsent: list[Callable[[], None]] = []
         # the end
-        self._close = False
         self._lingering = False
         self._drained = 0
         self._gone = False
-        # the body that is being read goes to the application as it comes: once its turn comes, and now
-        self._uploading = self._upload_begun = False
         # how long it has been as it is
-        self._served = 0
         self._seen = (("", -1, 0), 0.0)
 
     # -- the transport ------------------------------------------------------------------------------
@@ -221,8 +190,6 @@ class Connection(asyncio.Protocol):
         if not self._gone:
             self._loop.call_soon(self._go_on)
 
-    # -- the parser ---------------------------------------------------------------------------------
-
     def _recognise(self, data: bytes) -> bool:
         """Answers `data` if it is one whole request, under headers that llhttp has read before."""
         line_end = data.find(b"\r\n") + 2
@@ -251,138 +218,19 @@ class Connection(asyncio.Protocol):
             self._hand_over(request, known.close, started)
         return True
 
-    def _feed(self, data: bytes) -> None:
-        learning = (self._served, data) if self._between else None
-        left = data
-        while left:
-            part, left = left, b""
-            if not self._headers_done:
-                room = self._front.max_head - self._head_bytes
-                if len(part) > room:
-                    part, left = part[:room], part[room:]
-                self._head_bytes += len(part)
-            try:
-                self._parser.feed_data(part)
-            except httptools.HttpParserUpgrade as upgrade:
-                left = self._decline_upgrade(part[upgrade.args[0] :] + left)
-            except httptools.HttpParserCallbackError as bug:
-                _log.error("unexpected error", exc_info=bug.__context__)
-                self._refuse(JobQueueError("the server made a mistake; its log says which"))
-                break
-            except httptools.HttpParserError as bad:
-                if not self._close:
-                    self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
-                break
-            if left and not self._headers_done and self._head_bytes >= self._front.max_head:
-                self._refuse(self._too_much_head())
-                break
-        if learning and self._between and learning[0] + 1 == self._served:
-            self._learn(data)
+    # -- answering ----------------------------------------------------------------------------------
 
-    def _learn(self, data: bytes) -> None:
-        """`data` was one whole request: its headers will be recognised when they come again."""
-        line_end = data.find(b"\r\n") + 2
-        head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
-        headers, close, length = self._last
-        if len(data) - head_end == length and data[0] > 32:  # no empty line before it
-            self._front.known.learn(data[line_end:head_end], headers, length, close)
-
-    def on_message_begin(self) -> None:
-        self._between = False
-
-    def on_url(self, url: bytes) -> None:
-        self._url = self._url + url if self._url else url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._headers_done:
-            return  # a trailer
-        name = name.lower()
-        value = value.rstrip(b" \t")  # llhttp takes it off at the other end only
-        headers = self._headers
-        if name in headers:
-            if name == b"host":
-                self._refuse(BadRequest("two Host headers"))
-            value = headers[name] + b", " + value
-        headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self._headers_done = True
-        if self._close:
-            return
-        headers = self._headers
-        if b"host" not in headers and self._parser.get_http_version() != "1.0":
-            self._refuse(BadRequest("no Host header"))
-        elif headers.get(b"host", b"").translate(None, _IN_HOST):
-            self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
-        length = headers.get(b"content-length")
-        if length is not None and len(length) > 3 and int(length[-20:]) > self._front.max_body:
-            self._check_length()
-        if not _FRAMING.isdisjoint(headers):
-            self._check_framing(headers)
-        if self._parser.should_upgrade():
-            self._upgrade = True
-
-    def _check_length(self) -> None:
-        """Of a body that is large, or of unknown length."""
-        path = self._url.decode("latin-1").partition("?")[0]
-        if path in self._front.api.router.uploads:
-            self._uploading = True
-        elif b"content-length" in self._headers:
-            self._refuse(self._too_large())
-
-    def on_body(self, body: bytes) -> None:
-        if self._upload_begun:
-            if self._bridge is not None:
-                self._bridge.feed(body)
-        elif len(self._body) + len(body) > self._front.max_body and not self._uploading:
-            self._refuse(self._too_large())
-            self._body = b""
-        elif self._refusal is None:
-            if not self._body:
-                self._body = body
-            elif isinstance(self._body, bytearray):
-                self._body += body
-            else:
-                self._body = bytearray(self._body) + body
-
-    def on_message_complete(self) -> None:
-        if self._refusal is not None or self._close or self._upgrade:
-            return
-        if self._uploading and self._upload_ended():
-            return
-        url = self._url
-        path, _, query = url.decode("latin-1").partition("?")
-        headers = self._headers
-        body = self._body
-        api = self._front.api
-        request = Request(
-            METHODS.get(method := self._parser.get_method()) or method.decode("latin-1"),
-            path, query, headers, body if type(body) is bytes else bytes(body), self.peer,
-            api.request_id(headers.get(b"x-request-id")),
-        )  # fmt: skip
-        close = not self._parser.should_keep_alive()
-        version = "1.1"
-        if close or b"connection" in headers:  # of all versions 1.1 alone is kept without being asked to
-            version = self._parser.get_http_version()
-            if version not in ("1.0", "1.1"):
-                self._refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
-                return
-            options = headers.get(b"connection", b"").lower().split(b",")
-            close = close or b"close" in [option.strip() for option in options]  # whatever else there is
-            request.version = "HTTP/" + version
-        self._last = (headers, close, len(body) if version == "1.1" else -1)
-        self._url = b""
-        self._headers = {}
-        self._headers_done = False
-        self._head_bytes = 0
-        self._body = b""
-        self._between = True
-        self._served += 1
+    def _take(self, request: Request, close: bool) -> None:
         if self._later is None and self._bridge is None and not self._blocked and not self._parsed:
             self._perform(request, close, monotonic())
         else:
             self._parsed.append((request, close, monotonic()))
             self._clear = False
+
+    def _say_continue(self) -> None:
+        if not (self._waiting or self._parsed):
+            self.send()
+            self._transport.write(_CONTINUE)
 
     def _begin_upload(self) -> None:
         """Nothing is before it any more: the application takes the body as it comes."""
@@ -398,84 +246,13 @@ class Connection(asyncio.Protocol):
         if body and self._bridge is not None:
             self._bridge.feed(body)
 
-    def _upload_ended(self) -> bool:
-        """False: it has not begun, and is a request like any other."""
-        self._uploading = False
-        if not self._upload_begun:
-            return False
-        self._upload_begun = False
-        self._url = b""
-        self._headers = {}
-        self._headers_done = False
-        self._head_bytes = 0
-        self._between = True
-        self._served += 1
-        if self._bridge is not None:
+    def _pass_on(self, body: bytes | None) -> None:
+        bridge = self._bridge
+        if bridge is not None and body is not None:
+            bridge.feed(body)
+        elif bridge is not None:
             self._clear = False
-            self._bridge.end_of_body()
-        return True
-
-    def _check_framing(self, headers: dict[bytes, bytes]) -> None:
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or self._parser.get_http_version() == "1.0"):
-            self._refuse(BadRequest("of transfer codings only chunked is understood, and in HTTP/1.1"))
-        elif coding is not None:
-            self._check_length()
-        encoding = headers.get(b"content-encoding", b"").strip().lower()
-        if encoding not in (b"", b"identity"):
-            shown = encoding[:40].decode("latin-1")
-            self._refuse(UnsupportedEncoding(f"the body is encoded as {shown!r}; send it plain"))
-        expected = headers.get(b"expect", b"").lower() == b"100-continue"
-        if expected and self._refusal is None and not (self._waiting or self._parsed):
-            self.send()
-            self._transport.write(_CONTINUE)
-
-    def _decline_upgrade(self, rest: bytes) -> bytes:
-        """Nothing here is upgraded. llhttp stops at the end of the head of such a request, so the head is to
-        be read again without the offer, and then the rest."""
-        if self._refusal is not None or self._close:
-            return b""
-        method = self._parser.get_method()
-        if method == b"CONNECT":
-            self._refuse(BadRequest("this is no proxy"))
-            return b""
-        kept = {
-            name: value for name, value in self._headers.items()
-            if name not in (b"upgrade", b"connection", b"expect")
-        }  # fmt: skip
-        options = self._headers.get(b"connection", b"").split(b",")
-        if others := [option for option in options if option.strip().lower() != b"upgrade"]:
-            kept[b"connection"] = b",".join(others).strip()
-        version = self._parser.get_http_version().encode()
-        line = b"%b %b HTTP/%b" % (method, self._url, version)
-        head = b"\r\n".join([line, *(name + b": " + value for name, value in kept.items()), b"", b""])
-        self._url = b""
-        self._headers = {}
-        self._headers_done = self._upgrade = False
-        self._head_bytes = 0
-        self._between = True
-        self._parser = httptools.HttpRequestParser(self)
-        return head + rest
-
-    def _too_large(self) -> BodyTooLarge:
-        limit = self._front.max_body
-        return BodyTooLarge(
-            f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
-        )
-
-    def _too_much_head(self) -> HeadersTooLarge:
-        limit = self._front.max_head
-        return HeadersTooLarge(
-            f"more than {limit:,} bytes of headers", limit=limit, setting="JOBQUEUE_MAX_HEADERS"
-        )
-
-    def _refuse(self, error: JobQueueError) -> None:
-        """The first reason counts; it is said once what came before it is answered."""
-        if self._refusal is None:
-            self._refusal = error
-            self._clear = False
-
-    # -- answering ----------------------------------------------------------------------------------
+            bridge.end_of_body()
 
     def _perform(self, request: Request, close: bool, started: float) -> None:
         api = self._front.api
