@@ -27,6 +27,7 @@ WORKERS = {
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 each = pytest.mark.parametrize("kind", WORKERS)
 some = pytest.mark.parametrize("kind", WORKERS if ALL else ["dash"])
+only_all = pytest.mark.skipif(not ALL, reason="long: set TEST_ALL=1")
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_worker_sh_is_clean():
     assert done.returncode == 0, done.stdout
 
 
-@each
+@some
 def test_it_says_how_it_is_used_and_refuses_at_once_what_is_no_use(start, kind):
     assert start(kind, "-V").ended() == f"jobqueue worker {VERSION}\n"
     said = start(kind, "-h").ended()
@@ -178,6 +179,7 @@ def test_the_exit_status_says_how_it_went(program, start, kind):
     assert f"job {ids['good']}: concluded" in said
 
 
+@only_all
 @some
 def test_results_may_be_json_and_queues_many(program, start, kind):
     id = put(program, b'{"n":1}', "type=%C3%A9%20%25", queue="second")
@@ -206,6 +208,7 @@ def test_a_result_that_is_refused_fails_the_job(program, start, kind):
     assert "the result was refused" in job["error"]
 
 
+@only_all
 @some
 def test_no_job_is_taken_twice_by_slots_that_work_at_once(program, start, kind):
     ids = [put(program) for _ in range(12)]
@@ -218,6 +221,7 @@ def test_no_job_is_taken_twice_by_slots_that_work_at_once(program, start, kind):
 # -- while the command runs -------------------------------------------------------------------------
 
 
+@only_all
 @some
 def test_the_lease_is_kept_up(program, start, kind):
     id = put(program)
@@ -239,6 +243,7 @@ def test_a_command_whose_job_is_cancelled_is_stopped(program, start, kind, tmp_p
     worker.ended()
 
 
+@only_all
 @some
 def test_a_command_whose_lease_is_lost_is_stopped(program, start, kind):
     id = put(program)
@@ -300,6 +305,7 @@ def test_when_the_first_process_is_killed_the_others_end_and_give_back(program, 
     assert job_of(program, id)["attempts"] == 0
 
 
+@only_all
 @some
 def test_a_server_that_comes_back_is_found_again(tmp_path, kind):
     with Program(JOBQUEUE_ACCESS_LOG="off") as first:
@@ -327,7 +333,7 @@ def test_workers_that_are_killed_at_random_lose_nothing(kind):
         pytest.skip(f"{WORKERS[kind][1][0]} is not installed")
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("killed_workers.py"), kind,
-         "--jobs", "1000" if ALL else "100", "--every", "0.2"],
+         "--jobs", "1000" if ALL else "60", "--every", "0.3"],
         env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
