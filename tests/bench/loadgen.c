@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_STEPS 16
+#define MAX_STEPS 32
 #define GRACE 10.0 /* seconds to end the lifecycles under way */
 
 typedef struct {
