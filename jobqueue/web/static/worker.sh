@@ -80,8 +80,8 @@ main() {
     dir=$(mktemp -d "${TMPDIR:-/tmp}/jobqueue-worker.XXXXXX") || exit 2
     trap 'rm -rf "$dir"' EXIT
 
-    slots='' stopping='' failed=0 number=0
-    trap 'signalled=1; stop' TERM INT HUP
+    slots='' stopping='' number=0
+    trap 'stop' TERM INT HUP
     mkfifo "$dir/alive"
     exec 3<>"$dir/alive"
     watch &
@@ -91,13 +91,11 @@ main() {
         slot "$number" "$@" &
         slots="$slots $!"
     done
-    for pid in $slots; do
-        wait_for "$pid"
-        [ "$status" -eq 0 ] || failed=$status
-    done
+    for pid in $slots; do await "$pid"; done
     kill -s KILL "$watcher" 2>/dev/null
-    wait_for "$watcher"
-    exit "$failed"
+    await "$watcher"
+    [ ! -e "$dir/refused" ]
+    exit
 }
 
 # The slots are told to stop; the second time, to do so at once.
@@ -125,13 +123,12 @@ header() {
     printf 'header = "%s: %s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"
 }
 
-# wait_for PID: sets status to how it ended; a signal that comes meanwhile does not end the wait.
-wait_for() {
-    while :; do
-        signalled=''
+# await PID: until it has ended; a signal that comes meanwhile does not end the wait. How it ended is not asked: a bash
+# whose wait was interrupted may have lost that, and would then wait for ever.
+await() {
+    while kill -0 "$1" 2>/dev/null; do
         wait "$1" 2>/dev/null
-        status=$?
-        if [ -z "$signalled" ] || ! kill -0 "$1" 2>/dev/null; then return 0; fi
+        [ $? -ne 127 ] || return 0
     done
 }
 
@@ -141,10 +138,10 @@ wait_for() {
 slot() {
     exec 3>&-
     trap - EXIT
-    stopping='' give_back='' busy='' command='' id='' delay=1 ended=0
-    trap 'signalled=1 stopping=1; interrupt' TERM INT HUP
-    trap 'signalled=1 stopping=1 give_back=1; interrupt; stop_command' USR1
-    trap 'signalled=1; interrupt' USR2
+    stopping='' give_back='' busy='' command='' id='' delay=1
+    trap 'stopping=1; interrupt' TERM INT HUP
+    trap 'stopping=1 give_back=1; interrupt; stop_command' USR1
+    trap 'interrupt' USR2
     own=$dir/$1
     mkdir "$own"
     sh -c 'echo "$PPID"' >"$own/pid"
@@ -166,7 +163,7 @@ slot() {
     done
     rm -rf "$own"
     rmdir "$dir" 2>/dev/null # by the last one, where the first process is gone
-    exit "$ended"
+    exit
 }
 
 # What may take long, and may be left: a wait for a job, a rest. By KILL: in the moment between a fork and what is
@@ -191,7 +188,7 @@ request() {
             [ -z "$stopping" ] || interrupt
             ;;
     esac
-    wait_for "$asking"
+    await "$asking"
     busy='' code='' id=''
     read -r code <"$own/code"
     code=${code:-000}
@@ -211,7 +208,7 @@ take() {
         000 | 408 | 429 | 5??) [ -n "$stopping" ] || rest "no answer from $url ($code)" ;;
         *)
             say "refused: $(cat "$own/body")"
-            ended=1
+            : >"$dir/refused"
             return 1
             ;;
     esac
@@ -225,7 +222,7 @@ rest() {
     busy=$!
     [ "$delay" -ge 30 ] || delay=$((delay * 2))
     [ -z "$stopping" ] || interrupt
-    wait_for "$busy"
+    await "$busy"
     busy=''
 }
 
@@ -282,19 +279,20 @@ work() {
         [ -z "$stopping" ] || be_patient
         sleep "$every" &
         busy=$!
-        [ ! -s "$own/status" ] || interrupt
-        wait_for "$busy"
+        if [ -s "$own/status" ] || { [ -n "$stopping" ] && [ -z "$patience$killer" ]; }; then interrupt; fi
+        await "$busy"
         busy=''
         if [ -s "$own/status" ] || ! kill -0 "$attempt" 2>/dev/null; then break; fi
         [ -n "$told" ] || heartbeat
     done
-    wait_for "$attempt"
+    await "$attempt"
+    [ -s "$own/status" ] || hit KILL # somebody killed what looks after it
     : >"$own/command"
     # shellcheck disable=SC2086  # one word for each, or none
     [ -z "$patience$killer" ] || kill -s KILL $patience $killer 2>/dev/null
-    result=137
+    result=''
     read -r result <"$own/status"
-    report "$result"
+    report "${result:-137}"
 }
 
 # attempt COMMAND...: beside the slot: runs the command, and wakes the slot when it has ended.
@@ -313,7 +311,12 @@ attempt() {
     ) <"$own/body" >"$own/out" 2>"$own/err" &
     command=$!
     echo "$command" >"$own/command"
-    wait_for "$command"
+    while :; do
+        signalled=''
+        wait "$command"
+        status=$?
+        if [ -z "$signalled" ] || ! kill -0 "$command" 2>/dev/null; then break; fi
+    done
     echo "$status" >"$own/status"
     kill -s USR2 "$me" 2>/dev/null
     exit 0
@@ -347,7 +350,7 @@ heartbeat() {
         "$url/jobs/$job/heartbeat" >"$own/beat" 2>/dev/null </dev/null &
     busy=$!
     [ ! -s "$own/status" ] || interrupt
-    wait_for "$busy"
+    await "$busy"
     busy=''
     answer=$(cat "$own/beat")
     # What was said of errors may hold anything.
