@@ -14,6 +14,9 @@ from jobqueue.web.http import LINES, Request, Response, Stream, Upload
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
 
+# A line may be so many times as long as a body: it also says what became of the job, and a payload that is no
+# text is longer as one.
+_LINE = 2
 # Jobs in one pass of the loop.
 _AT_ONCE = 100
 
@@ -75,6 +78,7 @@ class _Import:
         self._request = request
         self._engine = api.engine
         self._rest = bytearray()
+        self._most = _LINE * api.settings.max_body
         self._line = 0
         self._imported = 0
         self._known = 0
@@ -86,7 +90,7 @@ class _Import:
         whole = bytes(self._rest[:end])
         del self._rest[:end]
         await self._lines(whole.split(b"\n")[:-1])
-        if len(self._rest) > self._api.settings.max_body:
+        if len(self._rest) > self._most:
             self._line += 1
             raise self._stopped(self._too_long())
 
@@ -108,7 +112,7 @@ class _Import:
             if not line.strip():
                 continue
             try:
-                if len(line) > self._api.settings.max_body:
+                if len(line) > self._most:
                     raise self._too_long()
                 arrivals.append(self._api.schema.arrival(line, self._request, self._engine.wall_now))
             except (BadInput, BodyTooLarge) as found:
@@ -133,7 +137,7 @@ class _Import:
             return TakenIn(0, 0, refused)
 
     def _too_long(self) -> BodyTooLarge:
-        most = self._api.settings.max_body
+        most = self._most
         return BodyTooLarge(f"a line is longer than {most:,} bytes", limit=most, setting="JOBQUEUE_MAX_BODY")
 
     def _stopped(self, error: JobQueueError) -> JobQueueError:

@@ -15,7 +15,7 @@ FORM = "application/x-www-form-urlencoded"
 PAYLOADS = [
     (BYTES, "image/jpeg"), (b"", "image/jpeg"), (b"{}", "image/jpeg"), (b"[", "x/y"), (b"a,b\n1,2\n", "text/csv"),
     (BYTES, "text/plain; charset=latin-1"), ("é\0\n".encode(), "text/plain"), (b'{"a":1}\n{"a":2}\n', "application/x-ndjson"),
-    (b"x" * 100_000, 'multipart/x; boundary="a b"'),
+    (b"\xff" * 100_000, 'multipart/x; boundary="a b"'),
 ]  # fmt: skip
 
 
@@ -298,6 +298,17 @@ async def test_the_queue_of_the_path_is_the_queue(server):
             await server.post(f"/queues/a%20b/{verb}", {"type": "x"}), 400, "invalid_field", field="name"
         )
         check_problem(await server.get(f"/queues/a/{verb}"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(("body", "kind"), [*PAYLOADS, (b"\xff" * (1 << 20), "as/large-as-may-be")])
+async def test_a_raw_job_moves_to_another_queue_as_it_is(server, body, kind):
+    """By export and import, where all is JSON."""
+    await put(server, body, kind)
+    lines = (await server.get("/queues/q/export")).body
+    assert (await server.post("/queues/q/purge?all=1")).json["changed"] == 1
+    assert (await server.call("PUT", "/import", lines)).json == {"imported": 1, "known": 0}
+    taken = await take(server)
+    assert (taken.body, taken.headers["content-type"]) == (body, kind)
 
 
 async def test_a_plain_job_has_no_options_for_it(server):

@@ -171,7 +171,7 @@ async def test_a_full_queue_takes_in_no_more(server):
 async def test_there_is_no_limit_but_that_of_a_line(server):
     line = json.dumps({"type": "a", "payload": "x" * 1000}) + "\n"
     assert (await take_in(server, line * 200))["imported"] == 200
-    answer = await server.call("PUT", "/import", line + json.dumps({"type": "a", "payload": "x" * 3000}))
+    answer = await server.call("PUT", "/import", line + json.dumps({"type": "a", "payload": "x" * 5000}))
     check_problem(answer, 413, "body_too_large", line=2, imported=1)
     answer = await server.call("PUT", "/import", b"x" * 30_000)
     check_problem(answer, 413, "body_too_large", line=1)
