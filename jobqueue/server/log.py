@@ -16,6 +16,8 @@ from jobqueue.units import instant
 _ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 # In `auto`: so many requests have a line of their own in one second.
 LINES_A_SECOND = 100
+# Of what is refused, but in `all`: nobody can fill a disk by asking for what is not there.
+ERRORS_A_SECOND = 1000
 _QUIET = frozenset({"/healthz", "/readyz"})
 
 
@@ -77,6 +79,8 @@ class AccessLog:
         self.full = not (self._all or self._left)
         self.summed = 0
         self._auto = mode == "auto"
+        self._errors_left = ERRORS_A_SECOND
+        self._errors_summed = 0
 
     def request(
         self, method: str, path: str, status: int, started: float, size: int, peer: str, request_id: str
@@ -93,6 +97,11 @@ class AccessLog:
                 self.full = self._left <= 0
         elif not self._errors:
             return
+        elif not self._all:
+            if self._errors_left <= 0:
+                self._errors_summed += 1
+                return
+            self._errors_left -= 1
         ms = int((time.monotonic() - started) * 1000)
         path = escape(path[:200])
         self._log.info(
@@ -110,6 +119,12 @@ class AccessLog:
                 "%d more requests in this second", self.summed,
                 extra={"members": {"event": "requests", "count": self.summed}},
             )  # fmt: skip
+        if self._errors_summed:
+            self._log.info(
+                "%d more requests were refused in this second", self._errors_summed,
+                extra={"members": {"event": "refusals", "count": self._errors_summed}},
+            )  # fmt: skip
+        self._errors_left, self._errors_summed = ERRORS_A_SECOND, 0
         self.summed = 0
         self._left = self._left_in_second
         self.full = not (self._all or self._left)

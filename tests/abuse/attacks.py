@@ -1,0 +1,535 @@
+"""The attacks. Each does what somebody would do who wants to hurt the service, and checks a figure of its own; the
+harness checks the others: a second client's p99, memory, the log, that there is no traceback and that it stops."""
+
+import asyncio
+import html.parser
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+
+from http_client import Client, request
+from manners import BROKEN
+
+from tests.abuse.harness import Attack, Check, Target
+
+_SLOW = {"HEAD_TIMEOUT": "2s", "BODY_TIMEOUT": "2s", "IDLE_TIMEOUT": "2s", "WRITE_TIMEOUT": "2s"}
+_HOST = b"Host: localhost\r\n"
+_FAST = ("fast",)
+
+
+def _all_of(found: int, count: int, must: str) -> list[Check]:
+    return [Check(must, f"{found:,} of {count:,}", found == count)]
+
+
+# -- slow -------------------------------------------------------------------------------------------
+
+
+async def slowloris(target: Target, scale: float) -> list[Check]:
+    """A head that comes a byte at a time."""
+    clients = await target.many(max(int(1000 * scale), 20))
+
+    async def drip() -> None:
+        for byte in b"GET /healthz HTTP/1.1\r\nX-A: " + b"a" * 100:
+            for client in clients:
+                with suppress(ConnectionError):
+                    client.send(bytes([byte]))
+            await asyncio.sleep(0.2)
+
+    dripping = asyncio.ensure_future(drip())
+    closed = await target.until_closed(clients, 10)
+    dripping.cancel()
+    return _all_of(closed, len(clients), "all are cut off within 10 s (JOBQUEUE_HEAD_TIMEOUT=2s)")
+
+
+async def slow_body(target: Target, scale: float) -> list[Check]:
+    """A body that comes a byte at a time."""
+    clients = await target.many(max(int(1000 * scale), 20))
+    for client in clients:
+        client.send(b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Content-Length: 100000\r\n\r\n{")
+
+    async def drip() -> None:
+        for _ in range(60):
+            for client in clients:
+                with suppress(ConnectionError):
+                    client.send(b" ")
+            await asyncio.sleep(0.2)
+
+    dripping = asyncio.ensure_future(drip())
+    closed = await target.until_closed(clients, 10)
+    dripping.cancel()
+    return _all_of(closed, len(clients), "all are cut off within 10 s (JOBQUEUE_BODY_TIMEOUT=2s)")
+
+
+async def slow_reader(target: Target, scale: float) -> list[Check]:
+    """Asks for megabytes again and again, and reads none of it."""
+    for _ in range(8):
+        await target.call("POST", "/jobs/enqueue", {"type": "x", "queue": "big", "payload": "y" * 500_000})
+    clients = await target.many(max(int(50 * scale), 4))
+    for client in clients:
+        for _ in range(50):
+            client.send(request("GET", "/jobs?queue=big&payload=1"))
+    await asyncio.sleep(1)
+    peak = target.rss()
+    end = time.monotonic() + 15
+    while time.monotonic() < end and (await target.stats())["connections"] > 2 + 1:
+        await asyncio.sleep(0.2)
+        peak = max(peak, target.rss())
+    left = max((await target.stats())["connections"] - 2, 0)
+    return [
+        Check("all are cut off within 15 s (JOBQUEUE_WRITE_TIMEOUT=2s)", f"{left} are left", left <= 1),
+        Check("memory meanwhile ≤ 600 MiB", f"{peak:.0f} MiB", peak <= 600),
+    ]
+
+
+async def idle_long_polls(target: Target, scale: float) -> list[Check]:
+    """Wait for jobs that never come."""
+    count = max(int(10_000 * scale), 100)
+    before = target.rss()
+    clients = []
+    for _ in range(count // 50):
+        clients += await target.many(50)
+        for client in clients[-50:]:
+            client.ask("POST", "/jobs/dequeue?queue=never&wait=60")
+    for _ in range(200):
+        if (await target.stats())["consumers_waiting"] >= count:
+            break
+        await asyncio.sleep(0.1)
+    waiting = (await target.stats())["consumers_waiting"]
+    each = (target.rss() - before) * 1024 / count
+    await asyncio.sleep(3 * scale)
+    return [
+        *_all_of(min(waiting, count), count, "all of them wait"),
+        Check("each costs ≤ 32 KiB", f"{each:.1f} KiB", each <= 32 or count < 1000),
+    ]
+
+
+async def descriptors(target: Target, scale: float) -> list[Check]:
+    """More connections than there are descriptors; then they go."""
+    clients = []
+    for _ in range(300):
+        with suppress(OSError):
+            clients.append(await target.connect())
+    await asyncio.sleep(0.5)
+    before = target.program.cpu_seconds()
+    await asyncio.sleep(1)
+    spent = target.program.cpu_seconds() - before
+    target.hang_up()
+    for _ in range(50):
+        with suppress(OSError, AssertionError, asyncio.IncompleteReadError):
+            if (await target.call("GET", "/healthz")).status == 200:
+                break
+        await asyncio.sleep(0.1)
+    answer = await target.call("GET", "/healthz")
+    return [
+        Check("no spinning meanwhile: ≤ 0.5 s of CPU a second", f"{spent:.2f} s", spent <= 0.5),
+        Check("it takes connections again", str(answer.status), answer.status == 200),
+    ]
+
+
+# -- malformed --------------------------------------------------------------------------------------
+
+
+async def framing(target: Target, scale: float) -> list[Check]:
+    """Requests that two readers would read in two ways."""
+    refused = smuggled = 0
+    for vector in BROKEN:
+        said = await target.send(vector.data + request("POST", "/jobs/enqueue", {"type": "smuggled"}))
+        refused += said[:12] == b"HTTP/1.1 400"
+        smuggled += said.count(b"HTTP/1.1 201") > 0
+    jobs = (await target.call("GET", "/jobs?type=smuggled")).json["jobs"]
+    return [
+        *_all_of(refused, len(BROKEN), "all are refused with 400"),
+        Check(
+            "nothing behind them is performed",
+            f"{len(jobs)} jobs, {smuggled} answers",
+            not jobs and not smuggled,
+        ),
+    ]
+
+
+async def header_floods(target: Target, scale: float) -> list[Check]:
+    """Heads of megabytes: one long header, and very many."""
+    good = 0
+    floods = [
+        b"X: " + b"a" * 5_000_000, b"X: a\r\n" * 500_000, b"".join(b"X-%d: a\r\n" % n for n in range(300_000)),
+        b"Cookie: " + b"a=b; " * 400_000,
+    ] * max(int(10 * scale), 1)  # fmt: skip
+    for flood in floods:
+        said = await target.send(b"GET /healthz HTTP/1.1\r\n" + _HOST + flood)
+        good += said[:12] in (b"HTTP/1.1 431", b"HTTP/1.1 400", b"")
+    return _all_of(good, len(floods), "all are refused, or cut off")
+
+
+async def tiny_chunks(target: Target, scale: float) -> list[Check]:
+    """Bodies in chunks of one byte."""
+    count = max(int(40 * scale), 4)
+    size = 20_000
+    body = b'{"type":"x","payload":"' + b"a" * size + b'"}'
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    made = sum([(await target.send(head + chunks))[:12] == b"HTTP/1.1 201" for _ in range(count)])
+    endless = head + b"".join(b"1\r\na\r\n" for _ in range(1_200_000))
+    said = await target.send(endless, 20)
+    return [
+        *_all_of(made, count, "they are understood"),
+        Check("more than the limit is refused", said[:12].decode(), said[:12] in (b"HTTP/1.1 413", b"")),
+    ]
+
+
+async def lengths(target: Target, scale: float) -> list[Check]:
+    """Lengths that are giant, and lengths that lie."""
+
+    def post(length: bytes, body: bytes) -> bytes:
+        return b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Content-Length: " + length + b"\r\n\r\n" + body
+
+    giant = [await target.send(post(length, b"{")) for length in (b"10000000000", b"9" * 18)]
+    long = await target.send(post(b"5000", b"{}"), 1)  # says more than it sends: waited for, then cut off
+    short = await target.send(post(b"4", b'{"type":"x"}GET / HTTP/1.1\r\n\r\n'))
+    many = [await target.send(post(b"2000000", b"x" * 2_000_000)) for _ in range(max(int(20 * scale), 2))]
+    jobs = (await target.call("GET", "/jobs/count?queue=default")).json["count"]
+    good = all(said[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400", b"") for said in (*giant, *many))
+    return [
+        Check("giant ones are refused", giant[0][:12].decode(), good),
+        Check("what is missing is waited for", long.decode()[:12], long == b"nothing"),
+        Check("what is left over is no request", short[:12].decode(), short[:12] == b"HTTP/1.1 400"),
+        Check("nothing is put in", str(jobs), jobs == 0),
+    ]
+
+
+async def compression_bombs(target: Target, scale: float) -> list[Check]:
+    """Bodies that would be a gigabyte if somebody unpacked them."""
+    import gzip
+
+    bomb = gzip.compress(b"0" * 50_000_000)
+    count = max(int(50 * scale), 5)
+    refused = 0
+    for coding in ["gzip", "deflate", "br", "gzip, gzip", "x-gzip"] * (count // 5):
+        answer = await target.call("POST", "/jobs/enqueue", bomb, Content_Encoding=coding)
+        refused += answer.status == 415
+    return _all_of(refused, count // 5 * 5, "all are refused with 415")
+
+
+async def odd_json(target: Target, scale: float) -> list[Check]:
+    """JSON that is deep, or not quite JSON."""
+    odd: list[bytes] = [
+        b"[" * 500_000, b'{"a":' * 100_000, b'{"type":"x","payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"type":"x","payload":' + b"[" * 65 + b"]" * 65 + b"}", b'{"type":"\\ud800"}', b'{"type":"x","payload":NaN}',
+        b'{"type":"x","priority":1e400}', b'{"type":"x","priority":' + b"9" * 100_000 + b"}", b'\xff\xfe{"type":"x"}',
+        b'{"type":"x","payload":"\xc3\x28"}', b"{" + b'"a":1,' * 100_000 + b'"type":"x"}', b'{"type":"x"}' * 1000,
+        b'{"type":"' + b"x" * 900_000 + b'"}', b'[{"type":"x"}' + b',{"type":"x"}' * 1000 + b"]", b"\x00" * 1000,
+        b'{"type":"x","type":"y","payload":{"a":1,"a":2}}', b'"' + b"\\u0000" * 100_000, b"1" * 900_000, b"nul",
+        b'{"type":"x","delay":"' + b"9" * 1000 + b's"}', b'{"type":"x","tags":' + json.dumps(["t"] * 10_000).encode() + b"}",
+    ]  # fmt: skip
+    statuses = [(await target.call("POST", "/jobs/enqueue", body)).status for body in odd]
+    bad = [status for status in statuses if status not in (201, 400, 413)]
+    return [Check("each is 201, 400 or 413", f"{len(odd)} sent, else {bad or 'none'}", not bad)]
+
+
+# -- much -------------------------------------------------------------------------------------------
+
+
+async def queue_names(target: Target, scale: float) -> list[Check]:
+    """A job each in very many queues; and waiting at queues that nobody has."""
+    refused = made = 0
+    for start in range(0, int(1_000_000 * scale), 1000):
+        jobs = [{"type": "x", "queue": f"q{number}"} for number in range(start, start + 1000)]
+        answer = await target.call("POST", "/jobs/enqueue?atomic=false", jobs)
+        made += answer.json["ok"]
+        refused += answer.json["failed"]
+        if refused and start % 100_000:
+            continue
+        await target.call("POST", "/jobs/dequeue", {"queues": [f"n{start + n}" for n in range(100)]})
+        await target.call("GET", f"/queues/other{start}")
+    stats = await target.stats()
+    started = time.perf_counter()
+    scrape = await target.call("GET", "/metrics")
+    took = (time.perf_counter() - started) * 1000
+    return [
+        Check("no more than JOBQUEUE_MAX_QUEUES", f"{stats['queues']:,}", stats["queues"] <= 10_000),
+        Check(
+            "the others are refused with 429", f"{refused:,}", refused > 0 or int(1_000_000 * scale) <= 10_000
+        ),
+        Check(
+            "/metrics ≤ 1 MiB",
+            f"{len(scrape.body) / (1 << 20):.2f} MiB in {took:.0f} ms",
+            len(scrape.body) <= 1 << 20,
+        ),
+    ]
+
+
+async def memory(target: Target, scale: float) -> list[Check]:
+    """Enqueues without end; then somebody drains, and it is taken in again."""
+    jobs = [{"type": "x", "queue": "flood", "payload": "y" * 50_000}] * 15
+    statuses: dict[int, int] = {}
+    peak = 0.0
+    for _ in range(2000):
+        status = (await target.call("POST", "/jobs/enqueue", jobs)).status
+        statuses[status] = statuses.get(status, 0) + 1
+        peak = max(peak, target.rss())
+        if statuses.get(507, 0) >= max(int(300 * scale), 30):
+            break
+        if status == 507:
+            await asyncio.sleep(0.002)
+    queued = (await target.stats())["jobs"]["queued"]
+    drained = 0
+    while True:
+        answer = await target.call("POST", "/jobs/dequeue?queue=flood&count=20")
+        if answer.status != 200:
+            break
+        held = [{"id": job["id"], "lease": job["lease"]} for job in answer.json["jobs"]]
+        drained += (await target.call("POST", "/jobs/conclude", held)).json["ok"]
+    await asyncio.sleep(0.3)
+    again = (await target.call("POST", "/jobs/enqueue", jobs)).status
+    limit = 160
+    return [
+        Check("then 507, and nothing else", str(statuses), set(statuses) == {201, 507}),
+        Check(f"memory ≤ {limit} MiB and a quarter", f"{peak:.0f} MiB", peak <= limit * 1.25),
+        Check("what is in can be drained, all of it", f"{drained:,} of {queued:,}", drained == queued),
+        Check("then it is taken in again", str(again), again == 201),
+    ]
+
+
+async def log_floods(target: Target, scale: float) -> list[Check]:
+    """As many requests as possible for what is not there, with line breaks and colours in the path."""
+    client = await target.connect()
+    many = request("GET", "/none%0a%1b[31m" + "x" * 150) * 100
+    end = time.monotonic() + max(10 * scale, 1)
+    sent = 0
+    while time.monotonic() < end:
+        client.send(many)
+        for _ in range(100):
+            await client.read()
+        sent += 100
+    lines = len(target.program.lines)
+    most = 1200 * (max(10 * scale, 1) + 2)
+    return [Check(f"≤ {most:,.0f} lines", f"{lines:,} lines of {sent:,} requests", lines <= most)]
+
+
+# -- browsers and guessers --------------------------------------------------------------------------
+
+
+async def cross_origin(target: Target, scale: float) -> list[Check]:
+    """What a page elsewhere makes a browser send."""
+    refused = 0
+    pages = [
+        {"Origin": "http://evil.example", "Content_Type": "text/plain"},
+        {"Origin": "null", "Content_Type": "application/x-www-form-urlencoded"},
+        {"Sec_Fetch_Site": "cross-site", "Content_Type": "multipart/form-data; boundary=x"},
+        {"Sec_Fetch_Site": "same-site"},
+    ]
+    for page in pages:
+        for path in ("/jobs/enqueue", "/jobs/dequeue", "/queues/default/purge?all=true", "/jobs/1/conclude"):
+            refused += (await target.call("POST", path, {"type": "x"}, **page)).status == 403
+    jobs = (await target.stats())["jobs"]
+    return [
+        *_all_of(refused, len(pages) * 4, "all are refused with 403"),
+        Check(
+            "nothing is put in by it",
+            "",
+            (await target.call("GET", "/jobs/count?type=x")).json["count"] == 0 and bool(jobs),
+        ),
+    ]
+
+
+async def rebinding(target: Target, scale: float) -> list[Check]:
+    """A page whose name points at this machine."""
+    browser = {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Accept_Language": "en"}
+    refused = 0
+    paths = ["/jobs", "/queues", "/stats", "/", "/events", "/top", "/metrics", "/openapi.json"]
+    for path in paths:
+        refused += (
+            await target.call("GET", path, Host=f"evil.example:{target.port}", **browser)
+        ).status == 403
+    own = await target.call("GET", "/jobs", Host=f"localhost:{target.port}", **browser)
+    return [
+        *_all_of(refused, len(paths), "all are refused with 403"),
+        Check("by our own name it is answered", str(own.status), own.status == 200),
+    ]
+
+
+async def guessing(target: Target, scale: float) -> list[Check]:
+    """Token after token, while one who has a good one works."""
+    good = {"Authorization": "Bearer one-token-for-everything"}
+    assert (await target.call("GET", "/stats", **good)).status == 200
+    started = time.monotonic()
+    statuses: dict[int, int] = {}
+    served = 0
+    count = max(int(2000 * scale), 100)
+    for number in range(count):
+        status = (await target.call("GET", "/stats", Authorization=f"Bearer guess-{number}")).status
+        statuses[status] = statuses.get(status, 0) + 1
+        if number % 10 == 0:
+            served += (await target.call("GET", "/stats", **good)).status == 200
+    looked_at = statuses.get(401, 0)
+    most = 11 + (time.monotonic() - started)
+    return [
+        Check(f"≤ 10 guesses and one a second are looked at: {most:.0f}", str(statuses), looked_at <= most),
+        *_all_of(served, -(-count // 10), "the one with a good token is served"),
+    ]
+
+
+class _Page(html.parser.HTMLParser):
+    """What a page is made of, besides text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append(tag)
+        self.found += [
+            name for name, value in attributes if name.startswith("on") or "javascript:" in (value or "")
+        ]
+
+
+_EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)><svg/onload=alert(1)>"
+
+
+async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
+    """Markup in every field that a page may show."""
+    job = {
+        "type": _EVIL, "queue": "q", "payload": {_EVIL: _EVIL}, "key": _EVIL[:60], "tags": [_EVIL[:60]],
+        "headers": {"a": _EVIL}, "unique_key": _EVIL,
+    }  # fmt: skip
+    made = await target.call("POST", "/jobs/enqueue", job)
+    assert made.status == 201, made
+    id = made.json["id"]
+    held = (await target.call("POST", "/jobs/dequeue", {"queue": "q", "consumer": _EVIL})).json
+    told = {"lease": held["lease"], "progress": 1, "message": _EVIL}
+    assert (await target.call("POST", f"/jobs/{id}/heartbeat", told)).status == 200
+    failed = {"lease": held["lease"], "error": {"type": _EVIL, "message": _EVIL}, "retry": False}
+    assert (await target.call("POST", f"/jobs/{id}/fail", failed)).status == 200
+    await target.call("POST", "/queues/q/pause", {"reason": _EVIL})
+    browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html", "Host": f"localhost:{target.port}"}
+    bad: list[str] = []
+    shown = 0
+    pages = ("/", "/queues", "/queues/q", "/jobs", f"/jobs/{id}", "/stats")
+    for path in pages:
+        answer = await target.call("GET", path, **browser)
+        page = _Page()
+        if answer.headers["content-type"].startswith("text/html"):
+            page.feed(answer.body.decode())
+        elif answer.headers.get("x-content-type-options") != "nosniff":
+            bad.append(f"{path}: it may be taken for a page")
+        policy = answer.headers.get("content-security-policy", "")
+        markup = [tag for tag in page.found if tag in ("script", "svg", "iframe") or tag.startswith("on")]
+        bad += [f"{path}: {tag}" for tag in markup]
+        if "frame-ancestors 'none'" not in policy or "unsafe-inline" in policy.split("style-src")[0]:
+            bad.append(f"{path}: policy {policy!r}")
+        shown += "&lt;script&gt;" in answer.body.decode()
+    checks = [
+        Check("no page has any of it as markup", "; ".join(bad) or f"{len(pages)} pages", not bad),
+        Check("it is shown as text", f"{shown} pages", shown > 0),
+    ]
+    return checks + await _in_chromium(target, f"/jobs/{id}")
+
+
+async def _in_chromium(target: Target, path: str) -> list[Check]:
+    """What a real browser makes of the page; where there is none, that is said."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        return [Check("and in headless chromium", "SKIPPED: chromium is not installed", True)]
+    with tempfile.TemporaryDirectory() as folder:
+        process = await asyncio.create_subprocess_exec(
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--dump-dom",
+            f"http://localhost:{target.port}{path}", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        dom, _ = await asyncio.wait_for(process.communicate(), 60)
+    page = _Page()
+    page.feed(dom.decode())
+    markup = [tag for tag in page.found if tag in ("script", "svg") or tag.startswith("on")]
+    return [
+        Check("and in headless chromium", f"{len(dom):,} bytes, {markup or 'none'}", bool(dom) and not markup)
+    ]
+
+
+# -- consumers, and the end -------------------------------------------------------------------------
+
+
+async def one_name(target: Target, scale: float) -> list[Check]:
+    """Two consumers that call themselves the same, one of which was too slow."""
+    count = max(int(200 * scale), 10)
+    lost = stolen = done = 0
+    for _ in range(count):
+        await target.call("POST", "/jobs/enqueue", {"type": "x", "queue": "n"})
+        wanted = {"queue": "n", "consumer": "worker", "lease_for": 3600}
+        slow = (await target.call("POST", "/jobs/dequeue", wanted)).json
+        released = await target.call("POST", f"/jobs/{slow['id']}/release?lease={slow['lease']}")
+        assert released.status == 200
+        quick = (await target.call("POST", "/jobs/dequeue", wanted)).json
+        late = await target.call("POST", f"/jobs/{slow['id']}/conclude?lease={slow['lease']}&consumer=worker")
+        lost += late.status == 409
+        other = await target.call("POST", f"/jobs/{slow['id']}/conclude?consumer=somebody")
+        stolen += other.status == 200
+        done += (
+            await target.call("POST", f"/jobs/{quick['id']}/conclude?lease={quick['lease']}")
+        ).status == 200
+    return [
+        *_all_of(lost, count, "the slow one is told: lease_lost"),
+        *_all_of(done, count, "the other one concludes"),
+        Check("nobody of another name does", str(stolen), stolen == 0),
+    ]
+
+
+async def terminated(target: Target, scale: float) -> list[Check]:
+    """SIGTERM while everybody puts in."""
+    acknowledged = 0
+
+    async def put_in() -> None:
+        nonlocal acknowledged
+        client = await Client.connect(target.port)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                answer = await client.call("POST", "/jobs/enqueue", {"type": "x"})
+                if answer.status != 201:
+                    break
+                acknowledged += 1
+        client.close()
+
+    storm = [asyncio.ensure_future(put_in()) for _ in range(20)]
+    await asyncio.sleep(max(2 * scale, 0.5))
+    started = time.monotonic()
+    target.program.signal(signal.SIGTERM)
+    await asyncio.wait(storm, timeout=10)
+    status = await asyncio.to_thread(target.program.exit_status)
+    took = time.monotonic() - started
+    said = target.program.lines[-1]
+    queued = int(said.partition("; ")[2].partition(" queued")[0].replace(",", "")) if "queued" in said else -1
+    return [
+        Check(
+            "what was acknowledged was there",
+            f"{acknowledged:,} acknowledged, {queued:,} at the end",
+            queued == acknowledged,
+        ),
+        Check("it ends with 0 within 6 s", f"{status} after {took:.1f} s", status == 0 and took < 6),
+    ]
+
+
+_FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {sys.executable} -m jobqueue")
+ATTACKS = (
+    Attack("slowloris", slowloris, _SLOW, fronts=_FAST),
+    Attack("slow body", slow_body, _SLOW),
+    Attack("slow reader", slow_reader, _SLOW, fronts=_FAST),
+    Attack("idle long-polls", idle_long_polls, {"MAX_CONNECTIONS_BY_ADDRESS": "19000"}),
+    Attack("descriptors used up", descriptors, {"MAX_CONNECTIONS_BY_ADDRESS": "100000"}, "", command=_FEW_FILES),
+    Attack("framing", framing, fronts=_FAST),
+    Attack("header floods", header_floods),
+    Attack("tiny chunks", tiny_chunks),
+    Attack("lengths", lengths),
+    Attack("compression bombs", compression_bombs),
+    Attack("deep and odd JSON", odd_json),
+    Attack("a million queue names", queue_names),
+    Attack("memory", memory, {"MEMORY_LIMIT": "160MiB", "RETAIN_BYTES": "1MiB"}, "drain"),
+    Attack("log floods", log_floods),
+    Attack("cross-origin posts", cross_origin),
+    Attack("rebinding", rebinding),
+    Attack("token guessing", guessing, {"ACCESS_TOKEN": "one-token-for-everything"}, ""),
+    Attack("scripts in fields", scripts_in_fields),
+    Attack("two consumers, one name", one_name),
+    Attack("SIGTERM in the middle", terminated, {}, "", ends_it=True),
+)  # fmt: skip
