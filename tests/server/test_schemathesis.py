@@ -74,8 +74,9 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]
             yield Program(url, path)
         finally:
             process.terminate()
-            said = process.communicate(timeout=10)[1]
-    assert (process.returncode, said.count("\n"), said.startswith("stopped")) == (0, 1, True), said
+            said = process.communicate(timeout=10)[1].splitlines()
+    said = [line for line in said if "the loop stood still" not in line]  # on a machine that is busy
+    assert (process.returncode, len(said), said[-1].startswith("stopped")) == (0, 1, True), said
 
 
 def strict(document: dict[str, Any]) -> dict[str, Any]:
