@@ -8,6 +8,7 @@ import re
 import resource
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from running import Program
@@ -74,14 +75,14 @@ async def all_that_read_hear_all(program, reading):
     return heard
 
 
-def test_those_who_read_miss_nothing_and_those_who_do_not_cost_little():
+def test_those_who_read_miss_nothing_and_those_who_do_not_cost_little(io_loop):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, WATCHERS + 500)), hard))
     with Program(JOBQUEUE_ACCESS_LOG="off") as program:
         before = resident(program)
         watchers = [watch(program) for _ in range(WATCHERS)]
         stuck, reading = watchers[::2], watchers[1::2]
-        heard = asyncio.run(all_that_read_hear_all(program, reading))
+        heard = io_loop.run_sync(partial(all_that_read_hear_all, program, reading), timeout=120)
         first = heard[0]
         assert first == list(range(first[0], first[0] + REQUESTS * JOBS))
         assert all(numbers == first for numbers in heard)
