@@ -204,6 +204,13 @@ class Bridge(HTTPConnection):
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
         return self._send(self._framed(chunk))
 
+    def write_now(self, chunk: bytes) -> bool:
+        """Writes; True if nothing of it is left to wait for. `write` then waits with no bytes."""
+        if self._over:
+            raise StreamClosedError
+        self._client.write(self._framed(chunk))
+        return not self._blocked
+
     def finish(self) -> None:
         if self._left:
             self._client.abort()

@@ -7,12 +7,12 @@ place, uncharged; if the server ends the stream, what was sent stays leased, so 
 
 import asyncio
 from asyncio import CancelledError, Future
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import Handed, Job, Want
 from jobqueue.web.http import LINES, Request, Stream
-from jobqueue.web.streaming import Rest
+from jobqueue.web.streaming import LONG, Rest
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -41,31 +41,56 @@ class StreamingConsumer:
         self._held: dict[int, Handed] = {}
         self._taking: Future[list[Handed]] | None = None
         self._rest = Rest()
+        self._quiet = False  # it has been sent nothing since the last beat
         self._gone = False
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
-        timer = None if self._length is None else loop.call_later(self._length / 1000, self.end)
-        render = self._api.renderer.handed
+        end = None if self._length is None else loop.call_later(self._length / 1000, self.end)
+        self._beats = loop.call_later(BEAT / 2, self._beat)
         try:
             while not self._rest.over:
                 handed = await self._take()
                 if self._gone:
                     return
-                if handed:
-                    yield b"".join([render(one) for one in handed])
-                elif not self._rest.over:
-                    yield b"\n"
+                for piece in self._pieces_of(handed):
+                    yield piece
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._beats.cancel()
+            if end is not None:
+                end.cancel()
+
+    def _pieces_of(self, handed: list[Handed]) -> Iterator[bytes]:
+        """Their lines, not all of them at once; of none an empty line."""
+        render = self._api.renderer.handed
+        self._quiet = False
+        if not handed and not self._rest.over:
+            yield b"\n"
+        lines: list[bytes] = []
+        size = 0
+        for one in handed:
+            lines.append(render(one))
+            size += len(lines[-1])
+            if size >= LONG:
+                yield b"".join(lines)
+                lines.clear()
+                size = 0
+        if lines:
+            yield b"".join(lines)
+
+    def _beat(self) -> None:
+        """Wakes one who has been sent nothing since the last beat, or the one before that."""
+        self._beats = asyncio.get_running_loop().call_later(BEAT / 2, self._beat)
+        if self._quiet:
+            self._rest.wake()
+        self._quiet = True
 
     async def _take(self) -> list[Handed]:
         """Nothing: a beat has passed, or it is over."""
         want = self._want
         assert want.count is not None
         if len(self._held) >= want.count:
-            await self._rest.wait(BEAT)
+            await self._rest.wait()
             if len(self._held) >= want.count or self._rest.over:
                 return []
         room = Want(want.queues, want.lease_for, want.count - len(self._held), want.consumer)

@@ -2,7 +2,7 @@
 gone, reads nothing, or the server stops. And bodies of any length on their way in."""
 
 import time
-from asyncio import CancelledError, Future, get_running_loop
+from asyncio import CancelledError, Future, get_running_loop, sleep
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,6 +17,8 @@ STUCK = 30.0
 SILENT = 60.0
 # How often that is looked at.
 LOOK = 1.0
+# Bytes after which a stream lets others have their turn.
+LONG = 64 << 10
 
 
 class Streams:
@@ -80,6 +82,7 @@ class Pouring:
         self.stream = stream
         self.size = 0
         self._connection = connection
+        self._at_once: Callable[[bytes], bool] | None = getattr(connection, "write_now", None)
         self._abort = abort
         self._gone = False
         self._writing: Future[None] | None = None
@@ -92,10 +95,13 @@ class Pouring:
         try:
             async for piece in pieces:
                 self.size += len(piece)
-                self._since = time.monotonic()
-                self._writing = self._connection.write(piece)
-                await self._writing
-                self._writing = None
+                if not self._write_now(piece):
+                    self._since = time.monotonic()
+                    self._writing = self._connection.write(b"" if self._at_once else piece)
+                    await self._writing
+                    self._writing = None
+                elif len(piece) >= LONG:
+                    await sleep(0)  # others have their turn
                 if self._gone:
                     return False
         except StreamClosedError:
@@ -107,6 +113,10 @@ class Pouring:
             streams.discard(self)
             await pieces.aclose()
         return not self._gone
+
+    def _write_now(self, piece: bytes) -> bool:
+        """True if the client, or its system, has taken it already."""
+        return self._at_once is not None and self._at_once(piece)
 
     def hung_up(self) -> None:
         """The client has gone: whatever this waits for is over."""
@@ -161,16 +171,18 @@ class Rest:
         self.over = False
         self._turn: Future[None] | None = None
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float | None = None) -> None:
+        """None: without end."""
         if self.over:
             return
         loop = get_running_loop()
         self._turn = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
+        timer = None if seconds is None else loop.call_later(seconds, self.wake)
         try:
             await self._turn
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._turn = None
 
     def wake(self) -> None:

@@ -3,6 +3,7 @@
 The client is one blocking Python process with a socket for its calls and one for its stream, so most of the time
 is spent on the way there and back, as it is with a real consumer. First lifecycles, one job after the other:
 enqueue, take, conclude. Then a backlog of jobs that are there: only take and conclude. Payloads have 100 bytes.
+Another connection is open and idle, since a server rarely has but one.
 """
 
 import json
@@ -72,6 +73,16 @@ def three_calls(client: Client, port: int, count: int) -> None:
         _conclude(client, Taken(client.ask("POST", "/jobs/dequeue").body))
 
 
+def three_calls_waiting(client: Client, port: int, count: int) -> None:
+    """The consumer asks, and waits, before the job comes."""
+    with Client(port) as consumer:
+        dequeue = consumer.request("POST", "/jobs/dequeue?wait=30")
+        for _ in range(count):
+            consumer.send(dequeue)
+            _enqueue(client)
+            _conclude(consumer, Taken(consumer.receive().body))
+
+
 def and_next(client: Client, port: int, count: int) -> None:
     _enqueue(client)
     job = Taken(client.ask("POST", "/jobs/dequeue").body)
@@ -121,6 +132,7 @@ def by_hundreds(client: Client, port: int, count: int) -> None:
 
 LIFECYCLES: dict[str, Way] = {
     "enqueue, dequeue, conclude": three_calls,
+    "dequeue that waits, enqueue, conclude": three_calls_waiting,
     "enqueue, conclude and next": and_next,
     "enqueue, stream, conclude": streamed,
 }
@@ -141,7 +153,7 @@ def run(quick: bool) -> Report:
     ):  # fmt: skip
         rows = []
         for front in ("fast", "tornado"):
-            with Server(front) as server, Client(server.port) as client:
+            with Server(front) as server, Client(server.port) as client, Client(server.port):
                 rows += _measured(front, server, client, ways, filled, rounds, count)
         report.table(
             f"{caption}; one consumer; {how_many(rounds, 'interleaved round')} of {count:,} jobs; median "

@@ -10,6 +10,7 @@ from streams import consume
 
 from jobqueue import Settings
 from jobqueue.engine.api import NewJob
+from jobqueue.web import consuming
 
 
 def held(server):
@@ -255,3 +256,24 @@ async def test_many_at_once_get_each_job_once(server):
         task.cancel()
     assert sorted(seen) == ids
     assert server.engine.stats().jobs["concluded"] == 200
+
+
+async def test_one_who_works_for_long_hears_that_it_is_alive(server, monkeypatch):
+    monkeypatch.setattr(consuming, "BEAT", 0.02)
+    await server.enqueue()
+    reading = await consume(server)
+    job = await reading.job()
+    assert [await reading.line() for _ in range(2)] == [b"", b""]
+    await conclude(server, job)
+    id = await server.enqueue()
+    line = b""
+    while not line:
+        line = await reading.line()
+    assert json.loads(line)["id"] == id
+
+
+async def test_many_large_jobs_are_sent_piece_by_piece(server, monkeypatch):
+    jobs = [NewJob("x", payload=b'"%b"' % (b"y" * 50_000))] * 100
+    ids = await put_in(server, jobs)
+    reading = await consume(server, prefetch=100)
+    assert [(await reading.job())["id"] for _ in ids] == ids
