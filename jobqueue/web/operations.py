@@ -470,10 +470,19 @@ def worker_py(api: "Api", request: Request) -> Response:
 
 def _worker(api: "Api", request: Request, name: str) -> Response:
     api.schema.nothing(request)
-    return Response(200, worker(name, request.header(b"host"), api.version), b"", TEXT)
+    text = worker(name, _scheme(api, request), request.header(b"host"), api.version)
+    return Response(200, text, b"", TEXT)
+
+
+def _scheme(api: "Api", request: Request) -> str:
+    """By which a client gets here; a proxy may say that it speaks TLS in our place."""
+    is_tls = api.settings.tls_cert is not None or request.headers.get(b"x-forwarded-proto") == b"https"
+    return "https" if is_tls else "http"
 
 
 def help_page(api: "Api", request: Request) -> Response:
     in_memory = api.engine.durability == "memory"
-    text = help_text(request.header(b"host"), api.version, seconds(api.settings.lease), in_memory)
+    text = help_text(
+        _scheme(api, request), request.header(b"host"), api.version, seconds(api.settings.lease), in_memory
+    )
     return Response(200, text, b"", TEXT)

@@ -74,7 +74,7 @@ ROUTES = (
     Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
           _TAKEN, shape=shapes.DequeueShape),
     Route("POST", "/queues/{name}/enqueue", operations.enqueue_to, "Put a job, or many, in here", _MADE,
-          (409, 422, 429), shapes.JobShape, shapes.EnqueueOptions, many=True),
+          (409, 422, 429, 507), shapes.JobShape, shapes.EnqueueOptions, many=True),
     Route("POST", "/queues/{name}/dequeue", operations.dequeue_from, "Take a job out of this queue", _TAKEN,
           shape=shapes.DequeueShape),
     Route("POST", "/jobs/{id}/conclude", operations.conclude,

@@ -13,14 +13,14 @@ _ADDRESS = "http://localhost:8080"
 _VERSION = "0.0.0"
 
 
-def worker(name: str, host: str | None, version: str) -> bytes:
-    """The file `name`. `host`: as the client wrote it. `BadRequest` where it is none."""
+def worker(name: str, scheme: str, host: str | None, version: str) -> bytes:
+    """The file `name`. `scheme`: http or https; `host`: as it was sent. `BadRequest` where it is none."""
     if host is None or not _HOST.fullmatch(host):
         raise BadRequest(
             "this is fetched to be run, with the address that it was asked at in it: the Host header may "
             "have no more than letters, digits, and . : [ ] -"
         )
-    text = _template(name).replace(_ADDRESS, f"http://{host}").replace(_VERSION, version)
+    text = _template(name).replace(_ADDRESS, f"{scheme}://{host}").replace(_VERSION, version)
     return text.encode("utf-8")
 
 

@@ -97,6 +97,7 @@ _USUAL = [
     *["POST /jobs/enqueue"] * 3, *["POST /jobs/dequeue"] * 2, *["POST /jobs/ID/conclude"] * 2,
     "POST /jobs/ID/heartbeat", "GET /jobs/ID", "DELETE /jobs/ID", "GET /queues", "GET /queues/NAME",
     "GET /healthz", "GET /readyz", "GET /help", "GET /", "GET /stats",
+    "POST /queues/NAME/enqueue", "POST /queues/NAME/dequeue", "GET /jobs/ID/explain", "GET /worker.sh",
 ]  # fmt: skip
 _METHODS = words("GET POST PUT PATCH DELETE HEAD HEAD OPTIONS TRACE PURGE")
 _PATHS = words("""
@@ -108,7 +109,7 @@ _OPTIONS = words("""
     lease=LEASE lease=LEASE Lease=none lease=a%20b consumer=me consumer=you consumer=%00 wait=0 wait=0s
     wait=2 wait=61 wait=-1 wait=x lease_for=30s lease_for=1ms count=2 count=0 count=9 count= queue=a queue=b
     queue=%2e queues=a,b queues= type=x type= type=%C3%A9 type=%ff TYPE=x priority=5 priority=-5
-    priority=1.0 payload=1 nothing=1 typ=x a+b=c = =x x % %zz=1 ODD
+    priority=1.0 raw=1 raw=1 raw=0 next=1 next=1 payload=1 nothing=1 typ=x a+b=c = =x x % %zz=1 ODD
 """)
 _HEADERS = [tuple(line.strip().split(":", 1)) for line in """
     Content-Encoding: identity
@@ -119,6 +120,11 @@ _HEADERS = [tuple(line.strip().split(":", 1)) for line in """
     Content-Type: application/x-www-form-urlencoded
     Content-Type: multipart/form-data
     Content-Type: application/json
+    Content-Type: image/png
+    Content-Type: text/csv; charset=utf-8
+    Prefer: wait=0
+    Prefer: respond-async, wait=2
+    Prefer: wait=x
     Job-Lease: LEASE
     Job-Lease: !
     job-lease:
@@ -279,7 +285,11 @@ class Side:
             reading = asyncio.ensure_future(client.read(one.method))
             reading.add_done_callback(lambda done: done.exception())  # it is told where it is awaited
             await until(
-                lambda reading=reading: reading.done() or self.server.engine.stats().consumers_waiting
+                lambda reading=reading: (
+                    reading.done()
+                    or self.server.engine.stats().consumers_waiting
+                    or self.server.engine._queue.outcomes.count
+                )
             )
             if not reading.done():
                 self.server.clock.advance("3s")
@@ -292,15 +302,16 @@ class Side:
         return answers
 
     def comparable(self, made: Made, answer: Answer) -> dict[str, Any]:
-        text = answer.body.decode()
-        for token in re.findall(r'"lease":"([^"]+)"', text):
-            if token not in self.leases:
-                self.leases.append(token)
-        for number, token in enumerate(self.leases):
-            text = text.replace(token, f"<lease {number}>")
+        text = answer.body.decode(errors="backslashreplace")
         headers = {
             name: value for name, value in answer.headers.items() if name not in ("date", "connection")
         }
+        for token in [*re.findall(r'"lease":"([^"]+)"', text), headers.get("job-lease")]:
+            if token and token not in self.leases:
+                self.leases.append(token)
+        for number, token in enumerate(self.leases):
+            text = text.replace(token, f"<lease {number}>")
+            headers = {name: value.replace(token, f"<lease {number}>") for name, value in headers.items()}
         id = headers.pop("x-request-id")
         sent = [value.strip() for name, value in made.headers if name == "X-Request-Id"]
         if sent == [id]:

@@ -24,6 +24,18 @@ async def test_the_address_and_the_version_are_written_in(server, file, host):
 
 
 @pytest.mark.parametrize("file", FILES)
+async def test_behind_a_proxy_that_speaks_tls_it_is_https(server, file):
+    async def address(proto):
+        text = (await server.get(file, {"Host": "q.example", "X-Forwarded-Proto": proto})).body.decode()
+        return re.search(r"https?://q\.example", text)[0]
+
+    assert await address("https") == "https://q.example"
+    assert await address("http") == await address("javascript") == "http://q.example"
+    text = (await server.get("/help", {"Host": "q.example", "X-Forwarded-Proto": "https"})).body.decode()
+    assert "curl https://q.example/queues " in text
+
+
+@pytest.mark.parametrize("file", FILES)
 async def test_a_host_that_is_none_is_refused_and_never_written(server, file):
     """What is piped to a shell must hold nothing that somebody else chose."""
     for host in (
