@@ -20,6 +20,10 @@ def main() -> int:
         return 0
     if arguments[:1] == ["token"]:
         return _token(arguments[1:])
+    if arguments[:1] == ["journal"]:
+        from jobqueue.server.journal_tool import main as look_after
+
+        return look_after(arguments[1:], os.environ)
     if arguments:
         print(
             f"jobqueue: serves without arguments, settings are in the environment; not {arguments[0]}",

@@ -14,12 +14,10 @@ Plain looks may be ahead of the disk, and so may refusals. Heartbeats go along, 
 
 import asyncio
 import logging
-import threading
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from msgspec import UNSET
 from tornado.ioloop import PeriodicCallback
@@ -54,10 +52,13 @@ from jobqueue.engine.records import (
     queue_key,
 )  # fmt: skip
 from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
+from jobqueue.engine.writer import Writer
 from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
 from jobqueue.settings import Settings
 
 T = TypeVar("T")
+# Futures, and what they will be answered.
+_Held: TypeAlias = list[tuple[Future[Any], object]]
 _log = logging.getLogger("jobqueue")
 # What may be gathered while a group is written; beyond it new jobs are refused.
 MOST_RECORDS = 50_000
@@ -66,7 +67,7 @@ MOST_BYTES = 64 << 20
 _LOADED_AT_ONCE = (400, 1 << 20)
 # Free space below which new jobs are refused, and above which they are taken again.
 LOW = 8 << 20
-_ENOUGH = 3 * LOW
+ENOUGH = 3 * LOW
 # How long until a group for which there was no room is tried again, in seconds.
 _AGAIN = 0.1
 # Idempotency keys taken off the disk in one group.
@@ -90,7 +91,7 @@ class JournalEngine(MemoryEngine):
         # the group that gathers
         self._dirty: dict[Job | NamedQueue, None] = {}
         self._answered: list[StoredKey] = []
-        self._held: list[tuple[Future[Any], object]] = []
+        self._held: _Held = []
         self._gathered = 0  # bytes of the payloads of new jobs
         # how it is: nothing is being written or about to be; answers wait; several wait as one; no room
         self._idle = True
@@ -148,7 +149,7 @@ class JournalEngine(MemoryEngine):
         restoration.end(self._clock.monotonic())
         self._queue.changed = self._dirty.setdefault
         self._written = self._queue.last_number
-        self._writer = Writer(self._store.commit, self._loop)
+        self._writer = Writer(self._store, self._loop, lambda failed: self._broken(str(failed), []))
         self._writer.start()
         if counters is None:
             self._wake()
@@ -297,7 +298,7 @@ class JournalEngine(MemoryEngine):
         """Refuses new jobs before there is no room for them, and takes them again once there is."""
         free = self._folder.free()
         if self._full:
-            self._full = free < _ENOUGH or not self._folder.keep_reserve()
+            self._full = free < ENOUGH or not self._folder.keep_reserve()
         else:
             self._full = free < LOW
 
@@ -358,9 +359,7 @@ class JournalEngine(MemoryEngine):
             self._answer(held)
             self._idle = True
 
-    def _committed(
-        self, rows: list[Row], held: list[tuple[Future[Any], object]], failed: Exception | None
-    ) -> None:
+    def _committed(self, rows: list[Row], held: _Held, failed: Exception | None) -> None:
         if failed is None:
             self._answer(held)
             if self._held or (self._dirty and self._waits):
@@ -375,9 +374,9 @@ class JournalEngine(MemoryEngine):
             if self._writer is not None:
                 self._loop.call_later(_AGAIN, self._writer.write, rows, again)
         else:
-            self._broke(str(failed), held)
+            self._broken(str(failed), held)
 
-    def _answer(self, held: list[tuple[Future[Any], object]]) -> None:
+    def _answer(self, held: _Held) -> None:
         for future, answer in held:
             if future.done():
                 continue
@@ -386,8 +385,9 @@ class JournalEngine(MemoryEngine):
             else:
                 future.set_result(answer)
 
-    def _broke(self, reason: str, held: list[tuple[Future[Any], object]]) -> None:
+    def _broken(self, reason: str, held: _Held) -> None:
         """Nothing of the group is acknowledged, and the file is not trusted any more."""
+        first = self.refuses is None
         self.refuses = "the server could not write its journal, and ends"
         if self._ticker is not None:
             self._ticker.stop()
@@ -402,7 +402,8 @@ class JournalEngine(MemoryEngine):
                     )
                 )
         self._held.clear()
-        self.on_broken(reason)
+        if first:
+            self.on_broken(reason)
 
     # -- the group that is closed -------------------------------------------------------------------
 
@@ -491,37 +492,6 @@ class JournalEngine(MemoryEngine):
             self._answer(self._held)
         except NotNow as failed:
             _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)
-
-
-class Writer(threading.Thread):
-    """Writes one group after the other. `done` is called on the loop's thread, with what went wrong."""
-
-    def __init__(self, commit: Callable[[Sequence[Row]], None], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(name="journal", daemon=True)
-        self._commit = commit
-        self._loop = loop
-        self._tasks: SimpleQueue[tuple[list[Row], Callable[[Exception | None], None]] | None] = SimpleQueue()
-        self._unwritten: list[Row] = []
-        self._failed: Exception | None = None
-
-    def write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
-        self._tasks.put((rows, done))
-
-    def run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            rows, done = task
-            self._unwritten, self._failed = [], None
-            try:
-                self._commit(rows)
-            except Exception as failed:
-                self._unwritten, self._failed = rows, failed
-            self._loop.call_soon_threadsafe(done, self._failed)
-
-    def stop(self) -> tuple[list[Row], Exception | None]:
-        """Waits until all is written that was handed over. Answers the group that failed, and why."""
-        self._tasks.put(None)
-        self.join()
-        return self._unwritten, self._failed
 
 
 def _nothing() -> None:

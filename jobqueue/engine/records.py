@@ -79,8 +79,10 @@ def seal(key: int, body: bytes) -> bytes:
     return body + crc32(body, key & 0xFFFFFFFF).to_bytes(_SUM, "big")
 
 
-def unseal(key: int, sealed: bytes) -> bytes:
+def unseal(key: int, sealed: object) -> bytes:
     """Raises `Damaged`."""
+    if not isinstance(sealed, bytes):  # a damaged page may say anything
+        raise Damaged(f"{name_of(key)}: it has no body", key)
     body = sealed[:-_SUM]
     if crc32(body, key & 0xFFFFFFFF).to_bytes(_SUM, "big") != sealed[-_SUM:]:
         raise Damaged(f"{name_of(key)}: its checksum is wrong", key)

@@ -86,7 +86,7 @@ class Store:
         try:
             for row in self._db.execute("SELECT key, body FROM record ORDER BY key"):
                 some.append(row)
-                left -= len(row[1])
+                left -= len(row[1]) if isinstance(row[1], bytes) else 0
                 if left <= 0 or len(some) == rows:
                     yield some
                     some, left = [], size
@@ -123,14 +123,33 @@ class Store:
         self._db.execute(_PUT + ",(?,?)" * (size - 1), values)
 
     def tidy(self) -> None:
-        """Brings the log into the file, and gives back some of the space that nobody needs."""
+        """Brings the log into the file."""
         self._logged = 0
-        try:
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-            if free > max(_KEEP_FREE, pages // 4):
-                self._db.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK})").fetchall()
+        with self._quiet():
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def give_back(self) -> bool:
+        """Gives a little of the space back that nobody needs any more; True: there is more."""
+        free, pages = self._number("freelist_count"), self._number("page_count")
+        if free <= max(_KEEP_FREE, pages // 4):
+            return False
+        # As a script: it steps once a page, without a row to fetch, and `execute` stops after the first.
+        with self._quiet():
+            self._db.executescript(f"PRAGMA incremental_vacuum({_GIVE_BACK})")
+        self._logged += _GIVE_BACK * 4096
+        if self._logged > _LOG * 3 // 4:
+            self.tidy()
+        return True
+
+    def _number(self, pragma: str) -> int:
+        (number,) = self._db.execute(f"PRAGMA {pragma}").fetchone()
+        return int(number)
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Where it cannot be done now, later will do."""
+        try:
+            yield
         except sqlite3.Error as bad:
             if not isinstance(failure := _failure(bad), NotNow):
                 raise failure from bad
@@ -146,10 +165,14 @@ class Store:
 def check_version(db: sqlite3.Connection, path: Path) -> None:
     """`JournalError` for a file that is no journal, or a newer one."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
         raise JournalError(f"{path} is no journal of jobqueue")
-    if not 1 <= version <= VERSION:
+    refuse_newer(db, path)
+
+
+def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
         raise JournalError(
             f"{path} is of version {version}; this jobqueue reads versions up to {VERSION}: use a newer one"
         )
@@ -217,4 +240,6 @@ def _failure(bad: sqlite3.Error) -> Exception:
 
 
 def _unusable(path: Path, bad: sqlite3.Error) -> JournalError:
-    return JournalError(f"{path} is damaged or cannot be read: {bad}; see `jobqueue journal repair`")
+    return JournalError(
+        f"{path} is damaged or cannot be read: {bad}. `python -m jobqueue journal repair` saves the rest"
+    )

@@ -8,12 +8,13 @@ import pytest
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import Change, Duplicate, NewJob, Options
 from jobqueue.core.waiters import Want
+from jobqueue.engine import journal
 from jobqueue.engine.api import Once
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.store import FILE, JournalError
-from jobqueue.errors import IdempotencyMismatch, JobForgotten, Stopping
+from jobqueue.errors import DiskFull, IdempotencyMismatch, JobForgotten, Overloaded, Stopping
 from jobqueue.settings import Settings
 
 JOB = NewJob("t", payload=b'{"n":1}')
@@ -362,3 +363,53 @@ async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
         pytest.fail("it was never written")
     db.close()
     engine.close()
+
+
+async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_finished(disk, monkeypatch):
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    job, lease = await take(engine)
+    monkeypatch.setattr(journal, "LOW", 1 << 60)
+    monkeypatch.setattr(journal, "ENOUGH", 1 << 60)
+    engine.tick()
+    for refused in (
+        lambda: engine.enqueue(JOB),
+        lambda: engine.enqueue_many([JOB]),
+        lambda: engine.enqueue_each([JOB]),
+        lambda: engine.change(1, Change(payload=b"1")),
+    ):
+        with pytest.raises(DiskFull):
+            refused()
+    assert (await engine.conclude(job.id, lease.token, None, None)).status == "concluded"
+    monkeypatch.setattr(journal, "LOW", 0)
+    monkeypatch.setattr(journal, "ENOUGH", 0)
+    engine.tick()
+    assert (await engine.enqueue(JOB)).id == 2
+
+
+async def test_what_is_gathered_is_bounded(disk, monkeypatch):
+    engine = await disk.start()
+    monkeypatch.setattr(journal, "MOST_BYTES", 100)
+    holder = disk.hold()
+    made = [engine.enqueue(NewJob("t", payload=b"1" * 60)) for _ in range(2)]
+    with pytest.raises(Overloaded):
+        engine.enqueue(JOB)
+    holder.rollback()
+    holder.close()
+    await asyncio.gather(*made)
+    await engine.enqueue(JOB)
+
+
+async def test_space_is_given_back_when_the_jobs_have_gone(disk, monkeypatch):
+    engine = await disk.start(sync="os")
+    for _ in range(10):
+        await engine.enqueue_many([NewJob("t", payload=b'"' + b"x" * 900 + b'"')] * 1_000)
+    await engine.purge(Filter(queues=frozenset({"default"})), False)
+    for _ in range(500):
+        with sqlite3.connect(disk.path / FILE) as db:
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.close()
+        if pages < 1_500:
+            break
+        await asyncio.sleep(0.01)
+    assert pages < 1_500

@@ -231,14 +231,14 @@ async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
 async def test_an_event_leaves_once_what_it_tells_of_is_on_disk(server):
     reading, of_job = await watch(server), await watch(server, "?job=1")
     turn = threading.Event()
-    writer = server.engine._writer
-    commit = writer._commit
+    store = server.engine._store
+    commit = store.commit
 
     def slow(rows):
         assert turn.wait(10)
         commit(rows)
 
-    writer._commit = slow
+    store.commit = slow
     enqueuing = await server.ask("POST", "/jobs/enqueue", {"type": "x"})
     await until(lambda: server.engine.stats().jobs["queued"] == 1)
     late = await watch(server, last=1)

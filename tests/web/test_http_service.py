@@ -226,3 +226,18 @@ async def test_help_without_a_host(server):
     client = await server.connect()
     client.send(b"GET /help HTTP/1.0\r\n\r\n")
     assert b" localhost:8080/queues " in await client.rest()
+
+
+async def test_while_the_engine_takes_no_requests_the_api_is_not_ready_but_well(server):
+    server.engine.refuses = "the server is reading its journal"
+    for method, path in [
+        ("GET", "/jobs/1"),
+        ("POST", "/jobs/enqueue"),
+        ("GET", "/stats"),
+        ("GET", "/readyz"),
+    ]:
+        answer = await server.call(method, path)
+        check_problem(answer, 503, "not_ready", detail="the server is reading its journal")
+        assert answer.headers["retry-after"] == "1"
+    for path in ("/healthz", "/help", "/openapi.json"):
+        assert (await server.get(path)).status == 200

@@ -115,7 +115,7 @@ async def test_it_says_how_the_process_is(server):
         "jobqueue_queues", "jobqueue_waiters", "jobqueue_uptime_seconds", "jobqueue_start_time_seconds",
     ):  # fmt: skip
         assert only(samples, name) >= 0
-    assert only(samples, "jobqueue_info", auth="none", durability="memory") == 1
+    assert only(samples, "jobqueue_info", auth="none", durability=server.engine.durability) == 1
     assert only(samples, "jobqueue_gc_collections_total", generation="0") > 0
 
 
