@@ -65,6 +65,7 @@ class Bridge(HTTPConnection):
         self._over = False
         self.hungry = False
         self._upload = upload
+        self.asked = not upload  # by the front, what the API says to the request
         self._pieces = bytearray()  # of an upload, not taken yet
         self._taking = True  # until the application has looked at the headers
         self._whole = False

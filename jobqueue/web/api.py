@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from math import ceil
 from time import monotonic
 from typing import NamedTuple
@@ -97,8 +97,9 @@ class Api:
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
-    def answer(self, request: Request) -> Answer:
-        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
+    def answer(self, request: Request, again: bool = False) -> Answer:
+        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500.
+        `again`: the same request was asked before, and is now to be served."""
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
@@ -108,7 +109,7 @@ class Api:
             if not isinstance(error, NoSuchRoute):  # such a one goes on to the application, which counts it
                 self.meter.count(None, answer.status)
             return self.guard.dress(request, answer)
-        return self.perform(route, request)
+        return self.perform(route, request, again=again)
 
     def perform(
         self,
@@ -117,6 +118,7 @@ class Api:
         from_program: bool = False,
         began: float | None = None,
         serving: dict[Operation, "Api"] | None = None,
+        again: bool = False,
     ) -> Answer:
         """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
         came (monotonic seconds), and the `serving` of the principal whose token it carries. Never raises."""
@@ -126,7 +128,7 @@ class Api:
         answer: Answer
         try:
             if self._looks_at_peers:
-                self._look_at_peer(route, request)
+                self._look_at_peer(route, request, again)
             if not from_program:
                 self.guard.check(request)
             if self.engine.refuses is not None and route.path not in _ALWAYS:
@@ -154,6 +156,8 @@ class Api:
             answer.began, answer.operation = began, operation
             if self.auth is not None and (who := self.auth.caller(request)) is not None:
                 who.waits(answer.future, self.engine)
+        elif isinstance(answer, Stream) and self.auth is not None:
+            answer.good = self.auth.lasting(request)
         return answer
 
     def _locate(self, request: Request) -> None:
@@ -163,11 +167,11 @@ class Api:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
-    def _look_at_peer(self, route: Route, request: Request) -> None:
+    def _look_at_peer(self, route: Route, request: Request, again: bool) -> None:
         """So many requests a second for each access token; where there is none, for each address."""
         self._locate(request)
         rates = self._rates
-        if rates is None or route.path in _ALWAYS:
+        if rates is None or again or route.path in _ALWAYS:
             return
         who = self.auth.caller(request) if self.auth is not None else None
         key = f"{who.name} by token" if who is not None else network(request.peer)
@@ -191,9 +195,7 @@ class Api:
         answer = route.operation(api, request)
         if route.admin:
             return audited(answer, request, who.name)
-        if isinstance(answer, Stream):
-            answer.good = partial(auth.knows, who)
-        elif who.expires_at is None:
+        if who.expires_at is None:
             who.serving[route.operation] = api  # so it need not be asked again whether it may
         return answer
 

@@ -11,6 +11,7 @@ from asyncio import Future
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -147,8 +148,12 @@ class Auth:
             self._by_digest[token.digest] = known if known is not None and same else Principal(token)
         self.known.clear()
 
-    def knows(self, who: Principal) -> bool:
-        """Is this caller's token still good?"""
+    def lasting(self, request: Request) -> Callable[[], bool] | None:
+        """Says whether the token of this request is still good; None: it needed none."""
+        who = self.caller(request)
+        return None if who is None else partial(self._knows, who)
+
+    def _knows(self, who: Principal) -> bool:
         expired = who.expires_at is not None and self._wall() >= who.expires_at
         return not expired and self._by_digest.get(who.token.digest) is who
 

@@ -71,7 +71,7 @@ class OperationHandler(RequestHandler):
         connection.set_max_body_size(1 << 62)
         connection.set_body_timeout(_NEVER)
         unreadable = self._unreadable(self.request.headers)
-        answer = self._refused(unreadable) if unreadable is not None else self.api.answer(self._asked())
+        answer: Answer = self._refused(unreadable) if unreadable is not None else self._answer()
         if isinstance(answer, Upload):
             self._receiving = Receiving(answer, self._abort)
             self.api.streams.add(self._receiving)
@@ -138,7 +138,7 @@ class OperationHandler(RequestHandler):
             await self._write(self._refused(self._refusal))
             return
         answer: Answer | None = await self._received() if self._receiving else self._refused_body
-        answer = answer or self.api.answer(self._asked())
+        answer = answer or self._answer()
         if isinstance(answer, Stream):
             await self._pour(answer)
             return
@@ -247,6 +247,10 @@ class OperationHandler(RequestHandler):
         if self._later is not None:
             self._later.future.cancel()
 
+    def _answer(self) -> Answer:
+        """`asked`: the fast front has asked already, and found that it comes or goes piece by piece."""
+        return self.api.answer(self._asked(), getattr(self.request.connection, "asked", False))
+
     def _asked(self) -> Request:
         request = self.request
         assert request.method is not None
@@ -292,7 +296,7 @@ class OperationHandler(RequestHandler):
             return  # Tornado cancelled what was left of a request when the program ended
         known = kwargs.get("exc_info", (None, None))[1]
         if isinstance(known, HTTPError):
-            answer = self.api.answer(self._asked())
+            answer = self._answer()
             assert isinstance(answer, Response)
             # Tornado has not read the body, and closes.
             self.set_header("Connection", "close")

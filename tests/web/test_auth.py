@@ -470,10 +470,12 @@ async def test_streams_of_a_token_that_is_good_no_more_end(server, file, monkeyp
     waiting = await Reading.begin(server, "POST", "/jobs/stream?queue=other", None, by("worker"))
     events = await Reading.begin(server, "GET", "/events", None, by("worker"))
     brief = await Reading.begin(server, "GET", "/events", None, by("brief"))
+    assert (await call(server, "worker", "GET", "/queues")).status == 200
+    face = await Reading.begin(server, "GET", "/queues?format=events", None, by("worker"))
     await jobs.job()
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()
-    for reading in (jobs, waiting, events):
+    for reading in (jobs, waiting, events, face):
         await reading.rest()
     assert server.engine.get(id).status == "queued"
     assert len(server.api.events) == 1

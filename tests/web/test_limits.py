@@ -56,6 +56,13 @@ async def test_so_many_requests_a_second_from_one_address(server):
     assert (await server.get("/healthz")).status == 200
 
 
+@pytest.mark.parametrize("settings", [Settings(first_id=1, rate=1)])
+async def test_what_is_streamed_counts_once(server):
+    client = await server.connect()
+    assert (await client.call("GET", "/top?for=1ms")).status == 200
+    assert (await client.call("GET", "/top?for=1ms")).status == 429
+
+
 @pytest.fixture
 def two_tokens(tmp_path):
     file = tmp_path / "tokens.toml"
