@@ -210,7 +210,8 @@ class Api:
                     self.auth.check(route, request)
             except JobQueueError as before:
                 error = before
-        answer = problem(error, request.id)
+        answer = self.guard.dress(request, problem(error, request.id))
+        assert isinstance(answer, Response)
         self.meter.count(None, answer.status)
         return answer
 

@@ -274,7 +274,8 @@ def _part(declared: Any) -> type[Struct] | None:
 
 def _agree(given: dict[str, Any], name: str, value: Any) -> None:
     if name in given:
-        meaning = FIELDS[name].meaning or _itself
+        field = FIELDS.get(name)
+        meaning = _itself if field is None or field.meaning is None else field.meaning
         if meaning(given[name]) != meaning(value):
             raise InvalidField(f"{name} is given twice, with different values", field=name)
     given[name] = value

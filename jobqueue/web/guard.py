@@ -31,7 +31,10 @@ _STRICT = (
     b"\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'"
     b"\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY"
 )
-_SHOWN = b"ETag, Location, Preference-Applied, Queue-State, Retry-After, X-Request-Id"
+_SHOWN = (
+    b"ETag, Link, Location, Preference-Applied, Queue-State, Retry-After, X-Request-Id, Job-Id, Job-Queue, "
+    b"Job-Type, Job-Priority, Job-Attempts, Job-Lease, Job-Lease-For, Job-Lease-Expires-At"
+)
 _TAKEN = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, Job-Lease, Last-Event-ID, Prefer, "
     b"Queue-Consumer, traceparent, X-Request-Id"

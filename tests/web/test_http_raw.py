@@ -130,6 +130,15 @@ async def test_what_is_wrong_beside_a_raw_body_is_said(server, query, headers, f
 
 
 async def test_raw_is_for_the_query(server):
+    twice = check_problem(
+        await server.post("/jobs/enqueue?raw=1&raw=0", b""), 400, "invalid_field", field="raw"
+    )
+    assert "twice" in twice["detail"]
+    assert (await server.post("/jobs/enqueue?raw=1&RAW=true", b"")).status == 201
+    check_problem(
+        await server.post("/jobs/1/conclude?next=1", {"next": False}), 400, "invalid_field", field="next"
+    )
+    await server.post("/queues/default/purge?all=1")
     check_problem(
         await server.post("/jobs/enqueue", {"type": "x", "raw": True}), 400, "invalid_field", field="raw"
     )
