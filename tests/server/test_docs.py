@@ -35,7 +35,7 @@ def _examples(page: str) -> list[str]:
 def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
     """What comes without end is looked at for a moment."""
     endless = line.startswith("curl -N ")
-    silent = "curl -s --max-time 0.4 " if endless else "curl -s "
+    silent = "curl -s --max-time 0.3 " if endless else "curl -s "
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
         ["sh", "-c", line.replace("curl ", silent, 1) if line.startswith("curl") else line],

@@ -8,7 +8,7 @@ from serving import check_problem, until
 from streams import Reading, watch
 
 from jobqueue import Settings
-from jobqueue.web import events
+from jobqueue.web import events, streaming
 
 
 async def test_each_thing_that_happens_to_a_job_has_its_name(server):
@@ -165,6 +165,7 @@ async def test_events_that_come_faster_than_pieces_are_all_told(server, monkeypa
 
 async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(server, monkeypatch):
     monkeypatch.setattr(events, "RING_BYTES", 1 << 20)
+    monkeypatch.setattr(streaming, "LOOK", 0.05)
     stuck = await Reading.begin(server, "GET", "/events")
     stuck.client._writer.transport.pause_reading()
     other = await watch(server)

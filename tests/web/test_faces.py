@@ -1,6 +1,8 @@
 """One URL, several faces: JSON, text, a page; by `?format=` or by `Accept`."""
 
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -175,3 +177,11 @@ async def test_an_etag_goes_with_each_face(server):
         (await server.get(f"/jobs/{id}?format={face}")).headers["etag"] for face in ("json", "text", "html")
     }
     assert tags == {'"1"'}
+
+
+async def test_the_style_of_a_page_is_the_one_that_its_policy_allows(server):
+    answer = await server.get("/queues?format=html")
+    style = re.search(rb"<style>(.*?)</style>", answer.body)[1]
+    digest = b64encode(sha256(style).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+    assert b"style=" not in answer.body
