@@ -1,6 +1,7 @@
 """Streams of the real program, by a client that knows nothing but sockets; and curl, which moves a queue."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -43,17 +44,47 @@ def test_a_stop_ends_all_streams_cleanly_and_at_once(front, number):
         assert program.lines[-1].startswith("stopped; 0 queued, 3 in progress")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def move(a, b):
+    """By the line that the docs have for it."""
+    line = f"curl -s 127.0.0.1:{a.port}/queues/q/export | curl -s -T - 127.0.0.1:{b.port}/import"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=30, check=True)
+    return json.loads(done.stdout)
+
+
+def ready(program):
+    until(lambda: program.call("GET", "/readyz")[0] == 200)
+
+
+with_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@with_curl
 @pytest.mark.parametrize(("source", "target"), [("fast", "tornado"), ("tornado", "fast")])
 def test_curl_moves_a_queue_from_one_program_to_another(source, target):
     with Program(JOBQUEUE_HTTP=source) as a, Program(JOBQUEUE_HTTP=target) as b:
         for start in range(0, 5000, 1000):
             jobs = [{"type": "x", "queue": "q", "payload": n} for n in range(start, start + 1000)]
             assert a.call("POST", "/jobs/enqueue", jobs)[0] == 201
-        line = f"curl -s 127.0.0.1:{a.port}/queues/q/export | curl -s -T - 127.0.0.1:{b.port}/import"
         for expected in ({"imported": 5000, "known": 0}, {"imported": 0, "known": 5000}):
-            done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=30, check=True)
-            assert json.loads(done.stdout) == expected
+            assert move(a, b) == expected
         taken = b.call("POST", "/jobs/dequeue", {"queue": "q", "count": 1000})[1]["jobs"]
         assert [job["payload"] for job in taken] == list(range(1000))
+        assert (a.stop(), b.stop()) == (0, 0)
+
+
+@with_curl
+@pytest.mark.skipif(os.environ.get("TEST_ALL") != "1", reason="long: set TEST_ALL=1")
+def test_what_was_moved_is_known_after_both_programs_were_killed(tmp_path):
+    with Program(JOBQUEUE_DATA=str(tmp_path / "b")) as b:
+        with Program(JOBQUEUE_DATA=str(tmp_path / "a")) as a:
+            ready(a), ready(b)
+            a.call("POST", "/jobs/enqueue", [{"type": "x", "queue": "q"}] * 500)
+            assert move(a, b) == {"imported": 500, "known": 0}
+            a.signal(signal.SIGKILL)
+        b.signal(signal.SIGKILL)
+    with Program(JOBQUEUE_DATA=str(tmp_path / "a")) as a, Program(JOBQUEUE_DATA=str(tmp_path / "b")) as b:
+        ready(a), ready(b)
+        assert move(a, b) == {"imported": 0, "known": 500}
+        assert move(b, b) == {"imported": 0, "known": 500}
+        assert b.call("GET", "/queues/q")[1]["jobs"]["queued"] == 500
         assert (a.stop(), b.stop()) == (0, 0)
