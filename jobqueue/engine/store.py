@@ -110,7 +110,7 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             raise _failure(bad) from bad
-        self._logged += _A_GROUP + sum(_A_ROW + len(body) for _, body in rows if body is not None)
+        self._logged += _A_GROUP + sum(_A_ROW + len(body or b"") for _, body in rows)
         if self._logged > _LOG * 3 // 4:
             self.tidy()
 
@@ -125,8 +125,13 @@ class Store:
     def tidy(self) -> None:
         """Brings the log into the file."""
         self._logged = 0
+        log = self.path.with_name(FILE + "-wal")
+        how = "TRUNCATE" if log.stat().st_size > 3 * _LOG else "PASSIVE"
         with self._quiet():
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+        if how == "TRUNCATE":
+            with contextlib.suppress(JournalError):  # no room for all of it: then it grows as it is written
+                _make_log(log)
 
     def give_back(self) -> bool:
         """Gives a little of the space back that nobody needs any more; True: there is more."""
