@@ -18,7 +18,7 @@ Code = Literal[
 ]  # fmt: skip
 State = Literal["empty", "scheduled", "paused", "limited"]
 # How many leases are looked through for the jobs that use up a limit, and how many of those are named.
-_LOOKED_AT = 10_000
+_LOOKED_AT = 5_000
 _NAMED = 10
 
 

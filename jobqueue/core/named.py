@@ -7,7 +7,7 @@ key's gate is shut.
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
+from itertools import count, islice
 
 from msgspec import Struct
 
@@ -16,6 +16,9 @@ from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import AS_THE_QUEUE, Backoff, Job
 from jobqueue.core.lane import Lane
 from jobqueue.core.tally import Tally
+
+# How many lanes one look goes through.
+_LOOKED_AT = 1000
 
 
 class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
@@ -236,19 +239,20 @@ class NamedQueue:
         return dict(sorted(counts.items(), reverse=True))
 
     def ahead(self, job: Job) -> int:
-        """At most so many queued jobs are handed out before `job`, which is queued here; O(lanes). Those
-        behind another key's limit are counted."""
+        """At most so many queued jobs are handed out before `job`, which is queued here. Those behind another
+        key's limit are counted, and of many lanes all that stand in those that are not looked at."""
         own = self._lane_of(job)
-        count = own.before(job.place)
-        for lane in self._lanes.values():
+        count, seen = own.before(job.place), own.live
+        for lane in islice(self._lanes.values(), _LOOKED_AT):
             head = lane.peek()
             if lane is own or head is None:
                 continue
+            seen += lane.live
             if lane.priority > job.priority:
                 count += lane.live
             elif lane.priority == job.priority and head.place < job.place:
                 count += lane.before(job.place)
-        return count
+        return count + self.queued - seen
 
     def shut_gates(self, job: Job, now: int) -> list[Gate]:
         """The gates that keep `job`, which is queued here, from being taken."""

@@ -118,6 +118,15 @@ def test_a_rate_says_when_the_next_one_may_start():
     assert causes(q, jobs[1])["rate_limit"].name == "k"
 
 
+def test_of_many_keys_not_all_are_looked_at_and_what_is_said_holds():
+    q = Driven()
+    jobs = keyed(q, *(f"key-{number}" for number in range(3_000)))
+    assert said(q, jobs[10]).ahead >= 10
+    assert said(q, jobs[-1]).ahead == 2_999
+    q.ids(number=2_500)
+    assert 499 <= said(q, jobs[-1]).ahead < 500
+
+
 def test_what_is_finished_says_how():
     q = Driven()
     jobs = q.enqueue(2)
