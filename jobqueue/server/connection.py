@@ -48,8 +48,8 @@ class Connection(Reading):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_bridge", "_drained", "_gone", "_held", "_later", "_lingering", "_loop",
-        "_out", "_parsed", "_paused", "_seen", "_transport", "_unsent",
+        "_backlog", "_blocked", "_bridge", "_drained", "_going_on", "_gone", "_held", "_later", "_lingering",
+        "_loop", "_out", "_parsed", "_paused", "_seen", "_transport", "_unsent", "_watched",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -64,6 +64,8 @@ class Connection(Reading):
         self._bridge: Bridge | None = None
         self._backlog = bytearray()
         self._paused = False
+        self._watched = False
+        self._going_on = False
         # what is answered, and not yet sent
         self._out: list[bytes] = []
         self._blocked = False
@@ -115,8 +117,7 @@ class Connection(Reading):
             return
         if len(data) > SLICE:
             self._clear = False
-            self._backlog += data
-            self._loop.call_soon(self._go_on)
+            self._keep(data)
             return
         self._feed(data)
         if self._parsed or self._refusal is not None or self._uploading:
@@ -128,22 +129,34 @@ class Connection(Reading):
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self._transport.abort()
-        elif self._waiting:
-            self._backlog += data
-            if len(self._backlog) > READ_AHEAD and not self._paused:
-                self._paused = True
-                self._transport.pause_reading()
-                self._loop.call_later(WATCH, self._watch)
-        elif self._backlog or self._parsed:
-            self._backlog += data
-            self._loop.call_soon(self._go_on)
+        elif self._waiting or self._backlog or self._parsed:
+            self._keep(data)
         else:
             self._clear = True
             self._read(data)
 
+    def _keep(self, data: bytes) -> None:
+        """Until it is its turn. While there is much of it no more is read."""
+        self._backlog += data
+        if len(self._backlog) > READ_AHEAD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+            if not self._watched:
+                self._watched = True
+                self._loop.call_later(WATCH, self._watch)
+        if not self._waiting:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        """Once in a loop pass: a client that sends much gets no more turns than the others."""
+        if not self._going_on:
+            self._going_on = True
+            self._loop.call_soon(self._go_on)
+
     def _watch(self) -> None:
         """A transport that does not read does not see its end either: the socket is asked."""
-        if self._paused and not self._gone:
+        self._watched = self._paused and not self._gone
+        if self._watched:
             if self._hung_up():
                 self._transport.abort()
             else:
@@ -188,7 +201,7 @@ class Connection(Reading):
         if not self._out:
             self._unsent.clear()
         if not self._gone:
-            self._loop.call_soon(self._go_on)
+            self._go_on_soon()
 
     def _recognise(self, data: bytes) -> bool:
         """Answers `data` if it is one whole request, under headers that llhttp has read before."""
@@ -299,7 +312,7 @@ class Connection(Reading):
 
     def feed_bridge(self) -> None:
         """For the bridge: it takes more of the body."""
-        self._loop.call_soon(self._go_on)
+        self._go_on_soon()
 
     def bridged(self, error: BadRequest | None = None) -> None:
         """For the bridge: the application has written its answer, or could not read the request."""
@@ -316,7 +329,7 @@ class Connection(Reading):
         elif close:
             self._linger()
             return
-        self._loop.call_soon(self._go_on)
+        self._go_on_soon()
 
     def _answer(
         self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
@@ -388,6 +401,7 @@ class Connection(Reading):
 
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
+        self._going_on = False
         while not (self._waiting or self._gone or self._close):
             if self._parsed:
                 self._perform(*self._parsed.popleft())
@@ -403,7 +417,7 @@ class Connection(Reading):
                 del self._backlog[:SLICE]
                 self._feed(piece)
                 if self._backlog and not self._waiting:
-                    self._loop.call_soon(self._go_on)
+                    self._go_on_soon()
                     break
             else:
                 break

@@ -353,3 +353,60 @@ async def test_a_hang_up_is_seen_whatever_stands_behind_a_waiting_request(server
         client.reset()
         await server.waiting(0)
     assert server.engine.stats().jobs["in_progress"] == 0
+
+
+class _FloodedTransport:
+    """Of a client that sends as fast as it is read from."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.reading = True
+        self.socket, self._other = socket.socketpair()
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        return self.socket if name == "socket" else None
+
+    def close(self) -> None:
+        self.socket.close()
+        self._other.close()
+
+    def writelines(self, lines: list[bytes]) -> None:
+        self.written += b"".join(lines)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@fast
+async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_turn_at_a_time(server):
+    connection = Connection(server.front, "10.0.0.1", asyncio.get_running_loop())
+    transport = _FloodedTransport()
+    connection.connection_made(transport)
+    piece = request("POST", "/jobs/enqueue", {"type": "x", "payload": "p" * 500}) * 400  # some 250 KB
+    most = turns = 0
+    sent = 0
+    while sent < 40:
+        for _ in range(4):  # as a loop pass brings it
+            if transport.reading:
+                connection.data_received(piece)
+                sent += 1
+        most = max(most, len(connection._backlog))
+        before = transport.written.count(b"HTTP/1.1 201")
+        await asyncio.sleep(0)
+        turns = max(turns, transport.written.count(b"HTTP/1.1 201") - before)
+    await until(lambda: transport.written.count(b"HTTP/1.1 201") == 40 * 400)
+    assert most <= READ_AHEAD + len(piece)
+    assert turns <= 2 * 65536 // (len(piece) // 400) + 2
+    connection.connection_lost(None)
+    transport.close()
