@@ -105,11 +105,13 @@ class Connection(Reading):
         self._held = b""
         if self._gone:
             return
+        if self._backlog:  # more has come behind it
+            self._backlog[:0] = data
+            self._go_on()
+            return
         self._clear = True
         if not self._recognise(data):
             self._read(data, False)
-        if self._backlog:
-            self._go_on()
 
     def _read(self, data: bytes, new: bool = True) -> None:
         """Nothing is in the way of `data`; if it is `new`, it may be recognised."""

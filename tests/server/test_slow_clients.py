@@ -1,6 +1,7 @@
 """Clients that are slow, silent, or send much and read little: what they cost, and when they are cut off."""
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -408,5 +409,22 @@ async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_tu
     await until(lambda: transport.written.count(b"HTTP/1.1 201") == 40 * 400)
     assert most <= READ_AHEAD + len(piece)
     assert turns <= 2 * 65536 // (len(piece) // 400) + 2
+    connection.connection_lost(None)
+    transport.close()
+
+
+@fast
+async def test_a_large_request_that_comes_in_pieces_within_one_loop_pass_is_read_in_order(server):
+    await server.get("/healthz")  # another connection: so answers wait for the end of the pass
+    connection = Connection(server.front, "10.0.0.1", asyncio.get_running_loop())
+    transport = _FloodedTransport()
+    connection.connection_made(transport)
+    data = request("POST", "/jobs/enqueue", {"type": "x", "payload": [*range(60_000)]})
+    connection.data_received(data[:100_000])
+    connection.data_received(data[100_000:200_000])
+    connection.data_received(data[200_000:])
+    await until(lambda: b"HTTP/1.1 " in transport.written)
+    assert transport.written.startswith(b"HTTP/1.1 201 "), transport.written
+    assert json.loads((await server.get("/jobs/1")).body)["payload"] == [*range(60_000)]
     connection.connection_lost(None)
     transport.close()
