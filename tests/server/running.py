@@ -56,7 +56,9 @@ class Program:
 
     def __enter__(self) -> Self:
         until(lambda: self.start_line or self._process.poll() is not None)
-        assert self.start_line, self.lines
+        if not self.start_line:
+            self._reader.join(5)
+        assert self.start_line, f"ended with {self._process.poll()}: {self.lines}"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
