@@ -1,0 +1,99 @@
+"""Jobs that are taken in from another queue; and who is told when a lease ends."""
+
+import pytest
+
+from jobqueue.core.intake import Past
+from jobqueue.core.job import Attempt, Duplicate, NewJob, Options, Trail
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.registry import Limits
+from jobqueue.core.waiters import Waiter, Want
+from jobqueue.errors import QueueFull
+
+WALL = 1_800_000_000_000
+WANT = Want(("default",))
+LINE = Attempt(2, "c", 10, 20, "fail", b'"no"')
+
+
+@pytest.fixture
+def queue():
+    numbers = iter(range(1000))
+    return JobQueue(lambda: f"t{next(numbers)}", 1, Limits(), WALL)
+
+
+def test_a_job_keeps_its_past_and_gets_an_id_and_a_place_of_this_queue(queue):
+    queue.enqueue(NewJob("before"), 5)
+    past = Past(WALL - 1000, 3, 4, Trail(error=b'"no"', history=(LINE,)))
+    job = queue.take_in(NewJob("x", priority=0), past, 5)
+    assert (job.id, job.place, job.status) == (2, 2, "queued")
+    assert (job.attempts, job.leases, job.created_at) == (3, 4, WALL - 1000)
+    assert [queue.dequeue(WANT, 6)[0][0].type for _ in range(2)] == ["before", "x"]
+    assert (job.attempts, job.leases, job.more.trail.history) == (4, 5, (LINE,))
+    queue.release(2, job.lease.token, None, 0, 7)
+    queue.dequeue(WANT, 8)
+    assert [line.outcome for line in job.more.trail.history] == ["fail", "release"]
+
+
+def test_one_that_is_to_wait_waits_and_one_that_is_dead_stays_dead(queue):
+    later = queue.take_in(NewJob("x", run_at=WALL + 100), Past(WALL), 5)
+    dead = queue.take_in(NewJob("x"), Past(WALL - 9, 25, 25, Trail(reason="attempts"), died_at=WALL - 3), 5)
+    assert (later.status, dead.status, dead.more.finished_at) == ("scheduled", "dead", WALL - 3)
+    assert queue.dequeue(WANT, 6) == []
+    assert queue.tally.jobs()["dead"] == queue.tally.jobs()["scheduled"] == 1
+    queue.set_wall_offset(WALL)
+    queue.tick(100)
+    assert queue.dequeue(WANT, 101)[0][0] is later
+    assert queue.redrive(dead.id, 102).attempts == 0
+
+
+def test_who_waits_gets_what_is_taken_in(queue):
+    given = []
+    queue.wait(Waiter(WANT, 1000, given.append))
+    job = queue.take_in(NewJob("x"), Past(WALL), 5)
+    assert given[0][0][0] is job
+
+
+@pytest.mark.parametrize("on_conflict", ["ignore", "reject", "replace"])
+def test_a_unique_key_that_is_taken_is_known_whatever_the_job_asks_for(queue, on_conflict):
+    def new(payload):
+        return NewJob("x", payload=payload, options=Options(unique_key="u", on_conflict=on_conflict))
+
+    first = queue.take_in(new(b"1"), Past(WALL), 5)
+    again = queue.take_in(new(b"2"), Past(WALL), 5)
+    assert isinstance(again, Duplicate)
+    assert again.job is first
+    assert first.payload == b"1"
+
+
+def test_a_full_queue_takes_in_what_is_dead_and_nothing_else(queue):
+    queue.configure("default", {"max_jobs": 1}, 5)
+    queue.take_in(NewJob("x"), Past(WALL), 5)
+    with pytest.raises(QueueFull):
+        queue.take_in(NewJob("x"), Past(WALL), 5)
+    queue.take_in(NewJob("x"), Past(WALL, died_at=WALL), 5)
+    assert queue.last_number == 2
+
+
+@pytest.mark.parametrize("how", ["conclude", "release", "fail", "cancel", "purge", "stale"])
+def test_who_asked_is_told_once_when_a_lease_ends(queue, how):
+    told = []
+    queue.enqueue(NewJob("x"), 5)
+    ((job, lease),) = queue.dequeue(WANT, 5)
+    queue.ends[job.id] = told.append
+    match how:
+        case "conclude":
+            queue.conclude(job.id, lease.token, None, None, 6)
+        case "release":
+            queue.release(job.id, lease.token, None, 0, 6)
+        case "fail":
+            queue.fail(job.id, lease.token, None, None, True, 0, 6)
+        case "cancel":
+            queue.cancel(job.id, 6, force=True)
+        case "purge":
+            queue.purge_one(job, 6)
+        case "stale":
+            queue.tick(400_000)
+    assert told == [job]
+    assert queue.ends == {}
+    for job, lease in queue.dequeue(WANT, 400_001):
+        queue.conclude(job.id, lease.token, None, None, 400_002)
+    assert len(told) == 1
