@@ -294,6 +294,21 @@ def test_a_command_that_takes_too_long_is_stopped_and_its_job_given_back(program
 
 
 @pytest.mark.parametrize("kind", ["dash", "bash", "busybox"] if ALL else ["dash"])
+def test_when_all_that_looks_after_them_is_killed_the_slots_end(program, start, kind, tmp_path):
+    worker = start(kind, "-j", "2", "-w", "1", "q", "true")
+    until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
+    first = worker.pid
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for pid in (min(map(int, children)), first):  # the watcher was started first
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0)
+    time.sleep(0.3)
+    assert program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0
+
+
+@pytest.mark.parametrize("kind", ["dash", "bash", "busybox"] if ALL else ["dash"])
 def test_when_the_first_process_is_killed_the_others_end_and_give_back(program, start, kind, tmp_path):
     id = put(program)
     worker = start(kind, "-j", "2", "-g", "0", "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 60")

@@ -155,15 +155,20 @@ slot() {
     shift
     [ ! -e "$dir/stop" ] || stopping=1 # told before it could hear
     options="raw=1&queues=$queues&wait=$wait${lease_for:+"&lease_for=$lease_for"}"
-    while [ -z "$stopping" ]; do
+    while is_wanted; do
         take || break
         while [ -n "$id" ]; do
-            if [ -z "$stopping" ]; then work "$@"; else release 0; fi
+            if is_wanted; then work "$@"; else release 0; fi
         done
     done
     rm -rf "$own"
     rmdir "$dir" 2>/dev/null # by the last one, where the first process is gone
     exit
+}
+
+# Not so after a signal, or where the first process is gone, and with it whoever should have told.
+is_wanted() {
+    [ -z "$stopping" ] && kill -0 $$ 2>/dev/null
 }
 
 # What may take long, and may be left: a wait for a job, a rest. By KILL: in the moment between a fork and what is
@@ -398,7 +403,7 @@ tell() {
 conclude() {
     set -- --data-binary "@$own/out" -H "Content-Type: $type"
     code=000
-    if [ -z "$stopping" ]; then
+    if is_wanted; then
         request "/jobs/$job/conclude?next=1&$options" "$@"
         [ "$code" != 204 ] || [ -z "$once" ] || stopping=1
     fi
