@@ -126,7 +126,7 @@ class Store:
         """Brings the log into the file."""
         self._logged = 0
         log = self.path.with_name(FILE + "-wal")
-        how = "TRUNCATE" if log.stat().st_size > 3 * _LOG else "PASSIVE"
+        how = "TRUNCATE" if log.stat().st_size > 2 * _LOG else "PASSIVE"
         with self._quiet():
             self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         if how == "TRUNCATE":

@@ -297,7 +297,7 @@ class Connection(Reading):
             self._front.log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             self._transport.abort()
             return
-        self._answer(answer, request, close, started)
+        self._answer(answer, request, close, started, self._front.alone)
         self._go_on()
 
     def _hand_over(self, request: Request, close: bool, started: float, upload: bool = False) -> None:
