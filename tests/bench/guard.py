@@ -24,7 +24,7 @@ from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.api import Api
 from jobqueue.web.app import application
-from jobqueue.web.guard import check_administrator, check_origin
+from jobqueue.web.guard import check_administrator
 from jobqueue.web.http import Later, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject
@@ -65,19 +65,15 @@ class _Bare(Api):
     """Neither counts nor asks."""
 
     def perform(
-        self,
-        route: Route,
-        request: Request,
-        from_program: bool = False,
-        began: Any = None,
-        serving: Any = None,
+        self, route: Route, request: Request, from_program: bool = False, *_: Any, **__: Any
     ) -> Response | Later:
         try:
             if not from_program:
-                check_origin(request.method, request.headers)
+                self.guard.check(request)
             if route.admin:
                 check_administrator(request.peer, request.headers)
-            return route.operation(self, request)
+            answer: Any = route.operation(self, request)
+            return answer
         except Exception as error:
             return self.failed(error, request.id)
 
@@ -88,6 +84,9 @@ class _Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.write = self.written.append
+
+    def writelines(self, lines: list[bytes]) -> None:
+        self.written += lines
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
