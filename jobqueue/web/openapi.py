@@ -31,7 +31,7 @@ method 405 `method_not_allowed`."""
 
 
 def document(schema: Schema, settings: Settings, version: str) -> bytes:
-    calls = {call.shape: call for call in vars(schema).values() if isinstance(call, Call)}
+    calls = {call.shape: call for call in schema.calls()}
     answers = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
     schemas = schemas_of(calls, answers, settings)
     paths: dict[str, Json] = {}

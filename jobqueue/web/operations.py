@@ -28,12 +28,13 @@ from jobqueue.units import instant, seconds
 from jobqueue.web import explain, prefer, raw, render
 from jobqueue.web.chain import then
 from jobqueue.web.fields import YEAR_MS, queue_name
+from jobqueue.web.holding import Following
 from jobqueue.web.http import JSON, TEXT, Later, Request, Response
+from jobqueue.web.making import Many
 from jobqueue.web.once import look_up
 from jobqueue.web.pages import help_text
 from jobqueue.web.problems import part
 from jobqueue.web.render import JobView, PlainView
-from jobqueue.web.schema import Following, Many
 from jobqueue.web.workers import worker
 
 if TYPE_CHECKING:
