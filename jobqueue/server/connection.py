@@ -404,7 +404,7 @@ class Connection(Reading):
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
         self._going_on = False
-        while not (self._waiting or self._gone or self._close):
+        while not (self._waiting or self._gone or self._close or self._transport.is_closing()):
             if self._parsed:
                 self._perform(*self._parsed.popleft())
             elif self._refusal is not None and self._upload_begun:

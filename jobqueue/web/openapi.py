@@ -152,7 +152,8 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
         content[JSON] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     for part in parts:
         if isinstance(part, str) and part != BYTES:
-            content[part] = {"schema": {"type": "object" if part == JSON else "string"}}
+            kind = {"schema": {"type": "object" if part == JSON else "string"}}
+            content[part] = {} if part == "text/event-stream" else kind  # a stream of events has no schema
     if is_raw:
         content["*/*"] = {"schema": _BINARY}
     if content:
