@@ -107,6 +107,10 @@ class OperationHandler(RequestHandler):
         elif self._refusal is None:
             self._refusal = self._too_large()
             self._body.clear()
+        else:
+            self._dropped += len(chunk)
+            if self._dropped > _DRAIN * self.api.settings.max_body and not self._over:
+                self._too_much_to_read(self._refused(self._refusal))
         return None
 
     def _unreadable(self, headers: HTTPHeaders) -> JobQueueError | None:
