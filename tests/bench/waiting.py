@@ -32,7 +32,7 @@ def run(quick: bool) -> Report:
             f"{waiters:,} waiters instead of {wanted:,}: the limit on open files (ulimit -n) is lower."
         )
     rounds = 30 if quick else 500
-    with Server() as server:
+    with Server(max_waiters=100_000, max_connections_by_address=100_000) as server:
         rows = [_row("control: GET /healthz", _plain_requests(server, rounds))]
         rows.append(_row("delivery, nobody else waiting", alone := _deliveries(server, rounds)))
         report.at_most("enqueue to delivery, p99", _p99(alone), 2, "ms")
