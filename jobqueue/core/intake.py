@@ -28,6 +28,7 @@ class Intake(Control):
             return Duplicate(holder)
         queue = self.queues.get(new.queue)
         if queue is None:
+            self._refuse_new_queues((new.queue,))
             queue = self._new_queue(new.queue, now)
         elif queue.bounded and past.died_at is None:
             self._refuse_full([new], now)

@@ -291,7 +291,8 @@ class Registry:
     def _refuse_new_queues(self, names: Iterable[str]) -> None:
         """Before anything is made. `QueueFull` where there would be too many."""
         most = self.limits.max_queues
-        if len(self.queues) + len({name for name in names if name not in self.queues}) > most:
+        new = {name for name in names if name not in self.queues}
+        if new and len(self.queues) + len(new) > most:
             raise QueueFull(
                 f"there are {len(self.queues):,} queues, and may be no more; one that is empty goes after an "
                 "hour",

@@ -97,3 +97,20 @@ def test_who_asked_is_told_once_when_a_lease_ends(queue, how):
     for job, lease in queue.dequeue(WANT, 400_001):
         queue.conclude(job.id, lease.token, None, None, 400_002)
     assert len(told) == 1
+
+
+def test_where_there_are_as_many_queues_as_may_be_none_is_made_and_those_there_are_go_on():
+    queue = JobQueue(iter("abcdefgh").__next__, 1, Limits(max_queues=1), WALL)
+    queue.configure("default", {"dead_letter": "dead", "max_attempts": 1}, 5)
+    queue.enqueue(NewJob("x"), 5)
+    [(job, lease)] = queue.dequeue(WANT, 5)
+    queue.fail(job.id, lease.token, None, None, True, None, 5)
+    assert sorted(queue.queues) == ["dead", "default"]  # where a job dies it is never refused
+    with pytest.raises(QueueFull):
+        queue.take_in(NewJob("x", "other"), Past(WALL), 5)
+    with pytest.raises(QueueFull):
+        queue.pause("other", None, None, 5)
+    queue.pause("default", None, None, 5)
+    queue.resume("default", 5)
+    queue.configure("dead", {"max_jobs": 3}, 5)
+    assert queue.take_in(NewJob("x", "dead"), Past(WALL), 5).queue == "dead"

@@ -239,7 +239,7 @@ def test_a_long_poll_gets_its_job_within_ten_milliseconds(front: str):
             assert worker.read().status == 200
             took.append(time.monotonic() - started)
             assert producer.read().status == 201
-        assert sorted(took)[2] < 0.01, took  # of ten: others run on this machine too
+        assert sorted(took)[5] < 0.01, took
 
 
 # -- stopping ---------------------------------------------------------------------------------------
