@@ -42,9 +42,10 @@ def milliseconds() -> int:
 
 
 def new_queue(**limits: object) -> JobQueue:
-    """The core as the engine makes it: ids from the clock, real tokens, limits at their defaults."""
+    """The core as the engine makes it: ids from the clock, real tokens, limits at their defaults but for the number of queues."""
     wall = time.time_ns() // 1_000_000
-    return JobQueue(tokens().__next__, first_id_at(wall), Limits(**{"max_queues": 1_000_000, **limits}), wall - milliseconds())  # type: ignore[arg-type]
+    most = Limits(**{"max_queues": 1_000_000, **limits})  # type: ignore[arg-type]
+    return JobQueue(tokens().__next__, first_id_at(wall), most, wall - milliseconds())
 
 
 class HandTickedClock(SystemClock):
