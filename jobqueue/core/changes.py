@@ -31,7 +31,7 @@ class Changes(Moves):
         """The job that has the unique key which `new` wants."""
         key = new.options.unique_key if new.options is not None else None
         queue = self.queues.get(new.queue) if key is not None else None
-        return queue.unique.get(key) if queue is not None and key is not None else None
+        return queue.unique.holder.get(key) if queue is not None and key is not None else None
 
     def _yield_to(self, holder: Job, new: NewJob, now: int) -> Duplicate:
         options = new.options

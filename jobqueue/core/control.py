@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from jobqueue.core.changes import Changes
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import IN_PROGRESS, PURGE, Change, Job, NewJob
-from jobqueue.core.named import NamedQueue, Pause
+from jobqueue.core.named import NamedQueue
+from jobqueue.core.queue_settings import Pause
 from jobqueue.errors import QueueFull
 
 

@@ -1,4 +1,4 @@
-"""NamedQueue: one named queue: its lanes, its counts, what was set for it.
+"""NamedQueue: one named queue: its lanes and their gates, and its counts.
 
 The lanes are ordered by priority, and inside one priority by the place of their first job. Jobs without a key
 stand in one lane for each priority; the jobs of a key have lanes of their own, which stand aside while the
@@ -9,47 +9,16 @@ from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, islice
 
-from msgspec import Struct
-
-from jobqueue.core.gate import Gate, Rate
+from jobqueue.core.gate import Gate
 from jobqueue.core.histogram import Histogram
-from jobqueue.core.job import AS_THE_QUEUE, Backoff, Job
+from jobqueue.core.job import Job
 from jobqueue.core.lane import Lane
+from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.tally import Tally
+from jobqueue.core.unique import UniqueKeys
 
 # How many lanes one look goes through.
 _LOOKED_AT = 1000
-
-
-class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
-    """For each key of a queue."""
-
-    max_in_progress: int | None = None
-    rate: Rate | None = None
-
-
-class QueueSettings(Struct, frozen=True, gc=False, array_like=True):
-    """What was set for one queue; None: as for all, or no limit. Lengths in milliseconds. `dead_letter`: the
-    queue to which its dead jobs go."""
-
-    lease_for: int | None = None
-    max_attempts: int | None = AS_THE_QUEUE  # None: no limit
-    backoff: Backoff | None = None
-    retain_for: int | None = None
-    dead_letter: str | None = None
-    max_jobs: int | None = None
-    max_bytes: int | None = None
-    max_in_progress: int | None = None
-    rate: Rate | None = None
-    key_limits: KeyLimits | None = None
-
-
-class Pause(Struct, frozen=True, gc=False, array_like=True):
-    """Nothing is handed out. Wall-clock milliseconds; `until` None: until it is resumed."""
-
-    at: int
-    until: int | None
-    reason: str | None
 
 
 class KeyedLane(Lane):
@@ -81,7 +50,7 @@ class NamedQueue:
     that opens by itself at an instant, earlier than its `wake_at` if it has one."""
 
     __slots__ = (
-        "_heap", "_heirs", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "asked_at", "bounded",
+        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "asked_at", "bounded",
         "bytes", "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "steps",
         "tally", "unique", "used_at", "version", "waits",
     )  # fmt: skip
@@ -104,8 +73,7 @@ class NamedQueue:
         self.bounded = False  # by `max_jobs` or `max_bytes`
         self.pause: Pause | None = None
         self.version = 0  # of its settings and its pause
-        self.unique: dict[str, Job] = {}  # by unique key, the job that has it
-        self._heirs: dict[str, dict[Job, None]] = {}
+        self.unique = UniqueKeys()
         self.used_at = 0
         self.asked_at: int | None = None
         self.waits = Histogram()  # from enqueue to the first lease, milliseconds
@@ -337,26 +305,6 @@ class NamedQueue:
                 self._wait_for(gate, full_at)
             elif self.gates.get(gate.key) is gate:  # else it is an old one, whose timer came late
                 del self.gates[gate.key]
-
-    # -- unique keys --------------------------------------------------------------------------------
-
-    def claim(self, key: str, job: Job) -> None:
-        """`job` has the unique key; or stands in line for it where another came first (it was stale, redriven
-        or moved here while its key was free)."""
-        if self.unique.setdefault(key, job) is not job:
-            self._heirs.setdefault(key, {})[job] = None
-
-    def disclaim(self, key: str, job: Job) -> None:
-        heirs = self._heirs.get(key, {})
-        if self.unique.get(key) is job:
-            del self.unique[key]
-            if heirs:
-                self.unique[key] = next(iter(heirs))
-                del heirs[self.unique[key]]
-        else:
-            heirs.pop(job, None)
-        if not heirs:
-            self._heirs.pop(key, None)
 
     # -- lanes --------------------------------------------------------------------------------------
 

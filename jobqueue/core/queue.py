@@ -34,8 +34,9 @@ from jobqueue.core.job import (
     Status,
 )  # fmt: skip
 from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, options_of, trail_of
-from jobqueue.core.named import NamedQueue, Pause, QueueSettings
+from jobqueue.core.named import NamedQueue
 from jobqueue.core.policy import may_use_lease, rest, used_up
+from jobqueue.core.queue_settings import Pause, QueueSettings
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
 
@@ -48,8 +49,8 @@ IDLE_QUEUE_MS = 3_600_000
 
 class QueueView(NamedTuple):
     """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued.
-    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: p50 and p95, milliseconds;
-    `wait_times`, `run_times`: all of it, which goes on changing."""
+    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: how long jobs did; these go on
+    changing."""
 
     name: str
     jobs: dict[Status, int]
@@ -61,10 +62,8 @@ class QueueView(NamedTuple):
     version: int
     by_priority: dict[int, int]
     rates: tuple[float, float]
-    waits: tuple[int | None, int | None]
-    runs: tuple[int | None, int | None]
-    wait_times: Histogram
-    run_times: Histogram
+    waits: Histogram
+    runs: Histogram
 
 
 class JobQueue(Intake):
@@ -347,10 +346,8 @@ class JobQueue(Intake):
             version=queue.version,
             by_priority=queue.by_priority(),
             rates=queue.rates(now),
-            waits=(queue.waits.quantile(0.5), queue.waits.quantile(0.95)),
-            runs=(queue.runs.quantile(0.5), queue.runs.quantile(0.95)),
-            wait_times=queue.waits,
-            run_times=queue.runs,
+            waits=queue.waits,
+            runs=queue.runs,
         )
 
     def lane_figures(self) -> tuple[int, int, int]:

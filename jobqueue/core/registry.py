@@ -256,9 +256,9 @@ class Registry:
         key = options.unique_key
         if key is not None:
             if after in _TAKEN_WHILE[options.unique_while]:
-                queue.claim(key, job)
+                queue.unique.claim(key, job)
             elif before is not None:
-                queue.disclaim(key, job)
+                queue.unique.disclaim(key, job)
 
     def _finish(self, job: Job, now: int, wall: int, queue: NamedQueue) -> None:
         age = queue.settings.retain_for

@@ -14,8 +14,9 @@ from jobqueue.core.job import (
     Job,
     Status,
 )  # fmt: skip
-from jobqueue.core.named import NamedQueue, Pause, QueueSettings
+from jobqueue.core.named import NamedQueue
 from jobqueue.core.queue import JobQueue
+from jobqueue.core.queue_settings import Pause, QueueSettings
 
 # The least that a lease still runs for: its consumer lived on, and is to find the server again first.
 LEAST_LEASE = 30_000

@@ -37,8 +37,8 @@ from jobqueue.core.job import (
     Step,
     Trail,
 )  # fmt: skip
-from jobqueue.core.named import KeyLimits, Pause, QueueSettings
 from jobqueue.core.queue import QueueView
+from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.waiters import Handed, Want
 from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings

@@ -25,8 +25,9 @@ from tornado.ioloop import PeriodicCallback
 from jobqueue.core.filter import Filter
 from jobqueue.core.idempotency import Answered
 from jobqueue.core.job import IN_PROGRESS, Change, Duplicate, Job, NewJob
-from jobqueue.core.named import NamedQueue, QueueSettings
+from jobqueue.core.named import NamedQueue
 from jobqueue.core.queue import QueueView
+from jobqueue.core.queue_settings import QueueSettings
 from jobqueue.core.restore import Restoration
 from jobqueue.core.waiters import Handed, Want
 from jobqueue.engine.api import Arrival, Eventually, Once, Swept, TakenIn

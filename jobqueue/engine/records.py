@@ -14,7 +14,7 @@ import msgspec
 
 from jobqueue.core.idempotency import Answered
 from jobqueue.core.job import Job
-from jobqueue.core.named import Pause, QueueSettings
+from jobqueue.core.queue_settings import Pause, QueueSettings
 
 # Larger payloads have a row of their own.
 APART = 1024

@@ -110,9 +110,9 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
     yield waiting
     yield paused
     yield _times("jobqueue_wait_seconds", "From enqueue to the first lease; one job of eight is measured.",
-                 queues, lambda queue: queue.wait_times)  # fmt: skip
+                 queues, lambda queue: queue.waits)  # fmt: skip
     yield _times("jobqueue_run_seconds", "From the last lease to conclude; one job of eight is measured.",
-                 queues, lambda queue: queue.run_times)  # fmt: skip
+                 queues, lambda queue: queue.runs)  # fmt: skip
 
 
 def _times(

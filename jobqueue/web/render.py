@@ -350,9 +350,10 @@ def _queue(view: QueueView) -> dict[str, object]:
         shown["by_priority"] = {str(priority): count for priority, count in view.by_priority.items()}
     shown["consumers_waiting"] = view.consumers_waiting
     shown["rates"] = {"in": round(view.rates[0], 3), "out": round(view.rates[1], 3)}
-    for name, (half, most) in (("wait", view.waits), ("run", view.runs)):
-        if half is not None and most is not None:
-            shown[f"{name}_p50"], shown[f"{name}_p95"] = seconds(half), seconds(most)
+    for name, times in (("wait", view.waits), ("run", view.runs)):
+        for percent in (50, 95):
+            if (length := times.quantile(percent / 100)) is not None:
+                shown[f"{name}_p{percent}"] = seconds(length)
     shown["totals"] = view.totals
     shown["settings"] = _settings(view.settings)
     return shown

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from jobqueue.core.job import NewJob, Options
-from jobqueue.core.named import KeyLimits
 from jobqueue.core.queue import JobQueue
+from jobqueue.core.queue_settings import KeyLimits
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, Waiter, Want
 from jobqueue.engine.clock import SystemClock

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jobqueue.core import named
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import Job, More, Options
-from jobqueue.core.named import KeyLimits, NamedQueue, QueueSettings
+from jobqueue.core.named import NamedQueue
+from jobqueue.core.queue_settings import KeyLimits, QueueSettings
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 NOW = 1_000

@@ -6,7 +6,7 @@ from test_queue_verbs import LEASE, Driven
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import Change, Duplicate, NewJob, Options
-from jobqueue.core.named import KeyLimits
+from jobqueue.core.queue_settings import KeyLimits
 from jobqueue.core.waiters import OutcomeWaiter, Want
 from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
 

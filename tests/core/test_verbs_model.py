@@ -22,8 +22,8 @@ from msgspec import UNSET
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import AS_THE_QUEUE, Backoff, Change, Duplicate, NewJob, Options
-from jobqueue.core.named import KeyLimits, QueueSettings
 from jobqueue.core.queue import JobQueue
+from jobqueue.core.queue_settings import KeyLimits, QueueSettings
 from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Waiter, Want
 from jobqueue.errors import (
@@ -990,7 +990,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 for job in self.model.jobs.values()
                 if job.queue == name and job.unique is not None and job.has_its_key
             }
-            assert set(queue.unique if queue else ()) == having
+            assert set(queue.unique.holder if queue else ()) == having
 
     @invariant()
     def gates_know_who_runs(self):

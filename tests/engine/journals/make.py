@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobqueue.core.gate import Rate
 from jobqueue.core.job import Backoff, NewJob, Options
-from jobqueue.core.named import KeyLimits
+from jobqueue.core.queue_settings import KeyLimits
 from jobqueue.core.waiters import Want
 from jobqueue.engine.api import Once
 from jobqueue.engine.folder import Folder
