@@ -37,7 +37,7 @@ urlopen(f"https://pypi.org/pypi/{pin}/json", timeout=2).read(1)
 if index_tells; then
     "$python" -m pip_audit --version >/dev/null 2>&1 ||
         "$python" -I -m pip install --quiet --disable-pip-version-check --no-input pip-audit==2.10.1
-    check "$python" -m pip_audit --disable-pip --no-deps --progress-spinner off -r requirements.txt
+    check "$python" -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r requirements.txt
 else
     echo '== pip-audit: skipped, the index does not tell of vulnerabilities here'
 fi
