@@ -5,11 +5,8 @@ are kept, up to `READ_AHEAD`, so that a hang-up is seen at once.
 """
 
 import asyncio
-import fcntl
 import logging
 import select
-import struct
-import termios
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +19,7 @@ from jobqueue.errors import (
     RequestTimeout,
 )  # fmt: skip
 from jobqueue.server.bridge import Bridge
+from jobqueue.server.deadlines import untaken
 from jobqueue.server.reading import Reading
 from jobqueue.web.http import JSON, Later, Request, Response
 
@@ -477,7 +475,7 @@ class Connection(Reading):
         """Called every second or two. What counts is how long the connection has been in one state."""
         if self._gone:
             return
-        state = self._state()
+        state = self.state()
         seen = (state, self._served, self._untaken() if state == "write" else 0)
         if self._seen[0] != seen:
             self._seen = (seen, now)
@@ -494,17 +492,10 @@ class Connection(Reading):
             self._transport.close()
 
     def _untaken(self) -> int:
-        """Bytes that the client has not taken yet. The system's buffer counts: it may hold megabytes, and
-        for as long as it does none of ours go."""
-        buffered = self._transport.get_write_buffer_size()
         descriptor = self._transport.get_extra_info("socket").fileno()
-        try:
-            (inside,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-        except OSError:
-            return buffered
-        return buffered + int(inside)
+        return untaken(descriptor, self._transport.get_write_buffer_size())
 
-    def _state(self) -> str:
+    def state(self) -> str:
         if self._blocked:
             return "write"
         if self._lingering:

@@ -16,7 +16,7 @@ from operator import itemgetter
 from tornado.web import Application
 
 from jobqueue.server.connection import Connection
-from jobqueue.server.deadlines import Deadlines
+from jobqueue.server.deadlines import Deadlines, Rounds
 from jobqueue.server.known_heads import KnownHeads
 from jobqueue.server.log import AccessLog
 from jobqueue.server.peers import Peers
@@ -40,7 +40,7 @@ class FastFront:
         self.arrived: list[tuple[bytes, Connection]] = []
         self.answering = False
         self._to_send: list[Connection] = []
-        self._to_check: list[Connection] = []  # of this round of sweeps
+        self._rounds = Rounds(self.open)
         self.accepting: set[Connection] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self.heads = _Heads(self.head)  # those of JSON answers
@@ -125,12 +125,8 @@ class FastFront:
             self._dated = now
             self._date = formatdate(usegmt=True)
             self.heads.clear()
-        if not self._to_check:
-            self._to_check = list(self.open)
-        share = -(-len(self.open) // parts)
-        for connection in self._to_check[-share:]:
+        for connection in self._rounds.part(parts):
             connection.check_deadline(now)
-        del self._to_check[-share:]
 
     def drain(self) -> None:
         self.draining = True

@@ -1,7 +1,8 @@
 """The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
 
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -9,7 +10,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.web import Application
 
-from jobqueue.server.deadlines import Deadlines
+from jobqueue.server.deadlines import Deadlines, Rounds, untaken
 from jobqueue.server.peers import Peers
 from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.api import Api
@@ -26,8 +27,11 @@ class WatchfulStream(IOStream):
     """
 
     closed_by: Callable[["WatchfulStream"], None]
+    deadlines: Mapping[str, float]
     peer = ""
     _ended_by_client = False
+    # In which state the connection is, with how much its client had taken when it came to be; since when.
+    _seen: tuple[tuple[str, int], float] = (("", 0), 0.0)
 
     def close_fd(self) -> None:
         super().close_fd()
@@ -54,6 +58,28 @@ class WatchfulStream(IOStream):
         if not self.closed() and self._close_callback is not None:
             self._add_io_state(IOLoop.READ)
 
+    def check_deadline(self, now: float) -> None:
+        """Called every second or two. Ends what Tornado would leave as it is: a client that takes nothing of
+        its answer; and one whose head trickles in, which to Tornado is idle."""
+        if self.closed():
+            return
+        state = self.state()
+        waiting = untaken(self.socket.fileno(), len(self._write_buffer)) if state == "write" else 0
+        seen = (state, self._total_write_index - waiting)
+        if self._seen[0] != seen:
+            self._seen = (seen, now)
+        elif now - self._seen[1] > self.deadlines[state]:
+            self.close()
+
+    def state(self) -> str:
+        """Of the states of `Deadlines` those that Tornado has no deadline of its own for, or "answer"."""
+        if self.writing():
+            return "write"
+        if self._read_regex is None:
+            return "answer"
+        first = not self._total_write_index
+        return "head" if self._read_buffer_size or first else "answer"
+
 
 class WatchfulSSLStream(WatchfulStream, SSLIOStream):
     """The same by TLS: `SSLIOStream` reads, `WatchfulStream` watches."""
@@ -71,7 +97,9 @@ class TornadoFront:
         self._tls = tls
         self.peers = Peers(None)
         deadlines = Deadlines(api.settings)
-        self._streams: set[WatchfulStream] = set()
+        self._by_state = deadlines.by_state
+        self.open: set[WatchfulStream] = set()
+        self._rounds = Rounds(self.open)
         self._server = HTTPServer(
             app, max_header_size=api.settings.max_headers, idle_connection_timeout=deadlines.idle,
             body_timeout=deadlines.body,
@@ -90,8 +118,9 @@ class TornadoFront:
             IOLoop.current().call_later(HANDSHAKE, self._check_handshake, stream)
         stream.peer = peer
         stream.closed_by = self._closed
+        stream.deadlines = self._by_state
         stream.set_nodelay(True)
-        self._streams.add(stream)
+        self.open.add(stream)
         self.peers.opened(peer)
         self._server.handle_stream(stream, (peer, 0))
 
@@ -100,22 +129,24 @@ class TornadoFront:
             stream.close()
 
     def _closed(self, stream: WatchfulStream) -> None:
-        if stream in self._streams:
-            self._streams.discard(stream)
+        if stream in self.open:
+            self.open.discard(stream)
             self.peers.closed(stream.peer)
 
     def connections(self) -> int:
-        return len(self._streams)
+        return len(self.open)
 
     def sweep(self, parts: int = 1) -> None:
-        """Nothing to do: Tornado has its own deadlines."""
+        now = time.monotonic()
+        for stream in self._rounds.part(parts):
+            stream.check_deadline(now)
 
     def drain(self) -> None:
         """Idle connections stay until `close`: Tornado does not tell which they are."""
 
     def busy(self) -> int:
-        return self._api.running + sum(stream.writing() for stream in self._streams)
+        return self._api.running + sum(stream.writing() for stream in self.open)
 
     def close(self) -> None:
-        for stream in list(self._streams):
+        for stream in list(self.open):
             stream.close()

@@ -18,9 +18,8 @@ from manners import BROKEN
 
 from tests.abuse.harness import Attack, Check, Target
 
-_SLOW = {"HEAD_TIMEOUT": "2s", "BODY_TIMEOUT": "2s", "IDLE_TIMEOUT": "2s", "WRITE_TIMEOUT": "2s"}
+_SLOW = {"HEAD_TIMEOUT": "2s", "BODY_TIMEOUT": "2s", "IDLE_TIMEOUT": "1m", "WRITE_TIMEOUT": "2s"}
 _HOST = b"Host: localhost\r\n"
-_FAST = ("fast",)
 
 
 def _all_of(found: int, count: int, must: str) -> list[Check]:
@@ -143,15 +142,18 @@ async def descriptors(target: Target, scale: float) -> list[Check]:
 
 
 async def framing(target: Target, scale: float) -> list[Check]:
-    """Requests that two readers would read in two ways."""
+    """Requests that two readers would read in two ways. Some of them Tornado understands, in the way that the
+    `note` of the vector calls harmless; what stands behind those is a request."""
+    refuses_all = target.front == "fast"
+    vectors = [each for each in BROKEN if refuses_all or (each.tornado == "400" and not each.note)]
     refused = smuggled = 0
-    for vector in BROKEN:
+    for vector in vectors:
         said = await target.send(vector.data + request("POST", "/jobs/enqueue", {"type": "smuggled"}))
         refused += said[:12] == b"HTTP/1.1 400"
         smuggled += said.count(b"HTTP/1.1 201") > 0
     jobs = (await target.call("GET", "/jobs?type=smuggled")).json["jobs"]
     return [
-        *_all_of(refused, len(BROKEN), "all are refused with 400"),
+        *_all_of(refused, len(vectors), "all are refused with 400"),
         Check(
             "nothing behind them is performed",
             f"{len(jobs)} jobs, {smuggled} answers",
@@ -521,12 +523,12 @@ async def terminated(target: Target, scale: float) -> list[Check]:
 
 _FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {sys.executable} -m jobqueue")
 ATTACKS = (
-    Attack("slowloris", slowloris, _SLOW, fronts=_FAST),
+    Attack("slowloris", slowloris, _SLOW),
     Attack("slow body", slow_body, _SLOW),
-    Attack("slow reader", slow_reader, _SLOW, fronts=_FAST),
+    Attack("slow reader", slow_reader, _SLOW),
     Attack("idle long-polls", idle_long_polls, {"MAX_CONNECTIONS_BY_ADDRESS": "19000"}),
     Attack("descriptors used up", descriptors, {"MAX_CONNECTIONS_BY_ADDRESS": "100000"}, "", command=_FEW_FILES),
-    Attack("framing", framing, fronts=_FAST),
+    Attack("framing", framing),
     Attack("header floods", header_floods),
     Attack("tiny chunks", tiny_chunks),
     Attack("lengths", lengths),
