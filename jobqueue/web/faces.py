@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from jobqueue.errors import InvalidField
-from jobqueue.web import html_pages, operations, tables
+from jobqueue.web import html_pages, operations, service, tables
 from jobqueue.web.call import query_pairs
 from jobqueue.web.events import Choice
 from jobqueue.web.fields import queue_name
@@ -96,9 +96,9 @@ def root(api: "Api", request: Request) -> Response:
     """For a browser a page; for everybody else, help."""
     may_read = api.caller is None or "read" in api.caller.rights
     if chosen(request) != "html" or not may_read:
-        return operations.help_page(api, request)
+        return service.help_page(api, request)
     shown = operations.list_queues(api, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
-    help = operations.help_page(api, request).body.decode("utf-8")
+    help = service.help_page(api, request).body.decode("utf-8")
     return _page(shown, html_pages.front(shown.body, help))
 
 

@@ -81,13 +81,14 @@ class Guard:
                 self._hosts.add(host)
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self.proxies = Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
+        self._scheme = "http" if settings.tls_cert is None else "https"
 
     def check(self, request: Request) -> None:
         """Raises `CrossOrigin`, `Refused`."""
         headers = request.headers
         if is_program(headers) or request.path in _FOR_MONITORS:
             return
-        host = self._host(request)
+        host = self._host(request).lower()
         if not self._is_ours(host):
             raise Refused(
                 f"a browser sent this for the host {host.decode('latin-1')[:100]!r}, which is no name of "
@@ -109,11 +110,20 @@ class Guard:
                 "that this server serves, or from one of JOBQUEUE_ALLOWED_ORIGINS"
             )
 
+    def address(self, request: Request) -> tuple[str, str]:
+        """Scheme and host by which the client gets here; a proxy that is believed may tell another scheme."""
+        said = request.headers.get(b"x-forwarded-proto") if self._by_proxy(request) else None
+        scheme = said.decode("ascii") if said in (b"http", b"https") else self._scheme
+        return scheme, self._host(request).decode("latin-1")
+
+    def _by_proxy(self, request: Request) -> bool:
+        return self.proxies is not None and self.proxies.trusts(request.through)
+
     def _host(self, request: Request) -> bytes:
         headers = request.headers
-        if self.proxies is not None and self.proxies.trusts(request.through):
-            return headers.get(b"x-forwarded-host", headers.get(b"host", b"")).lower()
-        return headers.get(b"host", b"").lower()
+        if self._by_proxy(request):
+            return headers.get(b"x-forwarded-host", headers.get(b"host", b""))
+        return headers.get(b"host", b"")
 
     def _is_ours(self, host: bytes) -> bool:
         name = host.decode("latin-1")

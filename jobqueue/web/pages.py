@@ -42,9 +42,9 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 """
 
 
-def help_text(scheme: str, host: str | None, version: str, lease: float, in_memory: bool) -> bytes:
+def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool) -> bytes:
     """For the address it was asked at, if that is one. `lease`: the usual length, seconds."""
-    at = host if host is not None and _HOST.fullmatch(host) else "localhost:8080"
+    at = host if _HOST.fullmatch(host) else "localhost:8080"
     if scheme != "http":
         at = f"{scheme}://{at}"
     stop = "In memory: a stop loses all jobs." if in_memory else "With a journal: jobs survive a stop."

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import consuming, faces, http, moving, operations, shapes, watching
+from jobqueue.web import consuming, faces, http, moving, operations, service, shapes, watching
 from jobqueue.web.answers import (
     Counted,
     Explained,
@@ -126,14 +126,14 @@ ROUTES = (
     Route("POST", "/import", moving.import_jobs, "Take in what was exported", {200: Imported}, (429,),
           admin=True, upload=True),
     Route("PUT", "/import", moving.put_jobs, "The same", {200: Imported}, (429,), admin=True, upload=True),
-    Route("GET", "/stats", operations.stats, "How the server stands", {200: Stats}),
+    Route("GET", "/stats", service.stats, "How the server stands", {200: Stats}),
     Route("GET", "/metrics", metrics, "The same and more, for Prometheus", {200: CONTENT_TYPE}),
-    Route("GET", "/healthz", operations.healthz, "Does it run?", {200: Health}),
-    Route("GET", "/readyz", operations.readyz, "Does it take requests?", {200: Ready}),
-    Route("GET", "/openapi.json", operations.openapi, "This document", {200: JSON}),
-    Route("GET", "/worker.sh", operations.worker_sh, "A worker: one file for a shell with curl", {200: TEXT}),
-    Route("GET", "/worker.py", operations.worker_py, "The same in Python, needs nothing", {200: TEXT}),
-    Route("GET", "/help", operations.help_page, "The API on one screen", {200: TEXT}),
+    Route("GET", "/healthz", service.healthz, "Does it run?", {200: Health}),
+    Route("GET", "/readyz", service.readyz, "Does it take requests?", {200: Ready}),
+    Route("GET", "/openapi.json", service.openapi, "This document", {200: JSON}),
+    Route("GET", "/worker.sh", service.worker_sh, "A worker: one file for a shell with curl", {200: TEXT}),
+    Route("GET", "/worker.py", service.worker_py, "The same in Python, needs nothing", {200: TEXT}),
+    Route("GET", "/help", service.help_page, "The API on one screen", {200: TEXT}),
     Route("GET", "/", faces.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
     Route("GET", "/events", watching.events, "What happens, as it happens", {200: EVENTS},
           shape=shapes.EventsShape),

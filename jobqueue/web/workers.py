@@ -13,9 +13,9 @@ _ADDRESS = "http://localhost:8080"
 _VERSION = "0.0.0"
 
 
-def worker(name: str, scheme: str, host: str | None, version: str) -> bytes:
+def worker(name: str, scheme: str, host: str, version: str) -> bytes:
     """The file `name`. `scheme`: http or https; `host`: as it was sent. `BadRequest` where it is none."""
-    if host is None or not _HOST.fullmatch(host):
+    if not _HOST.fullmatch(host):
         raise BadRequest(
             "this is fetched to be run, with the address that it was asked at in it: the Host header may "
             "have no more than letters, digits, and . : [ ] -"

@@ -5,6 +5,7 @@ import re
 import pytest
 from serving import check_problem
 
+from jobqueue import Settings
 from jobqueue.version import VERSION
 from jobqueue.web.workers import _FOLDER
 
@@ -23,16 +24,30 @@ async def test_the_address_and_the_version_are_written_in(server, file, host):
     assert "0.0.0" not in text.replace(host, "")
 
 
-@pytest.mark.parametrize("file", FILES)
-async def test_behind_a_proxy_that_speaks_tls_it_is_https(server, file):
-    async def address(proto):
-        text = (await server.get(file, {"Host": "q.example", "X-Forwarded-Proto": proto})).body.decode()
-        return re.search(r"https?://q\.example", text)[0]
+async def address(server, file, **headers):
+    given = {"Host": "q.example", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    text = (await server.get(file, given)).body.decode()
+    return re.search(r"https?://[^\s\"'}/)]+", text)[0]
 
-    assert await address("https") == "https://q.example"
-    assert await address("http") == await address("javascript") == "http://q.example"
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, trusted_proxies="127.0.0.1")])
+@pytest.mark.parametrize("file", FILES)
+async def test_behind_a_proxy_that_is_believed_it_is_the_proxys_address(server, file):
+    assert await address(server, file, X_Forwarded_Proto="https") == "https://q.example"
+    for proto in ("http", "javascript", ""):
+        assert await address(server, file, X_Forwarded_Proto=proto) == "http://q.example"
+    both = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "jobs.example"}
+    assert await address(server, file, **both) == "https://jobs.example"
+    refused = await server.get(file, {"Host": "q.example", "X-Forwarded-Host": "$(id)"})
+    assert refused.status == 400
     text = (await server.get("/help", {"Host": "q.example", "X-Forwarded-Proto": "https"})).body.decode()
     assert "curl https://q.example/queues " in text
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_nobody_else_says_by_which_address_it_is_reached(server, file):
+    both = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "evil.example"}
+    assert await address(server, file, **both) == "http://q.example"
 
 
 @pytest.mark.parametrize("file", FILES)

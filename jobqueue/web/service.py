@@ -1,0 +1,108 @@
+"""What the service says of itself: how it stands, whether it is well, its help, its workers, its document."""
+
+import time
+from typing import TYPE_CHECKING
+
+from jobqueue.errors import NotReady
+from jobqueue.units import instant, seconds
+from jobqueue.web import render
+from jobqueue.web.fields import YEAR_MS
+from jobqueue.web.http import TEXT, Request, Response
+from jobqueue.web.pages import help_text
+from jobqueue.web.workers import worker
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+
+def stats(api: "Api", request: Request) -> Response:
+    api.schema.nothing(request)
+    s = api.engine.stats()
+    settings = api.settings
+    lag = api.lag()
+    return Response(200, render.document(_known({
+        "version": api.version,
+        "started_at": instant(api.started_at),
+        "uptime": round(time.monotonic() - api.started, 3),
+        "durability": api.engine.durability,
+        "auth": _auth(api),
+        "jobs": s.jobs,
+        "queues": s.queues,
+        "consumers_waiting": s.consumers_waiting,
+        "connections": api.connections(),
+        "loop": None if lag is None else {
+            "lag_ms": round(lag.last_ms, 3), "lag_max_ms": round(lag.max_ms, 3), "stalls": lag.stalls,
+        },
+        "ticks": {"count": s.ticks, "last_ms": round(s.tick_last, 3), "max_ms": round(s.tick_max, 3)},
+        "lanes": {
+            "count": s.lanes, "slots": s.slots, "empty": s.empty_slots, "compactions": s.compactions,
+            "compaction_max_ms": round(s.compaction_max, 3),
+        },
+        "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
+        "idempotency": {"keys": s.idempotency_keys, "window": s.idempotency_window / 1000},
+        "memory": _known({"rss_bytes": api.memory(), "limit_bytes": s.memory_limit}),
+        "limits": _known({
+            "max_body": settings.max_body, "max_result": settings.max_result,
+            "max_depth": settings.max_depth, "max_batch": settings.max_batch,
+            "max_connections": api.max_connections, "wait_max": settings.wait_max / 1000,
+            "lease_max": settings.lease_max / 1000, "retain": settings.retain / 1000,
+            "retain_jobs": settings.retain_jobs, "retain_bytes": settings.retain_bytes,
+            "max_headers": settings.max_headers, "max_jobs": settings.max_jobs,
+            "max_queues": settings.max_queues, "max_waiters": settings.max_waiters,
+            "max_connections_by_address": api.max_connections_by_address,
+            "max_delay": YEAR_MS / 1000,
+            "head_timeout": settings.head_timeout / 1000, "body_timeout": settings.body_timeout / 1000,
+            "idle_timeout": settings.idle_timeout / 1000, "write_timeout": settings.write_timeout / 1000,
+            "rate": settings.rate,
+        }),
+    })))  # fmt: skip
+
+
+def _known(members: dict[str, object]) -> dict[str, object]:
+    """Without what nobody can tell."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def healthz(api: "Api", request: Request) -> Response:
+    return Response(200, render.document(
+        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": _auth(api)}
+    ))  # fmt: skip
+
+
+def _auth(api: "Api") -> str:
+    return "none" if api.auth is None else "tokens"
+
+
+def readyz(api: "Api", request: Request) -> Response:
+    if api.engine.stopping:
+        raise NotReady("the server is stopping", retry_after=5)
+    if api.engine.refuses is not None:
+        raise NotReady(api.engine.refuses, retry_after=1)
+    return Response(200, render.document({"status": "ready"}))
+
+
+def openapi(api: "Api", request: Request) -> Response:
+    api.schema.nothing(request)
+    return Response(200, api.document)
+
+
+def worker_sh(api: "Api", request: Request) -> Response:
+    return _worker(api, request, "worker.sh")
+
+
+def worker_py(api: "Api", request: Request) -> Response:
+    return _worker(api, request, "worker.py")
+
+
+def _worker(api: "Api", request: Request, name: str) -> Response:
+    api.schema.nothing(request)
+    scheme, host = api.guard.address(request)
+    text = worker(name, scheme, host, api.version)
+    return Response(200, text, b"", TEXT)
+
+
+def help_page(api: "Api", request: Request) -> Response:
+    in_memory = api.engine.durability == "memory"
+    scheme, host = api.guard.address(request)
+    text = help_text(scheme, host, api.version, seconds(api.settings.lease), in_memory)
+    return Response(200, text, b"", TEXT)
