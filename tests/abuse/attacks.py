@@ -2,14 +2,10 @@
 harness checks the others: a second client's p99, memory, the log, that there is no traceback and that it stops."""
 
 import asyncio
-import html.parser
 import json
-import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack, suppress
 
@@ -17,6 +13,7 @@ from http_client import Client, request
 from manners import BROKEN
 
 from tests.abuse.harness import Attack, Check, Target
+from tests.abuse.markup import scripts_in_fields
 
 _SLOW = {"HEAD_TIMEOUT": "2s", "BODY_TIMEOUT": "2s", "IDLE_TIMEOUT": "1m", "WRITE_TIMEOUT": "2s"}
 _HOST = b"Host: localhost\r\n"
@@ -381,81 +378,6 @@ async def guessing(target: Target, scale: float) -> list[Check]:
     return [
         Check(f"≤ 10 guesses and one a second are looked at: {most:.0f}", str(statuses), looked_at <= most),
         *_all_of(served, -(-count // 10), "the one with a good token is served"),
-    ]
-
-
-class _Page(html.parser.HTMLParser):
-    """What a page is made of, besides text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found.append(tag)
-        self.found += [
-            name for name, value in attributes if name.startswith("on") or "javascript:" in (value or "")
-        ]
-
-
-_EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)><svg/onload=alert(1)>"
-
-
-async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
-    """Markup in every field that a page may show."""
-    job = {
-        "type": _EVIL, "queue": "q", "payload": {_EVIL: _EVIL}, "key": _EVIL[:60], "tags": [_EVIL[:60]],
-        "headers": {"a": _EVIL}, "unique_key": _EVIL,
-    }  # fmt: skip
-    made = await target.call("POST", "/jobs/enqueue", job)
-    assert made.status == 201, made
-    id = made.json["id"]
-    held = (await target.call("POST", "/jobs/dequeue", {"queue": "q", "consumer": _EVIL})).json
-    told = {"lease": held["lease"], "progress": 1, "message": _EVIL}
-    assert (await target.call("POST", f"/jobs/{id}/heartbeat", told)).status == 200
-    failed = {"lease": held["lease"], "error": {"type": _EVIL, "message": _EVIL}, "retry": False}
-    assert (await target.call("POST", f"/jobs/{id}/fail", failed)).status == 200
-    await target.call("POST", "/queues/q/pause", {"reason": _EVIL})
-    browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html", "Host": f"localhost:{target.port}"}
-    bad: list[str] = []
-    shown = 0
-    pages = ("/", "/queues", "/queues/q", "/jobs", f"/jobs/{id}", "/stats")
-    for path in pages:
-        answer = await target.call("GET", path, **browser)
-        page = _Page()
-        if answer.headers["content-type"].startswith("text/html"):
-            page.feed(answer.body.decode())
-        elif answer.headers.get("x-content-type-options") != "nosniff":
-            bad.append(f"{path}: it may be taken for a page")
-        policy = answer.headers.get("content-security-policy", "")
-        markup = [tag for tag in page.found if tag in ("script", "svg", "iframe") or tag.startswith("on")]
-        bad += [f"{path}: {tag}" for tag in markup]
-        if "frame-ancestors 'none'" not in policy or "unsafe-inline" in policy.split("style-src")[0]:
-            bad.append(f"{path}: policy {policy!r}")
-        shown += "&lt;script&gt;" in answer.body.decode()
-    checks = [
-        Check("no page has any of it as markup", "; ".join(bad) or f"{len(pages)} pages", not bad),
-        Check("it is shown as text", f"{shown} pages", shown > 0),
-    ]
-    return checks + await _in_chromium(target, f"/jobs/{id}")
-
-
-async def _in_chromium(target: Target, path: str) -> list[Check]:
-    """What a real browser makes of the page; where there is none, that is said."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        return [Check("and in headless chromium", "SKIPPED: chromium is not installed", True)]
-    with tempfile.TemporaryDirectory() as folder:
-        process = await asyncio.create_subprocess_exec(
-            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--dump-dom",
-            f"http://localhost:{target.port}{path}", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        dom, _ = await asyncio.wait_for(process.communicate(), 60)
-    page = _Page()
-    page.feed(dom.decode())
-    markup = [tag for tag in page.found if tag in ("script", "svg") or tag.startswith("on")]
-    return [
-        Check("and in headless chromium", f"{len(dom):,} bytes, {markup or 'none'}", bool(dom) and not markup)
     ]
 
 

@@ -20,11 +20,15 @@ SECOND = Path(__file__).with_name("second.py")
 
 
 class Check(NamedTuple):
-    """One figure that must hold."""
+    """One figure that must hold. `holds` is None where it could not be measured; `measured` says why."""
 
     must: str
     measured: str
-    holds: bool
+    holds: bool | None
+
+    @property
+    def verdict(self) -> str:
+        return {True: "holds", False: "DOES NOT HOLD", None: "SKIPPED"}[self.holds]
 
 
 class Attack(NamedTuple):

@@ -26,5 +26,7 @@ def test_what_must_hold_does(attack, front):
     # A busy machine makes everything slower, so the time of the second client is for the long form.
     checks = carry_out(attack, front, 0.005, p99=2000)
     assert checks
-    bad = [check for check in checks if not check.holds]
+    bad = [check for check in checks if check.holds is False]
     assert not bad, "\n".join(f"{check.must}: {check.measured}" for check in bad)
+    if skipped := [check for check in checks if check.holds is None]:
+        pytest.skip("; ".join(f"{check.must}: {check.measured}" for check in skipped))

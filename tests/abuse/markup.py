@@ -1,0 +1,117 @@
+"""Markup in every field of a job and a queue: what becomes of it on the pages, read by a parser and by a browser."""
+
+import asyncio
+import html.parser
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.abuse.harness import Check, Target
+
+# Where any of it runs, the page is called so.
+_RAN = "it has run"
+_RUN = f"document.title='{_RAN}'"
+_EVIL = f'"\'></title></pre><script>{_RUN}</script><img src=x onerror="{_RUN}"><svg/onload={_RUN.replace(" ", "&#32;")}>'
+_SHORT = "<svg/onload=document.title='it&#32;has&#32;run'>"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class _Page(html.parser.HTMLParser):
+    """What a page is made of, besides text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append(tag)
+        self.found += [
+            name for name, value in attributes if name.startswith("on") or "javascript:" in (value or "")
+        ]
+
+
+async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
+    """Markup in every field that a page may show."""
+    jobs = [await _make(target, end) for end in ("heartbeat", "fail", "conclude")]
+    await target.call("POST", "/queues/q/pause", {"reason": _EVIL})
+    browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html", "Host": f"localhost:{target.port}"}
+    bad: list[str] = []
+    shown = 0
+    paths = ["/", "/queues", "/queues/q", "/jobs", *(f"/jobs/{id}" for id in jobs), "/stats"]
+    pages: list[str] = []
+    for path in paths:
+        answer = await target.call("GET", path, **browser)
+        page = _Page()
+        if answer.headers["content-type"].startswith("text/html"):
+            pages.append(path)
+            page.feed(answer.body.decode())
+        elif answer.headers.get("x-content-type-options") != "nosniff":
+            bad.append(f"{path}: it may be taken for a page")
+        policy = answer.headers.get("content-security-policy", "")
+        markup = [tag for tag in page.found if tag in ("script", "svg", "iframe") or tag.startswith("on")]
+        bad += [f"{path}: {tag}" for tag in markup]
+        if "frame-ancestors 'none'" not in policy or "unsafe-inline" in policy.split("style-src")[0]:
+            bad.append(f"{path}: policy {policy!r}")
+        shown += "&lt;script&gt;" in answer.body.decode()
+    checks = [
+        Check("no page has any of it as markup", "; ".join(bad) or f"{len(paths)} addresses", not bad),
+        Check("it is shown as text", f"{shown} pages", shown >= len(jobs)),
+    ]
+    return checks + await _in_a_browser([f"http://localhost:{target.port}{path}" for path in pages])
+
+
+async def _make(target: Target, end: str) -> int:
+    """A job of queue q, all of whose fields are markup, and that is told so at its `end`."""
+    job = {
+        "type": _EVIL, "queue": "q", "payload": {_EVIL: _EVIL}, "key": _SHORT, "tags": [_SHORT],
+        "headers": {"a": _EVIL}, "unique_key": _EVIL + end,
+    }  # fmt: skip
+    made = await target.call("POST", "/jobs/enqueue", job)
+    assert made.status == 201, made
+    id: int = made.json["id"]
+    lease = (await target.call("POST", "/jobs/dequeue", {"queue": "q", "consumer": _SHORT})).json["lease"]
+    told = {"lease": lease, "progress": 1, "message": _EVIL}
+    assert (await target.call("POST", f"/jobs/{id}/heartbeat", told)).status == 200
+    if end == "fail":
+        error = {"type": _EVIL, "message": _EVIL}
+        failed = {"lease": lease, "error": error, "retry": False}
+        assert (await target.call("POST", f"/jobs/{id}/fail", failed)).status == 200
+    if end == "conclude":
+        concluded = {"lease": lease, "result": {_EVIL: _EVIL}}
+        assert (await target.call("POST", f"/jobs/{id}/conclude", concluded)).status == 200
+    return id
+
+
+async def _in_a_browser(addresses: list[str]) -> list[Check]:
+    """What a real browser makes of the pages; where there is none, that is said."""
+    must = "in headless chromium nothing of it runs"
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        return [Check(must, "skipped: chromium is not installed", None)]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        run = [await _title(browser, folder, _plain(folder, markup)) for markup in (_EVIL, _SHORT)]
+        titles = [await _title(browser, folder, address) for address in addresses]
+    return [
+        Check("there it would run, were it not escaped", str(run), run == [_RAN, _RAN]),
+        Check(must, f"{len(titles)} pages", _RAN not in titles and all(titles)),
+    ]
+
+
+def _plain(folder: str, markup: str) -> str:
+    """The address of a page with `markup` in it as it is."""
+    page = Path(folder, "plain.html")
+    page.write_text(f"<!doctype html><title>a page</title>{markup}")
+    return page.as_uri()
+
+
+async def _title(browser: str, folder: str, address: str) -> str:
+    """What the page at `address` is called once its scripts have run; "" if there is no page."""
+    process = await asyncio.create_subprocess_exec(
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        f"--user-data-dir={folder}/profile", "--virtual-time-budget=1000", "--dump-dom", address,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    dom, _ = await asyncio.wait_for(process.communicate(), 60)
+    _, _, rest = dom.decode().partition("<title>")
+    return rest.partition("</title>")[0]
