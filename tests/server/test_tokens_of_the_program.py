@@ -54,7 +54,7 @@ def test_a_hang_up_signal_makes_it_read_the_file_again(tmp_path):
         assert (answer.status, answer.json["code"]) == (401, "unauthorized")
         assert program.call("GET", "/stats", Authorization="Bearer a")[0] == 401
         assert program.call("GET", "/stats", Authorization="Bearer c")[0] == 200
-        assert any(line.endswith("info reloaded; access tokens: 2") for line in program.lines)
+        until(lambda: any(line.endswith("info reloaded; access tokens: 2") for line in program.lines))
         assert program.stop() == 0
 
 
