@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Server
 
 from jobqueue import Settings
+from jobqueue.engine.journal import JournalEngine
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.testing import ManualClock
 
@@ -23,9 +24,11 @@ EXPRESSIONS = [rule["expr"] for rule in RULES] + [
 ]
 
 
-async def names_and_labels():
+async def names_and_labels(folder):
     """Every sample that a server tells which has done a little of everything, with the names of its labels."""
-    server = Server("fast", Settings(first_id=1), ManualClock())
+    server = Server("fast", Settings(first_id=1), ManualClock(), folder=folder)
+    assert isinstance(server.engine, JournalEngine)
+    await server.engine.load()
     server.api.more_metrics.append(Watchdog().metrics)
     await server.enqueue()
     job = await server.dequeue()
@@ -39,8 +42,8 @@ async def names_and_labels():
     }
 
 
-async def test_every_metric_of_the_dashboard_and_of_the_rules_is_there_with_its_labels():
-    known = await names_and_labels()
+async def test_every_metric_of_the_dashboard_and_of_the_rules_is_there_with_its_labels(tmp_path):
+    known = await names_and_labels(str(tmp_path / "data"))
     assert len(EXPRESSIONS) > 20
     for expression in EXPRESSIONS:
         found = re.findall(r"\b(jobqueue_\w+)(?:\{([^}]*)\})?", expression)

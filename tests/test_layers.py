@@ -17,12 +17,13 @@ ARROWS = {
     "errors": set(),
     "version": set(),
     "units": {"errors"},
+    "buckets": set(),
     "settings": {"errors", "units"},
     "core": {"errors"},
-    "engine": {"core", "errors", "settings", "units"},
+    "engine": {"buckets", "core", "errors", "settings", "units"},
     "testing": {"engine", "errors", "settings", "units"},
-    "web": {"engine", "errors", "settings", "units", "version"},
-    "server": {"web", "engine", "errors", "settings", "units", "version"},
+    "web": {"buckets", "engine", "errors", "settings", "units", "version"},
+    "server": {"web", "buckets", "engine", "errors", "settings", "units", "version"},
 }
 ANYTHING = {"__init__", "__main__", "cli"}
 
@@ -35,6 +36,7 @@ OUTSIDE = {
     "errors": set(),
     "version": set(),
     "units": set(),
+    "buckets": set(),
     "settings": set(),
     "core": {"msgspec"},
     "engine": {"msgspec", "tornado"},

@@ -9,6 +9,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
+from jobqueue.buckets import Buckets
 from jobqueue.core.explain import Cause, Code, Explanation
 from jobqueue.core.filter import Filter
 from jobqueue.core.gate import Rate
@@ -68,6 +69,7 @@ __all__ = [
     "Handed",
     "Histogram",
     "Job",
+    "JournalStats",
     "KeyLimits",
     "Kind",
     "Lease",
@@ -135,6 +137,17 @@ class Once(NamedTuple):
     many: bool
 
 
+class JournalStats(NamedTuple):
+    """`rows`: of each group, which is one commit; `seconds`: until it was on disk. `pending`: changes that
+    are not there yet. `size`: bytes of the file and its log. `full`: no room for new jobs."""
+
+    rows: Buckets
+    seconds: Buckets
+    pending: int
+    size: int
+    full: bool
+
+
 class EngineStats(NamedTuple):
     """How the whole stands. Times in milliseconds."""
 
@@ -155,6 +168,7 @@ class EngineStats(NamedTuple):
     idempotency_window: int
     memory_limit: int | None
     totals: dict[str, int]
+    journal: JournalStats | None = None
 
 
 class Engine(Protocol):

@@ -30,7 +30,7 @@ from jobqueue.core.queue import QueueView
 from jobqueue.core.queue_settings import QueueSettings
 from jobqueue.core.restore import Restoration
 from jobqueue.core.waiters import Handed, Want
-from jobqueue.engine.api import Arrival, Eventually, Once, Swept, TakenIn
+from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, Swept, TakenIn
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.memory import MemoryEngine, Waiting
@@ -288,6 +288,14 @@ class JournalEngine(MemoryEngine):
         super()._remember(once, ids, now)
         until = self._queue.wall(now) + self._queue.limits.idempotency
         self._answered.append(StoredKey(once.owner, once.key, Answered(once.digest, ids, once.many, until)))
+
+    def stats(self) -> EngineStats:
+        stats, writer = super().stats(), self._writer
+        if writer is None:
+            return stats
+        pending = writer.pending + len(self._dirty)
+        journal = JournalStats(writer.rows, writer.seconds, pending, self._store.size(), self._full)
+        return stats._replace(journal=journal)
 
     def _slice(self) -> tuple[int, bool]:
         result = super()._slice()

@@ -133,6 +133,11 @@ class Store:
             with contextlib.suppress(JournalError):  # no room for all of it: then it grows as it is written
                 _make_log(log)
 
+    def size(self) -> int:
+        """Bytes of the file and its log."""
+        files = (self.path, self.path.with_name(FILE + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def give_back(self) -> bool:
         """Gives a little of the space back that nobody needs any more; True: there is more."""
         free, pages = self._number("freelist_count"), self._number("page_count")

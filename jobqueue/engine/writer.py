@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from jobqueue.buckets import Buckets
 from jobqueue.engine.records import Row
 from jobqueue.engine.store import Store
 
 # How often it is looked whether there is space to give back, in seconds.
 _LOOK_EVERY = 0.5
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
 
 
 class Writer(threading.Thread):
     """Writes one group after the other. `done` is called on the loop's thread, with what went wrong. Between
-    groups it gives space back."""
+    groups it gives space back. `rows`, `seconds`: of the groups that are on disk; `pending`: rows that are
+    not."""
 
     def __init__(
         self, store: Store, loop: asyncio.AbstractEventLoop, broke: Callable[[Exception], None]
@@ -27,8 +31,12 @@ class Writer(threading.Thread):
         self._tasks: SimpleQueue[tuple[list[Row], Callable[[Exception | None], None]] | None] = SimpleQueue()
         self._unwritten: list[Row] = []
         self._failed: Exception | None = None
+        self.rows = Buckets(_ROWS)
+        self.seconds = Buckets(_SECONDS)
+        self.pending = 0
 
     def write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
+        self.pending = len(rows)
         self._tasks.put((rows, done))
 
     def run(self) -> None:
@@ -50,10 +58,15 @@ class Writer(threading.Thread):
 
     def _write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
         self._unwritten, self._failed = [], None
+        began = time.monotonic()
         try:
             self._store.commit(rows)
         except Exception as failed:
             self._unwritten, self._failed = rows, failed
+        else:
+            self.seconds.add(time.monotonic() - began)
+            self.rows.add(len(rows))
+            self.pending = 0
         self._loop.call_soon_threadsafe(done, self._failed)
 
     def _give_back(self) -> bool:

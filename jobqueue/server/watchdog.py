@@ -9,13 +9,13 @@ import logging
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import PurePath
 from traceback import extract_stack
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
+from jobqueue.buckets import Buckets
 from jobqueue.web.api import Lag
 
 _log = logging.getLogger("jobqueue")
@@ -42,8 +42,7 @@ class Watchdog:
         self._quiet_until = 0.0
         self._untold = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._beats = [0] * (len(_BOUNDS) + 1)
-        self._sum = 0.0
+        self._beats = Buckets(_BOUNDS)
         self.lag = Lag()
 
     def start(self) -> None:
@@ -64,8 +63,7 @@ class Watchdog:
 
     def _beat(self) -> None:
         late = max(time.monotonic() - self._due, 0.0)
-        self._beats[bisect_left(_BOUNDS, late)] += 1
-        self._sum += late
+        self._beats.add(late)
         stalls = self.lag.stalls + (late > STALL)
         self.lag = Lag(late * 1000, max(late * 1000, self.lag.max_ms), stalls)
         if late > STALL:
@@ -100,13 +98,9 @@ class Watchdog:
     # -- for /metrics -------------------------------------------------------------------------------
 
     def metrics(self) -> Iterator[Metric]:
-        below, buckets = 0, []
-        for bound, count in zip([*map(str, _BOUNDS), "+Inf"], self._beats, strict=True):
-            below += count
-            buckets.append((bound, below))
         lag = HistogramMetricFamily(
             "jobqueue_loop_lag_seconds", "How late the loop's beat came, 20 times a second."
         )
-        lag.add_metric([], buckets, self._sum)
+        lag.add_metric([], self._beats.below(), self._beats.total)
         yield lag
         yield CounterMetricFamily("jobqueue_loop_stalls", "Lags of more than 0.2 s.", self.lag.stalls)

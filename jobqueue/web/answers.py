@@ -241,6 +241,14 @@ class Limits(Struct):
     rate: int | UnsetType = UNSET
 
 
+class Journal(Struct):
+    commits: int
+    rows: int
+    pending: int
+    bytes: int
+    full: bool
+
+
 class Stats(Struct):
     version: str
     started_at: str
@@ -256,6 +264,7 @@ class Stats(Struct):
     idempotency: Idempotency
     memory: Memory
     limits: Limits
+    journal: Journal | UnsetType = UNSET
     connections: int | UnsetType = UNSET
     loop: Loop | UnsetType = UNSET
 

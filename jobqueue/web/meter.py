@@ -4,9 +4,10 @@ On the way of every request, so it is one addition for each; what it means is sa
 operation's requests that are answered alike the first few are timed, then one in 32.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
+
+from jobqueue.buckets import Buckets
 
 # Seconds; the last bucket is for what took longer. Long-polls take as long as they wait.
 BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
@@ -26,8 +27,7 @@ class Meter:
         self.counts: dict[Operation, list[int]] = {
             operation: [0] * _STATUSES for operation in (*operations, None)
         }
-        # By bucket; last, the sum of seconds.
-        self._times: dict[Operation, list[float]] = {}
+        self._times: dict[Operation, Buckets] = {}
 
     def count(self, operation: Operation, status: int, seconds: float = 0.0) -> None:
         counts = self.counts[operation]
@@ -39,10 +39,8 @@ class Meter:
         """The request that was counted as `number` took so long."""
         times = self._times.get(operation)
         if times is None:
-            times = self._times[operation] = [0.0] * (len(BOUNDS) + 2)
-        stands_for = 1 if number < TIMED else SKIP + 1
-        times[bisect_left(BOUNDS, seconds)] += stands_for
-        times[-1] += seconds * stands_for
+            times = self._times[operation] = Buckets(BOUNDS)
+        times.add(seconds, 1 if number < TIMED else SKIP + 1)
 
     def answered(self) -> Iterator[tuple[str, int, int]]:
         """Operation, status, how many."""
@@ -51,12 +49,8 @@ class Meter:
                 if count:
                     yield getattr(operation, "__name__", UNKNOWN), status, count
 
-    def times(self) -> Iterator[tuple[str, list[float], float]]:
-        """Operation; how many took at most each of `BOUNDS` seconds, and all; their sum."""
-        for operation, (*buckets, total) in self._times.items():
+    def times(self) -> Iterator[tuple[str, Buckets]]:
+        """Operation; the seconds that its requests took."""
+        for operation, times in self._times.items():
             if operation is not None:
-                below, counts = 0.0, []
-                for count in buckets:
-                    below += count
-                    counts.append(below)
-                yield operation.__name__, counts, total
+                yield operation.__name__, times

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import time
 from asyncio import Future
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
@@ -22,9 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from jobqueue.engine.api import EngineStats, Histogram, QueueView
+from jobqueue.engine.api import EngineStats, Histogram, JournalStats, QueueView
 from jobqueue.web.http import Later, Request, Response
-from jobqueue.web.meter import BOUNDS
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -33,6 +32,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHERS = "(others)"
 # Of the times that jobs wait and run, milliseconds.
 _TIMES = (5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 1_800_000, 21_600_000)
+_BOUNDS = [*(f"{ms / 1000:g}" for ms in _TIMES), "+Inf"]
 
 
 def metrics(api: "Api", request: Request) -> Later:
@@ -76,6 +76,8 @@ def _families(api: "Api") -> Iterator[Metric]:
     yield from _of_queues(stats, queues, whole=api.caller is None or api.caller.token.queues is None)
     yield from _of_requests(api)
     yield from _of_the_engine(stats)
+    if stats.journal is not None:
+        yield from _of_the_journal(stats.journal)
     yield from _of_the_process(api)
     for more in api.more_metrics:
         yield from more()
@@ -122,16 +124,9 @@ def _times(
     for queue in queues:
         measured = times(queue)
         if measured.all_counts:
-            family.add_metric(
-                [queue.name],
-                _buckets([b / 1000 for b in _TIMES], measured.below(_TIMES)),
-                measured.all_ms / 1000,
-            )
+            buckets = list(zip(_BOUNDS, measured.below(_TIMES), strict=True))
+            family.add_metric([queue.name], buckets, measured.all_ms / 1000)
     return family
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
-    return list(zip([*(f"{bound:g}" for bound in bounds), "+Inf"], counts, strict=True))
 
 
 def _of_requests(api: "Api") -> Iterator[Metric]:
@@ -145,8 +140,8 @@ def _of_requests(api: "Api") -> Iterator[Metric]:
     )
     for operation, status, count in api.meter.answered():
         requests.add_metric([operation, str(status)], count)
-    for operation, counts, total in api.meter.times():
-        seconds.add_metric([operation], _buckets(BOUNDS, counts), total)
+    for operation, times in api.meter.times():
+        seconds.add_metric([operation], times.below(), times.total)
     yield requests
     yield seconds
 
@@ -167,6 +162,18 @@ def _of_the_engine(stats: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_remembered_jobs", "Finished jobs, remembered.", stats.remembered)
     yield GaugeMetricFamily("jobqueue_remembered_bytes", "What they take.", stats.remembered_bytes)
     yield GaugeMetricFamily("jobqueue_idempotency_keys", "Keys remembered.", stats.idempotency_keys)
+
+
+def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
+    size = HistogramMetricFamily("jobqueue_journal_group_rows", "Rows of a group, which is one commit.")
+    size.add_metric([], journal.rows.below(), journal.rows.total)
+    yield size
+    taken = HistogramMetricFamily("jobqueue_journal_commit_seconds", "Until a group was on disk.")
+    taken.add_metric([], journal.seconds.below(), journal.seconds.total)
+    yield taken
+    yield GaugeMetricFamily("jobqueue_journal_pending", "Changes that are not on disk yet.", journal.pending)
+    yield GaugeMetricFamily("jobqueue_journal_bytes", "The file and its log.", journal.size)
+    yield GaugeMetricFamily("jobqueue_journal_full", "1: no room on the disk for new jobs.", journal.full)
 
 
 def _of_the_process(api: "Api") -> Iterator[Metric]:

@@ -40,6 +40,10 @@ def stats(api: "Api", request: Request) -> Response:
         },
         "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
         "idempotency": {"keys": s.idempotency_keys, "window": s.idempotency_window / 1000},
+        "journal": None if s.journal is None else {
+            "commits": s.journal.rows.count, "rows": int(s.journal.rows.total), "pending": s.journal.pending,
+            "bytes": s.journal.size, "full": s.journal.full,
+        },
         "memory": _known({"rss_bytes": api.memory(), "limit_bytes": s.memory_limit}),
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,

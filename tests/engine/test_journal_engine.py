@@ -14,6 +14,7 @@ from jobqueue.engine.api import Once
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.store import FILE, JournalError
 from jobqueue.errors import DiskFull, IdempotencyMismatch, JobForgotten, Overloaded, Stopping
 from jobqueue.settings import Settings
@@ -399,6 +400,27 @@ async def test_what_is_gathered_is_bounded(disk, monkeypatch):
     holder.close()
     await asyncio.gather(*made)
     await engine.enqueue(JOB)
+
+
+async def test_its_figures_tell_of_groups_and_of_what_is_not_on_disk_yet(disk):
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    before = engine.stats().journal
+    assert (before.pending, before.full, before.rows.count) == (0, False, before.seconds.count)
+    assert before.size >= (disk.path / FILE).stat().st_size > 0
+    groups, rows = before.rows.count, before.rows.total
+    holder = disk.hold()
+    made = engine.enqueue_many([JOB] * 4)
+    await until(lambda: engine.stats().journal.pending == 5)  # the counters are a row
+    after = engine.enqueue(JOB)
+    assert engine.stats().journal.pending == 6
+    holder.rollback()
+    holder.close()
+    await asyncio.gather(made, after)
+    now = engine.stats().journal
+    assert (now.pending, now.rows.count, now.rows.total) == (0, groups + 2, rows + 7)
+    assert now.seconds.total > 0
+    assert MemoryEngine(Settings(), disk.clock).stats().journal is None
 
 
 async def test_space_is_given_back_when_the_jobs_have_gone(disk, monkeypatch):
