@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import Handed, Job, Want
 from jobqueue.web.http import LINES, Request, Stream
-from jobqueue.web.streaming import LONG, Rest
+from jobqueue.web.streaming import Rest, gathered
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -61,22 +61,12 @@ class StreamingConsumer:
                 end.cancel()
 
     def _pieces_of(self, handed: list[Handed]) -> Iterator[bytes]:
-        """Their lines, not all of them at once; of none an empty line."""
+        """Their lines; of none an empty line."""
         render = self._api.renderer.handed
         self._quiet = False
         if not handed and not self._rest.over:
             yield b"\n"
-        lines: list[bytes] = []
-        size = 0
-        for one in handed:
-            lines.append(render(one))
-            size += len(lines[-1])
-            if size >= LONG:
-                yield b"".join(lines)
-                lines.clear()
-                size = 0
-        if lines:
-            yield b"".join(lines)
+        yield from gathered(render(one) for one in handed)
 
     def _beat(self) -> None:
         """Wakes one who has been sent nothing since the last beat, or the one before that."""

@@ -29,8 +29,8 @@ KEEP = 60.0
 # Watchers are told together, not more often than this, in seconds; and so many in one loop pass.
 GATHER = 0.02
 TOLD_AT_ONCE = 50
-# Written to one watcher in one go, in bytes.
-PIECE = 64 << 10
+# Written to one watcher in one go, in bytes: so much is kept for each that does not read.
+PIECE = 16 << 10
 # Pieces kept for watchers who want the same.
 PIECES = 100
 # A comment is written to who has heard nothing for so long, in seconds.

@@ -10,6 +10,7 @@ from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
 from jobqueue.web import render
 from jobqueue.web.fields import queue_name
 from jobqueue.web.http import LINES, Request, Response, Stream, Upload
+from jobqueue.web.streaming import gathered
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -43,8 +44,10 @@ class _Export:
         after: int | None = 0 if newest else None
         while after is not None and not self._over:
             jobs, after = engine.list_jobs(self._wanted, after, True, _AT_ONCE)
-            if lines := [render(job) for job in jobs if job.id <= newest[0].id and not _leaving(job)]:
-                yield b"".join(lines)
+            for piece in gathered(
+                render(job) for job in jobs if job.id <= newest[0].id and not _leaving(job)
+            ):
+                yield piece
             if after is not None and after >= newest[0].id:
                 return
             await sleep(0)

@@ -3,7 +3,7 @@ gone, reads nothing, or the server stops. And bodies of any length on their way 
 
 import time
 from asyncio import CancelledError, Future, get_running_loop, sleep
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from tornado.iostream import StreamClosedError
@@ -17,8 +17,23 @@ STUCK = 30.0
 SILENT = 60.0
 # How often that is looked at.
 LOOK = 1.0
-# Bytes after which a stream lets others have their turn.
+# Bytes after which a stream lets others have their turn, and more than which are not written in one go.
 LONG = 64 << 10
+
+
+def gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces to be written in one go: of many lines, or of one that is long."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > LONG:
+            yield b"".join(piece)
+            piece.clear()
+            size = 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield b"".join(piece)
 
 
 class Streams:
@@ -92,16 +107,20 @@ class Pouring:
         """Writes all there is. False if the client has gone before that."""
         streams.add(self)
         pieces = self.stream.pieces
+        turn = 0  # bytes of this one
         try:
             async for piece in pieces:
                 self.size += len(piece)
+                turn += len(piece)
                 if not self._write_now(piece):
                     self._since = time.monotonic()
                     self._writing = self._connection.write(b"" if self._at_once else piece)
                     await self._writing
                     self._writing = None
-                elif len(piece) >= LONG:
+                    turn = 0
+                elif turn >= LONG:
                     await sleep(0)  # others have their turn
+                    turn = 0
                 if self._gone:
                     return False
         except StreamClosedError:

@@ -20,7 +20,7 @@ REQUESTS, JOBS = 8, 1000
 TYPE = "t" * 256
 REQUEST = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 # What a bound per watcher comes to: a piece that is being written, and its connection.
-EACH = 128 << 10
+EACH = 32 << 10
 
 
 def resident(program):

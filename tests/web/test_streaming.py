@@ -1,0 +1,65 @@
+"""Streams on their way: how much is written in one go, and in one turn of the loop."""
+
+import asyncio
+
+from streams import Reading
+
+from jobqueue import MemoryEngine, Settings
+from jobqueue.engine.api import NewJob
+from jobqueue.web.http import Stream
+from jobqueue.web.streaming import LONG, Pouring, Streams, gathered
+
+
+def test_many_lines_are_written_in_one_go_and_a_long_one_by_itself():
+    short, long = b"s" * (LONG // 4), b"l" * (2 * LONG)
+    assert [len(piece) for piece in gathered([short] * 9)] == [LONG, LONG, LONG // 4]
+    assert list(gathered([short, long, short, short])) == [short, long, short * 2]
+    assert list(gathered([])) == []
+
+
+class FastReader:
+    """A client whose system takes all at once."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.turn = 0
+
+    def write_now(self, piece: bytes) -> bool:
+        self.taken.append(self.turn)
+        return True
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        raise AssertionError
+
+
+async def test_a_stream_lets_others_have_their_turn_however_small_its_pieces_are(io_loop):
+    async def pieces():
+        for _ in range(64):
+            yield bytes(LONG // 16)
+
+    async def others():
+        while True:
+            reader.turn += 1
+            await asyncio.sleep(0)
+
+    reader = FastReader()
+    taking_turns = asyncio.ensure_future(others())
+    pouring = Pouring(Stream(pieces(), print, print), reader, print)
+    assert await pouring.pour(Streams(MemoryEngine(Settings())))
+    taking_turns.cancel()
+    assert len(reader.taken) == 64
+    assert all(reader.taken.count(turn) <= 16 for turn in reader.taken)
+
+
+async def test_large_jobs_are_exported_one_by_one(server, monkeypatch):
+    """So one who stops reading costs no more than one of them."""
+    lengths = []
+    write = Pouring._write_now
+    monkeypatch.setattr(
+        Pouring, "_write_now", lambda self, piece: (lengths.append(len(piece)), write(self, piece))[1]
+    )
+    server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 100_000))] * 20)
+    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    assert (await reading.rest()).count(b"\n") == 20
+    assert len(lengths) == 20
+    assert max(lengths) < 101_000
