@@ -1,4 +1,4 @@
-"""What `deploy/` has for Prometheus and Grafana speaks of metrics that there are."""
+"""What `deploy/` and docs/metrics.md say to Prometheus and Grafana speaks of metrics that there are."""
 
 import json
 import re
@@ -16,7 +16,8 @@ from jobqueue.engine.journal import JournalEngine
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.testing import ManualClock
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY, DOCS = ROOT / "deploy", ROOT / "docs"
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text())
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [
@@ -24,9 +25,10 @@ EXPRESSIONS = [rule["expr"] for rule in RULES] + [
 ]
 
 
-async def names_and_labels(folder):
-    """Every sample that a server tells which has done a little of everything, with the names of its labels."""
-    server = Server("fast", Settings(first_id=1), ManualClock(), folder=folder)
+async def told(folder):
+    """What a server tells which has done a little of everything."""
+    settings = Settings(first_id=1, memory_limit="16GiB")
+    server = Server("fast", settings, ManualClock(), folder=folder)
     assert isinstance(server.engine, JournalEngine)
     await server.engine.load()
     server.api.more_metrics.append(Watchdog().metrics)
@@ -35,15 +37,12 @@ async def names_and_labels(folder):
     await server.post(f"/jobs/{job['id']}/conclude")
     text = (await server.get("/metrics")).body.decode()
     await server.close()
-    return {
-        sample.name: set(sample.labels)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    return text
 
 
 async def test_every_metric_of_the_dashboard_and_of_the_rules_is_there_with_its_labels(tmp_path):
-    known = await names_and_labels(str(tmp_path / "data"))
+    families = text_string_to_metric_families(await told(str(tmp_path / "data")))
+    known = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     assert len(EXPRESSIONS) > 20
     for expression in EXPRESSIONS:
         found = re.findall(r"\b(jobqueue_\w+)(?:\{([^}]*)\})?", expression)
@@ -60,12 +59,29 @@ def test_the_dashboard_has_each_panel_in_a_place_of_its_own():
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_prometheus_accepts_the_rules():
+async def test_the_manual_names_every_metric_and_no_other(tmp_path):
+    text = await told(str(tmp_path / "data"))
+    table = re.search(r"^\| metric \|.*?\n\n", (DOCS / "metrics.md").read_text(), re.MULTILINE | re.DOTALL)
+    named = re.findall(r"`(jobqueue_\w+)`", table[0])
+    assert sorted(named) == sorted(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+
+with_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+def promtool(*arguments, text=None):
     done = subprocess.run(
-        ["promtool", "check", "rules", str(DEPLOY / "alerts.yml")],
-        capture_output=True,
-        text=True,
-        check=False,
+        ["promtool", "check", *arguments], input=text, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@with_promtool
+def test_prometheus_accepts_the_rules():
+    promtool("rules", str(DEPLOY / "alerts.yml"))
+
+
+@with_promtool
+async def test_prometheus_has_nothing_against_the_metrics(tmp_path):
+    """Neither their form nor their names."""
+    promtool("metrics", text=await told(str(tmp_path / "data")))

@@ -86,7 +86,7 @@ def _families(api: "Api") -> Iterator[Metric]:
 def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iterator[Metric]:
     """`whole`: whoever asks may see all; then what has no name here is told in sum."""
     jobs = GaugeMetricFamily("jobqueue_jobs", "Jobs now, by status.", labels=["queue", "status"])
-    events = CounterMetricFamily("jobqueue_events", "What happened to jobs.", labels=["queue", "event"])
+    events = CounterMetricFamily("jobqueue_events", "What has happened to jobs.", labels=["queue", "event"])
     for queue in queues:
         for status, count in queue.jobs.items():
             jobs.add_metric([queue.name, status], count)
@@ -100,10 +100,14 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
     yield jobs
     yield events
     oldest = GaugeMetricFamily(
-        "jobqueue_oldest_age_seconds", "Since the oldest queued job was enqueued.", labels=["queue"]
+        "jobqueue_oldest_age_seconds", "Time since the oldest queued job was enqueued.", labels=["queue"]
     )
-    waiting = GaugeMetricFamily("jobqueue_consumers_waiting", "Dequeues that wait.", labels=["queue"])
-    paused = GaugeMetricFamily("jobqueue_paused", "1: nothing is handed out.", labels=["queue"])
+    waiting = GaugeMetricFamily(
+        "jobqueue_consumers_waiting", "Dequeues that wait for a job of this queue.", labels=["queue"]
+    )
+    paused = GaugeMetricFamily(
+        "jobqueue_paused", "1: the queue is paused, nothing is handed out.", labels=["queue"]
+    )
     for queue in queues:
         oldest.add_metric([queue.name], (queue.oldest_age or 0) / 1000)
         waiting.add_metric([queue.name], queue.consumers_waiting)
@@ -111,9 +115,9 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
     yield oldest
     yield waiting
     yield paused
-    yield _times("jobqueue_wait_seconds", "From enqueue to the first lease; one job of eight is measured.",
+    yield _times("jobqueue_wait_seconds", "Time from enqueue to the first lease; of a sample, scaled up.",
                  queues, lambda queue: queue.waits)  # fmt: skip
-    yield _times("jobqueue_run_seconds", "From the last lease to conclude; one job of eight is measured.",
+    yield _times("jobqueue_run_seconds", "Time from the last lease to conclude; of a sample, scaled up.",
                  queues, lambda queue: queue.runs)  # fmt: skip
 
 
@@ -135,7 +139,7 @@ def _of_requests(api: "Api") -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily(
         "jobqueue_http_request_seconds",
-        "From a request's end to its answer; one of 32 is timed.",
+        "Time from a request's end to its answer; of a sample, scaled up.",
         labels=["operation"],
     )
     for operation, status, count in api.meter.answered():
@@ -149,51 +153,65 @@ def _of_requests(api: "Api") -> Iterator[Metric]:
 def _of_the_engine(stats: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_queues", "Named queues.", stats.queues)
     yield GaugeMetricFamily("jobqueue_waiters", "Dequeues that wait, on all queues.", stats.consumers_waiting)
-    yield CounterMetricFamily("jobqueue_ticks", "Slices of due work.", stats.ticks)
-    yield GaugeMetricFamily("jobqueue_tick_max_seconds", "The longest slice so far.", stats.tick_max / 1000)
-    yield CounterMetricFamily("jobqueue_compactions", "Lanes squeezed together.", stats.compactions)
+    yield CounterMetricFamily("jobqueue_ticks", "Slices of due work that ticks have done.", stats.ticks)
     yield GaugeMetricFamily(
-        "jobqueue_compaction_max_seconds", "The longest slice of it so far.", stats.compaction_max / 1000
+        "jobqueue_tick_max_seconds", "The longest slice of due work so far.", stats.tick_max / 1000
     )
-    slots = GaugeMetricFamily("jobqueue_slots", "Slots of all lanes.", labels=["state"])
+    yield CounterMetricFamily("jobqueue_compactions", "Lanes rid of their empty slots.", stats.compactions)
+    yield GaugeMetricFamily(
+        "jobqueue_compaction_max_seconds",
+        "The longest slice of compaction so far.",
+        stats.compaction_max / 1000,
+    )
+    slots = GaugeMetricFamily("jobqueue_slots", "Slots of all lanes, live or empty.", labels=["state"])
     slots.add_metric(["live"], stats.slots - stats.empty_slots)
     slots.add_metric(["empty"], stats.empty_slots)
     yield slots
-    yield GaugeMetricFamily("jobqueue_remembered_jobs", "Finished jobs, remembered.", stats.remembered)
-    yield GaugeMetricFamily("jobqueue_remembered_bytes", "What they take.", stats.remembered_bytes)
-    yield GaugeMetricFamily("jobqueue_idempotency_keys", "Keys remembered.", stats.idempotency_keys)
+    yield GaugeMetricFamily(
+        "jobqueue_remembered_jobs", "Finished jobs that are remembered.", stats.remembered
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_remembered_bytes", "What the remembered jobs take.", stats.remembered_bytes
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_idempotency_keys", "Idempotency keys that are remembered.", stats.idempotency_keys
+    )
 
 
 def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
-    size = HistogramMetricFamily("jobqueue_journal_group_rows", "Rows of a group, which is one commit.")
+    size = HistogramMetricFamily("jobqueue_journal_group_rows", "Rows of each commit.")
     size.add_metric([], journal.rows.below(), journal.rows.total)
     yield size
-    taken = HistogramMetricFamily("jobqueue_journal_commit_seconds", "Until a group was on disk.")
+    taken = HistogramMetricFamily("jobqueue_journal_commit_seconds", "Time until a commit was on disk.")
     taken.add_metric([], journal.seconds.below(), journal.seconds.total)
     yield taken
     yield GaugeMetricFamily("jobqueue_journal_pending", "Changes that are not on disk yet.", journal.pending)
-    yield GaugeMetricFamily("jobqueue_journal_bytes", "The file and its log.", journal.size)
-    yield GaugeMetricFamily("jobqueue_journal_full", "1: no room on the disk for new jobs.", journal.full)
+    yield GaugeMetricFamily("jobqueue_journal_bytes", "Size of the journal's file and its log.", journal.size)
+    yield GaugeMetricFamily("jobqueue_journal_full", "1: the disk has no room for new jobs.", journal.full)
 
 
 def _of_the_process(api: "Api") -> Iterator[Metric]:
     auth = "none" if api.auth is None else "tokens"
     yield InfoMetricFamily(
-        "jobqueue", "What this is.",
+        "jobqueue", "Version, durability, access control.",
         {"version": api.version, "durability": api.engine.durability, "auth": auth},
     )  # fmt: skip
-    yield GaugeMetricFamily("jobqueue_start_time_seconds", "Since 1970.", api.started_at / 1000)
-    yield GaugeMetricFamily("jobqueue_uptime_seconds", "Since the start.", time.monotonic() - api.started)
+    yield GaugeMetricFamily(
+        "jobqueue_start_time_seconds", "When the server started, in Unix time.", api.started_at / 1000
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_uptime_seconds", "Time since the server started.", time.monotonic() - api.started
+    )
     if (connections := api.connections()) is not None:
         yield GaugeMetricFamily("jobqueue_connections", "Connections now.", connections)
     if api.max_connections is not None:
-        yield GaugeMetricFamily("jobqueue_connections_limit", "At most.", api.max_connections)
+        yield GaugeMetricFamily("jobqueue_connections_limit", "Connections, at most.", api.max_connections)
     if (most := api.engine.stats().memory_limit) is not None:
-        yield GaugeMetricFamily("jobqueue_memory_limit_bytes", "Above it nothing is put in.", most)
+        yield GaugeMetricFamily("jobqueue_memory_limit_bytes", "Memory above which no job is put in.", most)
     if (memory := api.memory()) is not None:
-        yield GaugeMetricFamily("jobqueue_resident_memory_bytes", "Of this process.", memory)
+        yield GaugeMetricFamily("jobqueue_resident_memory_bytes", "Memory that the process has.", memory)
     collections = CounterMetricFamily(
-        "jobqueue_gc_collections", "Runs of the collector.", labels=["generation"]
+        "jobqueue_gc_collections", "Runs of Python's collector.", labels=["generation"]
     )
     for generation, figures in enumerate(gc.get_stats()):
         collections.add_metric([str(generation)], figures["collections"])
