@@ -6,23 +6,25 @@ went; a disk on which every sync takes half a second.
 import contextlib
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from tests.bench import processes
 from tests.bench.client import Client, lifecycle_script
 from tests.bench.processes import HOST, Beanstalkd, Load, Process, Server
 from tests.bench.report import Report, Skip, check, figure, how_many, spread
 
+P = TypeVar("P", bound=Process)
 PAYLOAD = 100
 ALWAYS, OS, INTERVAL, MEMORY = "sync always", "sync os", "sync interval", "memory only"
 BEANSTALKD = "beanstalkd -b -f 0"
 _FILE_FLOOR = 16 << 20
+_USUAL_MS = 1
 
 
 def run(quick: bool) -> Report:
@@ -33,7 +35,11 @@ def run(quick: bool) -> Report:
         _peers(report, folder, quick)
         _load_time(report, folder / "load", 20_000 if quick else 1_000_000)
         _come_and_gone(report, folder / "gone", 20_000 if quick else 1_000_000)
-        _slow_sync(report, folder / "slow", 2 if quick else 20)
+        if shutil.which("strace") is None:
+            report.skip("slow disks: strace is not installed; on Debian and Ubuntu: apt install strace")
+        else:
+            _usual_disk(report, folder / "usual", quick)
+            _slow_sync(report, folder / "slow", 2 if quick else 20)
     return report
 
 
@@ -209,31 +215,67 @@ def _size(folder: Path) -> int:
 # -- a slow disk ------------------------------------------------------------------------------------
 
 
+def _slowed(process: P, milliseconds: int) -> P:
+    """`process`, to whom every sync takes so much longer; other system calls take no longer."""
+    process.command = (
+        "strace", "-D", "-f", "-q", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync,fsync",
+        "-e", f"inject=fdatasync,fsync:delay_enter={milliseconds}000", *process.command,
+    )  # fmt: skip
+    return process
+
+
+def _usual_disk(report: Report, folder: Path, quick: bool) -> None:
+    """A sync of this machine's disk may take next to nothing; of most it takes milliseconds."""
+    rounds, seconds = (1, 0.3) if quick else (5, 3)
+    folder.mkdir()
+    (folder / "binlog").mkdir()
+    for count in (1, 64):
+        with contextlib.ExitStack() as stack:
+            ours = stack.enter_context(_slowed(Durable(folder / f"ours-{count}", "always"), _USUAL_MS))
+            try:
+                theirs = stack.enter_context(_slowed(Beanstalkd(folder / "binlog"), _USUAL_MS))
+            except Skip as missing:
+                report.skip(str(missing))
+                return
+            found: list[tuple[Load, Load]] = [
+                (_load(("http", ours), count, seconds), _load(("beanstalk", theirs), count, seconds))
+                for _ in range(rounds)
+            ]
+        report.table(
+            f"Every sync takes {_USUAL_MS} ms more (strace), {how_many(count, 'connection')}, "
+            f"{how_many(rounds, 'interleaved round')} of {seconds:g} s",
+            ["", "lifecycles/s", "p50, ms", "p99, ms", "rate : beanstalkd's"],
+            [
+                [
+                    ALWAYS,
+                    spread([mine.rate for mine, _ in found]),
+                    figure(median(mine.p50 for mine, _ in found) / 1000),
+                    spread([mine.p99 / 1000 for mine, _ in found]),
+                    spread([mine.rate / its.rate for mine, its in found]),
+                ],
+                [
+                    BEANSTALKD,
+                    spread([its.rate for _, its in found]),
+                    figure(median(its.p50 for _, its in found) / 1000),
+                    spread([its.p99 / 1000 for _, its in found]),
+                    "1",
+                ],
+            ],
+        )
+
+
 def _slow_sync(report: Report, folder: Path, seconds: float) -> None:
-    if shutil.which("strace") is None:
-        report.skip("a slow disk: strace is not installed; on Debian and Ubuntu: apt install strace")
-        return
-    with Durable(folder, "always") as server, tempfile.TemporaryFile() as output:
-        tracer = subprocess.Popen(
-            ["strace", "-f", "-q", "-p", str(server.pid), "-e", "trace=fdatasync,fsync",
-             "-e", "inject=fdatasync,fsync:delay_enter=500000"],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            time.sleep(0.5)
-            load = processes.Loading("http", server, 16, seconds, lifecycle_script(PAYLOAD))
-            with load, Client(server.port) as client:
-                times = []
-                until = time.monotonic() + seconds - 0.2
-                while time.monotonic() < until:
-                    asked = time.perf_counter()
-                    check(json.loads(client.ask("GET", "/healthz").body)["status"] == "ok", "not well")
-                    times.append(time.perf_counter() - asked)
-                    time.sleep(0.01)
-                done = load.result()
-        finally:
-            tracer.terminate()
-            tracer.wait()
+    with _slowed(Durable(folder, "always"), 500) as server:
+        load = processes.Loading("http", server, 16, seconds, lifecycle_script(PAYLOAD))
+        with load, Client(server.port) as client:
+            times = []
+            until = time.monotonic() + seconds - 0.2
+            while time.monotonic() < until:
+                asked = time.perf_counter()
+                check(json.loads(client.ask("GET", "/healthz").body)["status"] == "ok", "not well")
+                times.append(time.perf_counter() - asked)
+                time.sleep(0.01)
+            done = load.result()
     times.sort()
     p99 = times[int(len(times) * 0.99)] * 1000
     report.table(

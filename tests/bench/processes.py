@@ -77,13 +77,13 @@ class Process:
     """A server process, from `__enter__` to `__exit__`. What it writes goes to a file."""
 
     def __init__(self, *command: str) -> None:
-        self._command = command
+        self.command = command
         self._output = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115  # closed in __exit__
         self.port = 0
 
     def __enter__(self) -> Self:
         self._process = _start(
-            self._command, cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=self._output,
+            self.command, cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=self._output,
             stderr=self._output,
         )  # fmt: skip
         self.pid = self._process.pid
@@ -91,7 +91,7 @@ class Process:
             until = time.monotonic() + _START_SECONDS
             while not self.is_up():
                 if self._process.poll() is not None or time.monotonic() > until:
-                    status, name = self._process.returncode, " ".join(self._command)
+                    status, name = self._process.returncode, " ".join(self.command)
                     raise Broken(f"{name} does not come up (status {status}): {self.output()[-500:]}")
                 time.sleep(0.02)
         except BaseException:
