@@ -71,11 +71,11 @@ class Reading:
 
     async def rest(self) -> bytes:
         """All that still comes, up to its end."""
+        chunks, self._left = [self._left], b""
         async with asyncio.timeout(5):
             while not self.ended:
-                self._left += await self._chunk()
-        left, self._left = self._left, b""
-        return left
+                chunks.append(await self._chunk())
+        return b"".join(chunks)
 
 
 async def consume(server: Server, **options: Any) -> Reading:
