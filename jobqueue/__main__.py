@@ -38,7 +38,7 @@ def main() -> int:
 def _token(arguments: list[str]) -> int:
     """`token`: prints a new one. `token NAME [RIGHT,…] [QUEUE,…]`: prints its lines for a file of tokens; the
     token itself goes to stderr."""
-    from jobqueue.web.tokens import RIGHTS, digest_of, make_token
+    from jobqueue.web.access.tokens import RIGHTS, digest_of, make_token
 
     token = make_token()
     if not arguments:

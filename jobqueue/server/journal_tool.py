@@ -10,7 +10,7 @@ from jobqueue.engine.care import Findings, back_up, jobs_in, repair, verify
 from jobqueue.engine.store import JournalError
 from jobqueue.errors import SettingError
 from jobqueue.settings import Settings
-from jobqueue.web.render import Renderer
+from jobqueue.web.rendering.render import Renderer
 
 USAGE = """usage: JOBQUEUE_DATA=FOLDER python -m jobqueue journal …
   verify       reads everything and says what is wrong; a running server does not mind

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from jobqueue.errors import JobQueueError
+from jobqueue.web.access.auth import Principal
+from jobqueue.web.access.guard import is_program
 from jobqueue.web.api import Api
-from jobqueue.web.auth import Principal
-from jobqueue.web.guard import is_program
 from jobqueue.web.meter import Operation
 from jobqueue.web.routes import Route, Router
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 
 from jobqueue.errors import Overloaded
 from jobqueue.server.peers import Peers
-from jobqueue.web.guard import UNIX
+from jobqueue.web.access.guard import UNIX
 from jobqueue.web.http import REASONS
-from jobqueue.web.problems import problem
+from jobqueue.web.rendering.problems import problem
 
 _log = logging.getLogger("jobqueue")
 BACKLOG = 1024

@@ -1,7 +1,7 @@
 """Peers: how many connections each address has, so that one cannot take all of them."""
 
-from jobqueue.web.buckets import network
-from jobqueue.web.guard import UNIX
+from jobqueue.web.access.guard import UNIX
+from jobqueue.web.access.rates import network
 
 
 class Peers:

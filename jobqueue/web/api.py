@@ -25,21 +25,21 @@ from jobqueue.errors import (
     UnsupportedEncoding,
 )
 from jobqueue.version import VERSION
-from jobqueue.web.audit import audited
-from jobqueue.web.auth import Auth, Principal
-from jobqueue.web.buckets import Buckets, network
-from jobqueue.web.events import Events
-from jobqueue.web.guard import Guard, check_administrator
+from jobqueue.web.access.audit import audited
+from jobqueue.web.access.auth import Auth, Principal
+from jobqueue.web.access.guard import Guard, check_administrator
+from jobqueue.web.access.rates import TokenBuckets, network
+from jobqueue.web.access.scope import Scoped
 from jobqueue.web.http import Answer, Later, Request, Response, Stream
 from jobqueue.web.meter import SKIP, TIMED, Meter, Operation
-from jobqueue.web.openapi import document
-from jobqueue.web.problems import internal, problem
-from jobqueue.web.render import Renderer
+from jobqueue.web.parsing.schema import Schema
+from jobqueue.web.rendering.openapi import document
+from jobqueue.web.rendering.problems import internal, problem
+from jobqueue.web.rendering.render import Renderer
 from jobqueue.web.routes import ROUTES, Route, Router
-from jobqueue.web.schema import Schema
-from jobqueue.web.scope import Scoped
-from jobqueue.web.streaming import Streams
-from jobqueue.web.watching import Screen
+from jobqueue.web.streams.events import Events
+from jobqueue.web.streams.streaming import Streams
+from jobqueue.web.streams.watching import Screen
 
 _log = logging.getLogger("jobqueue")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -85,7 +85,7 @@ class Api:
         self.max_connections: int | None = None
         self.max_connections_by_address: int | None = None
         rate = self.settings.rate
-        self._rates = Buckets(rate, max(rate, 1)) if rate is not None else None
+        self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
         self._looks_at_peers = rate is not None or self.guard.proxies is not None
         self.access: Access | None = None
         self.meter = Meter(route.operation for route in ROUTES)

@@ -7,12 +7,13 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from jobqueue.errors import InvalidField
-from jobqueue.web import html_pages, operations, service, tables
-from jobqueue.web.call import query_pairs
-from jobqueue.web.events import Choice
-from jobqueue.web.fields import queue_name
+from jobqueue.web import operations, service
 from jobqueue.web.http import HTML, TEXT, Later, Request, Response, Stream
-from jobqueue.web.watching import watch
+from jobqueue.web.parsing.call import query_pairs
+from jobqueue.web.parsing.fields import queue_name
+from jobqueue.web.rendering import html_pages, tables
+from jobqueue.web.streams.events import Choice
+from jobqueue.web.streams.watching import watch
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

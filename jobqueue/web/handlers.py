@@ -14,10 +14,10 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.web.access.guard import UNIX
 from jobqueue.web.api import Api
-from jobqueue.web.guard import UNIX
 from jobqueue.web.http import REASONS, Answer, Later, Request, Response, Stream, Upload
-from jobqueue.web.streaming import Pouring, Receiving
+from jobqueue.web.streams.streaming import Pouring, Receiving
 
 # A body that is too large is still read up to so many times the limit, since a client that is cut off in
 # the middle of sending does not see why.

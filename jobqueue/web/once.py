@@ -4,8 +4,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobqueue.engine.api import Remembered
-from jobqueue.web.fields import label
 from jobqueue.web.http import Request
+from jobqueue.web.parsing.fields import label
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

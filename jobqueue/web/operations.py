@@ -23,15 +23,16 @@ from jobqueue.engine.api import (
     Want,
 )  # fmt: skip
 from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError
-from jobqueue.web import explain, prefer, raw, render
+from jobqueue.web import explain, prefer
 from jobqueue.web.chain import then
-from jobqueue.web.fields import queue_name
-from jobqueue.web.holding import Following
 from jobqueue.web.http import JSON, Later, Request, Response
-from jobqueue.web.making import Many
 from jobqueue.web.once import look_up
-from jobqueue.web.problems import part
-from jobqueue.web.render import JobView, PlainView
+from jobqueue.web.parsing.fields import queue_name
+from jobqueue.web.parsing.holding import Following
+from jobqueue.web.parsing.making import Many
+from jobqueue.web.rendering import raw, render
+from jobqueue.web.rendering.problems import part
+from jobqueue.web.rendering.render import JobView, PlainView
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import FINISHED, Duplicate, Eventually, Job, Once
 from jobqueue.web.chain import then
-from jobqueue.web.fields import duration
 from jobqueue.web.http import Later, Request, Response
-from jobqueue.web.making import Many
 from jobqueue.web.once import look_up
+from jobqueue.web.parsing.fields import duration
+from jobqueue.web.parsing.making import Many
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

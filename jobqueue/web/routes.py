@@ -7,8 +7,11 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import consuming, faces, http, moving, operations, service, shapes, watching
-from jobqueue.web.answers import (
+from jobqueue.web import faces, http, operations, service
+from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
+from jobqueue.web.metrics import CONTENT_TYPE, metrics
+from jobqueue.web.parsing import shapes
+from jobqueue.web.rendering.answers import (
     Counted,
     Explained,
     Health,
@@ -22,9 +25,8 @@ from jobqueue.web.answers import (
     Stats,
     Swept,
 )
-from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
-from jobqueue.web.metrics import CONTENT_TYPE, metrics
-from jobqueue.web.render import Forgotten, JobView
+from jobqueue.web.rendering.render import Forgotten, JobView
+from jobqueue.web.streams import consuming, moving, watching
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from jobqueue.errors import NotReady
 from jobqueue.units import instant, seconds
-from jobqueue.web import render
-from jobqueue.web.fields import YEAR_MS
 from jobqueue.web.http import TEXT, Request, Response
 from jobqueue.web.pages import help_text
+from jobqueue.web.parsing.fields import YEAR_MS
+from jobqueue.web.rendering import render
 from jobqueue.web.workers import worker
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from jobqueue.server.connection import Connection
 from jobqueue.server.fast_front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
+from jobqueue.web.access.guard import check_administrator
 from jobqueue.web.api import Api
 from jobqueue.web.app import application
-from jobqueue.web.guard import check_administrator
 from jobqueue.web.http import Later, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from running import MODULE, Program, environment, until
 
-from jobqueue.web.tokens import digest_of
+from jobqueue.web.access.tokens import digest_of
 
 ONE = "one-token-for-everything"
 

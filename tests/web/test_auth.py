@@ -10,14 +10,14 @@ from streams import Reading
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import Engine
 from jobqueue.errors import SettingError, TooManyRequests, Unauthorized
-from jobqueue.web import streaming
+from jobqueue.web.access.auth import Auth, right_for
+from jobqueue.web.access.rates import TokenBuckets, network
+from jobqueue.web.access.scope import Scoped
+from jobqueue.web.access.tokens import digest_of
 from jobqueue.web.api import Api
-from jobqueue.web.auth import Auth, right_for
-from jobqueue.web.buckets import Buckets, network
 from jobqueue.web.http import Request
 from jobqueue.web.routes import ROUTES
-from jobqueue.web.scope import Scoped
-from jobqueue.web.tokens import digest_of
+from jobqueue.web.streams import streaming
 
 ONE = "one-token-for-everything"
 TOKENS = {
@@ -400,7 +400,7 @@ def test_what_is_remembered_of_wrong_and_right_tokens_is_bounded():
 
 
 def test_a_bucket_fills_again_and_old_ones_are_forgotten():
-    buckets = Buckets(rate=2, burst=3, most=2)
+    buckets = TokenBuckets(rate=2, burst=3, most=2)
     assert [buckets.take("a", 0.0) for _ in range(4)] == [0, 0, 0, 0.5]
     assert buckets.wait("a", 0.25) == 0.25
     assert [buckets.take("a", 0.5), buckets.take("a", 0.5)] == [0, 0.5]

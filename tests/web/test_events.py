@@ -8,7 +8,7 @@ from serving import check_problem, until
 from streams import Reading, watch
 
 from jobqueue import Settings
-from jobqueue.web import events, streaming
+from jobqueue.web.streams import events, streaming
 
 
 async def test_each_thing_that_happens_to_a_job_has_its_name(server):

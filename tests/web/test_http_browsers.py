@@ -7,7 +7,7 @@ from serving import check_problem
 
 from jobqueue import Settings
 from jobqueue.errors import CrossOrigin, Refused
-from jobqueue.web.guard import Guard, Proxies, check_administrator, is_local, is_program
+from jobqueue.web.access.guard import Guard, Proxies, check_administrator, is_local, is_program
 from jobqueue.web.http import Request
 
 # What a request says of where it comes from, sent to Host localhost:8080; and whether it may change things.

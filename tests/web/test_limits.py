@@ -5,7 +5,7 @@ from serving import check_problem
 
 from jobqueue import Settings
 from jobqueue.engine.room import Room
-from jobqueue.web.tokens import digest_of
+from jobqueue.web.access.tokens import digest_of
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_queues=2, memory_limit="64MiB")])

@@ -5,9 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import check_problem, until
 
 from jobqueue import MemoryEngine, Settings
+from jobqueue.web.access.tokens import digest_of
 from jobqueue.web.api import Api
 from jobqueue.web.meter import BOUNDS
-from jobqueue.web.tokens import digest_of
 
 
 def read(text):

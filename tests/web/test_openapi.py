@@ -9,11 +9,11 @@ import pytest
 from serving import check_problem
 
 from jobqueue import MemoryEngine, Settings, errors
-from jobqueue.web import shapes
 from jobqueue.web.api import Api
-from jobqueue.web.fields import field_of
-from jobqueue.web.problems import STATUS
-from jobqueue.web.render import JobView
+from jobqueue.web.parsing import shapes
+from jobqueue.web.parsing.fields import field_of
+from jobqueue.web.rendering.problems import STATUS
+from jobqueue.web.rendering.render import JobView
 from jobqueue.web.routes import ROUTES
 
 SETTINGS = Settings(first_id=1, wait_max="7s", lease_max="2h", max_batch=33)

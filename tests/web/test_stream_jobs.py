@@ -10,7 +10,7 @@ from streams import consume
 
 from jobqueue import Settings
 from jobqueue.engine.api import NewJob
-from jobqueue.web import consuming
+from jobqueue.web.streams import consuming
 
 
 def held(server):

@@ -7,7 +7,7 @@ from streams import Reading
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import NewJob
 from jobqueue.web.http import Stream
-from jobqueue.web.streaming import LONG, Pouring, Streams, gathered
+from jobqueue.web.streams.streaming import LONG, Pouring, Streams, gathered
 
 
 def test_many_lines_are_written_in_one_go_and_a_long_one_by_itself():

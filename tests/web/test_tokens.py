@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from jobqueue.errors import SettingError
-from jobqueue.web.tokens import Token, digest_of, make_token, read_tokens
+from jobqueue.web.access.tokens import Token, digest_of, make_token, read_tokens
 
 DIGEST = digest_of("one")
 LINES = f'digest = "{DIGEST}"\nrights = ["read"]\n'

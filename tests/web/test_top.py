@@ -3,7 +3,7 @@
 from serving import until
 from streams import Reading
 
-from jobqueue.web import watching
+from jobqueue.web.streams import watching
 
 
 async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):

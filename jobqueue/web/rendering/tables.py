@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from jobqueue.units import instant
-from jobqueue.web import render
+from jobqueue.web.rendering import render
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

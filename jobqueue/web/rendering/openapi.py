@@ -9,15 +9,16 @@ import msgspec
 from msgspec import Struct
 
 from jobqueue.settings import Settings
-from jobqueue.web import problems, shapes
-from jobqueue.web.answers import Queue
-from jobqueue.web.auth import right_for
-from jobqueue.web.call import Call
+from jobqueue.web.access.auth import right_for
 from jobqueue.web.http import BYTES, JSON, PROBLEM, REASONS
-from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
-from jobqueue.web.render import JobView
+from jobqueue.web.parsing import shapes
+from jobqueue.web.parsing.call import Call
+from jobqueue.web.parsing.schema import Schema
+from jobqueue.web.rendering import problems
+from jobqueue.web.rendering.answers import Queue
+from jobqueue.web.rendering.openapi_schemas import Json, Schemas, a, in_query, schemas_of
+from jobqueue.web.rendering.render import JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
-from jobqueue.web.schema import Schema
 
 _MANY_LINES = "application/x-ndjson"
 # What any request may be refused with; `_refusals` has what depends on the route.

@@ -7,11 +7,12 @@ from msgspec import Raw
 from jobqueue.engine.api import Want
 from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, MissingField
 from jobqueue.settings import Settings
-from jobqueue.web import fields, raw, shapes, values
-from jobqueue.web.call import OPTION_HEADERS, Call, S
 from jobqueue.web.http import Request
-from jobqueue.web.json_text import one_line
-from jobqueue.web.making import Making
+from jobqueue.web.parsing import fields, shapes, values
+from jobqueue.web.parsing.call import OPTION_HEADERS, Call, S
+from jobqueue.web.parsing.json_text import one_line
+from jobqueue.web.parsing.making import Making
+from jobqueue.web.rendering import raw
 
 _HOLDER = ("lease", "consumer")
 _PLAIN_WANT = Want(("default",))

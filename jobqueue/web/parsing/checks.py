@@ -4,9 +4,9 @@ from typing import Any
 
 from jobqueue.errors import InvalidField
 from jobqueue.settings import Settings
-from jobqueue.web import fields, shapes
-from jobqueue.web.call import Call
 from jobqueue.web.http import Request
+from jobqueue.web.parsing import fields, shapes
+from jobqueue.web.parsing.call import Call
 
 # Names and types that were found good are remembered, up to so many.
 _REMEMBERED = 10_000

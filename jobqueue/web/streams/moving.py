@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import Arrival, Filter, Job, TakenIn
 from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
-from jobqueue.web import render
-from jobqueue.web.fields import queue_name
 from jobqueue.web.http import LINES, Request, Response, Stream, Upload
-from jobqueue.web.streaming import gathered
+from jobqueue.web.parsing.fields import queue_name
+from jobqueue.web.rendering import render
+from jobqueue.web.streams.streaming import gathered
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

@@ -37,7 +37,7 @@ from jobqueue.engine.api import (
     Want,
 )  # fmt: skip
 from jobqueue.errors import JobNotFound, JobQueueError, LeaseLost, Refused
-from jobqueue.web.auth import Principal
+from jobqueue.web.access.auth import Principal
 
 T = TypeVar("T")
 # As long is a lease that was taken while there were no access tokens: whoever has it may use it.

@@ -14,9 +14,9 @@ from jobqueue.engine.api import (
 )  # fmt: skip
 from jobqueue.errors import BadInput, InvalidField
 from jobqueue.units import parse_instant
-from jobqueue.web import fields, shapes
-from jobqueue.web.fields import YEAR_MS
 from jobqueue.web.http import Request
+from jobqueue.web.parsing import fields, shapes
+from jobqueue.web.parsing.fields import YEAR_MS
 
 _MAX_HEADERS = 4 << 10
 MANY = 2**53 - 1

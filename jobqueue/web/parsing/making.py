@@ -10,12 +10,20 @@ from msgspec import UNSET
 from jobqueue.engine.api import Arrival, Change, NewJob, Options
 from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField
 from jobqueue.settings import Settings
-from jobqueue.web import arrivals, fields, raw, shapes, values
-from jobqueue.web.call import ONE_LINE_HINT, Call, has_second_line, has_second_value, is_many, says_many
-from jobqueue.web.checks import Checks
-from jobqueue.web.fields import SET_BY_THE_QUEUE
 from jobqueue.web.http import Request
-from jobqueue.web.json_text import check_utf8, one_line
+from jobqueue.web.parsing import arrivals, fields, shapes, values
+from jobqueue.web.parsing.call import (
+    ONE_LINE_HINT,
+    Call,
+    has_second_line,
+    has_second_value,
+    is_many,
+    says_many,
+)
+from jobqueue.web.parsing.checks import Checks
+from jobqueue.web.parsing.fields import SET_BY_THE_QUEUE
+from jobqueue.web.parsing.json_text import check_utf8, one_line
+from jobqueue.web.rendering import raw
 
 _REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _OPENS = b"[{"

@@ -16,9 +16,9 @@ from msgspec import UNSET, Raw, UnsetType
 from jobqueue.engine.api import Handed, Job, Options, Want
 from jobqueue.errors import InvalidField
 from jobqueue.units import instant, seconds
-from jobqueue.web import fields
 from jobqueue.web.http import BYTES, JSON, Request, Response
-from jobqueue.web.json_text import check_utf8, one_line, syntax_error
+from jobqueue.web.parsing import fields
+from jobqueue.web.parsing.json_text import check_utf8, one_line, syntax_error
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

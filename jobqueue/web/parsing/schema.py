@@ -19,12 +19,12 @@ from jobqueue.engine.api import (
 )  # fmt: skip
 from jobqueue.errors import InvalidField, MissingField
 from jobqueue.settings import Settings
-from jobqueue.web import arrivals, fields, shapes, values
-from jobqueue.web.call import Call
-from jobqueue.web.events import EVENT_NAMES, Choice
-from jobqueue.web.fields import YEAR_MS
-from jobqueue.web.holding import Holding
 from jobqueue.web.http import Request
+from jobqueue.web.parsing import arrivals, fields, shapes, values
+from jobqueue.web.parsing.call import Call
+from jobqueue.web.parsing.fields import YEAR_MS
+from jobqueue.web.parsing.holding import Holding
+from jobqueue.web.streams.events import EVENT_NAMES, Choice
 
 
 class Listing(NamedTuple):

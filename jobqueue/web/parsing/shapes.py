@@ -8,8 +8,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from jobqueue.engine.api import STATUSES
 from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
-from jobqueue.web.events import EVENT_NAMES
-from jobqueue.web.fields import INT32, MEDIA_TYPE, QUEUE_NAME
+from jobqueue.web.parsing.fields import INT32, MEDIA_TYPE, QUEUE_NAME
+from jobqueue.web.streams.events import EVENT_NAMES
 
 NULL = Raw(b"null")
 ABSENT = Raw(b"")

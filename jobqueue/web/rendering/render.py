@@ -24,7 +24,7 @@ from jobqueue.engine.api import (
     Trail,
 )  # fmt: skip
 from jobqueue.units import instant, seconds
-from jobqueue.web.raw import shown_payload, shown_result
+from jobqueue.web.rendering.raw import shown_payload, shown_result
 
 _encode = msgspec.json.Encoder().encode
 

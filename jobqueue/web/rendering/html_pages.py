@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import Filter
-from jobqueue.web import tables
+from jobqueue.web.rendering import tables
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

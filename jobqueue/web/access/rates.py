@@ -1,4 +1,4 @@
-"""Buckets: how often something may happen, for each of many keys: addresses, access tokens."""
+"""Rates: how often something may happen, for each of many keys: addresses, access tokens."""
 
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 _MOST = 10_000
 
 
-class Buckets:
+class TokenBuckets:
     """A token bucket for each key: `burst` at once, then `rate` a second. Memory is bounded."""
 
     __slots__ = ("_buckets", "_burst", "_most", "_rate")

@@ -21,7 +21,7 @@ from jobqueue.engine.api import (
 )  # fmt: skip
 from jobqueue.errors import InvalidField
 from jobqueue.units import parse_instant
-from jobqueue.web import fields, shapes
+from jobqueue.web.parsing import fields, shapes
 
 # What an export has unless other statuses are asked for, and an import takes: work to do, and what failed.
 MOVABLE: Final[frozenset[Status]] = frozenset(STATUSES) - {CONCLUDED, CANCELLED}

@@ -9,11 +9,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from jobqueue.settings import Settings
-from jobqueue.web import problems, shapes
-from jobqueue.web.answers import Problem
-from jobqueue.web.call import Call
-from jobqueue.web.fields import field_of
-from jobqueue.web.render import AttemptView, JobView
+from jobqueue.web.parsing import shapes
+from jobqueue.web.parsing.call import Call
+from jobqueue.web.parsing.fields import field_of
+from jobqueue.web.rendering import problems
+from jobqueue.web.rendering.answers import Problem
+from jobqueue.web.rendering.render import AttemptView, JobView
 
 Json = dict[str, Any]
 Schemas = dict[str, Json]

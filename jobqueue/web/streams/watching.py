@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from jobqueue.web import tables
-from jobqueue.web.events import Choice
 from jobqueue.web.http import TEXT, Request, Stream
-from jobqueue.web.streaming import Rest
+from jobqueue.web.rendering import tables
+from jobqueue.web.streams.events import Choice
+from jobqueue.web.streams.streaming import Rest
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

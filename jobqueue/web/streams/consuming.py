@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import Handed, Job, Want
 from jobqueue.web.http import LINES, Request, Stream
-from jobqueue.web.streaming import Rest, gathered
+from jobqueue.web.streams.streaming import Rest, gathered
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

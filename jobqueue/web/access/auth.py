@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from jobqueue.engine.api import Engine
 from jobqueue.errors import Refused, TooManyRequests, Unauthorized
 from jobqueue.settings import Settings
-from jobqueue.web.buckets import Buckets, network
+from jobqueue.web.access.rates import TokenBuckets, network
+from jobqueue.web.access.tokens import RIGHTS, Token, read_tokens
 from jobqueue.web.chain import under_way
 from jobqueue.web.http import Request
 from jobqueue.web.meter import Operation
 from jobqueue.web.routes import ROUTES, Route
-from jobqueue.web.tokens import RIGHTS, Token, read_tokens
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -116,7 +116,7 @@ class Auth:
         self._by_digest: dict[bytes, Principal] = {}
         # By the header as it came; of those that were right only.
         self.known: dict[bytes | None, Principal] = {}
-        self._tries = Buckets(_TRIES_A_SECOND, _TRIES)
+        self._tries = TokenBuckets(_TRIES_A_SECOND, _TRIES)
         self._take(self._read())
 
     def __len__(self) -> int:

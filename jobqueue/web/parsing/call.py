@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
-from jobqueue.web.fields import FIELDS, field_of
 from jobqueue.web.http import Request
-from jobqueue.web.json_text import check_utf8, syntax_error
+from jobqueue.web.parsing.fields import FIELDS, field_of
+from jobqueue.web.parsing.json_text import check_utf8, syntax_error
 
 S = TypeVar("S", bound=Struct)
 _DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

@@ -1,0 +1,1 @@
+"""Who may do what: access tokens, browsers, proxies, administrators, and how often."""

@@ -1,0 +1,1 @@
+"""Answers without an end: events, jobs as they come, queues that move."""
