@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,13 +171,9 @@ def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
             ready = [caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "kept"}) for _ in range(20)]
             held = caller.call("POST", "/jobs/dequeue", {"queue": "kept", "count": 20}).json["jobs"]
             assert len(ready) == len(held)
-            with (folder / "somebody else's").open("wb") as file:
-                try:
-                    while True:
-                        file.write(bytes(65536))
-                        file.flush()
-                except OSError:
-                    pass
+            with (folder / "somebody else's").open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(65536))
             statuses = {caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status}
             until = time.monotonic() + 5
             while 507 not in statuses and time.monotonic() < until:
