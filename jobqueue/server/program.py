@@ -1,7 +1,6 @@
 """The program: an engine, a front, a listening socket, and the way up and down."""
 
 import asyncio
-import gc
 import importlib.util
 import json
 import logging
@@ -20,6 +19,7 @@ from jobqueue.engine.room import default_limit
 from jobqueue.engine.store import JournalError
 from jobqueue.errors import SettingError
 from jobqueue.server import log
+from jobqueue.server.collector import EVERY, Collector
 from jobqueue.server.front import Front
 from jobqueue.server.listener import SPARE_DESCRIPTORS, Listener, bind, raise_file_limit
 from jobqueue.server.tls import Tls
@@ -33,9 +33,6 @@ _log = logging.getLogger("jobqueue")
 # Connections are looked at once in two seconds, a part at a time; seconds between the parts.
 _PARTS = 20
 _A_PART = 0.1
-# Seconds between two collections of the young generations: what one costs grows with what was made since the
-# last one, and a hundred thousand jobs bring some 200 lists of a thousand slots.
-COLLECT_EVERY = 0.02
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -100,11 +97,11 @@ class Program:
         api.max_connections_by_address = front.peers.limit
         listener = Listener(listening, limit, front.connections, front.take, front.peers)
         self._watch_signals(api, tls)
+        collector = Collector(lambda: sum(engine.stats().jobs.values()))
         chores = [
             PeriodicCallback(access.flush, 1000),
             PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
-            # Automatic collection is off: a full one would stop everything for seconds with millions of jobs.
-            PeriodicCallback(_collect, 1000 * COLLECT_EVERY),
+            PeriodicCallback(collector.collect, 1000 * EVERY),
         ]
         for chore in chores:
             chore.start()
@@ -112,12 +109,10 @@ class Program:
         watchdog.start()
         api.lag = lambda: watchdog.lag
         api.more_metrics.append(watchdog.metrics)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        collector.settle()
         port = 0 if _by_path(settings) else listening.getsockname()[1]
         self._say_start(front.name, port, api)
-        loading = asyncio.ensure_future(self._load(engine))
+        loading = asyncio.ensure_future(self._load(engine, collector))
         await self._stop.wait()
 
         loading.cancel()
@@ -154,7 +149,7 @@ class Program:
         sys.setswitchinterval(0.0005)
         return engine
 
-    async def _load(self, engine: Engine) -> None:
+    async def _load(self, engine: Engine, collector: Collector) -> None:
         if not isinstance(engine, JournalEngine):
             return
         started = time.monotonic()
@@ -163,8 +158,7 @@ class Program:
         except JournalError as bad:
             self._broken(bad.detail, 1)
             return
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         self._say("loaded", f"loaded {jobs:,} jobs in {time.monotonic() - started:.1f} s")
 
     def _broken(self, reason: str, status: int = 74) -> None:
@@ -258,7 +252,3 @@ def _reload(api: Api, tls: Tls) -> None:
 
 def _by_path(settings: Settings) -> bool:
     return settings.host.startswith("unix:")
-
-
-def _collect() -> None:
-    gc.collect(1)

@@ -14,7 +14,7 @@ from jobqueue.core.waiters import Handed, Waiter, Want
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.memory import MemoryEngine, first_id_at
 from jobqueue.engine.tokens import tokens
-from jobqueue.server.program import COLLECT_EVERY
+from jobqueue.server.collector import EVERY
 from jobqueue.settings import Settings
 
 __all__ = [
@@ -104,9 +104,9 @@ class Collector:
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
-        self._next = time.monotonic() + COLLECT_EVERY
+        self._next = time.monotonic() + EVERY
 
     def rest(self) -> None:
         if time.monotonic() >= self._next:
             self._watch.call("collect", gc.collect, 1)
-            self._next = time.monotonic() + COLLECT_EVERY
+            self._next = time.monotonic() + EVERY
