@@ -5,6 +5,7 @@ allocator does not give back all that is freed: so once that figure is at the li
 decides when there is room again. A tenth must be gone.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from jobqueue.errors import JobQueueError, OutOfMemory, QueueFull
 
 # Of the machine's memory, or of the cgroup's, where no limit is set.
 SHARE = 0.75
-_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _A_JOB = 400  # bytes, about, beside its payload
 
 
@@ -26,16 +26,32 @@ def resident() -> int | None:
         return None
 
 
-def default_limit() -> int | None:
-    """A share of what this machine, or this container, has."""
-    found = []
-    try:
+def default_limit(root: Path = Path("/")) -> int | None:
+    """A share of what this machine has, or what a container or a service manager lets this process have."""
+    found = cgroup_limits(root)
+    with contextlib.suppress(OSError, ValueError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        said = [file.read_text().strip() for path in _CGROUPS if (file := Path(path)).exists()]
-        found += [int(text) for text in said if text.isdigit()]
-    except (OSError, ValueError):
-        pass
     return int(min(found) * SHARE) if found else None
+
+
+def cgroup_limits(root: Path) -> list[int]:
+    """Of this process's group and of all that hold it. In a container the names may be the host's, and only
+    the topmost folder, which is the container's own, is there."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers == "":
+                top, name = root / "sys/fs/cgroup", "memory.max"
+            elif "memory" in controllers.split(","):
+                top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            else:
+                continue
+            folder = top / group.lstrip("/")
+            for holding in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+                with contextlib.suppress(OSError, ValueError):  # not there; "max"
+                    found.append(int((holding / name).read_text()))
+    return found
 
 
 class Room:

@@ -4,7 +4,7 @@ import pytest
 
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import NewJob, Want
-from jobqueue.engine.room import Room, default_limit, resident
+from jobqueue.engine.room import Room, cgroup_limits, default_limit, resident
 from jobqueue.errors import OutOfMemory, Overloaded, QueueFull
 
 MIB = 1 << 20
@@ -137,3 +137,32 @@ async def test_so_many_that_wait_and_no_more(clock):
 
 def test_what_this_process_has_and_may_have():
     assert 5 * MIB < resident() < default_limit()
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "found"),
+    [
+        ("0::/", {"memory.max": "1000"}, {1000}),
+        ("0::/", {"memory.max": "max"}, set()),
+        ("0::/system.slice/jobqueue.service", {"system.slice/jobqueue.service/memory.max": "1000"}, {1000}),
+        ("0::/a/b", {"a/memory.max": "1000", "a/b/memory.max": "max"}, {1000}),
+        ("0::/names/of/the/host", {"memory.max": "1000"}, {1000}),
+        (
+            "5:cpu,cpuacct:/a\n4:memory:/b:c\n0::/d",
+            {"memory/b:c/memory.limit_in_bytes": "1000", "a/memory.max": "1", "d/memory.max": "2000"},
+            {1000, 2000},
+        ),
+    ],
+)
+def test_the_limits_of_a_container_or_of_a_service(groups, limits, found, tmp_path):
+    files = {"proc/self/cgroup": groups} | {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    assert set(cgroup_limits(tmp_path)) == found
+    assert default_limit(tmp_path) <= min(found, default=2**60) * 0.75
+
+
+def test_where_the_system_tells_of_no_groups(tmp_path):
+    assert cgroup_limits(tmp_path) == []
