@@ -34,7 +34,8 @@ class Tls:
             # A key that wants a password would ask for it on the terminal.
             context.load_cert_chain(cert, key, password="")
         except (OSError, ValueError) as bad:
-            raise SettingError(f"JOBQUEUE_TLS_CERT={cert}, _TLS_KEY={key}: {_said(bad)}") from None
+            with_key = "" if key is None else f", _TLS_KEY={key}"
+            raise SettingError(f"JOBQUEUE_TLS_CERT={cert}{with_key}: {_said(bad)}") from None
         if ca is not None:
             try:
                 context.load_verify_locations(ca)
