@@ -46,8 +46,12 @@ def _token(arguments: list[str]) -> int:
         return 0
     name, rights, queues = [*arguments, "", ""][:3]
     wanted = rights.split(",") if rights else list(RIGHTS[:3])
-    if len(arguments) > 3 or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not set(wanted) <= {*RIGHTS}:
-        print(f"usage: jobqueue token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}", file=sys.stderr)
+    if (
+        len(arguments) > 3
+        or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name)
+        or not set(wanted) <= {*RIGHTS}
+    ):
+        print(f"usage: token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}", file=sys.stderr)
         return 2
     print(f'["{name}"]\ndigest = "{digest_of(token)}"\nrights = {json.dumps(wanted)}')
     if queues:
@@ -57,9 +61,14 @@ def _token(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"jobqueue {VERSION}: a job queue over HTTP. Settings, from the environment:", ""]
+    lines = [
+        f"jobqueue {VERSION}: a job queue over HTTP. Without arguments it serves.", "",
+        "  token [NAME [RIGHTS [QUEUES]]]              makes an access token",
+        "  journal verify|repair|dump|backup FILE      looks after the journal in JOBQUEUE_DATA", "",
+        "Settings, from the environment:", "",
+    ]  # fmt: skip
     for name, setting in Settings.declared.items():
-        default = "" if setting.default is None else f" [{setting.default}]"
+        default = "" if setting.default is None else f" [{setting.default}]".replace("False", "false")
         lines.append(f"  {PREFIX + name.upper():27} {setting.meaning}{default}")
     return "\n".join(lines)
 

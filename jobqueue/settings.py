@@ -129,7 +129,7 @@ def _secret(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{16,512}", value):
         raise InvalidField(
-            "must be 16 to 512 printable characters without a space; `python -m jobqueue token` makes one"
+            "must be 16 to 512 printable characters without a space; `./scripts/run.sh token` makes one"
         )
     return sha256(value.encode()).hexdigest()
 

@@ -241,7 +241,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
     except sqlite3.DatabaseError as bad:
         raise JournalError(
-            f"{path} is damaged: {bad}. `python -m jobqueue journal repair` saves the rest"
+            f"{path} is damaged: {bad}. `./scripts/run.sh journal repair` saves the rest"
         ) from None
     finally:
         db.close()

@@ -142,8 +142,7 @@ class JournalEngine(MemoryEngine):
                 self._counted = counters.last_number
         except Damaged as damaged:
             raise JournalError(
-                f"{self._store.path} is damaged: {damaged}. `python -m jobqueue journal repair` saves the "
-                "rest"
+                f"{self._store.path} is damaged: {damaged}. `./scripts/run.sh journal repair` saves the rest"
             ) from None
         for stored_key in reversed(keys):
             restoration.answered(*stored_key)

@@ -251,5 +251,5 @@ def _failure(bad: sqlite3.Error) -> Exception:
 
 def _unusable(path: Path, bad: sqlite3.Error) -> JournalError:
     return JournalError(
-        f"{path} is damaged or cannot be read: {bad}. `python -m jobqueue journal repair` saves the rest"
+        f"{path} is damaged or cannot be read: {bad}. `./scripts/run.sh journal repair` saves the rest"
     )

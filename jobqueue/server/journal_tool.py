@@ -12,7 +12,7 @@ from jobqueue.errors import SettingError
 from jobqueue.settings import Settings
 from jobqueue.web.rendering.render import Renderer
 
-USAGE = """usage: JOBQUEUE_DATA=FOLDER python -m jobqueue journal …
+USAGE = """usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal …
   verify       reads everything and says what is wrong; a running server does not mind
   repair       saves what can be read into a new file, and says what is gone; stop the server first
   backup FILE  a copy as of this moment, verified; a running server does not mind

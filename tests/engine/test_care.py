@@ -129,7 +129,7 @@ def test_what_is_asked_wrongly_is_answered_with_how_to_ask(folder, capfd):
     for arguments in ([], ["help"], ["verify", "x"], ["backup"]):
         status, out, err = tool(capfd, folder, *arguments)
         assert (status, out) == (2, [])
-        assert err[0].startswith("usage: JOBQUEUE_DATA=FOLDER python -m jobqueue journal")
+        assert err[0].startswith("usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal")
     assert main(["verify"], {}) == 2
     assert "set JOBQUEUE_DATA" in capfd.readouterr().err
     for what in ("verify", "repair", "dump"):

@@ -1,15 +1,18 @@
-"""Every line of docs/api.md and of the README's examples is pasted into a shell, against the real program."""
+"""Every command of the README and of docs/ is pasted into a shell, against the real program."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from running import Program
+import trustme
+from running import Program, environment
 
 ROOT = Path(__file__).parents[2]
 # What a line of the docs may be answered with; the comment beside some lines says so.
@@ -109,3 +112,44 @@ def test_each_line_can_be_pasted(page, tmp_path):
                     answer,
                 )
         program.stop()
+
+
+# Of the pages whose commands start servers. Each is started for the block it stands in, and those after it.
+_PASTE = """
+stop() { [ -z "${server-}" ] || { kill "$server"; wait "$server"; server=; }; }
+started() { server=$!; until grep -q ' on ' log; do kill -0 "$server" || exit; sleep 0.05; done; }
+trap stop EXIT
+set -e
+"""
+
+
+@pytest.mark.parametrize("page", ["docs/security.md", "docs/durability.md"])
+def test_the_commands_that_start_a_server_and_look_after_it_can_be_pasted(page, tmp_path):
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    authority = trustme.CA()
+    ours = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    with socket.create_server(("", 0)) as free:
+        port = str(free.getsockname()[1])
+    script = _PASTE
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if re.search(r"scripts/run\.sh( &)?$", line):
+                line = f"stop; : > log; {line.removesuffix(' &')} 2>> log & started"
+            if "repair" in line:
+                line = f"stop; {line}"
+            line = re.sub(r"\bFILE\b", "copy", line.replace("kill -HUP $!", 'kill -HUP "$server"'))
+            line = re.sub(r"^curl ", "curl -sSf ", line).replace("localhost:8080", f"localhost:{port}")
+            script += re.sub(r"/(etc|run|var/lib)/jobqueue", str(tmp_path), line) + "\n"
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment(JOBQUEUE_PORT=port), cwd=tmp_path,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = (script, done.stdout, done.stderr, (tmp_path / "log").read_text())
+    assert done.returncode == 0, said
+    assert len(script.splitlines()) - len(_PASTE.splitlines()) > 5
+    if "security" in page:
+        assert done.stdout.count('{"version":') == 3, said
+        assert "tokens.toml" in os.listdir(tmp_path)

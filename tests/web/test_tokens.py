@@ -123,7 +123,9 @@ def test_the_rights_are_those_of_a_client_unless_said():
     assert tomllib.loads(run("web")[1])["web"]["rights"] == ["enqueue", "dequeue", "read"]
 
 
-@pytest.mark.parametrize("arguments", [("a b",), ("web", "write"), ("web", "read", "q", "more"), ("",)])
+@pytest.mark.parametrize(
+    "arguments", [("a b",), ("--help",), ("web", "write"), ("web", "read", "q", "more"), ("",)]
+)
 def test_what_makes_no_token(arguments):
     status, lines, said = run(*arguments)
     assert (status, lines) == (2, "")
