@@ -75,8 +75,8 @@ def test_each_line_of_the_help_can_be_pasted(tmp_path):
             made = json.loads(shell('curl "$Q/jobs/enqueue" -d \'{"type":"t","queue":"own"}\''))
             if "LEASE" in line:
                 made = json.loads(shell('curl -X POST "$Q/jobs/dequeue?queue=own&count=1000"'))["jobs"][-1]
-                line = line.replace("LEASE", made["lease"])
-            answer = shell(line.replace("ID", str(made["id"])))
+            values = {"ID": str(made["id"]), "LEASE": made.get("lease", "")}
+            answer = shell(re.sub(r"\b(ID|LEASE)\b", lambda found: values[found[0]], line))
             assert not re.findall(r'"code":"\w+","status":\d', answer), (line, answer)
         program.stop()
 
