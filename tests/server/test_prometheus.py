@@ -111,6 +111,7 @@ def test_prometheus_scrapes_it_with_and_without_a_journal_and_access_tokens(tmp_
                 return group["rules"]
 
             until(lambda: {rule["health"] for rule in rules()} == {"ok"}, 30)
-            until(lambda: {rule["name"] for rule in rules() if rule["alerts"]} == {"JobqueueDown"}, 30)
+            # A busy machine may make others fire: the loop stands still.
+            until(lambda: "JobqueueDown" in {rule["name"] for rule in rules() if rule["alerts"]}, 30)
         for server in servers.values():
             server.stop()
