@@ -24,34 +24,17 @@ from tornado.ioloop import PeriodicCallback
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.idempotency import Answered
-from jobqueue.core.job import IN_PROGRESS, Change, Duplicate, Job, NewJob
+from jobqueue.core.job import Change, Duplicate, Job, NewJob
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.queue import QueueView
-from jobqueue.core.queue_settings import QueueSettings
 from jobqueue.core.restore import Restoration
 from jobqueue.core.waiters import Handed, Want
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, Swept, TakenIn
+from jobqueue.engine.book import Book
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.memory import MemoryEngine, Waiting
-from jobqueue.engine.records import (
-    APART,
-    Counters,
-    Damaged,
-    Reader,
-    Row,
-    StoredJob,
-    StoredKey,
-    StoredQueue,
-    answered_key,
-    number_of,
-    put_answered,
-    put_counters,
-    put_job,
-    put_payload,
-    put_queue,
-    queue_key,
-)  # fmt: skip
+from jobqueue.engine.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
 from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
 from jobqueue.engine.writer import Writer
 from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
@@ -71,8 +54,6 @@ LOW = 8 << 20
 ENOUGH = 3 * LOW
 # How long until a group for which there was no room is tried again, in seconds.
 _AGAIN = 0.1
-# Idempotency keys taken off the disk in one group.
-_PRUNED = 200
 
 
 class JournalEngine(MemoryEngine):
@@ -91,7 +72,6 @@ class JournalEngine(MemoryEngine):
         self._timer: PeriodicCallback | None = None
         # the group that gathers
         self._dirty: dict[Job | NamedQueue, None] = {}
-        self._answered: list[StoredKey] = []
         self._held: _Held = []
         self._gathered = 0  # bytes of the payloads of new jobs
         # how it is: nothing is being written or about to be; answers wait; several wait as one; no room
@@ -99,12 +79,7 @@ class JournalEngine(MemoryEngine):
         self._waits = self.settings.sync != "interval"
         self._together = False
         self._full = False
-        # what is on disk, the group that is being written counted in
-        self._jobs = 0
-        self._written = -1  # the last number given when the group was closed
-        self._counted = -1  # the one that the counters on disk say
-        self._numbers: dict[str, int] = {}  # of the rows of queues
-        self._first_key, self._last_key = 1, 0  # numbers of the rows of idempotency keys
+        self._book = Book(self._queue)
 
     # -- the beginning ------------------------------------------------------------------------------
 
@@ -114,7 +89,7 @@ class JournalEngine(MemoryEngine):
         self._loop = asyncio.get_running_loop()
         now = self._clock.monotonic()
         self._queue.set_wall_offset(self._clock.wall() - now)
-        restoration = Restoration(self._queue, now)
+        book, restoration = self._book, Restoration(self._queue, now)
         reader = Reader()
         keys: list[StoredKey] = []
         counters: Counters | None = None
@@ -123,23 +98,21 @@ class JournalEngine(MemoryEngine):
                 for key, stored in reader.read(rows):
                     if isinstance(stored, StoredJob):
                         restoration.job(stored.job, stored.expires, stored.due)
-                        self._jobs += 1
+                        book.job()
                     elif isinstance(stored, StoredQueue):
                         restoration.named(stored.name, stored.settings, stored.pause, stored.version)
-                        self._numbers[stored.name] = number_of(key)
+                        book.named(key, stored.name)
                     elif isinstance(stored, StoredKey):
                         keys.append(stored)
-                        self._first_key = number_of(key)
-                        self._last_key = max(self._last_key, self._first_key)
+                        book.key(key)
                     else:
                         counters = stored
-                self.refuses = f"the server is reading its journal: {self._jobs:,} jobs so far"
+                self.refuses = f"the server is reading its journal: {book.jobs:,} jobs so far"
                 await asyncio.sleep(0)
             reader.end()
             if counters is not None:
-                self._check(counters)
+                book.check(counters)
                 restoration.numbers(counters.first_id, counters.last_number)
-                self._counted = counters.last_number
         except Damaged as damaged:
             raise JournalError(
                 f"{self._store.path} is damaged: {damaged}. `./scripts/run.sh journal repair` saves the rest"
@@ -148,7 +121,7 @@ class JournalEngine(MemoryEngine):
             restoration.answered(*stored_key)
         restoration.end(self._clock.monotonic())
         self._queue.changed = self._dirty.setdefault
-        self._written = self._queue.last_number
+        book.close()
         self._writer = Writer(self._store, self._loop, lambda failed: self._broken(str(failed), []))
         self._writer.start()
         if counters is None:
@@ -157,15 +130,7 @@ class JournalEngine(MemoryEngine):
             self._timer = PeriodicCallback(self._flush, self.settings.sync_interval)
             self._timer.start()
         self.refuses = None
-        return self._jobs
-
-    def _check(self, counters: Counters) -> None:
-        """As many as there were."""
-        for found, counted, kind in (
-            (self._jobs, counters.jobs, "jobs"), (len(self._numbers), counters.queues, "queues")
-        ):  # fmt: skip
-            if found != counted:
-                raise Damaged(f"it holds {found:,} {kind}, and should hold {counted:,}")
+        return book.jobs
 
     # -- the verbs ----------------------------------------------------------------------------------
 
@@ -286,7 +251,7 @@ class JournalEngine(MemoryEngine):
     def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
         super()._remember(once, ids, now)
         until = self._queue.wall(now) + self._queue.limits.idempotency
-        self._answered.append(StoredKey(once.owner, once.key, Answered(once.digest, ids, once.many, until)))
+        self._book.answered(once.owner, once.key, Answered(once.digest, ids, once.many, until))
 
     def stats(self) -> EngineStats:
         stats, writer = super().stats(), self._writer
@@ -359,13 +324,19 @@ class JournalEngine(MemoryEngine):
     def _close_group(self) -> None:
         if self._writer is None or self.refuses is not None:
             return
-        rows = self._rows()
+        rows = self._gather()
         held, self._held = self._held, []
         if rows:
             self._writer.write(rows, partial(self._committed, rows, held))
         else:
             self._answer(held)
             self._idle = True
+
+    def _gather(self) -> list[Row]:
+        rows = self._book.rows(self._dirty)
+        self._dirty.clear()
+        self._gathered = 0
+        return rows
 
     def _committed(self, rows: list[Row], held: _Held, failed: Exception | None) -> None:
         if failed is None:
@@ -413,70 +384,6 @@ class JournalEngine(MemoryEngine):
         if first:
             self.on_broken(reason)
 
-    # -- the group that is closed -------------------------------------------------------------------
-
-    def _rows(self) -> list[Row]:
-        """What has changed, as it is now."""
-        rows: list[Row] = []
-        queue = self._queue
-        offset = queue.wall(0)
-        find = queue.find
-        written, repaid = self._written, queue.repaid
-        for record in self._dirty:
-            if not isinstance(record, Job):
-                self._put_queue(record, rows)
-                continue
-            id = record.id
-            new = id > written
-            apart = len(record.payload) > APART
-            if find(id) is not record:
-                if not new:  # else it came and went within the group
-                    self._jobs -= 1
-                    rows.append((id << 1, None))
-                    if apart or id in repaid:
-                        rows.append((id << 1 | 1, None))
-                continue
-            if new:
-                self._jobs += 1
-            more = record.more
-            expires = record.lease.expires + offset if record.status is IN_PROGRESS and record.lease else None
-            due = more.due + offset if more is not None and more.due is not None else None
-            rows.append((id << 1, put_job(record, expires, due)))
-            if apart and (new or id in repaid):
-                rows.append(put_payload(record))
-            elif repaid and id in repaid:
-                rows.append((id << 1 | 1, None))
-        self._dirty.clear()
-        repaid.clear()
-        self._put_keys(rows)
-        if rows or self._counted != queue.last_number:
-            self._counted = queue.last_number
-            counters = Counters(queue.first_id, queue.last_number, self._jobs, len(self._numbers))
-            rows.append(put_counters(counters))
-        self._written = queue.last_number
-        self._gathered = 0
-        return rows
-
-    def _put_queue(self, queue: NamedQueue, rows: list[Row]) -> None:
-        if queue.pause is None and queue.settings == _UNSET:
-            if (number := self._numbers.pop(queue.name, None)) is not None:
-                rows.append((queue_key(number), None))
-        else:
-            if (number := self._numbers.get(queue.name)) is None:
-                number = self._numbers[queue.name] = max(self._numbers.values(), default=0) + 1
-            stored = StoredQueue(queue.name, queue.settings, queue.pause, queue.version)
-            rows.append(put_queue(number, stored))
-
-    def _put_keys(self, rows: list[Row]) -> None:
-        """New idempotency keys; and those that are not remembered any more go, the oldest first."""
-        for stored in self._answered:
-            self._last_key += 1
-            rows.append(put_answered(self._last_key, stored))
-        self._answered.clear()
-        last = min(self._last_key - len(self._queue.idempotency), self._first_key + _PRUNED)
-        rows.extend((answered_key(number), None) for number in range(self._first_key, last + 1))
-        self._first_key = max(self._first_key, last + 1)
-
     # -- the end ------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -489,7 +396,7 @@ class JournalEngine(MemoryEngine):
         if writer is not None:
             unwritten, failed = writer.stop()
             if failed is None or isinstance(failed, NotNow):
-                self._write_rest(unwritten + self._rows())
+                self._write_rest(unwritten + self._gather())
         self._store.close()
         self._folder.close()
 
@@ -504,6 +411,3 @@ class JournalEngine(MemoryEngine):
 
 def _nothing() -> None:
     """A change that is made stays made, whether or not its caller waits."""
-
-
-_UNSET = QueueSettings()
