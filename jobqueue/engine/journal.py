@@ -33,7 +33,7 @@ from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, 
 from jobqueue.engine.book import Book
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
-from jobqueue.engine.memory import MemoryEngine, Waiting
+from jobqueue.engine.memory import MemoryEngine, Waiting, nothing
 from jobqueue.engine.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
 from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
 from jobqueue.engine.writer import Writer
@@ -207,7 +207,7 @@ class JournalEngine(MemoryEngine):
 
     def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
         if self._waits:
-            waiting.withdraw = _nothing
+            waiting.withdraw = nothing
             try:
                 self._hold_for(waiting, self._queue.get(job.id))
             except JobForgotten as gone:  # it was purged
@@ -407,7 +407,3 @@ class JournalEngine(MemoryEngine):
             self._answer(self._held)
         except NotNow as failed:
             _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)
-
-
-def _nothing() -> None:
-    """A change that is made stays made, whether or not its caller waits."""

@@ -58,14 +58,24 @@ def first_id_at(wall: int) -> int:
 
 class Waiting(Future[T]):
     """The Future of one who waits. Cancelling it withdraws the wait in the same moment, so that nothing is
-    handed to one who has left."""
+    handed to one who has left. Once that is over `withdraw` is `nothing`: the other one leads back to this
+    Future, and what has grown old in a circle is not freed while there are many jobs."""
 
     withdraw: Callable[[], object]
 
+    def end(self) -> None:
+        """Withdraws the wait."""
+        withdraw, self.withdraw = self.withdraw, nothing
+        withdraw()
+
     def cancel(self, msg: object = None) -> bool:
         if not self.done():
-            self.withdraw()
+            self.end()
         return super().cancel(msg)
+
+
+def nothing() -> None:
+    """There is nothing to withdraw."""
 
 
 class _Sweep:
@@ -213,6 +223,7 @@ class MemoryEngine:
         return waiting
 
     def _deliver(self, waiting: Waiting[list[Handed]], handed: list[Handed]) -> None:
+        waiting.withdraw = nothing
         waiting.set_result(handed)
 
     def give_back(self, handed: Sequence[Handed]) -> None:
@@ -220,7 +231,7 @@ class MemoryEngine:
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         if isinstance(future, Waiting) and not future.done():
-            future.withdraw()
+            future.end()
             future.set_exception(error)
 
     def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
@@ -280,7 +291,6 @@ class MemoryEngine:
             return job
         self._refuse_if_crowded(self._queue.outcomes.count)
         waiting = Waiting[Job](loop=asyncio.get_running_loop())
-
         waiter = OutcomeWaiter(job, self._now() + wait, partial(self._deliver_outcome, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait_for_outcome(waiter)
@@ -296,6 +306,7 @@ class MemoryEngine:
         return state(queues[name] for name in names if name in queues)
 
     def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
+        waiting.withdraw = nothing
         try:
             waiting.set_result(self._queue.get(job.id))
         except JobForgotten as gone:  # it was purged

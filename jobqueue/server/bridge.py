@@ -146,7 +146,7 @@ class Bridge(HTTPConnection):
             self._refuse(bad)
 
     def _refuse(self, bad: HTTPInputError) -> None:
-        self._over = True
+        self._let_go()
         self._client.bridged(BadRequest(f"the request cannot be read: {bad}"))
 
     # -- what the client does -----------------------------------------------------------------------
@@ -176,6 +176,7 @@ class Bridge(HTTPConnection):
         self._delegate.on_connection_close()
         if self._on_close is not None:
             self._on_close()
+        self._let_go()
 
     # -- HTTPConnection -----------------------------------------------------------------------------
 
@@ -219,8 +220,14 @@ class Bridge(HTTPConnection):
         if self._chunked:
             self._send(b"0\r\n\r\n")
         if not self._over:
-            self._over = True
+            self._let_go()
             self._client.bridged()
+
+    def _let_go(self) -> None:
+        """What it knows of the application leads back to it."""
+        self._over = True
+        self._on_close = None
+        del self._delegate
 
     def set_close_callback(self, callback: Callable[[], Any] | None) -> None:
         self._on_close = callback

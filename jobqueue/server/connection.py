@@ -186,6 +186,7 @@ class Connection(Reading):
             self._later[0].future.cancel()
         if self._bridge is not None:
             self._bridge.hung_up()
+            self._bridge = None
         del self._parser  # it holds this connection, which holds it
 
     def pause_writing(self) -> None:

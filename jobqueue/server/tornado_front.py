@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -35,6 +36,7 @@ class WatchfulStream(IOStream):
 
     def close_fd(self) -> None:
         super().close_fd()
+        self.error = copy(self.error)  # without its traceback, which leads back here
         self.closed_by(self)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:

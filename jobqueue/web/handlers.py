@@ -5,8 +5,9 @@ would parse a form out of what `curl -d` sends, and would take a body of any siz
 """
 
 import time
-from asyncio import CancelledError, sleep
+from asyncio import CancelledError, Future, sleep
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
@@ -73,7 +74,7 @@ class OperationHandler(RequestHandler):
         unreadable = self._unreadable(self.request.headers)
         answer: Answer = self._refused(unreadable) if unreadable is not None else self._answer()
         if isinstance(answer, Upload):
-            self._receiving = Receiving(answer, self._abort)
+            self._receiving = Receiving(answer, partial(_cut, connection))
             self.api.streams.add(self._receiving)
         else:
             assert isinstance(answer, Response)
@@ -93,11 +94,6 @@ class OperationHandler(RequestHandler):
             self._dropped += len(chunk)
         elif not self._over:
             self._too_much_to_read(self._refused_body)
-
-    def _abort(self) -> None:
-        """Cuts the connection; `on_connection_close` follows."""
-        connection: Any = self.request.connection
-        (getattr(connection, "abort", None) or connection.stream.close)()
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._receiving is not None or self._refused_body is not None:
@@ -189,7 +185,7 @@ class OperationHandler(RequestHandler):
                 await flushed
             if self.request.method != "HEAD" and not self._gone:
                 connection: Any = self.request.connection
-                self._pouring = Pouring(stream, connection, self._abort)
+                self._pouring = Pouring(stream, connection, partial(_cut, connection))
                 if not await self._pouring.pour(self.api.streams):
                     return
             await self.finish()
@@ -197,7 +193,7 @@ class OperationHandler(RequestHandler):
             pass
         except Exception as error:  # too late for another answer: the client sees that it is cut off
             self.api.failed(error, self.request_id)
-            self._abort()
+            _cut(self.request.connection)
         finally:
             self._size = self._pouring.size if self._pouring is not None else 0
 
@@ -243,8 +239,14 @@ class OperationHandler(RequestHandler):
     get = head = post = put = patch = delete = options = _perform
 
     def on_connection_close(self) -> None:
-        super().on_connection_close()
+        if self._gone:
+            return
         self._gone = True
+        super().on_connection_close()
+        # Tornado leaves these circles to the collector, which does not look at what is old while there are
+        # many jobs: the traceback of what was put there will lead back here.
+        self.request._body_future = Future()
+        self._break_cycles()
         self._ended(499)
         if self._pouring is not None:
             self._pouring.hung_up()
@@ -310,6 +312,11 @@ class OperationHandler(RequestHandler):
 
     def log_exception(self, *_: Any) -> None:
         """`Api.failed` logs, once."""
+
+
+def _cut(connection: Any) -> None:
+    """`on_connection_close` follows. Whoever keeps this keeps no handler, which keeps it in turn."""
+    (getattr(connection, "abort", None) or connection.stream.close)()
 
 
 def _digits(length: str) -> int:

@@ -115,8 +115,10 @@ class Pouring:
                 if not self._write_now(piece):
                     self._since = time.monotonic()
                     self._writing = self._connection.write(b"" if self._at_once else piece)
-                    await self._writing
-                    self._writing = None
+                    try:
+                        await self._writing
+                    finally:
+                        self._writing = None  # its exception's traceback leads back here
                     turn = 0
                 elif turn >= LONG:
                     await sleep(0)  # others have their turn
