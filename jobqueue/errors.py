@@ -190,7 +190,7 @@ class TooManyRequests(TooMany):
 
 
 class QueueFull(TooMany):
-    """The queue's own bound is reached."""
+    """A bound of the queue, or of the server, is reached: fact `setting` names the server's."""
 
     code = "queue_full"
 

@@ -210,7 +210,9 @@ class Settings:
     )
     max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest head of a request")
     max_jobs: int | None = _declare(
-        _optional(_integer(1, 1_000_000_000)), None, "most jobs of all queues; beyond: 429"
+        _optional(_integer(1, 1_000_000_000)),
+        None,
+        "most jobs of all queues, remembered ones too; beyond: 429",
     )
     max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most named queues; beyond: 429")
     max_waiters: int = _declare(

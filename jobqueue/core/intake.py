@@ -26,6 +26,8 @@ class Intake(Control):
         holder = self._holder(new)
         if holder is not None:
             return Duplicate(holder)
+        if self.last_number >= self._room_to:
+            self._refuse_beyond(1)
         queue = self.queues.get(new.queue)
         if queue is None:
             self._refuse_new_queues((new.queue,))

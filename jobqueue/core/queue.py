@@ -80,6 +80,8 @@ class JobQueue(Intake):
             holder = self._holder(new)
             if holder is not None:
                 return self._settled(self._yield_to(holder, new, now), now)
+        if self.last_number >= self._room_to:
+            self._refuse_beyond(1)
         queue = self.queues.get(new.queue)
         if queue is None:
             self._refuse_new_queues((new.queue,))
@@ -97,6 +99,8 @@ class JobQueue(Intake):
             fresh, keyed = news, False
         else:
             fresh, keyed = self._refuse_duplicates(news), True
+        if fresh and self.last_number + len(fresh) > self._room_to:
+            self._refuse_beyond(len(fresh))
         if any(queue.bounded for new in fresh if (queue := self.queues.get(new.queue)) is not None):
             self._refuse_full(fresh, now)
         if names := {new.queue for new in fresh}.difference(self.queues):

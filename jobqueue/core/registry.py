@@ -60,6 +60,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     require_lease: bool = False
     idempotency: int = 86_400_000
     idempotency_keys: int = 1_000_000
+    max_jobs: int | None = None
     max_queues: int = 10_000
 
 
@@ -76,7 +77,7 @@ class Registry:
 
     __slots__ = (
         "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed", "_idle",
-        "_leases", "_pauses", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
+        "_leases", "_pauses", "_room_to", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
         "_wall_offset", "changed", "compactions", "ends", "event", "find", "first_id", "idempotency",
         "last_number", "limits", "outcomes", "queues", "repaid", "tally", "waiters",
     )  # fmt: skip
@@ -85,6 +86,8 @@ class Registry:
         self.limits = limits
         self.first_id = first_id
         self.last_number = first_id - 1
+        # Up to this `last_number` there is room for certain: each new job takes a number, or more.
+        self._room_to = _NO_END if limits.max_jobs is None else 0
         self.compactions = 0
         self.queues: dict[str, NamedQueue] = {}
         self.tally = Tally()
@@ -286,10 +289,23 @@ class Registry:
             self._waits.drop(waiter, waiter.until)
             waiter.deliver(job)
 
-    # -- queues -------------------------------------------------------------------------------------
+    # -- limits, before anything is made ------------------------------------------------------------
+
+    def _refuse_beyond(self, more: int) -> None:
+        """Where `_room_to` does not say that there is room for `more` jobs, they are counted. `QueueFull`."""
+        most = self.limits.max_jobs
+        assert most is not None
+        held = self.tally.held()
+        if held + more > most:
+            raise QueueFull(
+                f"the server holds {held:,} jobs, finished ones that it remembers included, and may hold "
+                f"{most:,}",
+                limit=most, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
+            )  # fmt: skip
+        self._room_to = self.last_number + most - held
 
     def _refuse_new_queues(self, names: Iterable[str]) -> None:
-        """Before anything is made. `QueueFull` where there would be too many."""
+        """`QueueFull` where there would be too many."""
         most = self.limits.max_queues
         new = {name for name in names if name not in self.queues}
         if new and len(self.queues) + len(new) > most:
@@ -298,6 +314,8 @@ class Registry:
                 "hour",
                 limit=most, setting="JOBQUEUE_MAX_QUEUES", retry_after=60,
             )  # fmt: skip
+
+    # -- queues -------------------------------------------------------------------------------------
 
     def _new_queue(self, name: str, now: int) -> NamedQueue:
         limits = self.limits
@@ -319,6 +337,7 @@ class Registry:
         self._idle[queue] = None
 
 
+_NO_END = 1 << 63
 _TAKEN_WHILE: dict[UniqueWhile, frozenset[str]] = {
     "queued": WAITING,
     "active": WAITING | {IN_PROGRESS},

@@ -35,6 +35,9 @@ _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
     "cancelled": (CANCEL,),
 }  # fmt: skip
 
+_COME = tuple(number for (before, _), (_, number) in MOVES.items() if before is None)
+_GONE = tuple(number for after, number in MOVES.values() if after is None)
+
 
 class Tally:
     """`steps[n]` is raised by whoever makes move number n, and by nobody else. `before`: jobs in each status
@@ -55,6 +58,12 @@ class Tally:
             if after is not None:
                 counts[after] += self.steps[number]
         return counts
+
+    def held(self) -> int:
+        """How many jobs there are now, of any status."""
+        steps = self.steps
+        come = sum([steps[number] for number in _COME])
+        return sum(self.before.values()) + come - sum([steps[number] for number in _GONE])
 
     def totals(self) -> dict[str, int]:
         """What happened since the beginning, by the names of the API."""

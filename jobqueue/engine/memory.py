@@ -136,7 +136,7 @@ class MemoryEngine:
         self._closed = False
         self.identity = os.urandom(6).hex()
         self._at_stop: list[Callable[[], None]] = []
-        self.room = Room(self.settings.memory_limit, self.settings.max_jobs)
+        self.room = Room(self.settings.memory_limit)
         self.full: JobQueueError | None = None  # why nothing is taken in
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
@@ -153,7 +153,8 @@ class MemoryEngine:
     # -- the verbs ----------------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
-        self._refuse_if_full()
+        if self.full is not None:  # as `_refuse_if_full` does, without a call
+            self._refuse_if_full()
         return self._queue.enqueue(new, self._now())
 
     def enqueue_many(
@@ -525,8 +526,8 @@ class MemoryEngine:
         if self._queue.compact():
             more = True
             self._compaction_max = max(self._compaction_max, (time.perf_counter() - ticked) * 1000)
-        if self.room.limited and not self.stopping:
-            self.full = self.room.look(sum(self._queue.tally.jobs().values()), self._payload_bytes)
+        if not self.stopping:
+            self.full = self.room.look(self._queue.tally.held, self._payload_bytes)
         self._ticks += 1
         self._tick_last = (time.perf_counter() - started) * 1000
         self._tick_max = max(self._tick_max, self._tick_last)

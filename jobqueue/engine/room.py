@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from jobqueue.errors import JobQueueError, OutOfMemory, QueueFull
+from jobqueue.errors import OutOfMemory
 
 # Of the machine's memory, or of the cgroup's, where no limit is set.
 SHARE = 0.75
@@ -55,23 +55,16 @@ def cgroup_limits(root: Path) -> list[int]:
 
 
 class Room:
-    """`limit`: bytes; `most`: jobs. None: as many as there are. `taken`: what `look` found last."""
+    """`limit`: bytes. None: as many as there are. `taken`: what `look` found last."""
 
-    def __init__(
-        self, limit: int | None, most: int | None, memory: Callable[[], int | None] = resident
-    ) -> None:
+    def __init__(self, limit: int | None, memory: Callable[[], int | None] = resident) -> None:
         self.limit = limit
         self.taken: int | None = None
-        self._most = most
         self._memory = memory
         self._mark = 0  # what the jobs took when the limit was met
         self._full = False
 
-    @property
-    def limited(self) -> bool:
-        return self.limit is not None or self._most is not None
-
-    def look(self, jobs: int, payloads: Callable[[], int]) -> JobQueueError | None:
+    def look(self, jobs: Callable[[], int], payloads: Callable[[], int]) -> OutOfMemory | None:
         """Why nothing more is taken in; None: it is. `jobs`: how many there are; `payloads`: their bytes."""
         if self.limit is not None:
             self.taken = self._memory()
@@ -80,21 +73,16 @@ class Room:
                     "the server has all the memory it may: nothing is put in, what is there can be finished",
                     limit=self.limit, setting="JOBQUEUE_MEMORY_LIMIT", retry_after=5,
                 )  # fmt: skip
-        if self._most is not None and jobs >= self._most:
-            return QueueFull(
-                f"the server holds {jobs:,} jobs, and may hold no more",
-                limit=self._most, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
-            )  # fmt: skip
         return None
 
-    def _is_full(self, jobs: int, payloads: Callable[[], int]) -> bool:
+    def _is_full(self, jobs: Callable[[], int], payloads: Callable[[], int]) -> bool:
         assert self.limit is not None
         assert self.taken is not None
         if self.taken < self.limit:
             if self.taken < 0.95 * self.limit:
                 self._mark, self._full = 0, False
             return self._full
-        load = _A_JOB * jobs + payloads()
+        load = _A_JOB * jobs() + payloads()
         if not self._mark:
             self._mark = load
         self._full = load >= (0.9 * self._mark if self._full else self._mark)

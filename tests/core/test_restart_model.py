@@ -10,6 +10,7 @@ from test_verbs_model import FIRST_ID, STATUSES, THOROUGH, Bucket, VerbsAgainstM
 from jobqueue.core.job import NewJob, Options
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.queue_settings import KeyLimits
+from jobqueue.core.registry import Limits
 from jobqueue.core.restore import LEAST_LEASE, Restoration
 from jobqueue.core.waiters import Want
 from jobqueue.engine.records import (
@@ -21,6 +22,7 @@ from jobqueue.engine.records import (
     put_job,
     put_queue,
 )
+from jobqueue.errors import QueueFull
 
 
 def written_down(queue, offset):
@@ -102,6 +104,20 @@ def test_ids_and_places_go_on_from_where_they_were():
     read_again(written_down(old, 0), fresh, 5)
     assert (fresh.first_id, fresh.last_number) == (FIRST_ID, FIRST_ID + 41)
     assert fresh.tally.jobs() == dict.fromkeys(STATUSES, 0)
+
+
+@pytest.mark.parametrize("first_id", [1, FIRST_ID * 1000])
+def test_jobs_of_an_earlier_run_count_for_the_limit_on_jobs(first_id):
+    old = JobQueue(lambda: "t", FIRST_ID)
+    old.enqueue_many([NewJob("t")] * 3, 0)
+    for most, fit in ((5, 2), (3, 0), (2, 0)):
+        fresh = JobQueue(lambda: "t", first_id, Limits(max_jobs=most))
+        read_again(written_down(old, 0), fresh, 5)
+        for _ in range(fit):
+            fresh.enqueue(NewJob("t"), 5)
+        with pytest.raises(QueueFull):
+            fresh.enqueue(NewJob("t"), 5)
+        assert fresh.tally.held() == 3 + fit
 
 
 def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():

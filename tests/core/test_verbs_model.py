@@ -331,6 +331,9 @@ class Model:
         ]
 
     def full(self, fresh):
+        held, most = sum(not job.gone for job in self.jobs.values()), self.limits.max_jobs
+        if fresh and most is not None and held + len(fresh) > most:
+            return True
         for queue in {new.queue for new in fresh}:
             mine = [new.payload for new in fresh if new.queue == queue]
             there = [job.payload for job in self.all(*WAITING, queue=queue)] + mine
@@ -513,9 +516,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         dead_retain=st.sampled_from([50_000, 1_000, 0]),
         dead_jobs=st.sampled_from([100, 100, 2, 0]),
         dead_bytes=st.sampled_from([1 << 20, 1 << 20, 1_800]),
+        max_jobs=st.sampled_from([None, None, None, 20, 5]),
     )
-    def begin(self, **retention):
-        limits = Limits(**LIMITS, **retention)
+    def begin(self, **given):
+        limits = Limits(**LIMITS, **given)
         numbers = count(1)
         self.model = Model(limits)
         self.queue = JobQueue(lambda: f"lease-{next(numbers)}", FIRST_ID, limits, self.model.offset)

@@ -3,9 +3,11 @@
 import pytest
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.api import NewJob, Want
+from jobqueue.core.intake import Past
+from jobqueue.core.job import Options
+from jobqueue.engine.api import Arrival, NewJob, Want
 from jobqueue.engine.room import Room, cgroup_limits, default_limit, resident
-from jobqueue.errors import OutOfMemory, Overloaded, QueueFull
+from jobqueue.errors import JobQueueError, OutOfMemory, Overloaded, QueueFull
 
 MIB = 1 << 20
 
@@ -27,7 +29,7 @@ def memory():
 @pytest.fixture
 def engine(clock, memory):
     engine = MemoryEngine(Settings(first_id=1, memory_limit="100MiB"), clock)
-    engine.room = Room(100 * MIB, None, memory)
+    engine.room = Room(100 * MIB, memory)
     return engine
 
 
@@ -89,14 +91,56 @@ def test_memory_that_is_not_given_back_does_not_keep_it_shut_for_ever(engine, me
         engine.enqueue(new())
 
 
-def test_so_many_jobs_and_no_more(clock):
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda engine: engine.enqueue(new()),
+        lambda engine: engine.enqueue_many([new()]),
+        lambda engine: raise_if(engine.enqueue_each([new()])[0]),
+        lambda engine: raise_if(engine.take_in([Arrival(new(), Past(1), None)]).refused),
+        lambda engine: raise_if(engine.take_in([Arrival(new(), Past(1, died_at=2), None)]).refused),
+    ],
+    ids=["one", "many", "each", "import", "import of a dead one"],
+)
+def test_so_many_jobs_and_no_more_without_waiting_for_a_tick(clock, put):
     engine = MemoryEngine(Settings(first_id=1, max_jobs=3), clock)
     for _ in range(3):
-        engine.enqueue(new())
-    engine.tick()
-    with pytest.raises(QueueFull) as refused:
-        engine.enqueue(new())
-    assert refused.value.facts["setting"] == "JOBQUEUE_MAX_JOBS"
+        put(engine)
+    for _ in range(2):
+        with pytest.raises(QueueFull) as refused:
+            put(engine)
+        assert refused.value.facts["setting"] == "JOBQUEUE_MAX_JOBS"
+        assert sum(engine.stats().jobs.values()) == 3
+    engine._queue.purge_one(engine.get(2), engine._now())
+    put(engine)
+    with pytest.raises(QueueFull):
+        put(engine)
+
+
+def raise_if(answer):
+    if isinstance(answer, JobQueueError):
+        raise answer
+
+
+def test_a_batch_that_does_not_fit_is_refused_as_a_whole_or_fills_what_is_left(clock):
+    engine = MemoryEngine(Settings(first_id=1, max_jobs=3), clock)
+    engine.enqueue(new())
+    with pytest.raises(QueueFull):
+        engine.enqueue_many([NewJob("x", "other")] * 3)
+    assert (engine.stats().jobs["queued"], engine.stats().queues) == (1, 1)
+    made = engine.enqueue_each([new()] * 3)
+    assert [isinstance(each, QueueFull) for each in made] == [False, False, True]
+
+
+def test_a_full_server_knows_the_jobs_that_it_has_and_makes_no_queue(clock):
+    engine = MemoryEngine(Settings(first_id=1, max_jobs=1), clock)
+    unique = NewJob("x", options=Options(unique_key="k"))
+    first = engine.enqueue(unique)
+    assert engine.enqueue(unique).job is first
+    assert engine.enqueue_many([unique])[0].job is first
+    with pytest.raises(QueueFull):
+        engine.enqueue(NewJob("x", "other"))
+    assert engine.stats().queues == 1
 
 
 def test_so_many_queues_and_no_more(clock):

@@ -1,5 +1,7 @@
 """Limits as a client meets them; and where they are shown."""
 
+import json
+
 import pytest
 from serving import check_problem
 
@@ -14,12 +16,38 @@ async def test_too_many_queues_and_too_little_memory(server):
     await server.enqueue(queue="b")
     full = await server.post("/jobs/enqueue", {"type": "x", "queue": "c"})
     check_problem(full, 429, "queue_full", setting="JOBQUEUE_MAX_QUEUES", limit=2)
-    server.engine.room = Room(1, None, lambda: 2)
+    server.engine.room = Room(1, lambda: 2)
     server.engine.tick()
     refused = await server.post("/jobs/enqueue", {"type": "x", "queue": "a"})
     check_problem(refused, 507, "out_of_memory", setting="JOBQUEUE_MEMORY_LIMIT")
     job = await server.dequeue(queue="a")
     assert (await server.post(f"/jobs/{job['id']}/conclude?lease={job['lease']}")).status == 200
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_jobs=2)])
+async def test_not_one_job_too_many_by_any_way_in(server):
+    await server.enqueue()
+    await server.enqueue(queue="b")
+    one, two = {"type": "x"}, [{"type": "x"}, {"type": "x", "queue": "new"}]
+    for path, body in (
+        ("/jobs/enqueue", one),
+        ("/jobs/enqueue", two),
+        ("/jobs/enqueue?type=x&raw=1", b"bytes"),
+        ("/queues/new/enqueue", one),
+        ("/import", json.dumps(one)),
+    ):
+        refused = await server.post(path, body)
+        check_problem(refused, 429, "queue_full", setting="JOBQUEUE_MAX_JOBS", limit=2)
+        assert refused.headers["retry-after"] == "5"
+    for more in ({"Idempotency-Key": "k"}, {"Prefer": "wait=1"}):
+        check_problem(await server.post("/jobs/enqueue", one, more), 429, "queue_full")
+    each = (await server.post("/jobs/enqueue?atomic=false", two)).json
+    assert [result["error"]["code"] for result in each["results"]] == ["queue_full"] * 2
+    stats = (await server.get("/stats")).json
+    assert sum(stats["jobs"].values()) == 2
+    assert sorted(queue["name"] for queue in (await server.get("/queues")).json["queues"]) == ["b", "default"]
+    assert (await server.post("/queues/default/purge", {"all": True})).status == 200
+    await server.enqueue()
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_waiters=1)])
