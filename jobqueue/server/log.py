@@ -48,6 +48,11 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line).decode("utf-8")
 
 
+def json_line(members: dict[str, object]) -> str:
+    """A line at this instant."""
+    return JsonFormatter().format(logging.makeLogRecord({"levelname": "INFO", "members": members}))
+
+
 def _trace(record: logging.LogRecord) -> str:
     assert record.exc_info is not None
     return "".join(traceback.format_exception(*record.exc_info)).rstrip()

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import json
 import logging
 import signal
 import sys
@@ -228,7 +227,7 @@ class Program:
     def _say(self, event: str, line: str) -> None:
         """The first and the last line, whatever the level."""
         if self._settings.log_format == "json":
-            line = json.dumps({"event": event, "message": line})
+            line = log.json_line({"event": event, "message": line})
         print(line, file=sys.stderr, flush=True)
 
 

@@ -492,6 +492,7 @@ def test_log_lines_in_json_are_json(front: str):
         assert [line["event"] for line in lines] == ["start", "request", "request", "request", "stop"]
         assert lines[0]["message"].startswith(f"jobqueue {VERSION} on http://")
         assert lines[-1]["message"].startswith("stopped; 1 queued")
+        assert all(list(line)[:2] == ["at", "level"] for line in lines)
         first = lines[1]
         assert list(first) == [
             "at",

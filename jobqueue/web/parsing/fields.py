@@ -92,7 +92,7 @@ def duration(value: float | str, field: str, low: int, high: int, setting: str |
     if not low <= ms <= high:
         said, facts = ("", {}) if setting is None else (f"; {setting} sets the limit", {"setting": setting})
         raise InvalidField(
-            f"{field}: from {low / 1000:g} to {high / 1000:g} seconds{said}", field=field,
+            f"{field}: from {low / 1000:.9g} to {high / 1000:.9g} seconds{said}", field=field,
             limit=high / 1000, **facts,
         )  # fmt: skip
     return ms
