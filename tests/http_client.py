@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+# What both clients here can do.
+HANG_UPS = ("close", "reset", "half_close")
 Body = bytes | str | dict[str, Any] | list[Any] | None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import uvloop
 from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
@@ -109,6 +110,11 @@ class Server:
         assert answer.status == 200, answer
         return answer.json
 
+    def untouched(self, id: int) -> bool:
+        """The job is queued, and nobody was charged for it."""
+        job = self.engine.get(id)
+        return (job.status, job.attempts) == ("queued", 0)
+
     async def ask(self, method: str, path: str, body: Body = None) -> Client:
         """A new connection that has sent one request, and not read its answer."""
         client = await self.connect()
@@ -135,6 +141,16 @@ class Server:
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=5)
         await asyncio.sleep(0)
+
+
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+def looping(kind: str) -> Iterator[IOLoop]:
+    """The life of a loop, for the fixture `io_loop`."""
+    loop = IOLoop(asyncio_loop=LOOPS[kind](), make_current=False)
+    yield loop
+    loop.close(all_fds=True)
 
 
 def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) -> Iterator[Server]:

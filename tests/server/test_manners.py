@@ -9,7 +9,7 @@ from asyncio import IncompleteReadError
 from collections import defaultdict
 
 import pytest
-from http_client import Answer, Client, request
+from http_client import HANG_UPS, Answer, Client, request
 from manners import (
     BROKEN,
     CHUNKED,
@@ -726,7 +726,7 @@ async def test_a_method_that_a_path_does_not_have_is_405(server: Server, method:
 # -- hanging up -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 @pytest.mark.parametrize(
     "behind",
     [b"", _HEALTHZ, request("POST", "/jobs/x", b" " * 49_000), b" " * 49_000],

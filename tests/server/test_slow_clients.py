@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from http_client import Client, request
+from http_client import HANG_UPS, Client, request
 from serving import Server, check_problem, until
 
 from jobqueue import Settings
@@ -364,7 +364,7 @@ async def test_a_large_body_behind_a_waiting_request_arrives_whole(server):
     assert len((await server.dequeue())["payload"]) == 900_000
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 @pytest.mark.parametrize("size", [1, 65_000, 100_000, 3_000_000])
 @fast
 async def test_a_hang_up_is_seen_whatever_stands_behind_a_waiting_request(server, how, size):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from http_client import HANG_UPS
 from serving import check_problem, until
 from streams import Reading, watch
 
@@ -182,7 +183,7 @@ async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(serv
     assert server.api.events._bytes <= 1 << 20
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 async def test_one_who_hangs_up_is_forgotten(server, how):
     reading = await watch(server)
     getattr(reading.client, how)()

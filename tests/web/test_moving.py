@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from http_client import request
+from http_client import HANG_UPS, request
 from serving import Server, check_problem, serving, until
 from streams import Reading
 
@@ -213,7 +213,7 @@ async def test_an_import_waits_for_its_turn(server):
             assert server.engine.stats().jobs["queued"] == before + count
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
 async def test_one_who_goes_in_the_middle_leaves_what_came_whole(server, how):
     client = await server.connect()

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from http_client import request
+from http_client import HANG_UPS, request
 from serving import check_problem, until
 from streams import consume
 
@@ -23,11 +23,6 @@ async def put_in(server, jobs):
     return [job.id for job in (await made if isinstance(made, asyncio.Future) else made)]
 
 
-def untouched(server, id):
-    job = server.engine.get(id)
-    return (job.status, job.attempts) == ("queued", 0)
-
-
 async def conclude(server, job):
     answer = await server.post(f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
     assert answer.status == 200, answer
@@ -44,7 +39,7 @@ async def test_each_line_is_what_dequeue_answers(server):
     assert list(again)[-1] == "payload"
     await server.post(f"/jobs/{id}/release", {"lease": again["lease"]})
     reading.client.close()
-    await until(lambda: untouched(server, id))
+    await until(lambda: server.untouched(id))
     dequeued = await server.dequeue(consumer="c", lease_for="1m")
     for job in (again, dequeued):
         job.pop("lease"), job.pop("leases")
@@ -138,7 +133,7 @@ async def test_a_misspelt_option_is_named(server):
 # -- its end ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 async def test_what_it_held_returns_uncharged_when_the_client_goes(server, how):
     ids = [await server.enqueue() for _ in range(5)]
     reading = await consume(server, prefetch=3)
@@ -147,21 +142,21 @@ async def test_what_it_held_returns_uncharged_when_the_client_goes(server, how):
     await reading.job()
     getattr(reading.client, how)()
     await until(lambda: held(server) == 0)
-    assert all(untouched(server, id) for id in ids[1:])
+    assert all(server.untouched(id) for id in ids[1:])
     assert server.engine.get(done["id"]).status == "concluded"
     assert [(await server.dequeue())["id"] for _ in ids[1:]] == ids[1:]
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 async def test_one_who_goes_while_it_waits_is_forgotten(server, how):
     reading = await consume(server, prefetch=3)
     await server.waiting(1)
     getattr(reading.client, how)()
     await server.waiting(0)
-    assert untouched(server, await server.enqueue())
+    assert server.untouched(await server.enqueue())
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("how", HANG_UPS)
 async def test_one_who_goes_just_before_or_after_a_job_comes_does_not_keep_it(server, how):
     for order in ("before", "after"):
         reading = await consume(server, prefetch=3)
@@ -173,7 +168,7 @@ async def test_one_who_goes_just_before_or_after_a_job_comes_does_not_keep_it(se
             assert held(server) == 3
         if order == "after":
             getattr(reading.client, how)()
-        await until(lambda ids=ids: all(untouched(server, id) for id in ids))
+        await until(lambda ids=ids: all(server.untouched(id) for id in ids))
         for id in ids:
             server.engine.cancel(id)
     await server.waiting(0)
@@ -191,18 +186,18 @@ async def test_what_was_not_read_returns_too(server, how):
     assert (await server.get("/healthz")).status == 200
     getattr(client, how)()
     await until(lambda: held(server) == 0)
-    assert all(untouched(server, id) for id in ids)
+    assert all(server.untouched(id) for id in ids)
 
 
 async def test_one_who_asks_and_goes_at_once_gets_nothing(server):
     ids = [await server.enqueue() for _ in range(3)]
-    for how in ("close", "reset", "half_close"):
+    for how in HANG_UPS:
         for _ in range(5):
             client = await server.connect()
             client.send(request("POST", "/jobs/stream?prefetch=2"))
             getattr(client, how)()
     await until(lambda: server.front.connections() <= 1)
-    await until(lambda: all(untouched(server, id) for id in ids))
+    await until(lambda: all(server.untouched(id) for id in ids))
 
 
 async def test_a_stream_that_ends_by_itself_leaves_its_jobs_to_the_client(server):

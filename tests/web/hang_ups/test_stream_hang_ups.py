@@ -1,47 +1,21 @@
-"""Whoever hangs up on a stream of jobs, at whatever moment and in whatever way: no job is leased to nobody.
-
-Also over uvloop, which the program runs on: it reads and closes sockets in another order than asyncio.
-"""
+"""Whoever hangs up on a stream of jobs, at whatever moment and in whatever way: no job is leased to nobody."""
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
-import uvloop
-from http_client import Blunt, request
-from serving import Server, serving, until
-from tornado.ioloop import IOLoop
+from http_client import HANG_UPS, Blunt, request
+from serving import until
 
-from jobqueue import Settings
 from jobqueue.engine.api import Filter, NewJob
-from jobqueue.testing import ManualClock
 
 STREAM = request("POST", "/jobs/stream?prefetch=3")
 ANY = Filter()
-HANG_UPS = ["close", "reset", "half_close"]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
-    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-    loop = IOLoop(asyncio_loop=make(), make_current=False)
-    yield loop
-    loop.close(all_fds=True)
-
-
-@pytest.fixture(params=["fast", "tornado"])
-def server(
-    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
-) -> Iterator[Server]:
-    yield from serving(io_loop, request.param, settings, clock)
 
 
 @pytest.fixture
-def client(server) -> Iterator[Blunt]:
-    made = Blunt(server.port)
-    yield made
-    made.close()
+def client(blunt) -> Blunt:
+    return blunt()
 
 
 def put_in(server, count):

@@ -1,60 +1,18 @@
-"""A client that hangs up gets no job: whatever way it does so, and whenever.
+"""A client that hangs up gets no job: whatever way it does so, and whenever."""
 
-Also over uvloop, which the program runs on: it reads and closes sockets in another order than asyncio.
-"""
-
-import asyncio
 import itertools
 import socket
-from collections.abc import Iterator
 
 import pytest
-import uvloop
-from http_client import Blunt, request
-from serving import Server, serving, until
-from tornado.ioloop import IOLoop
+from http_client import HANG_UPS, request
+from serving import until
 
 from jobqueue import Settings
 from jobqueue.engine.api import NewJob
-from jobqueue.testing import ManualClock
 
 WAIT = request("POST", "/jobs/dequeue?wait=30")
 NEXT = request("GET", "/stats")
-HANG_UPS = ["close", "reset", "half_close"]
 BEHIND = {"nothing": b"", "a request": NEXT, "half a request": NEXT[:20], "100 KiB": b"x" * 100_000}
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
-    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-    loop = IOLoop(asyncio_loop=make(), make_current=False)
-    yield loop
-    loop.close(all_fds=True)
-
-
-@pytest.fixture(params=["fast", "tornado"])
-def server(
-    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
-) -> Iterator[Server]:
-    yield from serving(io_loop, request.param, settings, clock)
-
-
-@pytest.fixture
-def blunt(server) -> Iterator:
-    made = []
-
-    def make() -> Blunt:
-        made.append(Blunt(server.port))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
-
-
-def untouched(server, id: int) -> bool:
-    job = server.engine.get(id)
-    return (job.status, job.attempts) == ("queued", 0)
 
 
 @pytest.mark.parametrize("behind", BEHIND)
@@ -70,7 +28,7 @@ async def test_one_who_hangs_up_while_waiting_is_forgotten(server, blunt, behind
         getattr(client, how)()
         await server.waiting(0)
     id = await server.enqueue()
-    assert untouched(server, id)
+    assert server.untouched(id)
     assert server.engine.get(id).leases == 0
 
 
@@ -99,7 +57,7 @@ async def test_one_who_hangs_up_just_before_the_job_comes_does_not_keep_it(serve
     getattr(client, how)()
     id = server.engine.enqueue(NewJob("x")).id
     assert server.engine.get(id).status == "in_progress"
-    await until(lambda: untouched(server, id))
+    await until(lambda: server.untouched(id))
     # It stands at its old place, and is the next one's.
     await server.enqueue()
     assert (await server.dequeue())["id"] == id
@@ -113,7 +71,7 @@ async def test_one_who_hangs_up_just_after_the_job_came_does_not_keep_it(server,
     await server.waiting(1)
     id = server.engine.enqueue(NewJob("x")).id
     getattr(client, how)()
-    await until(lambda: untouched(server, id))
+    await until(lambda: server.untouched(id))
 
 
 @pytest.mark.parametrize("how", HANG_UPS)
@@ -131,7 +89,7 @@ async def test_the_hang_up_and_the_enqueue_are_read_in_one_pass_of_the_loop(serv
             getattr(client, how)()
         await until(lambda: server.engine.stats().jobs["queued"] == 1)
         id = server.engine.queue("default").totals["enqueued"]
-        assert untouched(server, id)
+        assert server.untouched(id)
         server.engine.cancel(id)
 
 
@@ -142,7 +100,7 @@ async def test_a_batch_that_was_not_taken_returns_whole(server, blunt, how):
     await server.waiting(1)
     getattr(client, how)()
     ids = [job.id for job in server.engine.enqueue_many([NewJob("x")] * 4)]
-    await until(lambda: all(untouched(server, id) for id in ids))
+    await until(lambda: all(server.untouched(id) for id in ids))
     assert [job["id"] for job in (await server.dequeue(count=10))["jobs"]] == ids
 
 
@@ -157,7 +115,7 @@ async def test_an_answer_that_could_not_be_sent_whole_gives_the_job_back(server,
     await until(lambda: server.engine.stats().jobs["in_progress"] == 8)
     assert server.front.busy()
     getattr(client, how)()
-    await until(lambda: all(untouched(server, id) for id in ids))
+    await until(lambda: all(server.untouched(id) for id in ids))
     await until(lambda: server.front.connections() == 0)
     assert server.front.busy() == 0
 

@@ -1,49 +1,14 @@
 """As `test_http_hang_ups`, for the other ways to wait for a job: raw, by the queue's path, after a conclude."""
 
-import asyncio
 import socket
-from collections.abc import Iterator
 
 import pytest
-import uvloop
-from http_client import request
-from serving import Server, serving, until
-from test_http_hang_ups import HANG_UPS, Blunt, untouched
-from tornado.ioloop import IOLoop
+from http_client import HANG_UPS, request
+from serving import until
 
-from jobqueue import Settings
 from jobqueue.engine.api import NewJob
-from jobqueue.testing import ManualClock
 
 WAYS = ["raw", "by path", "next", "raw next"]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
-    make = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-    loop = IOLoop(asyncio_loop=make(), make_current=False)
-    yield loop
-    loop.close(all_fds=True)
-
-
-@pytest.fixture(params=["fast", "tornado"])
-def server(
-    request: pytest.FixtureRequest, io_loop: IOLoop, settings: Settings, clock: ManualClock
-) -> Iterator[Server]:
-    yield from serving(io_loop, request.param, settings, clock)
-
-
-@pytest.fixture
-def blunt(server) -> Iterator:
-    made = []
-
-    def make() -> Blunt:
-        made.append(Blunt(server.port))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
 
 
 async def asking(server, way):
@@ -71,7 +36,7 @@ async def test_one_who_hangs_up_while_waiting_gets_no_job(server, blunt, how, wa
     getattr(client, how)()
     await server.waiting(0)
     id = await server.enqueue()
-    assert untouched(server, id)
+    assert server.untouched(id)
     assert concluded(server, before)
 
 
@@ -89,7 +54,7 @@ async def test_one_who_hangs_up_around_the_moment_of_the_job_does_not_keep_it(se
         assert server.engine.get(id).status == "in_progress"
         if order == "job first":
             getattr(client, how)()
-        await until(lambda: untouched(server, id))
+        await until(lambda: server.untouched(id))
         assert concluded(server, before)
         server.engine.cancel(id)
 
@@ -108,7 +73,7 @@ async def test_one_who_hangs_up_before_its_request_was_looked_at_gets_no_job_or_
     if how == "close" and before is not None:
         await until(lambda: concluded(server, before))
     await until(lambda: server.front.connections() <= 1)
-    await until(lambda: untouched(server, id) or server.engine.get(id).status == "in_progress")
+    await until(lambda: server.untouched(id) or server.engine.get(id).status == "in_progress")
     if server.engine.get(id).status == "in_progress":
         # The answer was in the hands of the system when it left: only the end of the lease can tell.
         server.clock.advance("5m")
@@ -138,4 +103,4 @@ async def test_a_raw_payload_that_could_not_be_sent_whole_is_given_back(server, 
     client.send(request("POST", "/jobs/dequeue?raw=1"))
     await until(lambda: server.engine.get(id).status == "in_progress")
     client.close()
-    await until(lambda: untouched(server, id))
+    await until(lambda: server.untouched(id))
