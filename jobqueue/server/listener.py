@@ -12,8 +12,9 @@ import resource
 import socket
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from jobqueue.errors import Overloaded
 from jobqueue.server.peers import Peers
@@ -53,33 +54,32 @@ def bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
+    with _listening(socket.socket(family, kind, protocol), address) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
-        listening.setblocking(False)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except BaseException:
-        listening.close()
-        raise
     return listening
 
 
 def _bind_path(path: str) -> socket.socket:
     """A socket that is left over, behind which nobody listens, makes way."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.setblocking(False)
+    with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path) as listening:
         if stat.S_ISSOCK(_mode(path)) and listening.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
-        listening.bind(path)
-        listening.listen(BACKLOG)
-    except BaseException:
-        listening.close()
-        raise
     return listening
+
+
+@contextmanager
+def _listening(bare: socket.socket, address: tuple[Any, ...] | str) -> Iterator[socket.socket]:
+    """It listens at the end of the `with`, or is closed if it cannot."""
+    try:
+        bare.setblocking(False)
+        yield bare
+        bare.bind(address)
+        bare.listen(BACKLOG)
+    except BaseException:
+        bare.close()
+        raise
 
 
 def _mode(path: str) -> int:

@@ -17,7 +17,6 @@ BENCHMARKS = {
     "peers": "against beanstalkd and Redis in the same run",
     "batch": "many jobs in one request",
     "consuming": "one consumer: separate calls, conclude and next, a stream",
-    "next": "conclude and next in one request, against separate calls",
     "waiting": "idle long-polls, and how fast a job reaches one",
     "journal": "with a journal: against beanstalkd with its binlog; a start; the file; a slow disk",
     "scale": "cost of each verb against jobs, queues, priorities and waiters",

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from tests.bench import processes
 from tests.bench.client import Client, lifecycle_script
+from tests.bench.lifecycles import PAYLOAD, Rounds, Subject, beside, load
 from tests.bench.processes import HOST, Beanstalkd, Load, Process, Server
 from tests.bench.report import Report, Skip, check, figure, how_many, spread
 
 P = TypeVar("P", bound=Process)
-PAYLOAD = 100
 ALWAYS, OS, INTERVAL, MEMORY = "sync always", "sync os", "sync interval", "memory only"
 BEANSTALKD = "beanstalkd -b -f 0"
 _FILE_FLOOR = 16 << 20
@@ -57,10 +57,8 @@ class Durable(Server):
 
 
 def _peers(report: Report, folder: Path, quick: bool) -> None:
-    rounds, seconds = (1, 0.3) if quick else (5, 3)
-    connections = [1, 8] if quick else [1, 64]
     with contextlib.ExitStack() as stack:
-        subjects: dict[str, tuple[str, Process]] = {
+        subjects: dict[str, Subject] = {
             ALWAYS: ("http", stack.enter_context(Durable(folder / "always", "always"))),
             OS: ("http", stack.enter_context(Durable(folder / "os", "os"))),
             INTERVAL: ("http", stack.enter_context(Durable(folder / "interval", "interval"))),
@@ -72,28 +70,13 @@ def _peers(report: Report, folder: Path, quick: bool) -> None:
             subjects[BEANSTALKD] = ("beanstalk", peer)
         except Skip as missing:
             report.skip(str(missing))
-        if not quick:
-            for subject in subjects.values():
-                _load(subject, 64, 5)  # warm; ours then forgets a finished job with each new one
-        found: dict[tuple[str, int], list[Load]] = {}
-        for _ in range(rounds):
-            for count in connections:
-                for name, subject in subjects.items():
-                    found.setdefault((name, count), []).append(_load(subject, count, seconds))
-    for count in connections:
-        _table(report, count, {name: found[name, count] for name in subjects}, rounds, seconds)
+        rounds = beside(subjects, quick, 5)
+    for count in rounds.connections:
+        _table(report, count, rounds)
 
 
-def _load(subject: tuple[str, Process], connections: int, seconds: float) -> Load:
-    protocol, process = subject
-    what = lifecycle_script(PAYLOAD) if protocol == "http" else PAYLOAD
-    load = processes.load(protocol, process, connections, seconds, what)
-    check(load.lifecycles > 0, f"{protocol}: no lifecycle in {seconds} s")
-    return load
-
-
-def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int, seconds: float) -> None:
-    over = how_many(count, "connection")
+def _table(report: Report, count: int, rounds: Rounds) -> None:
+    found, over = rounds.of(count), how_many(count, "connection")
 
     def against(name: str, other: str) -> list[float]:
         return [mine.rate / theirs.rate for mine, theirs in zip(found[name], found[other], strict=True)]
@@ -111,8 +94,7 @@ def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int
         for name, loads in found.items()
     ]
     report.table(
-        f"{over}, {how_many(rounds, 'interleaved round')} of {seconds:g} s: "
-        "median (least–most); ratios round by round",
+        rounds.caption(count),
         [
             "",
             "lifecycles/s",
@@ -238,7 +220,7 @@ def _usual_disk(report: Report, folder: Path, quick: bool) -> None:
                 report.skip(str(missing))
                 return
             found: list[tuple[Load, Load]] = [
-                (_load(("http", ours), count, seconds), _load(("beanstalk", theirs), count, seconds))
+                (load(("http", ours), count, seconds), load(("beanstalk", theirs), count, seconds))
                 for _ in range(rounds)
             ]
         report.table(
@@ -266,8 +248,8 @@ def _usual_disk(report: Report, folder: Path, quick: bool) -> None:
 
 def _slow_sync(report: Report, folder: Path, seconds: float) -> None:
     with _slowed(Durable(folder, "always"), 500) as server:
-        load = processes.Loading("http", server, 16, seconds, lifecycle_script(PAYLOAD))
-        with load, Client(server.port) as client:
+        loading = processes.Loading("http", server, 16, seconds, lifecycle_script(PAYLOAD))
+        with loading, Client(server.port) as client:
             times = []
             until = time.monotonic() + seconds - 0.2
             while time.monotonic() < until:
@@ -275,7 +257,7 @@ def _slow_sync(report: Report, folder: Path, seconds: float) -> None:
                 check(json.loads(client.ask("GET", "/healthz").body)["status"] == "ok", "not well")
                 times.append(time.perf_counter() - asked)
                 time.sleep(0.01)
-            done = load.result()
+            done = loading.result()
     times.sort()
     p99 = times[int(len(times) * 0.99)] * 1000
     report.table(

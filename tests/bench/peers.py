@@ -1,8 +1,7 @@
 """Ours and theirs in the same run: beanstalkd over its protocol, Redis with three list commands.
 
-Interleaved round by round; the same payload (100 bytes), the same connections, the same lifecycle (put in,
-take under a lease, finish: a request each), closed loop, driven by the same generator. All run at their
-defaults, in memory (Redis therefore without snapshots). A peer that is not installed is skipped by name.
+All run at their defaults, in memory (Redis therefore without snapshots). A peer that is not installed is skipped
+by name.
 
 Redis moves the job to a second list (LPUSH, LMOVE, LREM): there is no lease that ends, no id, no priority.
 """
@@ -12,21 +11,19 @@ import socket
 from statistics import median
 
 from tests.bench import plot, processes
-from tests.bench.client import Client, fill, lifecycle_script
-from tests.bench.processes import HOST, Beanstalkd, Load, Process, Redis, Server
+from tests.bench.client import Client, fill
+from tests.bench.lifecycles import PAYLOAD, Rounds, Subject, beside
+from tests.bench.processes import HOST, Beanstalkd, Redis, Server
 from tests.bench.report import Report, Skip, check, figure, how_many, spread
 
-PAYLOAD = 100
 OURS, REFERENCE, BEANSTALKD, REDIS = "jobqueue", "jobqueue, reference front", "beanstalkd", "Redis"
 
 
 def run(quick: bool) -> Report:
     processes.generator()
     report = Report("peers: in the same run")
-    rounds, seconds = (1, 0.3) if quick else (5, 3)
-    connections = [1, 8] if quick else [1, 64]
     with contextlib.ExitStack() as stack:
-        subjects: dict[str, tuple[str, Process]] = {
+        subjects: dict[str, Subject] = {
             OURS: ("http", stack.enter_context(Server("fast"))),
             REFERENCE: ("http", stack.enter_context(Server("tornado"))),
         }
@@ -35,40 +32,26 @@ def run(quick: bool) -> Report:
                 subjects[name] = (protocol, stack.enter_context(start()))
             except Skip as missing:
                 report.skip(str(missing))
-        if not quick:
-            for subject in subjects.values():
-                _load(subject, 64, 8)  # warm; ours then forgets a finished job with each new one
-        found: dict[tuple[str, int], list[Load]] = {}
-        for _ in range(rounds):
-            for count in connections:
-                for name, subject in subjects.items():
-                    found.setdefault((name, count), []).append(_load(subject, count, seconds))
-    for count in connections:
-        _table(report, count, {name: found[name, count] for name in subjects}, rounds, seconds)
+        rounds = beside(subjects, quick, 8)
+    for count in rounds.connections:
+        _table(report, count, rounds)
     if not quick:
         report.plots["peers.svg"] = plot.bars(
             "Job lifecycles a second (median, least to most)",
             {
                 how_many(count, "connection"): {
-                    name: [load.rate for load in found[name, count]] for name in subjects
+                    name: [load.rate for load in loads] for name, loads in rounds.of(count).items()
                 }
-                for count in connections
+                for count in rounds.connections
             },
         )
     _memory(report, 20_000 if quick else 1_000_000)
     return report
 
 
-def _load(subject: tuple[str, Process], connections: int, seconds: float) -> Load:
-    protocol, process = subject
-    what = lifecycle_script(PAYLOAD) if protocol == "http" else PAYLOAD
-    load = processes.load(protocol, process, connections, seconds, what)
-    check(load.lifecycles > 0, f"{protocol}: no lifecycle in {seconds} s")
-    return load
-
-
-def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int, seconds: float) -> None:
-    peer, over = found.get(BEANSTALKD), how_many(count, "connection")
+def _table(report: Report, count: int, rounds: Rounds) -> None:
+    found, over = rounds.of(count), how_many(count, "connection")
+    peer = found.get(BEANSTALKD)
     rows = []
     for name, loads in found.items():
         rates, p99s = [load.rate for load in loads], [load.p99 / 1000 for load in loads]
@@ -81,8 +64,7 @@ def _table(report: Report, count: int, found: dict[str, list[Load]], rounds: int
         cost = figure(median(load.cost for load in loads))
         rows.append([*row, cost, f"{median(load.cpu for load in loads):.0%}"])
     report.table(
-        f"{over}, {how_many(rounds, 'interleaved round')} of {seconds:g} s: "
-        "median (least–most); ratios round by round",
+        rounds.caption(count),
         [
             "",
             "lifecycles/s",

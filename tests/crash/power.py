@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.report import Skip
 from tests.crash.clients import Crowd, all_jobs
 from tests.crash.ledger import MADE, REFUSED, UNKNOWN, Ledger, check
 from tests.crash.scenes import Outcome
-from tests.crash.server import Broken, Victim
+from tests.crash.server import Broken, Victim, need_strace
 
 _SECTOR = 512
 _CUTS = 15  # out of one recording
@@ -36,8 +35,7 @@ class Event(NamedTuple):
 
 
 def cut(folder: Path, rounds: int, seed: int) -> Outcome:
-    if shutil.which("strace") is None:
-        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    need_strace()
     chance = random.Random(seed)
     made = concluded = unsynced = 0
     for first in range(0, rounds, _CUTS):

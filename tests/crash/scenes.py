@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.bench.report import Skip
 from tests.crash.clients import Caller, Crowd, all_jobs, drain
 from tests.crash.ledger import Ledger, check, check_order
-from tests.crash.server import Broken, Victim
+from tests.crash.server import Broken, Victim, need_strace
 
 
 class Outcome(NamedTuple):
@@ -41,13 +41,20 @@ def _outcome(rounds: int, ledger: Ledger, note: str = "") -> Outcome:
     return Outcome(rounds, made, concluded, note)
 
 
+def _proved(rounds: int, crowd: Crowd, victim: Victim, ledger: Ledger, note: str = "") -> Outcome:
+    """The end of a scene: the server is up."""
+    time.sleep(0.2)
+    crowd.stop()
+    settle(victim, ledger)
+    return _outcome(rounds, ledger, note)
+
+
 def kill_9(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
     """kill -9 at random moments under load; the clients go on."""
     chance = random.Random(seed)
     ledger = Ledger()
     with Victim(folder, **settings) as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         for _ in range(rounds):
             time.sleep(chance.choice((0.0, 0.02, 0.1, 0.3)) * chance.random())
@@ -56,45 +63,34 @@ def kill_9(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
             if chance.random() < 0.9:  # else it is killed while it reads
                 victim.wait_ready()
         victim.wait_ready()
-        time.sleep(0.1)
-        crowd.stop()
-        settle(victim, ledger)
-        return _outcome(rounds, ledger)
+        return _proved(rounds, crowd, victim, ledger)
 
 
 def stop_and_go(folder: Path, rounds: int, seed: int) -> Outcome:
     """SIGTERM under load, as a process runner does: the workers finish what they have."""
     ledger = Ledger()
     with Victim(folder, drain="2s") as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         for _ in range(rounds):
             time.sleep(0.2)
             victim.stop()
-            victim.start()
-            victim.wait_ready()
-        crowd.stop()
-        settle(victim, ledger)
-        return _outcome(rounds, ledger)
+            victim.come_up()
+        return _proved(rounds, crowd, victim, ledger)
 
 
 def frozen(folder: Path, rounds: int, seed: int) -> Outcome:
     """SIGSTOP for a while, then SIGCONT."""
     ledger = Ledger()
     with Victim(folder) as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         for _ in range(rounds):
             time.sleep(0.2)
             victim.signal(signal.SIGSTOP)
             time.sleep(0.5)
             victim.signal(signal.SIGCONT)
-        time.sleep(0.2)
-        crowd.stop()
-        settle(victim, ledger)
-        return _outcome(rounds, ledger)
+        return _proved(rounds, crowd, victim, ledger)
 
 
 def damage(folder: Path, rounds: int, seed: int) -> Outcome:
@@ -104,8 +100,7 @@ def damage(folder: Path, rounds: int, seed: int) -> Outcome:
     ledger = Ledger()
     original = folder.with_name(folder.name + ".original")
     with Victim(folder) as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         time.sleep(1)
         crowd.stop()
@@ -161,8 +156,7 @@ def full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
 def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
     ledger = Ledger()
     with Victim(folder / "data") as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         caller = Caller(victim.port)
         for _ in range(rounds):
             crowd = Crowd(ledger, victim.port, seed=seed).start()
@@ -195,8 +189,7 @@ def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
             if status != 201:
                 raise Broken(f"there is room again, and enqueue answers {status}")
             victim.kill()
-            victim.start()
-            victim.wait_ready()
+            victim.come_up()
             caller.close()
         for queue in ("kept", "full"):
             caller.call("POST", f"/queues/{queue}/purge", {"status": [
@@ -206,25 +199,27 @@ def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
         return _outcome(rounds, ledger)
 
 
+def _inject(victim: Victim, call: str, what: str) -> "subprocess.Popen[bytes]":
+    """From now on that system call of the server fails, or takes long."""
+    return subprocess.Popen(
+        ["strace", "-f", "-q", "-p", str(victim.pid), "-e", f"trace={call}", "-e", f"inject={call}:{what}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
     """A sync fails (EIO, by strace): nothing of that group is acknowledged, the server ends with status 74 and
     one clear line, and the next start is clean."""
-    if shutil.which("strace") is None:
-        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    need_strace()
     chance = random.Random(seed)
     ledger = Ledger()
     with Victim(folder) as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         for number in range(rounds):
             call = "fdatasync" if number % 2 == 0 else "pwrite64"
             time.sleep(0.1)
-            tracer = subprocess.Popen(
-                ["strace", "-f", "-q", "-p", str(victim.pid), "-e", f"trace={call}",
-                 "-e", f"inject={call}:error=EIO:when={chance.randint(1, 60)}"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            tracer = _inject(victim, call, f"error=EIO:when={chance.randint(1, 60)}")
             said = len(victim.said())
             try:
                 status = victim.status()
@@ -234,30 +229,20 @@ def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
             line = victim.said()[said:]
             if status != 74 or "disk I/O error" not in line or "Traceback" in line:
                 raise Broken(f"{call} failed: status {status}, {line[-400:]}")
-            victim.start()
-            victim.wait_ready()
-        time.sleep(0.1)
-        crowd.stop()
-        settle(victim, ledger)
-        return _outcome(rounds, ledger)
+            victim.come_up()
+        return _proved(rounds, crowd, victim, ledger)
 
 
 def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
     """Every sync takes 300 ms: everything is slower, nothing else changes; killed in the middle of it."""
-    if shutil.which("strace") is None:
-        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
+    need_strace()
     ledger = Ledger()
     with Victim(folder) as victim:
-        victim.start()
-        victim.wait_ready()
+        victim.come_up()
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         slowest = 0.0
         for _ in range(rounds):
-            tracer = subprocess.Popen(
-                ["strace", "-f", "-q", "-p", str(victim.pid), "-e", "trace=fdatasync",
-                 "-e", "inject=fdatasync:delay_enter=300000"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            tracer = _inject(victim, "fdatasync", "delay_enter=300000")
             caller = Caller(victim.port)
             until = time.monotonic() + 1
             while time.monotonic() < until:
@@ -269,11 +254,7 @@ def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
             caller.close()
             victim.kill()
             tracer.wait()
-            victim.start()
-            victim.wait_ready()
+            victim.come_up()
         if slowest > 0.25:
             raise Broken(f"/healthz took {slowest * 1000:.0f} ms with a slow disk: the loop waits for it")
-        time.sleep(0.2)
-        crowd.stop()
-        settle(victim, ledger)
-        return _outcome(rounds, ledger, f"/healthz at most {slowest * 1000:.0f} ms")
+        return _proved(rounds, crowd, victim, ledger, f"/healthz at most {slowest * 1000:.0f} ms")

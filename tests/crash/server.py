@@ -1,6 +1,7 @@
 """The server under test: always on the same port and folder, killed and started again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,17 @@ from pathlib import Path
 from typing import Self
 
 from tests.bench.processes import HOST, ROOT, free_port
+from tests.bench.report import Skip
 from tests.crash.clients import Caller, Cut, Unsent
 
 
 class Broken(Exception):
     """The server did what it should not."""
+
+
+def need_strace() -> None:
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed; on Debian and Ubuntu: apt install strace")
 
 
 class Victim:
@@ -69,6 +76,10 @@ class Victim:
                 raise Broken(f"it does not come up: {self.said()[-800:]}")
             time.sleep(0.005)
         caller.close()
+
+    def come_up(self) -> None:
+        self.start()
+        self.wait_ready()
 
     def kill(self) -> None:
         assert self._process is not None
