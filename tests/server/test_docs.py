@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from running import Program, environment
+from running import Program, environment, until
 
 ROOT = Path(__file__).parents[2]
 # What a line of the docs may be answered with; the comment beside some lines says so.
@@ -112,6 +113,48 @@ def test_each_line_can_be_pasted(page, tmp_path):
                     answer,
                 )
         program.stop()
+
+
+def _lasting(answer: str) -> str:
+    """All but the leases, the times and the request ids."""
+    return re.sub(r'"(lease|\w+_at|request_id)":"[^"]+"', r'"\1":"…"', answer.strip())
+
+
+def test_the_answers_in_the_readme_are_those_that_are_given(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(\$ .*?)^```", text, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^\$ (.*)\n(\{.*)$", "\n".join(blocks), re.MULTILINE)
+    assert len(shown) == 4
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        lease = ""
+        for line, answer in shown:
+            line = re.sub(r"lease=[\w-]+", f"lease={lease}", line)
+            line = line.replace("localhost:8080", f"127.0.0.1:{program.port}")
+            given = _shell(program, line, tmp_path)
+            assert _lasting(given) == _lasting(answer)
+            lease = json.loads(given).get("lease", lease)
+
+
+def test_the_worker_in_the_readme_works(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    (loop,) = re.findall(r"^```sh\n(Q=\S+\nwhile :.*?)^```", text, re.MULTILINE | re.DOTALL)
+    work = tmp_path / "work"
+    work.write_text("#!/bin/sh\ncat >> seen; echo >> seen\n")
+    work.chmod(0o755)
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        worker = subprocess.Popen(
+            ["sh", "-c", loop.replace("localhost:8080", f"127.0.0.1:{program.port}")],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            for payload in ({"to": 'ada, "}lease"'}, [1, {"id": 2}], None):
+                program.call("POST", "/jobs/enqueue", {"type": "x", "payload": payload})
+            until(lambda: program.call("GET", "/jobs/count?status=concluded")[1] == {"count": 3}, 20)
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert seen == [{"to": 'ada, "}lease"'}, [1, {"id": 2}], None]
 
 
 # Of the pages whose commands start servers. Each is started for the block it stands in, and those after it.
