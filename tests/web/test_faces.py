@@ -149,6 +149,30 @@ async def test_the_pages_lead_to_each_other(server):
     assert "/queues/a" in Page((await server.get(f"/jobs/{id}", {"Accept": BROWSER})).body.decode()).links
 
 
+async def test_queues_that_are_on_no_page_are_on_the_next(server):
+    names = [f"q{number:04}" for number in range(1001)]
+    for some in (names[:1000], names[1000:]):
+        await server.post("/jobs/enqueue", [{"type": "x", "queue": name} for name in some])
+    for path, shown in (("/", 1000), ("/queues", 1000), ("/queues?limit=2", 2)):
+        links = Page((await server.get(path, {"Accept": BROWSER})).body.decode()).links
+        queues = [link for link in links if link.startswith("/queues/")]
+        assert queues == [f"/queues/{name}" for name in names[:shown]]
+        assert links[-1] == f"/queues?cursor={names[shown - 1]}"
+    rest = Page((await server.get(links[-1], {"Accept": BROWSER})).body.decode()).links
+    assert rest[-1] == "/queues/q1000"
+
+
+async def test_long_text_is_broken_into_lines_and_names_and_numbers_are_not(server):
+    id = await server.enqueue(payload="y" * 3000)
+    job = (await server.get(f"/jobs/{id}", {"Accept": BROWSER})).body.decode()
+    assert re.search(r"td,th\{[^}]*white-space:nowrap", job)
+    assert re.search(r"\.t\{[^}]*overflow-wrap:anywhere", job)
+    assert job.count("anywhere") == 1
+    assert {"status", "type", "payload"} < set(re.findall(r'<tr><td>(\w+)</td><td class="t">', job))
+    front = (await server.get("/", {"Accept": BROWSER})).body.decode()
+    assert '<td class="t"><a href="/queues/default">default</a></td><td class="n">1</td>' in front
+
+
 async def test_the_front_is_text_for_all_others(server):
     for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
         answer = await server.get("/", headers)

@@ -2,7 +2,7 @@
 and the browser is told to load and to run nothing. They load themselves anew every few seconds."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 _JOBS = 50
 _REFRESH = 5
 _STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2em;max-width:80em}"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2em;max-width:80em;overflow-wrap:break-word}"
     "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left;"
-    "vertical-align:top;overflow-wrap:anywhere}.n{text-align:right}pre{overflow:auto}"
+    "vertical-align:top;white-space:nowrap}.n{text-align:right}pre{overflow:auto}"
+    ".t{white-space:pre-wrap;overflow-wrap:anywhere;min-width:8em}"
     "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
 )
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -52,7 +53,7 @@ def queue(api: "Api", body: bytes) -> bytes:
          str(job.attempts)]
         for job in jobs
     ]  # fmt: skip
-    shown = _table(("id", "status", "type", "priority", "attempts"), rows, {0, 3, 4})
+    shown = _table(("id", "status", "type", "priority", "attempts"), rows, {0: "n", 2: "t", 3: "n", 4: "n"})
     rest = "" if more is None else f'<p><a href="/jobs?queue={escape(name)}&amp;cursor={more}">more</a></p>'
     return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}{rest}")
 
@@ -69,27 +70,31 @@ def _queues(body: bytes) -> str:
     for name, *cells in tables.queue_rows(body):
         link = f'<a href="/queues/{escape(name)}">{escape(name)}</a>'
         rows.append([link, *map(escape, cells)])
-    return _table([head.lower() for head in tables.HEADS], rows, set(tables.NUMBERS))
+    kinds = {0: "t", **dict.fromkeys(tables.NUMBERS, "n")}
+    cursor = tables.more(body)
+    rest = "" if cursor is None else f'<p><a href="/queues?cursor={escape(cursor)}">more</a></p>'
+    return _table([head.lower() for head in tables.HEADS], rows, kinds) + rest
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    return _table((), [[_text(name), _text(value)] for name, value in facts], set())
+    return _table((), [[_text(name), _text(value)] for name, value in facts], {1: "t"})
 
 
 def _text(text: str) -> str:
     return escape(tables.visible(text))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
-    """`rows`: escaped."""
-    top = f"<tr>{_cells('th', heads, right)}</tr>" if heads else ""
-    lines = "".join(f"<tr>{_cells('td', row, right)}</tr>" for row in rows)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[int, str]) -> str:
+    """`rows`: escaped. `kinds`: which columns hold numbers, "n", and which text of any length, "t": only the
+    latter may be broken into lines, or names and numbers would be, letter by letter."""
+    top = f"<tr>{_cells('th', heads, kinds)}</tr>" if heads else ""
+    lines = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in rows)
     return f"<table>{top}{lines}</table>"
 
 
-def _cells(tag: str, cells: Sequence[str], right: set[int]) -> str:
+def _cells(tag: str, cells: Sequence[str], kinds: Mapping[int, str]) -> str:
     return "".join(
-        f'<{tag} class="n">{cell}</{tag}>' if number in right else f"<{tag}>{cell}</{tag}>"
+        f'<{tag} class="{kinds[number]}">{cell}</{tag}>' if number in kinds else f"<{tag}>{cell}</{tag}>"
         for number, cell in enumerate(cells)
     )
 

@@ -73,10 +73,16 @@ def _queue_row(queue: Document) -> list[str]:
     ]  # fmt: skip
 
 
+def more(body: bytes) -> str | None:
+    """The cursor to go on with, where an answer to `/queues` does not have all of them."""
+    cursor = _decode(body).get("next")
+    return None if cursor is None else plain(cursor)
+
+
 def queues(body: bytes) -> str:
-    more = _decode(body).get("next")
     text = table([HEADS, *queue_rows(body)], NUMBERS)
-    return text if more is None else f"{text}more: cursor={plain(more)}\n"
+    cursor = more(body)
+    return text if cursor is None else f"{text}more: cursor={cursor}\n"
 
 
 def facts(body: bytes) -> list[tuple[str, str]]:
