@@ -36,6 +36,7 @@ use_venv() {
     [ "$wanted" = requirements.txt ] || pins=$pins$newline$(cat "$root/$wanted")
     is_in_step || {
         find_base
+        [ -w "$root" ] || fail "may not write to $root, where .venv is to be made: let its owner run this once"
         bring_in_step 9>"$root/.venv.lock"
     } >&2
 }

@@ -55,10 +55,14 @@ class Program:
                 self.lines.append(line.decode().rstrip("\n"))
 
     def __enter__(self) -> Self:
-        until(lambda: self.start_line or self._process.poll() is not None)
-        if not self.start_line:
-            self._reader.join(5)
-        assert self.start_line, f"ended with {self._process.poll()}: {self.lines}"
+        try:
+            until(lambda: self.start_line or self._process.poll() is not None)
+            if not self.start_line:
+                self._reader.join(5)
+            assert self.start_line, f"ended with {self._process.poll()}: {self.lines}"
+        except BaseException as failed:
+            self.__exit__(type(failed))
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import os
 import resource
+import shlex
 import socket
-import sys
 import time
 
 import pytest
 from http_client import Client, request
-from running import Program
+from running import MODULE, Program
 from serving import Server, check_problem, until
 
 from jobqueue import Settings
@@ -162,7 +162,7 @@ def test_out_of_descriptors_it_rests_and_serves_again_once_there_are_some(front:
 @either_front
 def test_with_hardly_a_descriptor_allowed_it_still_serves_somebody(front: str):
     with Program(
-        ("/bin/sh", "-c", f"ulimit -n 40; exec {sys.executable} -m jobqueue"), JOBQUEUE_HTTP=front
+        ("/bin/sh", "-c", f"ulimit -n 40; exec {shlex.join(MODULE)}"), JOBQUEUE_HTTP=front
     ) as program:
         assert program.call("GET", "/stats")[1]["limits"]["max_connections"] >= 1
 

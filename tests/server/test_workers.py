@@ -3,6 +3,7 @@ installed and by Python. With TEST_ALL=1 all that is shown of one of them is sho
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ class Worker:
         if shutil.which(command[0]) is None:
             pytest.skip(f"{command[0]} is not installed")
         take = {"worker.sh": "-s --", "worker.py": "-"}[file]
-        line = f'curl -s "$Q/{file}" | {" ".join(command)} {take} "$@"'
+        line = f'curl -s "$Q/{file}" | {shlex.join(command)} {take} "$@"'
         self.process = subprocess.Popen(
             ["sh", "-c", line, "sh", *arguments],
             env=environment(Q=f"http://127.0.0.1:{program.port}", TMPDIR=str(folder), **variables),
