@@ -6,6 +6,7 @@ there can still be finished.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -95,7 +96,7 @@ class Folder:
         except OSError:
             return False
         try:
-            os.posix_fallocate(reserve, 0, RESERVE)
+            _fill(reserve)
         except OSError:
             self.use_reserve()
             return False
@@ -109,3 +110,11 @@ class Folder:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _fill(reserve: int) -> None:
+    """Has the system set the space aside. Raises `OSError`."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(reserve, 0, RESERVE)
+    elif os.pwrite(reserve, bytes(RESERVE), 0) < RESERVE:  # macOS
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
