@@ -41,6 +41,7 @@ from jobqueue.core.job import (
 from jobqueue.core.queue import QueueView
 from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.waiters import Handed, Want
+from jobqueue.engine.room import resident
 from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
@@ -88,6 +89,7 @@ __all__ = [
     "TakenIn",
     "Trail",
     "Want",
+    "resident",
 ]  # fmt: skip
 
 T = TypeVar("T")

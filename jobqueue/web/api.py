@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from prometheus_client.core import Metric
 
-from jobqueue.engine.api import Engine
+from jobqueue.engine.api import Engine, resident
 from jobqueue.errors import (
     BodyTooLarge,
     JobQueueError,
@@ -249,11 +249,4 @@ class Api:
         """The OpenAPI document; made when it is first asked for."""
         return document(self.schema, self.settings, self.version)
 
-    @staticmethod
-    def memory() -> int | None:
-        """Resident bytes of this process, where the system tells."""
-        try:
-            with open("/proc/self/statm", encoding="ascii") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return None
+    memory = staticmethod(resident)  # bytes of this process
