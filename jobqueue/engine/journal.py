@@ -135,22 +135,28 @@ class JournalEngine(MemoryEngine):
     # -- the verbs ----------------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
-        self._admit(len(new.payload))
-        return self._hold(super().enqueue(new))
+        self._admit()
+        made = super().enqueue(new)
+        if isinstance(made, Job):
+            self._gathered += len(made.payload)
+        return self._hold(made)
 
     def enqueue_many(
         self, news: Sequence[NewJob], once: Once | None = None
     ) -> Eventually[list[Job | Duplicate]]:
-        self._admit(sum(len(new.payload) for new in news))
-        return self._hold(super().enqueue_many(news, once))
+        self._admit()
+        return self._hold_all(super().enqueue_many(news, once))
 
     def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
-        self._admit(sum(len(new.payload) for new in news))
-        return self._hold(super().enqueue_each(news))
+        self._admit()
+        return self._hold_all(super().enqueue_each(news))
 
     def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
-        self._admit(sum(len(arrival.new.payload) for arrival in arrivals))
-        return self._hold(super().take_in(arrivals))
+        self._admit()
+        taken = super().take_in(arrivals)
+        if isinstance(taken, TakenIn) and taken.imported:
+            self._gathered += sum(len(arrival.new.payload) for arrival in arrivals)
+        return self._hold(taken)
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
         answer = super().dequeue(want, wait)
@@ -219,9 +225,12 @@ class JournalEngine(MemoryEngine):
         return self._hold(super().cancel(id, force, version))
 
     def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
-        if change.payload is not UNSET:
-            self._admit(len(change.payload))
-        return self._hold(super().change(id, change, version))
+        if change.payload is UNSET:
+            return self._hold(super().change(id, change, version))
+        self._admit()
+        changed = super().change(id, change, version)
+        self._gathered += len(change.payload)
+        return self._hold(changed)
 
     def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
         return self._hold(super().redrive(id, version))
@@ -277,13 +286,19 @@ class JournalEngine(MemoryEngine):
 
     # -- the group that gathers ---------------------------------------------------------------------
 
-    def _admit(self, size: int) -> None:
+    def _admit(self) -> None:
         """Before anything changes. Raises `DiskFull`, `Overloaded`."""
         if self._full:
             raise DiskFull("the disk is almost full: nothing is put in; what is there can be finished")
         if len(self._dirty) > MOST_RECORDS or self._gathered > MOST_BYTES:
             raise Overloaded("the disk does not keep up with what is put in", retry_after=1)
-        self._gathered += size
+
+    def _hold_all(self, made: Eventually[list[T]]) -> Eventually[list[T]]:
+        """Of what was put in, only new jobs are gathered: a refusal leaves nothing to write, and so nothing
+        that would ever set the sum back."""
+        assert isinstance(made, list)  # the core answers at once
+        self._gathered += sum(len(one.payload) for one in made if isinstance(one, Job))
+        return self._hold(made)
 
     def _hold(self, answer: Eventually[T]) -> Eventually[T]:
         """`answer`, once what it tells of is on disk."""

@@ -7,16 +7,25 @@ import pytest
 from serving import until
 
 from jobqueue.core.filter import Filter
+from jobqueue.core.intake import Past
 from jobqueue.core.job import Change, Duplicate, NewJob, Options
 from jobqueue.core.waiters import Want
 from jobqueue.engine import journal
-from jobqueue.engine.api import Once
+from jobqueue.engine.api import Arrival, Once
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.store import FILE, JournalError
-from jobqueue.errors import DiskFull, IdempotencyMismatch, JobForgotten, Overloaded, Stopping
+from jobqueue.errors import (
+    DiskFull,
+    IdempotencyMismatch,
+    JobForgotten,
+    JobNotFound,
+    Overloaded,
+    QueueFull,
+    Stopping,
+)
 from jobqueue.settings import Settings
 
 JOB = NewJob("t", payload=b'{"n":1}')
@@ -389,17 +398,57 @@ async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_fi
     assert (await engine.enqueue(JOB)).id == 2
 
 
-async def test_what_is_gathered_is_bounded(disk, monkeypatch):
+@pytest.mark.parametrize("sync", ["always", "interval"])
+async def test_what_is_refused_or_was_there_is_not_gathered(disk, monkeypatch, sync):
+    """Or whoever sends enough of it to a full queue would close all the others."""
+    engine = await disk.start(sync=sync, max_jobs=2)
+    large = NewJob("t", payload=b"1" * 60)
+    known = NewJob("t", payload=b"1" * 60, options=Options(unique_key="k"))
+    for new in (known, JOB):
+        await settled(engine.enqueue(new))
+    monkeypatch.setattr(journal, "MOST_BYTES", 100)
+    for _ in range(9):
+        assert isinstance(await settled(engine.enqueue(known)), Duplicate)
+        [refused] = await settled(engine.enqueue_each([large]))
+        taken = await settled(engine.take_in([Arrival(large, Past(1), None)]))
+        assert isinstance(refused, QueueFull)
+        assert isinstance(taken.refused, QueueFull)
+        for put in (lambda: engine.enqueue(large), lambda: engine.enqueue_many([large])):
+            with pytest.raises(QueueFull):
+                put()
+        with pytest.raises(JobNotFound):
+            engine.change(1 << 40, Change(payload=LARGE))
+    with pytest.raises(QueueFull):
+        engine.enqueue(JOB)
+
+
+async def settled(answer):
+    return await answer if isinstance(answer, asyncio.Future) else answer
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda engine, new: engine.enqueue(new),
+        lambda engine, new: engine.enqueue_many([new]),
+        lambda engine, new: engine.enqueue_each([new]),
+        lambda engine, new: engine.take_in([Arrival(new, Past(1), None)]),
+        lambda engine, new: engine.change(1, Change(payload=new.payload)),
+    ],
+    ids=["one", "many", "each", "import", "change"],
+)
+async def test_what_is_gathered_is_bounded_by_every_way_in(disk, monkeypatch, put):
     engine = await disk.start()
+    await engine.enqueue(JOB)
     monkeypatch.setattr(journal, "MOST_BYTES", 100)
     holder = disk.hold()
-    made = [engine.enqueue(NewJob("t", payload=b"1" * 60)) for _ in range(2)]
+    made = [put(engine, NewJob("t", payload=b"1" * 60)) for _ in range(2)]
     with pytest.raises(Overloaded):
-        engine.enqueue(JOB)
+        put(engine, JOB)
     holder.rollback()
     holder.close()
     await asyncio.gather(*made)
-    await engine.enqueue(JOB)
+    await put(engine, JOB)
 
 
 async def test_its_figures_tell_of_groups_and_of_what_is_not_on_disk_yet(disk):
