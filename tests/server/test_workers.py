@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from running import Program, environment, until
@@ -37,10 +37,25 @@ def program() -> Iterator[Program]:
         yield program
 
 
+class Server(Protocol):
+    """Who hands out the worker."""
+
+    @property
+    def port(self) -> int: ...
+
+
+def children(pid: int) -> list[str]:
+    """Number and command of each."""
+    done = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return done.stdout.splitlines()
+
+
 class Worker:
     """One worker, fetched and started as the docs show it: through a pipe, and in a process group of its own."""
 
-    def __init__(self, kind: str, program: Program, *arguments: str, folder: Path, **variables: str) -> None:
+    def __init__(self, kind: str, server: Server, *arguments: str, folder: Path, **variables: str) -> None:
         file, command = WORKERS[kind]
         if shutil.which(command[0]) is None:
             pytest.skip(f"{command[0]} is not installed")
@@ -48,8 +63,8 @@ class Worker:
         line = f'curl -s "$Q/{file}" | {shlex.join(command)} {take} "$@"'
         self.process = subprocess.Popen(
             ["sh", "-c", line, "sh", *arguments],
-            env=environment(Q=f"http://127.0.0.1:{program.port}", TMPDIR=str(folder), **variables),
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment(**{"Q": f"http://127.0.0.1:{server.port}", "TMPDIR": str(folder)} | variables),
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             start_new_session=True,
         )  # fmt: skip
         self.folder = folder
@@ -67,14 +82,15 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The last of the pipe."""
-        found = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        return int(next(line for line in found if "curl" not in line).split()[0])
+        """The last of the pipe, once it runs."""
+        found: list[str] = []
+
+        def runs() -> bool:
+            found[:] = [line.split()[0] for line in children(self.process.pid) if "curl" not in line]
+            return bool(found)
+
+        until(runs)
+        return int(found[0])
 
     def kill(self) -> None:
         """What is left of it, if anything is."""
@@ -299,10 +315,8 @@ def test_when_all_that_looks_after_them_is_killed_the_slots_end(program, start, 
     worker = start(kind, "-j", "2", "-w", "1", "q", "true")
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
     first = worker.pid
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    for pid in (min(map(int, children)), first):  # the watcher was started first
+    watcher = min(int(line.split()[0]) for line in children(first))  # it was started first
+    for pid in (watcher, first):
         os.kill(pid, signal.SIGKILL)
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0)
     time.sleep(0.3)

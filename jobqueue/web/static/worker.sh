@@ -12,6 +12,7 @@
 # TERM, INT or HUP: takes no more, and lets the command end; after -g seconds, or at a second signal, stops the
 # command and gives the job back.
 set -u
+mask=$(umask) # the command's
 umask 077
 
 version=0.0.0
@@ -69,20 +70,23 @@ main() {
     [ $# -gt 0 ] || die 'which command? worker.sh QUEUE -- COMMAND'
     case $queues in '' | *[!A-Za-z0-9_.:,-]*) die "this names no queue: $queues" ;; esac
     for number in "$processes" "$wait" "${lease_for:-1}" "$rest_for" "$grace"; do
-        case $number in '' | *[!0-9]*) die "a whole number is wanted, not: $number" ;; esac
+        case $number in '' | *[!0-9]* | 0?*) die "a whole number is wanted, not: $number" ;; esac
     done
+    [ "$processes" -gt 0 ] || die 'at least one job at once: -j 1'
     command -v curl >/dev/null || die 'curl is not installed'
     command -v "$1" >/dev/null || die "there is no command $1"
     setsid=$(command -v setsid) || setsid=''
     url=${url%/}
     name=${name:-$(uname -n)-$$}
 
-    dir=$(mktemp -d "${TMPDIR:-/tmp}/jobqueue-worker.XXXXXX") || exit 2
-    trap 'rm -rf "$dir"' EXIT
-
-    slots='' stopping='' number=0
+    dir='' slots='' stopping='' number=0
+    trap '[ -z "$dir" ] || rm -rf "$dir"' EXIT
     trap 'stop' TERM INT HUP
-    mkfifo "$dir/alive"
+    trap '' PIPE # whoever read what it says may have gone
+    folder=${TMPDIR:-/tmp}/jobqueue-worker.$$.$(random)
+    mkdir "$folder" || exit 2
+    dir=$folder
+    mkfifo "$dir/alive" || exit 2
     exec 3<>"$dir/alive"
     watch &
     watcher=$!
@@ -91,8 +95,9 @@ main() {
         slot "$number" "$@" &
         slots="$slots $!"
     done
+    [ -z "$stopping" ] || tell_slots TERM # one was started in the moment of the signal
     for pid in $slots; do await "$pid"; done
-    kill -s KILL "$watcher" 2>/dev/null
+    exec 3>&- # so the watcher ends
     await "$watcher"
     [ ! -e "$dir/refused" ]
     exit
@@ -100,18 +105,22 @@ main() {
 
 # The slots are told to stop; the second time, to do so at once.
 stop() {
-    : >"$dir/stop"
-    # shellcheck disable=SC2086  # one word for each
-    if [ -z "$stopping" ]; then kill -s TERM $slots; else kill -s USR1 $slots; fi 2>/dev/null
+    [ -z "$dir" ] || true >"$dir/stop"
+    if [ -z "$stopping" ]; then tell_slots TERM; else tell_slots USR1; fi
     stopping=1
+}
+
+tell_slots() {
+    # shellcheck disable=SC2086  # one word for each
+    kill -s "$1" $slots 2>/dev/null
 }
 
 # Stops the slots when the first process is killed: then nobody holds the other end of the pipe any more.
 watch() {
-    exec 3>&-
     trap - EXIT
     trap '' TERM INT HUP
-    cat "$dir/alive"
+    exec 4<"$dir/alive" 3>&- # in this order: there must be somebody who may write
+    cat <&4
     rm "$dir/alive"
     for file in "$dir"/*/pid; do
         read -r pid <"$file" && kill -s TERM "$pid"
@@ -121,6 +130,10 @@ watch() {
 # header NAME VALUE: a line for curl's file; the arguments of a command can be read by everybody on the machine.
 header() {
     printf 'header = "%s: %s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"
+}
+
+random() {
+    od -An -N2 -tu2 /dev/urandom | tr -d ' '
 }
 
 # await PID: until it has ended; a signal that comes meanwhile does not end the wait. How it ended is not asked: a bash
@@ -138,7 +151,7 @@ await() {
 slot() {
     exec 3>&-
     trap - EXIT
-    stopping='' give_back='' busy='' command='' id='' delay=1
+    give_back='' busy='' polls='' command='' id='' delay=1
     trap 'stopping=1; interrupt' TERM INT HUP
     trap 'stopping=1 give_back=1; interrupt; stop_command' USR1
     trap 'interrupt' USR2
@@ -150,15 +163,22 @@ slot() {
         header Queue-Consumer "$name-$1"
         [ -z "${JOBQUEUE_TOKEN:-}" ] || header Authorization "Bearer $JOBQUEUE_TOKEN"
     } >"$own/curl"
-    : >"$own/lease"
-    : >"$own/command"
+    true >"$own/command"
+    lease=''
     shift
     [ ! -e "$dir/stop" ] || stopping=1 # told before it could hear
     options="raw=1&queues=$queues&wait=$wait${lease_for:+"&lease_for=$lease_for"}"
     while is_wanted; do
         take || break
         while [ -n "$id" ]; do
-            if is_wanted; then work "$@"; else release 0; fi
+            if ! is_wanted; then
+                release 0
+            elif [ -z "$whole" ]; then
+                say "job $id: its payload did not come whole; is there room in $dir?"
+                release "$rest_for"
+            else
+                work "$@"
+            fi
         done
     done
     rm -rf "$own"
@@ -172,37 +192,54 @@ is_wanted() {
 }
 
 # What may take long, and may be left: a wait for a job, a rest. By KILL: in the moment between a fork and what is
-# run, a child still has the traps of its parent, and a TERM is lost in them.
+# run, a child still has the traps of its parent, and a TERM is lost in them. Who asks for a job may just be getting
+# one: that is over in a moment.
 interrupt() {
+    [ -z "$polls" ] || sleep 0.2 2>/dev/null || sleep 1
     [ -z "$busy" ] || kill -s KILL "$busy" 2>/dev/null
 }
 
 # request PATH ARGUMENT...: sets code to the status of the answer, 000 if there is none; and id to the job that it
-# hands over, if it does.
+# hands over, if it does; whole, if all of its payload is there. The head is written over what is in its file: for it
+# there must be room on a full disk too.
 request() {
     at=$1
     shift
-    : >"$own/body"
-    : >"$own/head"
-    curl -q -g -s -K "$own/curl" -K "$own/lease" -X POST -D "$own/head" -o "$own/body" -w '%{http_code}\n' \
-        --max-time "$((wait + 15))" "$@" "$url$at" >"$own/code" 2>/dev/null </dev/null &
+    true >"$own/body"
+    fill head
+    proof | curl -q -g -s -K "$own/curl" -K - -X POST -D - -o "$own/body" -w '%{http_code} %{exitcode}\n' \
+        --connect-timeout 15 --speed-limit 1 --speed-time "$((wait + 15))" "$@" "$url$at" 1<>"$own/head" 2>/dev/null &
     asking=$!
     case $at in
         *wait=*)
-            busy=$asking
+            busy=$asking polls=1
             [ -z "$stopping" ] || interrupt
             ;;
     esac
     await "$asking"
-    busy='' code='' id=''
-    read -r code <"$own/code"
-    code=${code:-000}
-    [ "$code" != 200 ] || read_head
+    busy='' polls=''
+    read_head
+}
+
+# fill FILE: of the slot, with what is no line. Fails where there is no room.
+fill() {
+    printf '%016384d' 0 2>/dev/null 1<>"$own/$1"
+}
+
+# Room for the head of an answer, and for a small payload.
+has_room() {
+    fill head && fill body
+}
+
+# The lease of the job at hand, for curl.
+proof() {
+    [ -z "$lease" ] || printf 'header = "Job-Lease: %s"\n' "$lease"
 }
 
 # take: sets id if there is a job. Fails where it is no use to ask again.
 take() {
-    : >"$own/lease"
+    lease='' after=''
+    has_room || { rest "no room in $dir" && return; }
     request "/jobs/dequeue?$options"
     case $code in
         200) delay=1 ;;
@@ -213,17 +250,18 @@ take() {
         000 | 408 | 429 | 5??) [ -n "$stopping" ] || rest "no answer from $url ($code)" ;;
         *)
             say "refused: $(cat "$own/body")"
-            : >"$dir/refused"
+            true >"$dir/refused"
             return 1
             ;;
     esac
 }
 
-# rest WHY: longer each time, and not as long as others do.
+# rest WHY: longer each time, not as long as others do, and no shorter than was asked for, up to a minute.
 rest() {
     [ "$delay" -gt 1 ] || say "$1; trying again"
-    random=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
-    sleep "$((1 + ${random:-0} % delay))" &
+    case $after in '' | *[!0-9]* | 0*) after=1 ;; ?) ;; [1-5]?) ;; *) after=60 ;; esac
+    random=$(random)
+    sleep "$((after + ${random:-0} % delay))" &
     busy=$!
     [ "$delay" -ge 30 ] || delay=$((delay * 2))
     [ -z "$stopping" ] || interrupt
@@ -231,10 +269,10 @@ rest() {
     busy=''
 }
 
-# What stands in the headers of an answer.
+# What stands in the headers of an answer, and behind them its code.
 read_head() {
     cr=$(printf '\r')
-    token=''
+    code=000 ended=early id='' whole='' token='' total='' after=''
     while IFS= read -r line; do
         line=${line%"$cr"}
         value=${line#*: }
@@ -248,10 +286,18 @@ read_head() {
             [Jj]ob-[Ll]ease-[Ff]or:*) length=$value ;;
             [Jj]ob-[Ll]ease-[Ee]xpires-[Aa]t:*) expires=$value ;;
             [Cc]ontent-[Tt]ype:*) content_type=$value ;;
+            [Cc]ontent-[Ll]ength:*) total=$value ;;
+            [Rr]etry-[Aa]fter:*) after=$value ;;
+            [0-9][0-9][0-9]' '*) code=${line%% *} ended=${line#* } ;;
         esac
     done <"$own/head"
     case $id$token in '' | *[!0-9A-Za-z_-]*) id='' ;; esac
-    [ -z "$id" ] || printf 'header = "Job-Lease: %s"\n' "$token" >"$own/lease"
+    [ -n "$id" ] || return 0
+    lease=$token size=$(($(wc -c <"$own/body")))
+    # Some proxy may have left out the length; and an old curl does not say how it ended.
+    case $ended in '' | 0) total=${total:-$size} ;; esac
+    [ "$size" != "$total" ] || whole=1
+    code=200 # also of a wait that was ended in the moment in which it brought a job
 }
 
 # decode TEXT: without percent-encoding.
@@ -273,13 +319,14 @@ decode() {
 # work COMMAND...: on the job at hand, until it is reported; id is empty then, or the next job.
 work() {
     job=$id told='' killer='' patience=''
-    : >"$own/status"
+    true >"$own/status"
     case $job_type in *%*) job_type=$(decode "$job_type") ;; esac
     attempt "$@" &
     attempt=$!
     every=${length%.*}
     every=$((${every:-3} / 3))
     [ "$every" -gt 0 ] || every=1
+    [ "$every" -lt 60 ] || every=60 # so that it hears soon that its job is cancelled
     while :; do
         [ -z "$stopping" ] || be_patient
         sleep "$every" &
@@ -292,7 +339,7 @@ work() {
     done
     await "$attempt"
     [ -s "$own/status" ] || hit KILL # somebody killed what looks after it
-    : >"$own/command"
+    true >"$own/command"
     # shellcheck disable=SC2086  # one word for each, or none
     [ -z "$patience$killer" ] || kill -s KILL $patience $killer 2>/dev/null
     result=''
@@ -311,7 +358,8 @@ attempt() {
     export JOB_CONTENT_TYPE JOB_URL JOBQUEUE_URL
     # In a group of its own, where that can be: a signal is then for all that the command started.
     (
-        trap - TERM INT HUP USR1 USR2
+        trap - TERM INT HUP USR1 USR2 PIPE
+        umask "$mask"
         exec ${setsid:+"$setsid"} "$@"
     ) <"$own/body" >"$own/out" 2>"$own/err" &
     command=$!
@@ -322,6 +370,7 @@ attempt() {
         status=$?
         if [ -z "$signalled" ] || ! kill -0 "$command" 2>/dev/null; then break; fi
     done
+    true >"$own/body" # its room may be needed
     echo "$status" >"$own/status"
     kill -s USR2 "$me" 2>/dev/null
     exit 0
@@ -351,8 +400,8 @@ be_patient() {
 
 # Renews the lease, and hears whether the job is wanted still.
 heartbeat() {
-    curl -q -g -s -K "$own/curl" -K "$own/lease" -X POST -w '\n%{http_code}\n' --max-time "$((every + 5))" \
-        "$url/jobs/$job/heartbeat" >"$own/beat" 2>/dev/null </dev/null &
+    proof | curl -q -g -s -K "$own/curl" -K - -X POST -w '\n%{http_code}\n' --max-time "$((every + 5))" \
+        "$url/jobs/$job/heartbeat" >"$own/beat" 2>/dev/null &
     busy=$!
     [ ! -s "$own/status" ] || interrupt
     await "$busy"
@@ -379,7 +428,7 @@ report() {
         release "$rest_for"
     else
         { echo "exit $1" && tail -c 4000 "$own/err"; } >"$own/why"
-        fail "exit $1: $(tail -n 1 "$own/err")"
+        fail "exit $1: $(tail -n 1 "$own/err" | LC_ALL=C tr -d '\000-\010\013-\037\177')"
     fi
 }
 
@@ -403,7 +452,7 @@ tell() {
 conclude() {
     set -- --data-binary "@$own/out" -H "Content-Type: $type"
     code=000
-    if is_wanted; then
+    if is_wanted && has_room; then
         request "/jobs/$job/conclude?next=1&$options" "$@"
         [ "$code" != 204 ] || [ -z "$once" ] || stopping=1
     fi
@@ -411,7 +460,7 @@ conclude() {
     case $code in 000 | 408 | 429 | 5??) tell "/jobs/$job/conclude?raw=1" "$@" ;; esac
     case $code in
         2??) note concluded ;;
-        000 | 404 | 408 | 409 | 410 | 429 | 5??) not_told concluded ;;
+        000 | 401 | 403 | 404 | 408 | 409 | 410 | 429 | 5??) not_told concluded ;;
         *)
             { echo "the result was refused:" && cat "$own/body"; } >"$own/why"
             fail "the result was refused ($code)"
