@@ -37,6 +37,7 @@ ADDRESS = os.environ.get("JOBQUEUE_URL") or "http://localhost:8080"
 # Of an answer: nobody there, or not now.
 AGAIN = (0, 408, 429)
 GONE = (403, 404, 409, 410)
+PATIENCE = 60  # seconds: a server may ask for so long a rest
 _TOLD = (
     ("JOB_ID", "job-id"), ("JOB_QUEUE", "job-queue"), ("JOB_TYPE", "job-type"),
     ("JOB_PRIORITY", "job-priority"), ("JOB_ATTEMPTS", "job-attempts"), ("JOB_LEASE", "job-lease"),
@@ -75,8 +76,9 @@ class Options(NamedTuple):
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"worker: {text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # whoever read it has gone
+        sys.stderr.write(f"worker: {text}\n")
+        sys.stderr.flush()
 
 
 class Slot(threading.Thread):
@@ -147,10 +149,12 @@ class Slot(threading.Thread):
             self._waiting = False
 
     def _rest(self, answer: Answer) -> None:
-        """Longer each time, and not as long as others do."""
+        """Longer each time, and not as long as others do; and as long as the server asks for."""
         if self._delay == 1:
             say(f"no answer from {ADDRESS} ({answer.status}); trying again")
-        self.stopping.wait(random.uniform(0.1, self._delay))
+        asked = answer.headers.get("retry-after", "")
+        least = min(int(asked), PATIENCE) if asked.isascii() and asked.isdigit() else 0.1
+        self.stopping.wait(least + random.uniform(0, self._delay))
         self._delay = min(self._delay * 2, 30.0)
 
     def _take(self) -> Answer | None:
@@ -189,10 +193,15 @@ class Slot(threading.Thread):
         facts = {name: unquote(job.headers.get(header, "")) for name, header in _TOLD}
         id = job.headers["job-id"]
         environment = {**os.environ, **facts, "JOB_URL": f"{ADDRESS}/jobs/{id}", "JOBQUEUE_URL": ADDRESS}
-        with subprocess.Popen(
-            self.options.command, env=environment, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) as process:  # fmt: skip
+        try:
+            started = subprocess.Popen(
+                self.options.command, env=environment, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        except OSError as cannot:
+            self._fail(job, "cannot be run", str(cannot).encode())
+            return None
+        with started as process:
             told, out, err = self._attend(process, job)
             status = process.returncode
         if status == 0:
@@ -223,6 +232,9 @@ class Slot(threading.Thread):
             if told:
                 if now >= kill_at:
                     hit(process, signal.SIGKILL)
+                if told != "lost" and now >= beat_at:  # it is given back once the command has ended
+                    beat_at = now + every
+                    self._heartbeat(job)
                 continue
             if self.at_once or (self.stopped_at is not None and now >= self.stopped_at + self.options.grace):
                 told = "stopped"
@@ -254,7 +266,7 @@ class Slot(threading.Thread):
             answer = self._tell(job, "conclude?raw=1", out, kind)
         if answer.status in (200, 204):
             self._note(job, "concluded")
-        elif answer.later or answer.status in GONE:
+        elif answer.later or answer.status in (401, *GONE):
             self._not_told(job, "concluded", answer)
         else:
             self._fail(job, f"the result was refused ({answer.status})", answer.body)
