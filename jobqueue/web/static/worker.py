@@ -110,11 +110,11 @@ class Slot(threading.Thread):
                 job = self._work(job)
 
     def interrupt(self) -> None:
-        """Ends a wait for a job, from another thread."""
+        """Ends a wait for a job, from another thread. Only what is said: a job that is on its way is heard."""
         connection = self._connection
         if self._waiting and connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(connection.sock, socket.SHUT_WR)  # TLS's own would also end hearing
 
     # -- asking ---------------------------------------------------------------------------------------
 
@@ -344,7 +344,10 @@ def main() -> int:
     for slot in slots:
         slot.start()
     for slot in slots:
-        slot.join()
+        while slot.is_alive():
+            slot.join(0.2)
+            if stopping.is_set():  # it may have begun to wait since
+                slot.interrupt()
     return int(any(slot.refused for slot in slots))
 
 
