@@ -110,7 +110,7 @@ class Slot(threading.Thread):
                 job = self._work(job)
 
     def interrupt(self) -> None:
-        """Ends a wait for a job, from another thread. Only what is said: a job that is on its way is heard."""
+        """Ends a wait for a job, from another thread. A job that is on its way is heard all the same."""
         connection = self._connection
         if self._waiting and connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
