@@ -450,7 +450,8 @@ tell() {
 
 # Where more is wanted the same request waits for the next job; id is that one then.
 conclude() {
-    set -- --data-binary "@$own/out" -H "Content-Type: $type"
+    # As an upload: of a file that is gone (all that looked after it was killed) --data-binary makes an empty result.
+    set -- -T "$own/out" -H "Content-Type: $type"
     code=000
     if is_wanted && has_room; then
         request "/jobs/$job/conclude?next=1&$options" "$@"
