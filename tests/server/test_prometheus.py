@@ -1,6 +1,7 @@
 """A real Prometheus, set up as docs/metrics.md says, scrapes the real program and takes its rules."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,10 @@ from running import ROOT, Program, until
 # Alerts that a slow or busy machine gives reason for: they speak where their own expression holds.
 OF_THE_MACHINE = {"JobqueueLoopStalls", "JobqueueDiskSlow"}
 TOKEN = "only-for-this-test-0123456789"
-pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
+    pytest.mark.skipif(os.environ.get("TEST_ALL") != "1", reason="takes seconds: with TEST_ALL=1"),
+]
 
 
 class Prometheus:

@@ -18,7 +18,10 @@ from running import Program, until
 from test_workers import ALL, WORKERS, Worker, has_status, job_of, put, some
 
 SHELLS = ["dash", "bash", "busybox"] if ALL else ["dash"]
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
+    pytest.mark.skipif(not ALL, reason="many processes: with TEST_ALL=1"),
+]
 shells = pytest.mark.parametrize("kind", SHELLS)
 signals = pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
