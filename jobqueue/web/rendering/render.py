@@ -51,8 +51,8 @@ _OUTCOMES: dict[Step | None, str] = {
 }  # fmt: skip
 
 
-class JobView(Struct, gc=False):
-    """A job as a client sees it. What does not apply is left out."""
+class _AnyJob(Struct, gc=False):
+    """What all views of a job begin with. What does not apply is left out."""
 
     id: int
     lease: str | UnsetType
@@ -68,6 +68,11 @@ class JobView(Struct, gc=False):
     lease_expires_at: str | UnsetType = UNSET
     lease_for: int | float | UnsetType = UNSET
     consumer: str | UnsetType = UNSET
+
+
+class JobView(_AnyJob, gc=False):
+    """A job as a client sees it."""
+
     cancel_requested: bool | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
     run_at: str | UnsetType = UNSET
@@ -94,23 +99,9 @@ class JobView(Struct, gc=False):
     payload: Raw | UnsetType = UNSET
 
 
-class PlainView(Struct, gc=False):
+class PlainView(_AnyJob, gc=False):
     """What `JobView` is of most jobs: a struct costs by its fields, those that are left out too."""
 
-    id: int
-    lease: str | UnsetType
-    status: str
-    queue: str
-    type: str
-    priority: int
-    attempts: int
-    leases: int
-    created_at: str
-    started_at: str | UnsetType = UNSET
-    finished_at: str | UnsetType = UNSET
-    lease_expires_at: str | UnsetType = UNSET
-    lease_for: int | float | UnsetType = UNSET
-    consumer: str | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
 
 
