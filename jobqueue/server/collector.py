@@ -1,8 +1,8 @@
 """Collector: Python's garbage collector, told when to run.
 
-Left to itself a full collection comes when it likes, and stops everything for seconds with millions
-of jobs. Here the young generations are collected often, which takes as long as little was made since; all of
-them now and then, while there are few jobs: what has grown old in a circle is found by nothing else.
+Left to itself a full collection comes when it likes, and with millions of jobs stops everything for seconds.
+Here the young generations are collected often, which takes as long as little was made since; all of them now
+and then, while there are few jobs: what has grown old in a circle is found by nothing else.
 """
 
 import gc
