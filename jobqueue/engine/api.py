@@ -41,7 +41,6 @@ from jobqueue.core.job import (
 from jobqueue.core.queue import QueueView
 from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.waiters import Handed, Want
-from jobqueue.engine.room import resident
 from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 
@@ -89,7 +88,6 @@ __all__ = [
     "TakenIn",
     "Trail",
     "Want",
-    "resident",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -151,7 +149,8 @@ class JournalStats(NamedTuple):
 
 
 class EngineStats(NamedTuple):
-    """How the whole stands. Times in milliseconds."""
+    """How the whole stands. Times in milliseconds. `memory`: bytes that the process has, where the system
+    tells."""
 
     jobs: dict[Status, int]
     queues: int
@@ -168,6 +167,7 @@ class EngineStats(NamedTuple):
     remembered_bytes: int
     idempotency_keys: int
     idempotency_window: int
+    memory: int | None
     memory_limit: int | None
     totals: dict[str, int]
     journal: JournalStats | None = None

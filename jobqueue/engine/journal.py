@@ -33,9 +33,10 @@ from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, 
 from jobqueue.engine.book import Book
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
-from jobqueue.engine.memory import MemoryEngine, Waiting, nothing
+from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
 from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
+from jobqueue.engine.waiting import Waiting, nothing
 from jobqueue.engine.writer import Writer
 from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
 from jobqueue.settings import Settings

@@ -26,8 +26,10 @@ from jobqueue.core.registry import Limits
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
 from jobqueue.engine.clock import Clock, SystemClock
-from jobqueue.engine.room import Room
+from jobqueue.engine.room import Room, resident
+from jobqueue.engine.sweep import EXAMINED, Sweep
 from jobqueue.engine.tokens import tokens
+from jobqueue.engine.waiting import Waiting, nothing
 from jobqueue.errors import (
     IdempotencyMismatch,
     JobForgotten,
@@ -41,10 +43,6 @@ from jobqueue.settings import Settings
 
 T = TypeVar("T")
 
-# Jobs that one look at many of them may examine, or change, before others have their turn.
-_EXAMINED = 5000
-_SWEPT = 300
-_SAMPLE = 10
 # Under this owner, which no access token has, origins are kept beside the idempotency keys.
 _ORIGINS = "/import"
 _2026_MS = 1_767_225_600_000
@@ -54,71 +52,6 @@ def first_id_at(wall: int) -> int:
     """Where a fresh memory begins to count: below 2^53 until the year 2311, and above whatever an earlier
     run gave at less than a million ids a second."""
     return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1
-
-
-class Waiting(Future[T]):
-    """The Future of one who waits. Cancelling it withdraws the wait in the same moment, so that nothing is
-    handed to one who has left. Once that is over `withdraw` is `nothing`: the other one leads back to this
-    Future, and what has grown old in a circle is not freed while there are many jobs."""
-
-    withdraw: Callable[[], object]
-
-    def end(self) -> None:
-        """Withdraws the wait."""
-        withdraw, self.withdraw = self.withdraw, nothing
-        withdraw()
-
-    def cancel(self, msg: object = None) -> bool:
-        if not self.done():
-            self.end()
-        return super().cancel(msg)
-
-
-def nothing() -> None:
-    """There is nothing to withdraw."""
-
-
-class _Sweep:
-    """One pass over many jobs, in slices."""
-
-    def __init__(
-        self,
-        queue: JobQueue,
-        wanted: Filter,
-        act: Callable[[Job, int], object] | None,
-        limit: int | None,
-        now: Callable[[], int],
-    ) -> None:
-        self._queue = queue
-        self._wanted = wanted
-        self._act = act
-        self._left = limit
-        self._now = now
-        self._after: int = 0
-        self._last = queue.last_number
-        self.result = Swept(0, 0, [])
-
-    def slice(self) -> bool:
-        """True when all is done."""
-        most = _SWEPT if self._left is None else min(self._left, _SWEPT)
-        now = self._now()
-        jobs, after = self._queue.scan(self._wanted, self._after, True, now, most, _EXAMINED)
-        matched, changed, sample = self.result
-        for job in jobs:
-            if job.id > self._last:
-                after = None
-                break
-            matched += 1
-            if len(sample) < _SAMPLE:
-                sample.append(job.id)
-            if self._act is not None:
-                self._act(job, now)
-                changed += 1
-        self.result = Swept(matched, changed, sample)
-        if self._left is not None:
-            self._left -= len(jobs)
-        self._after = after or 0
-        return after is None or after >= self._last or self._left == 0
 
 
 class MemoryEngine:
@@ -351,7 +284,7 @@ class MemoryEngine:
         self, wanted: Filter, after: int | None, rising: bool, most: int
     ) -> tuple[list[Job], int | None]:
         start = after if after is not None else 0 if rising else 1 << 60
-        return self._queue.scan(wanted, start, rising, self._now(), most, _EXAMINED)
+        return self._queue.scan(wanted, start, rising, self._now(), most, EXAMINED)
 
     def peek(self, name: str, most: int) -> list[Job]:
         queue = self._queue.queues.get(name)
@@ -396,22 +329,7 @@ class MemoryEngine:
         limit: int | None,
         render: Callable[[Swept], T],
     ) -> Eventually[T]:
-        """Goes through the jobs there are now, a slice in each loop pass, and does `act` to what matches."""
-        sweep = _Sweep(self._queue, wanted, act, limit, self._now)
-        if sweep.slice():
-            return render(sweep.result)
-        future: Future[T] = asyncio.get_running_loop().create_future()
-
-        def go_on() -> None:
-            if future.cancelled():
-                return
-            if sweep.slice():
-                future.set_result(render(sweep.result))
-            else:
-                asyncio.get_running_loop().call_soon(go_on)
-
-        asyncio.get_running_loop().call_soon(go_on)
-        return future
+        return Sweep(self._queue, wanted, act, limit, self._now).run(render)
 
     def _check_queue_version(self, name: str, version: int | None) -> None:
         if version is not None and (now := self.queue(name).version) != version:
@@ -465,7 +383,7 @@ class MemoryEngine:
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
             idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
-            totals=queue.tally.totals(), memory_limit=self.room.limit,
+            totals=queue.tally.totals(), memory=resident(), memory_limit=self.room.limit,
         )  # fmt: skip
 
     def wall_now(self) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from prometheus_client.core import Metric
 
-from jobqueue.engine.api import Engine, resident
+from jobqueue.engine.api import Engine
 from jobqueue.errors import (
     BodyTooLarge,
     JobQueueError,
@@ -248,5 +248,3 @@ class Api:
     def document(self) -> bytes:
         """The OpenAPI document; made when it is first asked for."""
         return document(self.schema, self.settings, self.version)
-
-    memory = staticmethod(resident)  # bytes of this process

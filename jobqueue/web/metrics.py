@@ -78,7 +78,7 @@ def _families(api: "Api") -> Iterator[Metric]:
     yield from _of_the_engine(stats)
     if stats.journal is not None:
         yield from _of_the_journal(stats.journal)
-    yield from _of_the_process(api)
+    yield from _of_the_process(api, stats)
     for more in api.more_metrics:
         yield from more()
 
@@ -190,7 +190,7 @@ def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_journal_full", "1: the disk has no room for new jobs.", journal.full)
 
 
-def _of_the_process(api: "Api") -> Iterator[Metric]:
+def _of_the_process(api: "Api", stats: EngineStats) -> Iterator[Metric]:
     auth = "none" if api.auth is None else "tokens"
     yield InfoMetricFamily(
         "jobqueue", "Version, durability, access control.",
@@ -206,10 +206,14 @@ def _of_the_process(api: "Api") -> Iterator[Metric]:
         yield GaugeMetricFamily("jobqueue_connections", "Connections now.", connections)
     if api.max_connections is not None:
         yield GaugeMetricFamily("jobqueue_connections_limit", "Connections, at most.", api.max_connections)
-    if (most := api.engine.stats().memory_limit) is not None:
-        yield GaugeMetricFamily("jobqueue_memory_limit_bytes", "Memory above which no job is put in.", most)
-    if (memory := api.memory()) is not None:
-        yield GaugeMetricFamily("jobqueue_resident_memory_bytes", "Memory that the process has.", memory)
+    if stats.memory_limit is not None:
+        yield GaugeMetricFamily(
+            "jobqueue_memory_limit_bytes", "Memory above which no job is put in.", stats.memory_limit
+        )
+    if stats.memory is not None:
+        yield GaugeMetricFamily(
+            "jobqueue_resident_memory_bytes", "Memory that the process has.", stats.memory
+        )
     collections = CounterMetricFamily(
         "jobqueue_gc_collections", "Runs of Python's collector.", labels=["generation"]
     )

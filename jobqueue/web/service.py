@@ -44,7 +44,7 @@ def stats(api: "Api", request: Request) -> Response:
             "commits": s.journal.rows.count, "rows": int(s.journal.rows.total), "pending": s.journal.pending,
             "bytes": s.journal.size, "full": s.journal.full,
         },
-        "memory": _known({"rss_bytes": api.memory(), "limit_bytes": s.memory_limit}),
+        "memory": _known({"rss_bytes": s.memory, "limit_bytes": s.memory_limit}),
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,
             "max_depth": settings.max_depth, "max_batch": settings.max_batch,
