@@ -33,19 +33,19 @@ class _Page(html.parser.HTMLParser):
 
 async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
     """Markup in every field that a page may show."""
-    jobs = [await _make(target, end) for end in ("heartbeat", "fail", "conclude")]
+    jobs = [await _make(target, end) for end in ("heartbeat", "fail", "fail in words", "conclude")]
     await target.call("POST", "/queues/q/pause", {"reason": _EVIL})
     browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html", "Host": f"localhost:{target.port}"}
     bad: list[str] = []
     shown = 0
     paths = ["/", "/queues", "/queues/q", "/jobs", *(f"/jobs/{id}" for id in jobs), "/stats"]
-    pages: list[str] = []
+    pages: dict[str, str] = {}
     for path in paths:
         answer = await target.call("GET", path, **browser)
         page = _Page()
         if answer.headers["content-type"].startswith("text/html"):
-            pages.append(path)
-            page.feed(answer.body.decode())
+            pages[path] = answer.body.decode()
+            page.feed(pages[path])
         elif answer.headers.get("x-content-type-options") != "nosniff":
             bad.append(f"{path}: it may be taken for a page")
         policy = answer.headers.get("content-security-policy", "")
@@ -55,10 +55,10 @@ async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
             bad.append(f"{path}: policy {policy!r}")
         shown += "&lt;script&gt;" in answer.body.decode()
     checks = [
-        Check("no page has any of it as markup", "; ".join(bad) or f"{len(paths)} addresses", not bad),
+        Check("no page has any of it as markup", "; ".join(bad[:3]) or f"{len(paths)} addresses", not bad),
         Check("it is shown as text", f"{shown} pages", shown >= len(jobs)),
     ]
-    return checks + await _in_a_browser([f"http://localhost:{target.port}{path}" for path in pages])
+    return checks + await _in_a_browser(f"http://localhost:{target.port}", pages)
 
 
 async def _make(target: Target, end: str) -> int:
@@ -73,8 +73,10 @@ async def _make(target: Target, end: str) -> int:
     lease = (await target.call("POST", "/jobs/dequeue", {"queue": "q", "consumer": _SHORT})).json["lease"]
     told = {"lease": lease, "progress": 1, "message": _EVIL}
     assert (await target.call("POST", f"/jobs/{id}/heartbeat", told)).status == 200
-    if end == "fail":
-        error = {"type": _EVIL, "message": _EVIL}
+    if end.startswith("fail"):
+        error = (
+            _EVIL if end == "fail in words" else {"type": _EVIL, "message": _EVIL, "details": {_EVIL: _EVIL}}
+        )
         failed = {"lease": lease, "error": error, "retry": False}
         assert (await target.call("POST", f"/jobs/{id}/fail", failed)).status == 200
     if end == "conclude":
@@ -83,25 +85,31 @@ async def _make(target: Target, end: str) -> int:
     return id
 
 
-async def _in_a_browser(addresses: list[str]) -> list[Check]:
-    """What a real browser makes of the pages; where there is none, that is said."""
+async def _in_a_browser(server: str, pages: dict[str, str]) -> list[Check]:
+    """What a real browser makes of the pages; where there is none, that is said. Also of what they are without
+    the headers that forbid all scripts: either of the two must be enough."""
     must = "in headless chromium nothing of it runs"
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
         return [Check(must, "skipped: chromium is not installed", None)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         run = [await _title(browser, folder, _plain(folder, markup)) for markup in (_EVIL, _SHORT)]
+        addresses = [server + path for path in pages]
         titles = [await _title(browser, folder, address) for address in addresses]
+        bare = [await _title(browser, folder, _plain(folder, text)) for text in pages.values()]
     return [
         Check("there it would run, were it not escaped", str(run), run == [_RAN, _RAN]),
         Check(must, f"{len(titles)} pages", _RAN not in titles and all(titles)),
+        Check("nor without the headers that forbid it", f"{len(bare)} pages", _RAN not in bare and all(bare)),
     ]
 
 
 def _plain(folder: str, markup: str) -> str:
-    """The address of a page with `markup` in it as it is."""
+    """The address of a page with `markup` in it as it is; it may be a whole page."""
     page = Path(folder, "plain.html")
-    page.write_text(f"<!doctype html><title>a page</title>{markup}")
+    page.write_text(
+        markup if markup.startswith("<!doctype") else f"<!doctype html><title>a page</title>{markup}"
+    )
     return page.as_uri()
 
 
