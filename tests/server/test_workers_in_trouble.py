@@ -210,6 +210,19 @@ def test_a_command_that_ignores_a_term_is_killed(program, begin, kind, tmp_path)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
+@pytest.mark.parametrize("kind", ["dash", "bash", "busybox"])
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_result_whose_file_is_gone_is_no_empty_result(program, begin, kind):
+    """It was cleared away with all else of a worker whose first process has gone, before curl came to read it."""
+    id = put(program)
+    worker = begin(kind, program, "-v", "q", "sh", "-c", 'rm "$(readlink /proc/$$/fd/1)"')
+    until(lambda: job_of(program, id)["status"] == "in_progress")
+    time.sleep(1)
+    assert job_of(program, id)["status"] == "in_progress"
+    worker.signal()
+    assert f"job {id}: could not be concluded (000)" in worker.ended(20)
+
+
 @some
 def test_large_payloads_and_results_pass_unchanged(program, begin, kind):
     payload = os.urandom(10 << 20)

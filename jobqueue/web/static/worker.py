@@ -218,7 +218,7 @@ class Slot(threading.Thread):
 
     def _attend(self, process: subprocess.Popen[bytes], job: Answer) -> tuple[str, bytes, bytes]:
         """Keeps the lease up until the command ends. Why it was stopped, if it was; and what it wrote."""
-        every = max(float(job.headers.get("job-lease-for", "3")) / 3, 0.3)
+        every = min(max(float(job.headers.get("job-lease-for", "3")) / 3, 0.3), 60.0)
         beat_at = time.monotonic() + every
         told, kill_at = "", 0.0
         payload: bytes | None = job.body

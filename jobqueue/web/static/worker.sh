@@ -477,7 +477,7 @@ release() {
 
 fail() {
     say "job $job: $1"
-    if tell "/jobs/$job/fail?raw=1" --data-binary "@$own/why" -H 'Content-Type: text/plain'; then
+    if tell "/jobs/$job/fail?raw=1" -T "$own/why" -H 'Content-Type: text/plain'; then
         note failed
     else
         not_told failed
