@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 
 from jobqueue.settings import PREFIX, Settings
@@ -12,6 +13,8 @@ from jobqueue.version import VERSION
 def main() -> int:
     """The exit status; see `jobqueue.server.program.main`."""
     arguments = sys.argv[1:]
+    if arguments:  # it prints, into `head` perhaps
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if arguments in (["-h"], ["--help"]):
         print(_help())
         return 0

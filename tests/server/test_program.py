@@ -168,6 +168,16 @@ def test_an_address_that_is_not_ours_is_one_line_and_exit_1():
         assert host in done.stderr
 
 
+def test_help_may_be_looked_at_in_part():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*MODULE, "--help"], stdout=writing, stderr=subprocess.PIPE, timeout=20, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
 def test_help_names_every_setting():
     told = run("--help")
     assert (told.returncode, told.stderr) == (0, "")
