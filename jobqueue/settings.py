@@ -310,6 +310,6 @@ def is_foreign(variable: str, value: str) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    by_letters = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), by_letters, n=1, cutoff=0.5)
+    by_letters = {each.lower().removeprefix(PREFIX.lower()): each for each in known}
+    near = get_close_matches(name.lower().removeprefix(PREFIX.lower()), by_letters, n=1, cutoff=0.5)
     return f"unknown setting {name}" + (f"; did you mean {by_letters[near[0]]}?" if near else "")

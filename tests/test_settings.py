@@ -77,6 +77,7 @@ def test_no_setting_is_read_from_the_environment_of_the_process(monkeypatch):
         ("JOBQUEUE_LOGLEVEL", "JOBQUEUE_LOG_LEVEL"),
         ("JOBQUEUE_MAXBODY", "JOBQUEUE_MAX_BODY"),
         ("JOBQUEUE_PORTS", "JOBQUEUE_PORT"),
+        ("JOBQUEUE_LOG", "JOBQUEUE_LOG_LEVEL"),
         pytest.param(
             "JOBQUEUE_lease",
             "JOBQUEUE_LEASE",
@@ -87,6 +88,11 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(variable, nearest)
     with pytest.raises(SettingError) as refused:
         from_environment({variable: "1"})
     assert refused.value.detail == f"unknown setting {variable}; did you mean {nearest}?"
+
+
+def test_what_all_names_begin_with_makes_none_of_them_near():
+    with pytest.raises(SettingError, match=r"^unknown setting JOBQUEUE_XYZZY$"):
+        from_environment({"JOBQUEUE_XYZZY": "1"})
 
 
 def test_an_unknown_keyword_is_refused_with_the_nearest_name():
