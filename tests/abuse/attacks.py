@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
+from shlex import quote
 
 from http_client import Client, request
 from manners import BROKEN
@@ -443,7 +444,7 @@ async def terminated(target: Target, scale: float) -> list[Check]:
     ]
 
 
-_FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {sys.executable} -m jobqueue")
+_FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {quote(sys.executable)} -m jobqueue")
 ATTACKS = (
     Attack("slowloris", slowloris, _SLOW),
     Attack("slow body", slow_body, _SLOW),
