@@ -45,9 +45,13 @@ _PUT = "INSERT OR REPLACE INTO record VALUES (?,?)"
 
 
 class JournalError(JobQueueError):
-    """The journal cannot be used as it is; the server does not start."""
+    """The journal cannot be used as it is; the server does not start. One line, whatever SQLite found in a
+    damaged file and quotes."""
 
     code = "journal"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("".join(each if each.isprintable() else "?" for each in detail))
 
 
 class NotNow(Exception):

@@ -303,6 +303,23 @@ async def test_while_it_is_read_no_request_is_taken(disk):
     engine.close()
 
 
+async def test_what_is_said_of_a_damaged_file_is_one_line_whatever_stands_in_it(disk):
+    engine = await disk.start()
+    engine.close()
+    disk.engine = None
+    file = disk.path / FILE
+    content = file.read_bytes()
+    damaged = content.replace(b"tablerecordrecord", b"tablere\n\x1brdrecord").replace(
+        b"CREATE TABLE", b"CREATE TABXE"
+    )
+    assert damaged != content
+    file.write_bytes(damaged)
+    with pytest.raises(JournalError) as refused:
+        await disk.start()
+    assert refused.value.detail.isprintable()
+    assert "malformed database schema (re??rd)" in refused.value.detail
+
+
 async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
     engine = await disk.start()
     await engine.enqueue_many([JOB] * 3)
