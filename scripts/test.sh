@@ -11,8 +11,9 @@ if [ "${1:-}" = --all ]; then
     export TEST_ALL=1
 fi
 cd "$root"
-# A named test runs by itself; whole suites on all processors, two processes on each: some tests wait.
+# A named test runs by itself; whole suites on all processors, two processes on each: some tests wait. Who has
+# nothing left takes from the others: some tests are long.
 case "${1:-}" in
-    '' | -q) set -- -n $((2 * $(getconf _NPROCESSORS_ONLN))) "$@" ;;
+    '' | -q) set -- -n $((2 * $(getconf _NPROCESSORS_ONLN))) --dist worksteal "$@" ;;
 esac
 exec "$python" -m pytest "$@"
