@@ -60,7 +60,7 @@ class _Summary:
             terminalreporter.write_line(f"{name:{first}}  {fast:{second}}  {tornado}{why}")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _summary(pytestconfig: pytest.Config) -> None:
     shown = pytestconfig.get_verbosity() > 0 or pytestconfig.getoption("capture") == "no" or ALL
     pytestconfig.pluginmanager.register(_Summary(shown), "manners")
