@@ -8,11 +8,12 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.crash.clients import Crowd, all_jobs
+from tests.crash.clients import Caller, Crowd, all_jobs
 from tests.crash.ledger import MADE, REFUSED, UNKNOWN, Ledger, check
 from tests.crash.scenes import Outcome
 from tests.crash.server import Broken, Victim, need_strace
@@ -71,23 +72,48 @@ def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
     with Victim(folder) as victim:
         victim.start()
         victim.wait_ready()
-        time.sleep(0.3)  # a fresh journal writes its counters
-        shutil.copytree(folder, folder.with_name("base"))
         tracer = subprocess.Popen(
             ["strace", "-f", "-ttt", "-T", "-y", "-xx", "-s", "200000", "-o", str(trace), "-p", str(victim.pid),
              "-e", "trace=pwrite64,ftruncate,fdatasync,fsync"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(0.5)
+        _wait_until(lambda: _is_traced(victim.pid), "strace does not come")
+        caller = Caller(victim.port)
+        _wait_until(lambda: _is_written(caller), "a fresh journal writes its counters, and this one does not")
+        caller.close()
+        since = time.time()
+        shutil.copytree(folder, folder.with_name("base"))
         crowd = Crowd(ledger, victim.port, seed=seed).start()
         time.sleep(1.5)
         crowd.stop()
         victim.kill()
         tracer.wait(20)
-    return ledger, _events(trace, folder.name)
+    events = [event for event in _events(trace) if event.start >= since]
+    if not any(event.at == -1 for event in events):
+        raise Broken("the recording has no sync")
+    return ledger, events
 
 
-def _events(trace: Path, folder: str) -> list[Event]:
+def _wait_until(so: Callable[[], bool], why_not: str) -> None:
+    until = time.monotonic() + 20
+    while not so():
+        if time.monotonic() > until:
+            raise Broken(why_not)
+        time.sleep(0.01)
+
+
+def _is_traced(pid: int) -> bool:
+    """Every thread of it."""
+    states = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return not any("\nTracerPid:\t0\n" in state for state in states)
+
+
+def _is_written(caller: Caller) -> bool:
+    journal = caller.call("GET", "/stats").json["journal"]
+    return journal["commits"] > 0 and journal["pending"] == 0
+
+
+def _events(trace: Path) -> list[Event]:
     """What was done to the files of the journal, in order. Calls of two threads may be interleaved."""
     begun: dict[str, str] = {}
     events = []
@@ -113,8 +139,6 @@ def _events(trace: Path, folder: str) -> list[Event]:
                 events.append(Event(start, end, name, int(found["rest"]), None))
             else:
                 events.append(Event(start, end, name, -1, None))
-    if not any(event.at == -1 for event in events):
-        raise Broken("the recording has no sync")
     return events
 
 
