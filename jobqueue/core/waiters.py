@@ -3,32 +3,24 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from jobqueue.core.job import Job, Lease
 
 # A job as it was handed to a consumer, with the lease it was handed over under.
 Handed = tuple[Job, Lease]
 
 
-class Want:
+class Want(Struct, gc=False, eq=False):
     """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
     `lease_for` milliseconds, None: the job's own, or the default. `owner`: what the lease's token begins
     with, so that it tells who took it."""
 
-    __slots__ = ("consumer", "count", "lease_for", "owner", "queues")
-
-    def __init__(
-        self,
-        queues: tuple[str, ...],
-        lease_for: int | None = None,
-        count: int | None = None,
-        consumer: str | None = None,
-        owner: str = "",
-    ) -> None:
-        self.queues = queues
-        self.lease_for = lease_for
-        self.count = count
-        self.consumer = consumer
-        self.owner = owner
+    queues: tuple[str, ...]
+    lease_for: int | None = None
+    count: int | None = None
+    consumer: str | None = None
+    owner: str = ""
 
 
 class Waiter:

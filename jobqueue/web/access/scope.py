@@ -48,6 +48,14 @@ _OF_LEASES = ("conclude", "heartbeat", "release", "fail", "cancel", "change", "r
 
 
 class Scoped:
+    """`__dict__`: for verbs that are the engine's own. The rest in slots: where there are many tokens each
+    call is another one's, and finds little in the processor's cache."""
+
+    __slots__ = (
+        "__dict__", "_conclude", "_dequeue", "_engine", "_enqueue", "_fail", "_heartbeat", "_release",
+        "_seen", "_tag", "_who", "durability", "identity", "refuses", "settings",
+    )  # fmt: skip
+
     def __init__(self, engine: Engine, who: Principal) -> None:
         self._engine = engine
         self._who = who
