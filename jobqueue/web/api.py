@@ -8,11 +8,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from math import ceil
 from time import monotonic
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from prometheus_client.core import Metric
 
 from jobqueue.engine.api import Engine
@@ -63,16 +63,21 @@ class Api:
     """`connections`, `max_connections` and `access` are the server's to set; without one there are none.
     `auth`: None: everybody may call. `caller`: for whom this is a view of the whole."""
 
-    caller: Principal | None = None
+    __slots__ = (
+        "_document", "_looks_at_peers", "_rates", "access", "auth", "caller", "connections",
+        "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
+        "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
+        "started_at", "streams", "version",
+    )  # fmt: skip
 
     def __init__(self, engine: Engine) -> None:
+        self.caller: Principal | None = None
         self.engine = engine
         self.settings = engine.settings
         self.version = VERSION
         self.guard = Guard(self.settings)
         self.schema = Schema(engine.settings)
         self.renderer = Renderer(engine)
-        self.router = Router()
         self.streams = Streams(engine)
         self.events = Events(engine)
         self.screen = Screen(self)
@@ -89,12 +94,14 @@ class Api:
         self._looks_at_peers = rate is not None or self.guard.proxies is not None
         self.access: Access | None = None
         self.meter = Meter(route.operation for route in ROUTES)
-        self._counts = self.meter.counts
+        counts = self.meter.counts
+        self.router = Router(tuple([replace(route, counts=counts[route.operation]) for route in ROUTES]))
         # Figures of whoever has more of them than are known here.
         self.more_metrics: list[Callable[[], Iterable[Metric]]] = []
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
+        self._document: bytes | None = None
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
     def answer(self, request: Request, again: bool = False) -> Answer:
@@ -109,21 +116,19 @@ class Api:
             if not isinstance(error, NoSuchRoute):  # such a one goes on to the application, which counts it
                 self.meter.count(None, answer.status)
             return self.guard.dress(request, answer)
-        return self.perform(route, request, again=again)
+        return self.perform(route, request, False, monotonic(), None, again)
 
     def perform(
         self,
         route: Route,
         request: Request,
-        from_program: bool = False,
-        began: float | None = None,
-        serving: dict[Operation, "Api"] | None = None,
+        from_program: bool,
+        began: float,
+        serving: dict[Operation, "Api"] | None,
         again: bool = False,
     ) -> Answer:
         """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
         came (monotonic seconds), and the `serving` of the principal whose token it carries. Never raises."""
-        if began is None:
-            began = monotonic()
         operation = route.operation
         answer: Answer
         try:
@@ -148,9 +153,9 @@ class Api:
         if not from_program:
             answer = self.guard.dress(request, answer)
         if type(answer) is Response:  # as `Meter.count` does
-            counts, status = self._counts[operation], answer.status
+            counts, status = route.counts, answer.status
             counts[status] = number = counts[status] + 1
-            if not number & SKIP or number < TIMED:
+            if number < TIMED or not number & SKIP:
                 self.meter.time(operation, number, monotonic() - began)
         elif isinstance(answer, Later):
             answer.began, answer.operation = began, operation
@@ -244,7 +249,9 @@ class Api:
             return sent.decode("ascii")
         return self.fresh_id()
 
-    @cached_property
+    @property
     def document(self) -> bytes:
         """The OpenAPI document; made when it is first asked for."""
-        return document(self.schema, self.settings, self.version)
+        if self._document is None:
+            self._document = document(self.schema, self.settings, self.version)
+        return self._document

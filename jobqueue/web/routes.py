@@ -1,7 +1,7 @@
 """The route table: all calls of the API; and how a path is found in it."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 Answer: TypeAlias = type[Struct] | str | None
 
 
-class Route(NamedTuple):
+class Route(Struct, frozen=True, eq=False):
     """`path`: may hold one parameter, always as its second segment. `admin`: it destroys or reconfigures. The
     rest is for the OpenAPI document. `answers`: what comes with a status, or one of several; text: a media
     type; None: no body. `refuses`: statuses of refusals that follow neither from method nor from path.
     `shape`: what it takes; `options`: what its query takes, where that is more. `many`: the body may be an
     array, or a value a line; "only": it must be. `upload`: the body may be of any length, at a path without
-    parameter."""
+    parameter. `counts`: of its operation's answers, by status; an `Api` has its own."""
 
     method: str
     path: str
@@ -54,6 +54,7 @@ class Route(NamedTuple):
     many: bool | Literal["only"] = False
     admin: bool = False
     upload: bool = False
+    counts: list[int] = []
 
 
 _JOB = {200: JobView}

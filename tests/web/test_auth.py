@@ -4,6 +4,7 @@ from base64 import b64encode
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import replace
 from serving import check_problem, until
 from streams import Reading
 
@@ -179,7 +180,7 @@ GRANTED = {
 def test_what_destroys_or_reconfigures_is_for_administrators_and_what_is_new_too():
     for route in ROUTES:
         assert (right_for(route) == "admin") >= route.admin, route.path
-    new = ROUTES[0]._replace(path="/jobs/{id}/novelty")
+    new = replace(ROUTES[0], path="/jobs/{id}/novelty")
     assert right_for(new) == "admin"
     for right, calls in GRANTED.items():
         for route in ROUTES:
