@@ -160,7 +160,7 @@ class Registry:
         been popped from its queue and has its new lease; to be enqueued, it is new; to be scheduled, its
         `more` says until when."""
         before = None if step in FROM_OUTSIDE else job.status
-        move = MOVES.get((before, step))
+        move = _move_of((before, step))
         if move is None:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
         after, number = move
@@ -338,6 +338,7 @@ class Registry:
 
 
 _NO_END = 1 << 63
+_move_of = MOVES.get  # bound once, and not at each move
 _TAKEN_WHILE: dict[UniqueWhile, frozenset[str]] = {
     "queued": WAITING,
     "active": WAITING | {IN_PROGRESS},

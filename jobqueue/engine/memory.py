@@ -58,11 +58,11 @@ class MemoryEngine:
     """One `JobQueue` in this process. `clock`: the system's, or a `jobqueue.testing.ManualClock`."""
 
     durability = "memory"
-    refuses: str | None = None
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         self.settings = settings or Settings()
         self.stopping = False
+        self.refuses: str | None = None
         self._clock: Clock = clock or SystemClock()
         self._ticker: PeriodicCallback | None = None
         self._now: Callable[[], int] = self._begin

@@ -79,7 +79,8 @@ class Call(Generic[S]):
         """The struct of a request with at most one JSON object. Raises `BadInput`."""
         body = request.body
         if body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
-            check_utf8(body)
+            if not body.isascii():
+                check_utf8(body)
             try:
                 return self.decode(body)
             except _DECODER_REFUSES:
@@ -236,7 +237,9 @@ class Call(Generic[S]):
 def says_many(request: Request) -> bool:
     """Does the content type say that the body holds a value a line?"""
     kind = request.headers.get(b"content-type")
-    return kind is not None and kind.partition(b";")[0].strip().lower() in _MANY_TYPES
+    if kind is None or kind == b"application/json":
+        return False
+    return kind.partition(b";")[0].strip().lower() in _MANY_TYPES
 
 
 def is_many(request: Request) -> bool:
