@@ -44,7 +44,7 @@ def cut(folder: Path, rounds: int, seed: int) -> Outcome:
         scratch.mkdir()
         ledger, events = _record(scratch / "data", seed + first)
         for number in range(min(_CUTS, rounds - first)):
-            when = chance.uniform(events[0].start, events[-1].end)
+            when = _instant(events, chance)
             disk = scratch / f"cut-{number}"
             shutil.copytree(scratch / "base", disk)
             unsynced += _leave(disk, events, when, chance)
@@ -169,6 +169,16 @@ def _leave(disk: Path, events: list[Event], when: float, chance: random.Random) 
                     file.seek(event.at + start)
                     file.write(event.data[start : start + _SECTOR])
     return doubtful
+
+
+def _instant(events: list[Event], chance: random.Random) -> float:
+    """Any; or, which is rarer and says more, one between a write, or a sync, and the end of its sync."""
+    if chance.random() < 0.25:
+        return chance.uniform(events[0].start, events[-1].end)
+    number = chance.randrange(len(events))
+    begun = events[number]
+    synced = (event.end for event in events[number:] if event.at == -1 and event.name == begun.name)
+    return chance.uniform(begun.start, next(synced, begun.end))
 
 
 def _known_by(ledger: Ledger, when: float) -> Ledger:
