@@ -358,7 +358,7 @@ class JournalEngine(MemoryEngine):
         if failed is None:
             self._answer(held)
             if self._held or (self._dirty and self._waits):
-                self._close_group()
+                self._loop.call_soon(self._wake)  # after one look at the sockets: fewer groups, larger ones
             else:
                 self._idle = True
         elif isinstance(failed, NotNow):

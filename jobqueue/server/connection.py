@@ -35,6 +35,9 @@ SLICE = 65536
 DRAIN_BYTES = 16 << 20
 # How often a client that is not read from is looked at, in seconds.
 WATCH = 0.1
+# Whose answer took longer than so many seconds is looked at before it gets a job: is it still there? To look
+# costs as much as to answer; who waited for a quick disk only is as much there as who waited for nothing.
+_LONG = 0.02
 _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Answers gathered for one `send`: at most so many, and none that is longer.
@@ -291,8 +294,9 @@ class Connection(Reading):
             self._front.log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             return
         answer = self._front.api.finish(later, request.id)
-        if answer.give_back is not None and self._hung_up():
-            answer.give_back()
+        handed = answer.give_back
+        if handed is not None and (later.polls or monotonic() - started > _LONG) and self._hung_up():
+            handed()
             self._front.log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             self._transport.abort()
             return
@@ -421,6 +425,7 @@ class Connection(Reading):
                     self._go_on_soon()
                     break
             else:
+                self._clear = self._bridge is None and not self._lingering
                 break
         if self._paused and not self._gone and len(self._backlog) <= READ_AHEAD and not self._waiting:
             self._paused = False

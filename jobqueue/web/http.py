@@ -61,10 +61,12 @@ class Response(Struct, gc=False):
 class Later(Struct, gc=False):
     """An answer that is not there yet. The front waits on `future`, the engine's own, and answers with
     `render(result)`. If the client hangs up first it cancels `future`; if that was done already, it renders
-    and calls the answer's `give_back`. `began` and `operation` are for the figures of `meter`."""
+    and calls the answer's `give_back`. `polls`: it waits for a job that may come late, or never. `began` and
+    `operation` are for the figures of `meter`."""
 
     future: Future[Any]
     render: Callable[[Any], Response]
+    polls: bool = False
     began: float = 0.0
     operation: Callable[..., Any] | None = None
 

@@ -142,13 +142,15 @@ def _with_queue(request: Request) -> str:
 
 def dequeue(api: "Api", request: Request) -> Response | Later:
     want, wait, is_raw = api.schema.dequeue(request)
-    return _handing(api, want, api.engine.dequeue(want, wait), is_raw)
+    return _handing(api, want, api.engine.dequeue(want, wait), wait, is_raw)
 
 
-def _handing(api: "Api", want: Want, result: Eventually[list[Handed]], is_raw: bool) -> Response | Later:
+def _handing(
+    api: "Api", want: Want, result: Eventually[list[Handed]], wait: int, is_raw: bool
+) -> Response | Later:
     answer = raw.handed if is_raw else _handed if want.count is None else _many_handed
     if isinstance(result, Future):
-        return Later(result, partial(answer, api, want))
+        return Later(result, partial(answer, api, want), wait > 0)
     return answer(api, want, result)
 
 
@@ -184,7 +186,7 @@ def _go_on(api: "Api", concluded: Eventually[Job], following: Following) -> Resp
         want.queues = want.queues or (job.queue,)
         return api.engine.dequeue(want, following.wait)
 
-    return _handing(api, want, then(concluded, take), following.raw)
+    return _handing(api, want, then(concluded, take), following.wait, following.raw)
 
 
 def _job(api: "Api", job: Job) -> Response:

@@ -1,7 +1,9 @@
 """A client that hangs up gets no job: whatever way it does so, and whenever."""
 
+import asyncio
 import itertools
 import socket
+from types import SimpleNamespace
 
 import pytest
 from http_client import HANG_UPS, request
@@ -178,3 +180,21 @@ async def test_connections_that_ended_do_not_count_against_the_limit(server, blu
         assert (await client.call("GET", "/healthz")).status == 200
         await client.closed()
         await until(lambda: server.front.connections() == 0)
+
+
+@pytest.mark.parametrize("server", ["fast journal"], indirect=True)
+@pytest.mark.parametrize("how", HANG_UPS)
+async def test_one_who_hangs_up_while_a_slow_disk_writes_does_not_keep_the_job(server, blunt, how):
+    """It asked for no wait, and waits all the same; the disk is done when the loop has not looked yet."""
+    id = (await server.engine.enqueue(NewJob("x"))).id  # so there is one connection only
+    writer, done = server.engine._writer, []
+    loop, writer._loop = writer._loop, SimpleNamespace(call_soon_threadsafe=lambda *call: done.append(call))
+    client = blunt()
+    client.send(request("POST", "/jobs/dequeue"))
+    await until(lambda: done)
+    await asyncio.sleep(0.05)
+    writer._loop = loop
+    getattr(client, how)()
+    committed, failed = done.pop()
+    committed(failed)
+    await until(lambda: server.untouched(id))
