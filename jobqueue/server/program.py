@@ -18,7 +18,7 @@ from jobqueue.engine.room import default_limit
 from jobqueue.engine.store import JournalError
 from jobqueue.errors import SettingError
 from jobqueue.server import log
-from jobqueue.server.collector import EVERY, Collector
+from jobqueue.server.collector import Collector
 from jobqueue.server.front import Front
 from jobqueue.server.listener import SPARE_DESCRIPTORS, Listener, bind, raise_file_limit
 from jobqueue.server.tls import Tls
@@ -100,10 +100,10 @@ class Program:
         chores = [
             PeriodicCallback(access.flush, 1000),
             PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
-            PeriodicCallback(collector.collect, 1000 * EVERY),
         ]
         for chore in chores:
             chore.start()
+        collector.start()
         watchdog = Watchdog()
         watchdog.start()
         api.lag = lambda: watchdog.lag
@@ -128,6 +128,7 @@ class Program:
         engine.close()
         for chore in chores:
             chore.stop()
+        collector.stop()
         watchdog.stop()
         access.flush()
         if loaded:

@@ -1,11 +1,12 @@
 """What has grown old in a circle goes too, where a full collection takes no time."""
 
+import asyncio
 import gc
+import time
 import weakref
 
 import pytest
 
-from jobqueue.server import collector
 from jobqueue.server.collector import FEW, Collector
 
 
@@ -15,9 +16,8 @@ class Circle:
 
 
 @pytest.fixture
-def old(monkeypatch):
+def old():
     """A circle that nobody holds any more, in the oldest generation; nobody but the test collects."""
-    monkeypatch.setattr(collector, "FULL_EVERY", 10)
     circle = Circle()
     seen = weakref.ref(circle)
     gc.collect(1)
@@ -27,12 +27,16 @@ def old(monkeypatch):
     gc.enable()
 
 
-@pytest.mark.parametrize(("jobs", "turns", "goes"), [(FEW, 9, False), (FEW, 10, True), (FEW + 1, 30, False)])
-def test_it_goes_with_a_full_collection_which_is_rare_and_only_for_few_jobs(old, jobs, turns, goes):
+@pytest.mark.parametrize(
+    ("jobs", "due", "goes"), [(FEW, False, False), (FEW, True, True), (FEW + 1, True, False)]
+)
+def test_it_goes_with_a_full_collection_which_is_rare_and_only_for_few_jobs(old, jobs, due, goes):
     its = Collector(lambda: jobs)
-    for _ in range(turns):
-        its.collect()
+    if due:
+        its.full_at = 0.0
+    its.collect()
     assert (old() is None) == goes
+    assert its.full_at > time.monotonic()
 
 
 def test_what_is_young_goes_at_once(old):
@@ -40,3 +44,15 @@ def test_what_is_young_goes_at_once(old):
     Collector(lambda: FEW + 1).collect()
     assert young() is None
     assert old() is not None
+
+
+async def test_it_works_until_it_is_stopped(old):
+    its = Collector(lambda: 0)
+    its.full_at = 0.0
+    its.start()
+    while old() is not None:
+        await asyncio.sleep(0.01)
+    its.stop()
+    young = weakref.ref(Circle())
+    await asyncio.sleep(0.15)
+    assert young() is not None
