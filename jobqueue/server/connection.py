@@ -479,8 +479,8 @@ class Connection(Reading):
 
     def check_deadline(self, now: float) -> None:
         """Called every second or two. What counts is how long the connection has been in one state."""
-        if self._gone:
-            return
+        if self._gone or (self._later is not None and not self._blocked):
+            return  # or it waits, as long as it likes
         state = self.state()
         seen = (state, self._served, self._untaken() if state == "write" else 0)
         if self._seen[0] != seen:
