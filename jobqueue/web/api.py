@@ -64,7 +64,7 @@ class Api:
     `auth`: None: everybody may call. `caller`: for whom this is a view of the whole."""
 
     __slots__ = (
-        "_document", "_looks_at_peers", "_rates", "access", "auth", "caller", "connections",
+        "_document", "_looks_first", "_rates", "access", "auth", "caller", "connections",
         "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
         "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
         "started_at", "streams", "version",
@@ -91,7 +91,8 @@ class Api:
         self.max_connections_by_address: int | None = None
         rate = self.settings.rate
         self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
-        self._looks_at_peers = rate is not None or self.guard.proxies is not None
+        in_memory = engine.durability == "memory"  # and so never refuses
+        self._looks_first = rate is not None or self.guard.proxies is not None or not in_memory
         self.access: Access | None = None
         self.meter = Meter(route.operation for route in ROUTES)
         counts = self.meter.counts
@@ -132,12 +133,10 @@ class Api:
         operation = route.operation
         answer: Answer
         try:
-            if self._looks_at_peers:
-                self._look_at_peer(route, request, again)
+            if self._looks_first:
+                self._look_first(route, request, again)
             if not from_program:
                 self.guard.check(request)
-            if self.engine.refuses is not None and route.path not in _ALWAYS:
-                raise NotReady(self.engine.refuses, retry_after=1)
             if serving is not None and (api := serving.get(operation)) is not None:
                 answer = operation(api, request)
             elif self.auth is not None:
@@ -172,8 +171,11 @@ class Api:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
-    def _look_at_peer(self, route: Route, request: Request, again: bool) -> None:
-        """So many requests a second for each access token; where there is none, for each address."""
+    def _look_first(self, route: Route, request: Request, again: bool) -> None:
+        """What not every server has to ask. So many requests a second for each access token; where there is
+        none, for each address."""
+        if self.engine.refuses is not None and route.path not in _ALWAYS:
+            raise NotReady(self.engine.refuses, retry_after=1)
         self._locate(request)
         rates = self._rates
         if rates is None or again or route.path in _ALWAYS:

@@ -230,6 +230,7 @@ async def test_help_without_a_host(server):
     assert b" localhost:8080/queues " in await client.rest()
 
 
+@pytest.mark.parametrize("server", ["fast journal", "tornado journal"], indirect=True)
 async def test_while_the_engine_takes_no_requests_the_api_is_not_ready_but_well(server):
     server.engine.refuses = "the server is reading its journal"
     for method, path in [
