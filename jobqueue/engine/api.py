@@ -178,7 +178,7 @@ class Engine(Protocol):
 
     settings: Settings
     durability: str
-    # Why no request is taken at the moment: what is on disk is being read, or cannot be written. Never in memory.
+    # Why no request is taken at the moment: the disk is being read, or cannot be written; in memory None.
     refuses: str | None
     identity: str  # no other engine has it; begins the origins of its jobs
 
