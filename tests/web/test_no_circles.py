@@ -127,7 +127,9 @@ async def test_nothing_is_left_that_only_a_full_collection_would_find(server, ac
     await server.get("/openapi.json")  # made once
     gc.collect()
     gc.disable()
-    gc.freeze()  # an earlier test's server, let go only now, is none of this test's
+    # An earlier test's server, let go only now, is none of this test's. It stays frozen, as all that `conftest`
+    # has frozen does: the collections after the tests to come do not look at it.
+    gc.freeze()
     try:
         await act(server)
         for client in server._clients:
@@ -142,7 +144,6 @@ async def test_nothing_is_left_that_only_a_full_collection_would_find(server, ac
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-        gc.unfreeze()
         gc.enable()
     ours = {name: count for name, count in found.items() if name.startswith(("jobqueue.", "tornado."))}
     assert not ours
