@@ -79,7 +79,7 @@ class Call(Generic[S]):
         """The struct of a request with at most one JSON object. Raises `BadInput`."""
         body = request.body
         if body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
-            if not body.isascii():
+            if not body.isascii():  # most are: a call less
                 check_utf8(body)
             try:
                 return self.decode(body)

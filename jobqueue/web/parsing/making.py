@@ -61,7 +61,7 @@ class Making(Checks):
         """One job, or many where an array or a line each was sent. `wall`: says the time, milliseconds."""
         body = request.body
         if body[:1] == b"{" and not request.query and not says_many(request):
-            if not body.isascii():
+            if not body.isascii():  # most are: a call less
                 check_utf8(body)
             try:
                 return self._plain_job(self._plain(body), request)
