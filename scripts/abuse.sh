@@ -7,6 +7,8 @@ root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 . "$root/scripts/venv.sh"
 
 use_venv tests/requirements.txt
+use_compiled
+unset JOBQUEUE_COMPILE
 cd "$root"
-export PYTHONPATH="$root:$root/tests:$root/tests/server${PYTHONPATH:+:$PYTHONPATH}"
-exec "$python" -m tests.abuse "$@"
+export PYTHONPATH="$package:$root:$root/tests:$root/tests/server"
+exec "$python" -P -m tests.abuse "$@"

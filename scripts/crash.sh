@@ -7,5 +7,8 @@ root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 . "$root/scripts/venv.sh"
 
 use_venv tests/requirements.txt
+use_compiled
+unset JOBQUEUE_COMPILE
 cd "$root"
-exec "$python" -m tests.crash "$@"
+export PYTHONPATH="$package:$root"
+exec "$python" -P -m tests.crash "$@"

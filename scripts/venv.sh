@@ -33,7 +33,7 @@ use_venv() {
     python=$root/.venv/bin/python
     wanted=$1
     pins=$(cat "$root/requirements.txt")
-    [ "$wanted" = requirements.txt ] || pins=$pins$newline$(cat "$root/$wanted")
+    [ "$wanted" = requirements.txt ] || pins=$pins$newline$(cat "$root/scripts/requirements.txt" "$root/$wanted")
     is_in_step || {
         find_base
         [ -w "$root" ] || fail "may not write to $root, where .venv is to be made: let its owner run this once"
@@ -65,9 +65,10 @@ find_base() {
     fail 'needs Python 3.11 or newer, and found none on the PATH'
 }
 
-# One at a time: the lock is on descriptor 9, so it ends with this script and with any pip that outlives it.
-bring_in_step() {
-    "$base" -c '
+# lock PYTHON: one script at a time. The lock is on descriptor 9, so it ends with this script and with any pip that
+# outlives it.
+lock() {
+    "$1" -I -c '
 import fcntl
 
 try:
@@ -76,6 +77,10 @@ except BlockingIOError:
     print("another script is setting up .venv: waiting for it", flush=True)
     fcntl.flock(9, fcntl.LOCK_EX)
 ' || echo 'cannot lock .venv here: start no other script until this one is done'
+}
+
+bring_in_step() {
+    lock "$base"
     if is_in_step; then return; fi
     if ! [ -f "$root/.venv/installed" ] || ! works; then
         echo "making .venv with $("$base" --version)"
@@ -86,4 +91,58 @@ except BlockingIOError:
     "$python" -I -m pip install --quiet --disable-pip-version-check --no-input -r "$root/$wanted" ||
         fail 'could not install what is pinned; is a package index within reach?'
     printf '%s\n' "$pins" >"$root/.venv/installed"
+}
+
+# use_compiled: sets $package, the folder that jobqueue is imported from: a copy in which what every request passes
+# through is machine code; or, where there is no C compiler or JOBQUEUE_COMPILE=0 is set, the repository. The copy
+# is made anew whenever the sources are others; $compiled/of says what it was made of, and whether it was.
+# shellcheck disable=SC2034  # whoever calls it uses it
+use_compiled() {
+    package=$root
+    compiled=$root/.venv/compiled
+    wanted=${JOBQUEUE_COMPILE:-1}
+    [ "$wanted" != 0 ] || return 0
+    sources=$(cd "$root" && find scripts/compile.py scripts/requirements.txt jobqueue -type f ! -name '*.pyc' |
+        LC_ALL=C sort | xargs cat | cksum)
+    case $(cat "$compiled/of" 2>/dev/null) in
+        "$sources yes" | "$sources no") ;;
+        *) compile_sources 9>"$root/.venv.lock" >&2 ;;
+    esac
+    [ "$(cat "$compiled/of" 2>/dev/null)" != "$sources yes" ] || package=$compiled
+}
+
+compile_sources() {
+    lock "$python"
+    case $(cat "$compiled/of" 2>/dev/null) in "$sources "*) return ;; esac
+    rm -rf "$compiled" "$compiled.new" "$compiled.tools"
+    mkdir -p "$compiled.new"
+    done=no
+    if has_compiler; then
+        echo 'compiling it for this machine, once: about half a minute (JOBQUEUE_COMPILE=0 leaves it out)'
+        {
+            "$python" -I -m pip install --quiet --disable-pip-version-check --no-input --target "$compiled.tools" \
+                -r "$root/scripts/requirements.txt" &&
+                PYTHONPATH=$compiled.tools "$python" -P "$root/scripts/compile.py" "$compiled.new"
+        } >"$root/.venv/compiled.log" 2>&1 && done=yes || echo 'could not: .venv/compiled.log says why'
+    else
+        echo 'no C compiler, or no headers of this Python: it is not compiled, and a quarter slower'
+    fi
+    rm -rf "$compiled.tools"
+    [ "$done" = yes ] || rm -rf "$compiled.new"/*
+    echo "$sources $done" >"$compiled.new/of"
+    mv "$compiled.new" "$compiled"
+}
+
+# On macOS `cc` is there always; without the command line tools it opens a window that offers them.
+has_compiler() {
+    "$python" -I -c '
+import os, shutil, subprocess, sys, sysconfig
+
+compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+there = shutil.which(compiler) and os.path.exists(header)
+if there and sys.platform == "darwin":
+    there = subprocess.run(["xcode-select", "-p"], capture_output=True).returncode == 0
+sys.exit(not there)
+'
 }

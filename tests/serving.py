@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import pytest
 import uvloop
 from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
@@ -23,6 +24,21 @@ from jobqueue.web.api import Api
 from jobqueue.web.app import application
 
 Headers = dict[str, str]
+
+
+class Patched:
+    """`engine`, with other verbs in the place of some: those of a compiled class cannot be replaced."""
+
+    def __init__(self, engine: MemoryEngine, **verbs: Callable[..., Any]) -> None:
+        self._engine = engine
+        vars(self).update(verbs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def patch_engine(monkeypatch: pytest.MonkeyPatch, server: "Server", **verbs: Callable[..., Any]) -> None:
+    monkeypatch.setattr(server.api, "engine", Patched(server.engine, **verbs))
 
 
 class Server:

@@ -7,15 +7,7 @@ dequeue never looks at them. It opens when a lease ends, or at the instant that 
 from math import ceil
 from typing import Literal
 
-from msgspec import Struct
-
-
-class Rate(Struct, frozen=True, gc=False, array_like=True):
-    """`count` starts in `per` milliseconds; at most `burst` at once after a quiet time."""
-
-    count: int
-    per: int
-    burst: int
+from jobqueue.core.queue_settings import Rate
 
 
 class Gate:

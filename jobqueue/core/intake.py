@@ -1,19 +1,7 @@
 """Intake: a job that has lived in another queue is taken in, with what it went through there."""
 
-from msgspec import Struct
-
 from jobqueue.core.control import Control
-from jobqueue.core.job import BURY, ENQUEUE, SCHEDULE, Duplicate, Job, More, NewJob, Trail
-
-
-class Past(Struct, gc=False):
-    """What a job went through elsewhere. Times are wall-clock milliseconds. `died_at`: it is dead."""
-
-    created_at: int
-    attempts: int = 0
-    leases: int = 0
-    trail: Trail | None = None
-    died_at: int | None = None
+from jobqueue.core.job import BURY, ENQUEUE, SCHEDULE, Duplicate, Job, More, NewJob, Past
 
 
 class Intake(Control):

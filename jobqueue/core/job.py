@@ -222,6 +222,28 @@ class NewJob(Struct, gc=False):
     options: Options | None = None
 
 
+class Want(Struct, gc=False, eq=False):
+    """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
+    `lease_for` milliseconds, None: the job's own, or the default. `owner`: what the lease's token begins
+    with, so that it tells who took it."""
+
+    queues: tuple[str, ...]
+    lease_for: int | None = None
+    count: int | None = None
+    consumer: str | None = None
+    owner: str = ""
+
+
+class Past(Struct, gc=False):
+    """What a job went through elsewhere. Times are wall-clock milliseconds. `died_at`: it is dead."""
+
+    created_at: int
+    attempts: int = 0
+    leases: int = 0
+    trail: Trail | None = None
+    died_at: int | None = None
+
+
 class Duplicate(Struct, gc=False, frozen=True):
     """What an enqueue answers where a job with the same unique key was there before."""
 

@@ -31,11 +31,13 @@ from jobqueue.core.job import (
     Reason,
     Step,
     Trail,
+    Want,
 )  # fmt: skip
+from jobqueue.core.limits import Limits
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.policy import used_up
-from jobqueue.core.registry import Limits, Registry
-from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
+from jobqueue.core.registry import Registry
+from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 
 T = TypeVar("T")
 # How many jobs one finishing job may push out of memory; the tick does the rest.

@@ -2,8 +2,15 @@
 
 from msgspec import Struct
 
-from jobqueue.core.gate import Rate
 from jobqueue.core.job import AS_THE_QUEUE, Backoff
+
+
+class Rate(Struct, frozen=True, gc=False, array_like=True):
+    """`count` starts in `per` milliseconds; at most `burst` at once after a quiet time."""
+
+    count: int
+    per: int
+    burst: int
 
 
 class KeyLimits(Struct, frozen=True, gc=False, array_like=True):

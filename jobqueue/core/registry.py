@@ -8,8 +8,6 @@ and has an end of its own (`expires_at`) hangs under a timer of that, too.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-
 from jobqueue.core.gate import Gate
 from jobqueue.core.idempotency import IdempotencyKeys
 from jobqueue.core.job import (
@@ -23,7 +21,6 @@ from jobqueue.core.job import (
     REDRIVE,
     SCHEDULED,
     WAITING,
-    Backoff,
     Job,
     Kind,
     More,
@@ -32,6 +29,7 @@ from jobqueue.core.job import (
     UniqueWhile,
 )  # fmt: skip
 from jobqueue.core.lane import Lane
+from jobqueue.core.limits import Limits
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.pages import Pages
 from jobqueue.core.retention import Retention
@@ -39,29 +37,6 @@ from jobqueue.core.tally import MOVES, Tally
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import OutcomeWaiter, OutcomeWaiters, Waiter, Waiters
 from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound, QueueFull
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """The figures that the core keeps to; `Settings` says what they mean. Lengths in milliseconds."""
-
-    lane_segment: int = 1024
-    lane_spare: int = 1
-    compact_above: float = 0.5
-    tick: int = 100
-    lease: int = 300_000
-    max_attempts: int | None = 25
-    backoff: Backoff = Backoff()
-    retain: int = 3_600_000
-    retain_jobs: int = 100_000
-    retain_bytes: int = 64 << 20
-    dead_retain: int = 604_800_000
-    dead_jobs: int = 100_000
-    dead_bytes: int = 256 << 20
-    require_lease: bool = False
-    idempotency: int = 86_400_000
-    idempotency_keys: int = 1_000_000
-    max_jobs: int | None = None
-    max_queues: int = 10_000
 
 
 class Registry:

@@ -3,24 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from msgspec import Struct
-
-from jobqueue.core.job import Job, Lease
+from jobqueue.core.job import Job, Lease, Want
 
 # A job as it was handed to a consumer, with the lease it was handed over under.
 Handed = tuple[Job, Lease]
-
-
-class Want(Struct, gc=False, eq=False):
-    """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
-    `lease_for` milliseconds, None: the job's own, or the default. `owner`: what the lease's token begins
-    with, so that it tells who took it."""
-
-    queues: tuple[str, ...]
-    lease_for: int | None = None
-    count: int | None = None
-    consumer: str | None = None
-    owner: str = ""
 
 
 class Waiter:

@@ -12,9 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 from jobqueue.buckets import Buckets
 from jobqueue.core.explain import Cause, Code, Explanation
 from jobqueue.core.filter import Filter
-from jobqueue.core.gate import Rate
 from jobqueue.core.histogram import Histogram
-from jobqueue.core.intake import Past
 from jobqueue.core.job import (
     AS_THE_QUEUE,
     CANCELLED,
@@ -34,13 +32,15 @@ from jobqueue.core.job import (
     Lease,
     NewJob,
     Options,
+    Past,
     Status,
     Step,
     Trail,
+    Want,
 )  # fmt: skip
 from jobqueue.core.queue import QueueView
-from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
-from jobqueue.core.waiters import Handed, Want
+from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings, Rate
+from jobqueue.core.waiters import Handed
 from jobqueue.errors import JobQueueError
 from jobqueue.settings import Settings
 

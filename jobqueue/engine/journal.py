@@ -24,11 +24,11 @@ from tornado.ioloop import PeriodicCallback
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.idempotency import Answered
-from jobqueue.core.job import Change, Duplicate, Job, NewJob
+from jobqueue.core.job import Change, Duplicate, Job, NewJob, Want
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.queue import QueueView
 from jobqueue.core.restore import Restoration
-from jobqueue.core.waiters import Handed, Want
+from jobqueue.core.waiters import Handed
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, Swept, TakenIn
 from jobqueue.engine.book import Book
 from jobqueue.engine.clock import Clock

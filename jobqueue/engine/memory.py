@@ -20,10 +20,10 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from jobqueue.core.explain import Explanation, explain, state
 from jobqueue.core.filter import Filter
-from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob
+from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue, QueueView
-from jobqueue.core.registry import Limits
-from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter, Want
+from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.room import Room, resident

@@ -211,6 +211,8 @@ class Connection(Reading):
         """Answers `data` if it is one whole request, under headers that llhttp has read before."""
         line_end = data.find(b"\r\n") + 2
         head_end = data.find(b"\r\n\r\n") + 4
+        if head_end < line_end:
+            return False
         front = self._front
         known = front.blocks.get(data[line_end:head_end])
         if known is None or len(data) - head_end != known.length:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from operator import itemgetter
+from typing import Any, cast
 
 from tornado.web import Application
 
@@ -66,7 +67,10 @@ class FastFront:
         try:
             tls = self.tls.context if self.tls is not None else None
             await self._loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=HANDSHAKE if tls else None
+                lambda: cast(Any, connection),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE if tls else None,
             )
         except OSError:
             accepted.close()

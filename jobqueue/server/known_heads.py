@@ -6,8 +6,6 @@ the same rules, earlier. Whatever is not goes to llhttp.
 
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from jobqueue.errors import JobQueueError
 from jobqueue.web.access.auth import Principal
 from jobqueue.web.access.guard import is_program
@@ -25,15 +23,20 @@ _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.
 METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
 
 
-class KnownHead(Struct, gc=False):
-    """What llhttp made of a block of headers."""
+class KnownHead:
+    """What llhttp made of a block of headers. `serving`: of the principal whose access token is in it."""
 
-    headers: dict[bytes, bytes]
-    length: int
-    close: bool
-    from_program: bool  # nothing of a browser in it
-    names_itself: bool  # has a request id
-    serving: dict[Operation, Api] | None  # of the principal whose access token is in it
+    __slots__ = ("close", "from_program", "headers", "length", "names_itself", "serving")
+
+    def __init__(
+        self, headers: dict[bytes, bytes], length: int, close: bool, serving: dict[Operation, Api] | None
+    ) -> None:
+        self.headers = headers
+        self.length = length
+        self.close = close
+        self.serving = serving
+        self.from_program = is_program(headers)  # nothing of a browser in it
+        self.names_itself = b"x-request-id" in headers
 
 
 class KnownHeads:
@@ -54,8 +57,9 @@ class KnownHeads:
             for path, table in router.plain.items()
             for method, route in table.items()
         }
-        # Lines around a number, without their digits: method, what stands before it and after it, route.
-        self._around: dict[bytes, tuple[str, bytes, bytes, Route]] = {}
+        # Lines around a number, by what is left without digits: method, what is before and behind it, route,
+        # and how long those two are.
+        self._around: dict[bytes, tuple[str, bytes, bytes, Route, int]] = {}
 
     def learn(self, block: bytes, headers: dict[bytes, bytes], length: int, close: bool) -> None:
         sender = headers.get(b"authorization")
@@ -65,22 +69,16 @@ class KnownHeads:
         if len(block) <= _KNOWN_BYTES and _NEVER_KNOWN.isdisjoint(headers):
             if len(self.blocks) >= _KNOWN_BLOCKS:
                 self.blocks.clear()
-            self.blocks[block] = KnownHead(
-                headers,
-                length,
-                close,
-                is_program(headers),
-                b"x-request-id" in headers,
-                None if caller is None else caller.serving,
-            )
+            serving = None if caller is None else caller.serving
+            self.blocks[block] = KnownHead(headers, length, close, serving)
 
     def line(self, line: bytes) -> tuple[str, str, str, Route, str] | None:
         """Method, path, query, route and parameter of a request line that is none of `lines`; None: llhttp is
         to look at it."""
         shape = line.translate(None, b"0123456789")
         around = self._around.get(shape)
-        if around is not None:
-            method, before, after, route = around
+        if around is not None and len(line) >= around[4]:
+            method, before, after, route, _ = around
             number = line[len(before) : -len(after)]
             if number.isdigit() and line == before + number + after:
                 parameter = number.decode("ascii")
@@ -90,7 +88,7 @@ class KnownHeads:
             method, _, _, route, parameter = found
             before, _, after = line.partition(parameter.encode())
             if len(self._around) < _KNOWN_BLOCKS and line.count(parameter.encode()) == 1:
-                self._around[shape] = (method, before, after, route)
+                self._around[shape] = (method, before, after, route, len(before) + len(after))
         return found
 
     def _read(self, line: bytes) -> tuple[str, str, str, Route, str] | None:

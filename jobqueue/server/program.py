@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from tornado.ioloop import PeriodicCallback
 
+from jobqueue.engine import memory
 from jobqueue.engine.api import Engine
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
@@ -139,9 +140,9 @@ class Program:
         """Raises `JournalError`."""
         settings = self._settings
         if settings.data is None:
-            memory = MemoryEngine(settings)
-            memory.room.limit = memory.room.limit or default_limit()
-            return memory
+            engine = MemoryEngine(settings)
+            engine.room.limit = engine.room.limit or default_limit()
+            return engine
         engine = JournalEngine(Folder(settings.data), settings)
         engine.on_broken = self._broken
         engine.room.limit = engine.room.limit or default_limit()
@@ -211,7 +212,8 @@ class Program:
             kept = "memory only: a stop loses all jobs"
         else:
             kept = f"journal in {self._settings.data}, sync {self._settings.sync}"
-        line = f"jobqueue {VERSION} on {at} ({front}), {kept}; {_who_may_call(api)}"
+        how = front if str(memory.__file__).endswith(".py") else f"{front}, compiled"
+        line = f"jobqueue {VERSION} on {at} ({how}), {kept}; {_who_may_call(api)}"
         if self._port_of_runner and port and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
         self._say("start", line)

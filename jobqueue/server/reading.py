@@ -4,7 +4,6 @@ llhttp refuses most of what is ambiguous by itself; `Reading` refuses the rest: 
 What becomes of a request is `Connection`'s to say.
 """
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,11 @@ _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!
 _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
 
-class Reading(asyncio.Protocol):
+class Reading:
     """The request that is being read. `_close`: nothing that comes counts any more. `_clear`: nothing is in
     the way of the next request; False where something may be: then it is looked at."""
 
+    __deletable__ = ("_parser",)
     __slots__ = (
         "_between", "_body", "_clear", "_close", "_front", "_head_bytes", "_headers", "_headers_done",
         "_last", "_parser", "_refusal", "_served", "_upgrade", "_upload_begun", "_uploading", "_url", "peer",

@@ -1,7 +1,6 @@
 """Api: what a front needs to answer requests: the routes, an engine, and the one place where errors become
 answers."""
 
-import copy
 import itertools
 import logging
 import os
@@ -59,19 +58,30 @@ class Lag(NamedTuple):
     stalls: int = 0
 
 
+_PARTS = (
+    "_document", "_looks_first", "_rates", "access", "auth", "caller", "connections",
+    "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
+    "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
+    "started_at", "streams", "version",
+)  # fmt: skip
+
+
 class Api:
     """`connections`, `max_connections` and `access` are the server's to set; without one there are none.
     `auth`: None: everybody may call. `caller`: for whom this is a view of the whole."""
 
-    __slots__ = (
-        "_document", "_looks_first", "_rates", "access", "auth", "caller", "connections",
-        "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
-        "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
-        "started_at", "streams", "version",
-    )  # fmt: skip
+    __slots__ = _PARTS
 
-    def __init__(self, engine: Engine) -> None:
-        self.caller: Principal | None = None
+    def __init__(self, engine: Engine, whole: "Api | None" = None, caller: Principal | None = None) -> None:
+        """`whole`: what this is a view of, for `caller`; all but the engine and the screen is shared."""
+        if whole is not None:
+            for name in _PARTS:
+                setattr(self, name, getattr(whole, name))
+            self.caller = caller
+            self.engine = engine
+            self.screen = Screen(self)
+            return
+        self.caller = None
         self.engine = engine
         self.settings = engine.settings
         self.version = VERSION
@@ -195,10 +205,7 @@ class Api:
             return route.operation(self, request)
         api = who.api
         if api is None:
-            api = who.api = copy.copy(self)
-            api.caller = who
-            api.engine = Scoped(self.engine, who)
-            api.screen = Screen(api)
+            api = who.api = Api(Scoped(self.engine, who), self, who)
         answer = route.operation(api, request)
         if route.admin:
             return audited(answer, request, who.name)

@@ -32,7 +32,7 @@ from jobqueue.web.parsing.holding import Following
 from jobqueue.web.parsing.making import Many
 from jobqueue.web.rendering import raw, render
 from jobqueue.web.rendering.problems import part
-from jobqueue.web.rendering.render import JobView, PlainView
+from jobqueue.web.rendering.views import JobView, PlainView
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

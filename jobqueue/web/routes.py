@@ -25,7 +25,7 @@ from jobqueue.web.rendering.answers import (
     Stats,
     Swept,
 )
-from jobqueue.web.rendering.render import Forgotten, JobView
+from jobqueue.web.rendering.views import Forgotten, JobView
 from jobqueue.web.streams import consuming, moving, watching
 
 if TYPE_CHECKING:

@@ -19,10 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import jobqueue
 from tests.bench.report import Broken, Skip, check
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+PACKAGE = Path(jobqueue.__file__).parents[1]  # the sources, or a compiled copy
 BUILD = HERE / ".build"
 HOST = "127.0.0.1"
 _START_SECONDS = 20
@@ -41,7 +43,7 @@ def _start(command: Sequence[str], **how: Any) -> "subprocess.Popen[str]":
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{ROOT}"}
 
 
 # -- what the system says of a process --------------------------------------------------------------

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from jobqueue.core.job import NewJob, Options
+from jobqueue.core.job import NewJob, Options, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.queue_settings import KeyLimits
-from jobqueue.core.registry import Limits
-from jobqueue.core.waiters import Handed, Waiter, Want
+from jobqueue.core.waiters import Handed, Waiter
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.memory import MemoryEngine, first_id_at
 from jobqueue.engine.tokens import tokens

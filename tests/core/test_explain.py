@@ -7,9 +7,8 @@ from test_queue_options import fail, keyed
 from test_queue_verbs import Driven
 
 from jobqueue.core.explain import explain, state
-from jobqueue.core.gate import Rate
 from jobqueue.core.job import NewJob, Options
-from jobqueue.core.queue_settings import KeyLimits
+from jobqueue.core.queue_settings import KeyLimits, Rate
 
 HELD = {"paused", "queue_limit", "rate_limit", "key_limit"}
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobqueue.core.gate import Gate, Rate
+from jobqueue.core.gate import Gate
+from jobqueue.core.queue_settings import Rate
 
 
 def gate(most=None, rate=None):

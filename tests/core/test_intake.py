@@ -2,11 +2,10 @@
 
 import pytest
 
-from jobqueue.core.intake import Past
-from jobqueue.core.job import Attempt, Duplicate, NewJob, Options, Trail
+from jobqueue.core.job import Attempt, Duplicate, NewJob, Options, Past, Trail, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.registry import Limits
-from jobqueue.core.waiters import Waiter, Want
+from jobqueue.core.waiters import Waiter
 from jobqueue.errors import QueueFull
 
 WALL = 1_800_000_000_000

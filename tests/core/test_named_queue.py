@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobqueue.core import named
-from jobqueue.core.gate import Rate
 from jobqueue.core.job import Job, More, Options
 from jobqueue.core.named import NamedQueue
-from jobqueue.core.queue_settings import KeyLimits, QueueSettings
+from jobqueue.core.queue_settings import KeyLimits, QueueSettings, Rate
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 NOW = 1_000

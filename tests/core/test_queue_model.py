@@ -17,12 +17,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobqueue.core.job import NewJob
+from jobqueue.core.job import NewJob, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.registry import Limits
 from jobqueue.core.retention import RECORD_BYTES
-from jobqueue.core.waiters import Waiter, Want
+from jobqueue.core.waiters import Waiter
 from jobqueue.errors import (
     JobFinished,
     JobForgotten,

@@ -4,10 +4,9 @@ import pytest
 from test_queue_verbs import LEASE, Driven
 
 from jobqueue.core.filter import Filter
-from jobqueue.core.gate import Rate
-from jobqueue.core.job import Change, Duplicate, NewJob, Options
-from jobqueue.core.queue_settings import KeyLimits
-from jobqueue.core.waiters import OutcomeWaiter, Want
+from jobqueue.core.job import Change, Duplicate, NewJob, Options, Want
+from jobqueue.core.queue_settings import KeyLimits, Rate
+from jobqueue.core.waiters import OutcomeWaiter
 from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
 
 

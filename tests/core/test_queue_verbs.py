@@ -4,11 +4,11 @@ from itertools import count
 
 import pytest
 
-from jobqueue.core.job import STALE, NewJob
+from jobqueue.core.job import STALE, NewJob, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
-from jobqueue.core.registry import Limits
-from jobqueue.core.waiters import Waiter, Want
+from jobqueue.core.waiters import Waiter
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
 
 LEASE = 10_000

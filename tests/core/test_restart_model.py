@@ -7,12 +7,11 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 from test_verbs_model import FIRST_ID, STATUSES, THOROUGH, Bucket, VerbsAgainstModel
 
-from jobqueue.core.job import NewJob, Options
+from jobqueue.core.job import NewJob, Options, Want
+from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.queue_settings import KeyLimits
-from jobqueue.core.registry import Limits
 from jobqueue.core.restore import LEAST_LEASE, Restoration
-from jobqueue.core.waiters import Want
 from jobqueue.engine.records import (
     Counters,
     Reader,

@@ -28,10 +28,10 @@ from jobqueue.core.job import (
     STEPS,
     NewJob,
     Step,
+    Want,
 )
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.tally import Tally
-from jobqueue.core.waiters import Want
 from jobqueue.errors import IllegalStep
 
 ALL_STEPS = get_args(Step)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobqueue.core.waiters import Waiter, Waiters, Want
+from jobqueue.core.job import Want
+from jobqueue.core.waiters import Waiter, Waiters
 
 
 def waiter(*queues):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from tests.bench.processes import HOST, ROOT, free_port
+from tests.bench.processes import HOST, PACKAGE, ROOT, free_port
 from tests.bench.report import Skip
 from tests.crash.clients import Caller, Cut, Unsent
 
@@ -58,7 +58,7 @@ class Victim:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
         kept |= {f"JOBQUEUE_{name.upper()}": str(value) for name, value in given.items()}
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env={**kept, "PYTHONPATH": str(ROOT)},
+            [*before, sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env={**kept, "PYTHONPATH": str(PACKAGE)},
             stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
         )  # fmt: skip
         self.starts += 1

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.core.job import NewJob
-from jobqueue.core.waiters import Want
+from jobqueue.core.job import NewJob, Want
 from jobqueue.engine.api import Once
 from jobqueue.engine.care import back_up, jobs_in, repair, verify
 from jobqueue.engine.folder import Folder

@@ -7,9 +7,7 @@ import pytest
 from serving import until
 
 from jobqueue.core.filter import Filter
-from jobqueue.core.intake import Past
-from jobqueue.core.job import Change, Duplicate, NewJob, Options
-from jobqueue.core.waiters import Want
+from jobqueue.core.job import Change, Duplicate, NewJob, Options, Past, Want
 from jobqueue.engine import journal
 from jobqueue.engine.api import Arrival, Once
 from jobqueue.engine.clock import SystemClock

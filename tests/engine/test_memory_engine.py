@@ -8,8 +8,7 @@ import time
 import pytest
 
 from jobqueue.core.filter import Filter
-from jobqueue.core.job import NewJob
-from jobqueue.core.waiters import Want
+from jobqueue.core.job import NewJob, Want
 from jobqueue.engine.memory import MemoryEngine, first_id_at
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
 from jobqueue.settings import Settings

@@ -3,8 +3,7 @@
 import pytest
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.core.intake import Past
-from jobqueue.core.job import Options
+from jobqueue.core.job import Options, Past
 from jobqueue.engine.api import Arrival, NewJob, Want
 from jobqueue.engine.room import Room, cgroup_limits, default_limit, resident
 from jobqueue.errors import JobQueueError, OutOfMemory, Overloaded, QueueFull

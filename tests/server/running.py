@@ -14,8 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import jobqueue
+from jobqueue.engine import memory
+
 ROOT = Path(__file__).parents[2]
-MODULE = (sys.executable, "-m", "jobqueue")
+PACKAGE = Path(jobqueue.__file__).parents[1]  # the sources, or a compiled copy
+# What the first line says besides, if it is the copy.
+COMPILED = "" if str(memory.__file__).endswith(".py") else ", compiled"
+MODULE = (sys.executable, "-P", "-m", "jobqueue")
 SCRIPT = (str(ROOT / "scripts" / "run.sh"),)
 
 
@@ -27,7 +33,7 @@ def environment(**settings: str) -> dict[str, str]:
         if not name.startswith("JOBQUEUE_") and name != "PORT"
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return inherited | {"PATH": path, "PYTHONPATH": str(ROOT)} | settings
+    return inherited | {"PATH": path, "PYTHONPATH": str(PACKAGE)} | settings
 
 
 class Program:

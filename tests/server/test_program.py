@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import MODULE, SCRIPT, Connection, Program, environment, until
+from running import COMPILED, MODULE, SCRIPT, Connection, Program, environment, until
 
 from jobqueue import Settings
 from jobqueue.version import VERSION
@@ -57,7 +57,9 @@ def requests_logged(program: Program) -> list[str]:
 )
 def test_it_says_where_it_serves_and_when_it_is_idle_either_signal_stops_it_at_once(front: str, number: int):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_DRAIN="60s") as program, program.connect() as idle:
-        assert program.lines == [f"jobqueue {VERSION} on http://127.0.0.1:{program.port} ({front}), {_REST}"]
+        assert program.lines == [
+            f"jobqueue {VERSION} on http://127.0.0.1:{program.port} ({front}{COMPILED}), {_REST}"
+        ]
         assert idle.call("GET", "/healthz").status == 200
         started = time.monotonic()
         program.signal(number)

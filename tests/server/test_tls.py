@@ -65,7 +65,7 @@ class Secure(Connection):
 @fronts
 def test_it_speaks_https_and_nothing_else(front, authority, certificate):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
-        assert f" on https://127.0.0.1:{program.port} ({front})" in program.start_line
+        assert f" on https://127.0.0.1:{program.port} ({front}" in program.start_line
         with Secure(program.port, authority.client()) as client:
             assert client.socket.version() in ("TLSv1.2", "TLSv1.3")
             for _ in range(5):
@@ -197,7 +197,7 @@ class ByPath(Connection):
 def test_a_unix_socket_serves_whoever_may_open_it_and_is_gone_at_the_end(front, tmp_path):
     path = str(tmp_path / "q.sock")
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_HOST=f"unix:{path}") as program:
-        assert f" on unix:{path} ({front})" in program.start_line
+        assert f" on unix:{path} ({front}" in program.start_line
         with ByPath(path) as client:
             assert client.call("POST", "/jobs/enqueue", {"type": "x"}).status == 201
             assert client.call("POST", "/queues/default/pause").status == 200

@@ -5,9 +5,12 @@ import asyncio
 import logging
 
 import pytest
-from serving import check_problem, until
+from msgspec import UNSET
+from serving import check_problem, patch_engine, until
 
 from jobqueue.errors import JobForgotten
+from jobqueue.web.rendering import render
+from jobqueue.web.rendering.views import JobView, PlainView
 
 SECRET = "a secret of the inside"
 CALLS = {
@@ -49,7 +52,7 @@ async def test_any_exception_is_a_500(server, monkeypatch, logged, error):
     def fail(*_):
         raise error(SECRET)
 
-    monkeypatch.setattr(server.engine, "enqueue", fail)
+    patch_engine(monkeypatch, server, enqueue=fail)
     answer = await server.post("/jobs/enqueue", {"type": "x"})
     check_problem(answer, 500, "internal")
     assert SECRET.encode() not in answer.body
@@ -63,7 +66,7 @@ async def test_a_verb_that_raises_is_logged_and_answered_and_the_server_goes_on(
 ):
     method, path, body = CALLS[verb]
     with monkeypatch.context() as patched:
-        patched.setattr(server.engine, verb, explode)
+        patch_engine(patched, server, **{verb: explode})
         client = await server.connect()
         answer = await client.call(method, path, body, {"X-Request-Id": "find-me"})
     problem = check_problem(answer, 500, "internal", request_id="find-me")
@@ -88,7 +91,7 @@ async def conclude_later(server, monkeypatch):
         futures.append(asyncio.get_running_loop().create_future())
         return futures[-1]
 
-    monkeypatch.setattr(server.engine, "conclude", later)
+    patch_engine(monkeypatch, server, conclude=later)
     client = await server.connect()
     client.ask("POST", "/jobs/1/conclude", "{}", {"X-Request-Id": "later"})
     client.ask("GET", "/healthz")
@@ -118,9 +121,15 @@ async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(se
     assert (await client.read()).status == 200
 
 
+def explode_where(monkeypatch, so):
+    """Views of which `so` is true cannot be made into JSON."""
+    encode = render._encode
+    monkeypatch.setattr(render, "_encode", lambda view: explode() if so(view) else encode(view))
+
+
 async def test_an_answer_that_cannot_be_made_is_a_500(server, monkeypatch, logged):
     await server.enqueue()
-    monkeypatch.setattr(server.api.renderer, "whole_job", explode)
+    explode_where(monkeypatch, lambda view: isinstance(view, JobView))
     check_problem(await server.get("/jobs/1", {"X-Request-Id": "render"}), 500, "internal")
     check_logged_once(logged, "render")
 
@@ -129,7 +138,7 @@ async def test_a_waiter_whose_answer_cannot_be_made_is_told(server, monkeypatch,
     client = await server.connect()
     client.ask("POST", "/jobs/dequeue?wait=30", None, {"X-Request-Id": "waited"})
     await server.waiting(1)
-    monkeypatch.setattr(server.api.renderer, "handed", explode)
+    explode_where(monkeypatch, lambda view: isinstance(view, PlainView) and view.lease is not UNSET)
     await server.enqueue()
     check_problem(await client.read(), 500, "internal")
     check_logged_once(logged, "waited")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from http_client import HANG_UPS, request
-from serving import Server, check_problem, serving, until
+from serving import Server, check_problem, patch_engine, serving, until
 from streams import Reading
 
 from jobqueue import Settings
@@ -237,7 +237,7 @@ async def test_one_who_sends_faster_than_is_taken_in_is_slowed_down(server, monk
         taken = known(arrivals)
         return await taken if isinstance(taken, asyncio.Future) else taken
 
-    monkeypatch.setattr(server.engine, "take_in", lambda arrivals: asyncio.ensure_future(slow(arrivals)))
+    patch_engine(monkeypatch, server, take_in=lambda arrivals: asyncio.ensure_future(slow(arrivals)))
     client = await server.connect()
     line = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
     client.send(request("PUT", "/import", line * 50_000))

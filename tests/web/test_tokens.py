@@ -97,7 +97,10 @@ def test_no_two_tokens_are_alike():
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "jobqueue", "token", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "jobqueue", "token", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 

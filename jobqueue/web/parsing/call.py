@@ -36,6 +36,8 @@ _WHY = {
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder(Raw)
+# So declared since msgspec's stub calls Raw a kind of bytes, and it is none.
+_UNDECODED: tuple[type[Any], ...] = (bytes, Raw)
 
 
 class Call(Generic[S]):
@@ -186,7 +188,7 @@ class Call(Generic[S]):
         """The structs of an array, or of a line each; in the place of a bad one what is wrong with it."""
         body = request.body
         check_utf8(body)
-        items: Sequence[S | Raw | bytes]
+        items: Sequence[Any]  # structs; Raw and bytes where they are still to be decoded
         if body.lstrip(_BLANK)[:1] == b"[":
             items = self._items(body, bool(options), max_depth)
         else:
@@ -200,11 +202,11 @@ class Call(Generic[S]):
             )  # fmt: skip
         consumer = self._consumer(request)
         return [
-            self._item(item, options, max_depth, consumer) if isinstance(item, (bytes, Raw)) else item
+            self._item(item, options, max_depth, consumer) if isinstance(item, _UNDECODED) else item
             for item in items
         ]
 
-    def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> "Sequence[S | Raw]":
+    def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> Sequence[Any]:
         """The array's items; undecoded where one of them needs a second look."""
         try:
             if not one_by_one:
@@ -217,9 +219,7 @@ class Call(Generic[S]):
         except _DECODER_REFUSES as bad:
             raise syntax_error(body, bad, max_depth) from None
 
-    def _item(
-        self, item: bytes | Raw, options: dict[str, Any], max_depth: int, consumer: str | None
-    ) -> S | BadInput:
+    def _item(self, item: Any, options: dict[str, Any], max_depth: int, consumer: str | None) -> S | BadInput:
         text = bytes(item)
         if not options and consumer is None:
             try:

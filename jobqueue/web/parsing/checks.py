@@ -28,8 +28,7 @@ class Checks:
 
     def calls(self) -> list[Call[Any]]:
         """How each call is read; for the OpenAPI document."""
-        names = (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()))
-        return [value for name in names if isinstance(value := getattr(self, name), Call)]
+        return [value for name in dir(self) if isinstance(value := getattr(self, name), Call)]
 
     def nothing(self, request: Request) -> None:
         """For calls that take no options: refuses any."""

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from jobqueue.engine.api import Code, Status
-from jobqueue.web.rendering.render import JobView
+from jobqueue.web.rendering.views import JobView
 
 Length = int | float
 

@@ -17,7 +17,7 @@ from jobqueue.web.parsing.schema import Schema
 from jobqueue.web.rendering import problems
 from jobqueue.web.rendering.answers import Queue
 from jobqueue.web.rendering.openapi_schemas import Json, Schemas, a, in_query, schemas_of
-from jobqueue.web.rendering.render import JobView
+from jobqueue.web.rendering.views import JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
 
 _MANY_LINES = "application/x-ndjson"

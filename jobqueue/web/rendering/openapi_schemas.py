@@ -14,7 +14,7 @@ from jobqueue.web.parsing.call import Call
 from jobqueue.web.parsing.fields import field_of
 from jobqueue.web.rendering import problems
 from jobqueue.web.rendering.answers import Problem
-from jobqueue.web.rendering.render import AttemptView, JobView
+from jobqueue.web.rendering.views import AttemptView, JobView
 
 Json = dict[str, Any]
 Schemas = dict[str, Json]

@@ -10,10 +10,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from jobqueue.core.gate import Rate
-from jobqueue.core.job import Backoff, NewJob, Options
-from jobqueue.core.queue_settings import KeyLimits
-from jobqueue.core.waiters import Want
+from jobqueue.core.job import Backoff, NewJob, Options, Want
+from jobqueue.core.queue_settings import KeyLimits, Rate
 from jobqueue.engine.api import Once
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
