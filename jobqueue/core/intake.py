@@ -1,7 +1,7 @@
 """Intake: a job that has lived in another queue is taken in, with what it went through there."""
 
 from jobqueue.core.control import Control
-from jobqueue.core.job import BURY, ENQUEUE, SCHEDULE, Duplicate, Job, More, NewJob, Past
+from jobqueue.core.job import BURY, ENQUEUE, SCHEDULE, Duplicate, Job, More, NewJob, OneObject, Past
 
 
 class Intake(Control):
@@ -22,7 +22,8 @@ class Intake(Control):
             queue = self._new_queue(new.queue, now)
         elif queue.bounded and past.died_at is None:
             self._refuse_full([new], now)
-        self.last_number = id = self.last_number + 1
+        id: OneObject = self.last_number + 1
+        self.last_number = id
         job = Job(id, queue.name, new.type, new.priority, new.payload, past.created_at, id)
         job.attempts, job.leases = past.attempts, past.leases
         if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:

@@ -27,6 +27,7 @@ from jobqueue.core.job import (
     Lease,
     More,
     NewJob,
+    OneObject,
     Options,
     Reason,
     Step,
@@ -110,7 +111,8 @@ class Moves(Registry):
     # -- moves that several verbs make --------------------------------------------------------------
 
     def _put(self, new: NewJob, queue: NamedQueue, now: int) -> Job:
-        self.last_number = id = self.last_number + 1
+        id: OneObject = self.last_number + 1
+        self.last_number = id
         job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
         if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
             self._dress(job, new, now)

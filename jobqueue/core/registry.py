@@ -24,6 +24,7 @@ from jobqueue.core.job import (
     Job,
     Kind,
     More,
+    OneObject,
     Options,
     Step,
     UniqueWhile,
@@ -90,7 +91,8 @@ class Registry:
         self._crowded = False  # more finished jobs than may be remembered
         self._idle: OrderedDict[NamedQueue, None] = OrderedDict()
         self._holed: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction, now or later
-        self._wall_offset = self._wall_is = wall_offset
+        self._wall_offset = wall_offset
+        self._wall_is: OneObject = wall_offset
         self._wall_of = 0
 
     def get(self, id: int) -> Job:
@@ -104,12 +106,12 @@ class Registry:
 
     def set_wall_offset(self, wall_offset: int) -> None:
         """Wall clock minus monotonic clock, milliseconds."""
-        self._wall_offset = self._wall_is = wall_offset
+        self._wall_offset = wall_offset
+        self._wall_is = wall_offset
         self._wall_of = 0
 
-    def wall(self, now: int) -> int:
-        """The wall-clock instant of a monotonic one. The same integer object within a millisecond, since
-        millions of jobs keep theirs."""
+    def wall(self, now: int) -> OneObject:
+        """The wall-clock instant of a monotonic one; the same object within a millisecond."""
         if self._wall_of != now:
             self._wall_of = now
             self._wall_is = now + self._wall_offset

@@ -387,10 +387,12 @@ class MemoryEngine:
         )  # fmt: skip
 
     def wall_now(self) -> int:
-        return self._queue.wall(self._now())
+        wall: int = self._queue.wall(self._now())
+        return wall
 
     def wall(self, monotonic: int) -> int:
-        return self._queue.wall(monotonic)
+        wall: int = self._queue.wall(monotonic)
+        return wall
 
     # -- time ---------------------------------------------------------------------------------------
 
