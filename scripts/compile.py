@@ -42,6 +42,7 @@ MODULES = [
     "server/reading",
     "web/access/guard",
     "web/api",
+    "web/http",
     "web/meter",
     "web/operations",
     "web/parsing/call",

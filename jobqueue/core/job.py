@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
-# An int that millions of jobs keep, or two fields of a job: as `int` compiled code would make a new object for
+# An int that millions of jobs keep, or two fields of one: as `int` compiled code would make a new object for
 # each, of 32 bytes.
 OneObject: TypeAlias = Any
 Status = Literal["scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]

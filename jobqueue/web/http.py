@@ -5,8 +5,6 @@ from asyncio import Future
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-from msgspec import Struct
-
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain; charset=utf-8"
@@ -24,54 +22,89 @@ REASONS = {
 }  # fmt: skip
 
 
-class Request(Struct, gc=False):
+class Request:
     """One request, whole. `headers`: lower-case names to values, both as bytes. `path` and `query` as they
     were sent, percent-encoded; `peer`: the address at the other end of the socket; `param`: the decoded
     `{id}` or `{name}` of the path, set by the router; `version`: of HTTP, for whom it
     concerns; `through`: the other end of the socket, where proxies may be believed."""
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[bytes, bytes]
-    body: bytes
-    peer: str
-    id: str
-    param: str = ""
-    version: str = "HTTP/1.1"
-    through: str = ""
+    __slots__ = ("body", "headers", "id", "method", "param", "path", "peer", "query", "through", "version")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        peer: str,
+        id: str,
+        param: str = "",
+        version: str = "HTTP/1.1",
+        through: str = "",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+        self.id = id
+        self.param = param
+        self.version = version
+        self.through = through
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
 
-class Response(Struct, gc=False):
+class Response:
     """An answer. `headers`: further lines, each led by CRLF, as they are sent. The front adds length, date,
     request id, and `Cache-Control` to what a GET gets. If the client is gone before this could be written, it
     calls `give_back`."""
 
-    status: int
-    body: bytes = b""
-    headers: bytes = b""
-    content_type: str = JSON
-    give_back: Callable[[], None] | None = None
+    __slots__ = ("body", "content_type", "give_back", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: bytes = b"",
+        content_type: str = JSON,
+        give_back: Callable[[], None] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+        self.content_type = content_type
+        self.give_back = give_back
 
 
-class Later(Struct, gc=False):
+class Later:
     """An answer that is not there yet. The front waits on `future`, the engine's own, and answers with
     `render(result)`. If the client hangs up first it cancels `future`; if that was done already, it renders
     and calls the answer's `give_back`. `polls`: it waits for a job that may come late, or never. `began` and
     `operation` are for the figures of `meter`."""
 
-    future: Future[Any]
-    render: Callable[[Any], Response]
-    polls: bool = False
-    began: float = 0.0
-    operation: Callable[..., Any] | None = None
+    __slots__ = ("began", "future", "operation", "polls", "render")
+
+    def __init__(
+        self,
+        future: Future[Any],
+        render: Callable[[Any], Response],
+        polls: bool = False,
+        began: float = 0.0,
+        operation: Callable[..., Any] | None = None,
+    ) -> None:
+        self.future = future
+        self.render = render
+        self.polls = polls
+        self.began = began
+        self.operation = operation
 
 
-class Stream(Struct, gc=False):
+class Stream:
     """An answer that comes piece by piece, perhaps without end. Each piece is written before the next is
     asked for. Until the first one is asked for nothing has happened: an operation may be asked for the same
     Stream twice.
@@ -81,22 +114,42 @@ class Stream(Struct, gc=False):
     client has taken too little for too long, and is to be cut off. `good()`: it may still be served. Both are
     asked once a second."""
 
-    pieces: AsyncGenerator[bytes, None]
-    stop: Callable[[], None]
-    gone: Callable[[], None]
-    content_type: str = LINES
-    headers: bytes = b""
-    late: Callable[[], bool] | None = None
-    good: Callable[[], bool] | None = None
-    status: int = 200
+    __slots__ = ("content_type", "gone", "good", "headers", "late", "pieces", "status", "stop")
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        stop: Callable[[], None],
+        gone: Callable[[], None],
+        content_type: str = LINES,
+        headers: bytes = b"",
+        late: Callable[[], bool] | None = None,
+        good: Callable[[], bool] | None = None,
+        status: int = 200,
+    ) -> None:
+        self.pieces = pieces
+        self.stop = stop
+        self.gone = gone
+        self.content_type = content_type
+        self.headers = headers
+        self.late = late
+        self.good = good
+        self.status = status
 
 
-class Upload(Struct, gc=False):
+class Upload:
     """An answer to a body of any length, which is taken piece by piece: the next one is read when `take` is
     done; `end` makes the answer. Either may raise. Nothing has happened before the first piece."""
 
-    take: Callable[[bytes], Awaitable[None]]
-    end: Callable[[], Awaitable[Response]]
+    __slots__ = ("end", "take")
+
+    def __init__(
+        self,
+        take: Callable[[bytes], Awaitable[None]],
+        end: Callable[[], Awaitable[Response]],
+    ) -> None:
+        self.take = take
+        self.end = end
 
 
 Answer: TypeAlias = Response | Later | Stream | Upload

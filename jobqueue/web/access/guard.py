@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from msgspec.structs import replace
-
 from jobqueue.errors import CrossOrigin, Refused
 from jobqueue.settings import Settings
 from jobqueue.web.http import Answer, Later, Request, Response, Stream
@@ -176,7 +174,8 @@ class Guard:
 
 def _with(answer: Response | Stream, more: bytes) -> Any:
     strict = b"" if b"Content-Security-Policy" in answer.headers else _STRICT
-    return replace(answer, headers=answer.headers + more + strict)
+    answer.headers += more + strict
+    return answer
 
 
 class Proxies:
