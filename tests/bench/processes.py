@@ -41,9 +41,9 @@ def _start(command: Sequence[str], **how: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, preexec_fn=_die_with_parent, **how)  # noqa: PLW1509  # no threads here
 
 
-def _environment() -> dict[str, str]:
+def _environment(package: Path = PACKAGE) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
-    return {**kept, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{ROOT}"}
+    return {**kept, "PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
 
 
 # -- what the system says of a process --------------------------------------------------------------
@@ -303,10 +303,11 @@ class Static(Process):
 # -- fresh memory -----------------------------------------------------------------------------------
 
 
-def fresh(function: str, limit: float = 600, **arguments: object) -> Any:
-    """Calls `module:function` of this package in a new Python process, and answers what it returned: JSON."""
+def fresh(function: str, limit: float = 600, package: Path = PACKAGE, **arguments: object) -> Any:
+    """Calls `module:function` of this folder in a new Python process, and answers what it returned: JSON.
+    `package`: where jobqueue is imported from there."""
     command = [sys.executable, "-P", "-m", "tests.bench.fresh", function, json.dumps(arguments)]
-    with _start(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as child:
+    with _start(command, cwd=ROOT, env=_environment(package), stdout=subprocess.PIPE, text=True) as child:
         try:
             said, _ = child.communicate(timeout=limit)
         finally:
