@@ -42,17 +42,14 @@ from jobqueue.web.access.auth import Principal
 T = TypeVar("T")
 # As long is a lease that was taken while there were no access tokens: whoever has it may use it.
 _UNTAGGED = 16
-# What needs no look where a token is for all queues; or is for all queues, and for an administrator.
-_OF_QUEUES = ("enqueue", "enqueue_each", "get", "wait_for", "give_back")
-_OF_LEASES = ("conclude", "heartbeat", "release", "fail", "cancel", "change", "redrive")
 
 
 class Scoped:
-    """`__dict__`: for verbs that are the engine's own. The rest in slots: where there are many tokens each
-    call is another one's, and finds little in the processor's cache."""
+    """In slots: where there are many tokens each call is another one's, and finds little in the processor's
+    cache."""
 
     __slots__ = (
-        "__dict__", "_conclude", "_dequeue", "_engine", "_enqueue", "_fail", "_heartbeat", "_release",
+        "_conclude", "_dequeue", "_engine", "_enqueue", "_fail", "_heartbeat", "_release",
         "_seen", "_tag", "_who", "durability", "identity", "refuses", "settings",
     )  # fmt: skip
 
@@ -68,9 +65,6 @@ class Scoped:
         self.refuses: str | None = None  # the whole one says so before
         self.durability = engine.durability
         self.identity = engine.identity
-        everywhere = who.token.queues is None
-        for name in [*(_OF_QUEUES if everywhere else ()), *(_OF_LEASES if everywhere and who.admin else ())]:
-            setattr(self, name, getattr(engine, name))
 
     @property
     def stopping(self) -> bool:
