@@ -1,7 +1,7 @@
 """The profile of the hot path: py-spy on a real server under the lifecycles of 64 connections, by self time.
 
-What C does (llhttp, msgspec, sockets, the loop of uvloop) counts for the Python function that called it; what
-is under none of ours is the loop itself.
+What C does (msgspec, dicts, sockets) counts for the function of ours that called it, compiled or not; what is
+under none of ours is the loop itself.
 """
 
 import re
@@ -16,7 +16,11 @@ from tests.bench.report import Report, check
 
 SHOWN = 25
 CONNECTIONS = 64
-_FRAME = re.compile(r"(?P<function>.*) \((?P<file>[^()]*)\)")
+# Of a function compiled: CPyDef_connection___Connection____answer, and CPyPy_… where Python calls it.
+_COMPILED = re.compile(r"CPy(?:Def|Py)_(?P<name>\w+) \(.*__mypyc")
+_INTERPRETED = re.compile(r"(?P<name>\S+) \((?:.*/)?(?P<file>jobqueue/[^()]*)\)")
+_THE_LOOP = "the loop"
+_STARTS_IT = ("__main__.main", "program.main")
 
 
 def run(quick: bool) -> Report:
@@ -30,7 +34,7 @@ def run(quick: bool) -> Report:
             load("http", server, CONNECTIONS, 10, lifecycle_script())  # until there is something to forget
         with Loading("http", server, CONNECTIONS, seconds + 2, lifecycle_script()) as loading:
             recorded = subprocess.run(
-                [program, "record", "--pid", str(server.pid), "--duration", str(seconds), "--rate", "500",
+                [program, "record", "--native", "--pid", str(server.pid), "--duration", str(seconds), "--rate", "100",
                  "--function", "--format", "raw", "--output", "/dev/stdout"],
                 capture_output=True, text=True, timeout=seconds + 60, check=False,
             )  # fmt: skip
@@ -57,18 +61,19 @@ def _counted(raw: str) -> tuple[Counter[str], Counter[str]]:
     whole: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        if count.isdigit():
-            frames = [_shown(frame) for frame in stack.split(";")]
-            self_time[frames[-1]] += int(count)
-            for frame in set(frames):
-                whole[frame] += int(count)
+        if count.isdigit() and "(jobqueue/server/watchdog.py" not in stack:  # whose thread sleeps
+            ours = [name for frame in stack.split(";") if (name := _of_ours(frame)) is not None]
+            ours = [name for name in ours if name not in _STARTS_IT]
+            self_time[ours[-1] if ours else _THE_LOOP] += int(count)
+            for name in {_THE_LOOP, *ours}:
+                whole[name] += int(count)
     return self_time, whole
 
 
-def _shown(frame: str) -> str:
-    """`function file`, the path from the package on."""
-    found = _FRAME.fullmatch(frame)
-    if found is None:
-        return frame
-    file = found["file"].rpartition("/jobqueue/")[2].rpartition("/site-packages/")[2]
-    return f"{found['function']} {file.partition(':')[0]}"
+def _of_ours(frame: str) -> str | None:
+    """`module Class.function`, or `function module`, if the frame is one of ours."""
+    if found := _COMPILED.match(frame):
+        return ".".join(re.split(r"(?<=[^_])___(?=[A-Z_a-z])", found["name"]))
+    if found := _INTERPRETED.match(frame):
+        return f"{found['file'].rpartition('/')[2].partition('.')[0]}.{found['name']}"
+    return None
