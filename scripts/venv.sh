@@ -125,7 +125,7 @@ compile_sources() {
                 PYTHONPATH=$compiled.tools "$python" -P "$root/scripts/compile.py" "$compiled.new"
         } >"$root/.venv/compiled.log" 2>&1 && done=yes || echo 'could not: .venv/compiled.log says why'
     else
-        echo 'no C compiler, or no headers of this Python: it is not compiled, and a quarter slower'
+        echo 'no C compiler, or no headers of this Python: it is not compiled, and a third slower'
     fi
     rm -rf "$compiled.tools"
     [ "$done" = yes ] || rm -rf "$compiled.new"/*

@@ -1,13 +1,14 @@
 """JournalEngine: a MemoryEngine whose changes are on disk before anybody hears of them.
 
-The core says which records changed (`changed`); a group of them is encoded when it is closed and handed to
-one writing thread. While that one syncs, the next group gathers: no timer, and the more there is to do the
-larger the groups. Answers, deliveries and outcomes wait with the group that holds what they tell of.
+The core says which records changed (`changed`); at the end of the loop pass a group of them is encoded and
+handed to one writing thread. All groups that have come while that one synced go in its next commit: no timer,
+and the more there is to do the larger the commits. Answers, deliveries and outcomes wait with the group that
+holds what they tell of.
 
                      loop's thread                                   writing thread
     verb ─▶ core ─▶ dirty records, held answers ─▶ close: rows ─────▶ Store.commit
-                     (the next group gathers)                            │
-    answers leave ◀──────────────── committed ◀──────────────────────────┘
+                     (the next groups gather)                            │
+    answers leave ◀───────────────── written ◀───────────────────────────┘
 
 Plain looks may be ahead of the disk, and so may refusals. Heartbeats go along, and nobody waits for them.
 """
@@ -15,6 +16,7 @@ Plain looks may be ahead of the disk, and so may refusals. Heartbeats go along, 
 import asyncio
 import logging
 from asyncio import Future
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -45,7 +47,7 @@ T = TypeVar("T")
 # Futures, and what they will be answered.
 _Held: TypeAlias = list[tuple[Future[Any], object]]
 _log = logging.getLogger("jobqueue")
-# What may be gathered while a group is written; beyond it new jobs are refused.
+# What may be on its way to the disk; beyond it new jobs are refused.
 MOST_RECORDS = 50_000
 MOST_BYTES = 64 << 20
 # Read from the store between two looks at the sockets: rows, bytes.
@@ -53,8 +55,6 @@ _LOADED_AT_ONCE = (400, 1 << 20)
 # Free space below which new jobs are refused, and above which they are taken again.
 LOW = 8 << 20
 ENOUGH = 3 * LOW
-# How long until a group for which there was no room is tried again, in seconds.
-_AGAIN = 0.1
 
 
 class JournalEngine(MemoryEngine):
@@ -71,12 +71,15 @@ class JournalEngine(MemoryEngine):
         self._store = Store(folder.path, self.settings.sync)
         self._writer: Writer | None = None
         self._timer: PeriodicCallback | None = None
-        # the group that gathers
+        # the group that gathers; closed at the end of this loop pass, or not yet
         self._dirty: dict[Job | NamedQueue, None] = {}
         self._held: _Held = []
         self._gathered = 0  # bytes of the payloads of new jobs
-        # how it is: nothing is being written or about to be; answers wait; several wait as one; no room
-        self._idle = True
+        self._closing = False
+        # groups on their way to the disk, the oldest first: rows, bytes gathered, who waits; and the sums
+        self._groups: deque[tuple[int, int, _Held]] = deque()
+        self._rows_out = self._bytes_out = 0
+        # how it is: answers wait; several wait as one; no room
         self._waits = self.settings.sync != "interval"
         self._together = False
         self._full = False
@@ -123,7 +126,7 @@ class JournalEngine(MemoryEngine):
         restoration.end(self._clock.monotonic())
         self._queue.changed = self._dirty.setdefault
         book.close()
-        self._writer = Writer(self._store, self._loop, lambda failed: self._broken(str(failed), []))
+        self._writer = Writer(self._store, self._loop, self._written, self._held_up, self._broken)
         self._writer.start()
         if counters is None:
             self._wake()
@@ -267,7 +270,7 @@ class JournalEngine(MemoryEngine):
         stats, writer = super().stats(), self._writer
         if writer is None:
             return stats
-        pending = writer.pending + len(self._dirty)
+        pending = self._rows_out + len(self._dirty)
         journal = JournalStats(writer.rows, writer.seconds, pending, self._store.size(), self._full)
         return stats._replace(journal=journal)
 
@@ -291,7 +294,7 @@ class JournalEngine(MemoryEngine):
         """Before anything changes. Raises `DiskFull`, `Overloaded`."""
         if self._full:
             raise DiskFull("the disk is almost full: nothing is put in; what is there can be finished")
-        if len(self._dirty) > MOST_RECORDS or self._gathered > MOST_BYTES:
+        if self._behind() or self._gathered + self._bytes_out > MOST_BYTES:
             raise Overloaded("the disk does not keep up with what is put in", retry_after=1)
 
     def _hold_all(self, made: Eventually[list[T]]) -> Eventually[list[T]]:
@@ -316,7 +319,10 @@ class JournalEngine(MemoryEngine):
         return held
 
     def _must_wait(self) -> bool:
-        return not self._together and (self._waits or len(self._dirty) > MOST_RECORDS)
+        return not self._together and (self._waits or self._behind())
+
+    def _behind(self) -> bool:
+        return len(self._dirty) + self._rows_out > MOST_RECORDS
 
     def _hold_done(self, held: Future[T], done: Future[T]) -> None:
         if not done.cancelled():
@@ -324,29 +330,34 @@ class JournalEngine(MemoryEngine):
 
     def _hold_for(self, held: Future[Any], answer: object) -> None:
         self._held.append((held, answer))
-        if self._idle:
+        if not self._closing:
             self._wake()
 
     def _flush(self) -> None:
         """Nobody may wait for what has changed, and yet it is to be written."""
-        if self._idle and self._dirty:
+        if self._dirty and not self._closing:
             self._wake()
 
     def _wake(self) -> None:
         """What else comes in this loop pass goes along."""
-        self._idle = False
+        self._closing = True
         self._loop.call_soon(self._close_group)
 
     def _close_group(self) -> None:
+        self._closing = False
         if self._writer is None or self.refuses is not None:
             return
-        rows = self._gather()
+        size, rows = self._gathered, self._gather()
         held, self._held = self._held, []
         if rows:
-            self._writer.write(rows, partial(self._committed, rows, held))
+            self._groups.append((len(rows), size, held))
+            self._rows_out += len(rows)
+            self._bytes_out += size
+            self._writer.write(rows)
+        elif self._groups:
+            self._groups[-1][2].extend(held)  # what they tell of may be on its way
         else:
             self._answer(held)
-            self._idle = True
 
     def _gather(self) -> list[Row]:
         rows = self._book.rows(self._dirty)
@@ -354,22 +365,18 @@ class JournalEngine(MemoryEngine):
         self._gathered = 0
         return rows
 
-    def _committed(self, rows: list[Row], held: _Held, failed: Exception | None) -> None:
-        if failed is None:
+    def _written(self, groups: int) -> None:
+        """So many more are on disk."""
+        for _ in range(min(groups, len(self._groups))):
+            rows, size, held = self._groups.popleft()
+            self._rows_out -= rows
+            self._bytes_out -= size
             self._answer(held)
-            if self._held or (self._dirty and self._waits):
-                self._loop.call_soon(self._wake)  # after one look at the sockets: fewer groups, larger ones
-            else:
-                self._idle = True
-        elif isinstance(failed, NotNow):
-            if isinstance(failed, NoSpace):
-                self._full = True
-                self._folder.use_reserve()
-            again = partial(self._committed, rows, held)
-            if self._writer is not None:
-                self._loop.call_later(_AGAIN, self._writer.write, rows, again)
-        else:
-            self._broken(str(failed), held)
+
+    def _held_up(self, why: NotNow) -> None:
+        if isinstance(why, NoSpace):
+            self._full = True
+            self._folder.use_reserve()
 
     def _answer(self, held: _Held) -> None:
         for future, answer in held:
@@ -380,14 +387,14 @@ class JournalEngine(MemoryEngine):
             else:
                 future.set_result(answer)
 
-    def _broken(self, reason: str, held: _Held) -> None:
-        """Nothing of the group is acknowledged, and the file is not trusted any more."""
+    def _broken(self, why: Exception) -> None:
+        """Nothing that is on its way is acknowledged, and the file is not trusted any more."""
         first = self.refuses is None
         self.refuses = "the server could not write its journal, and ends"
         if self._ticker is not None:
             self._ticker.stop()
         self.stop_waiting()
-        for future, _ in held + self._held:
+        for future, _ in self._take_held():
             if not future.done():
                 future.set_exception(
                     Stopping(
@@ -396,9 +403,16 @@ class JournalEngine(MemoryEngine):
                         retry_after=5,
                     )
                 )
-        self._held.clear()
         if first:
-            self.on_broken(reason)
+            self.on_broken(str(why))
+
+    def _take_held(self) -> _Held:
+        """Of all groups, in order; nothing is on its way any more."""
+        held = [one for group in self._groups for one in group[2]] + self._held
+        self._groups.clear()
+        self._held = []
+        self._rows_out = self._bytes_out = 0
+        return held
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -420,6 +434,6 @@ class JournalEngine(MemoryEngine):
         try:
             if rows:
                 self._store.commit(rows)
-            self._answer(self._held)
+            self._answer(self._take_held())
         except NotNow as failed:
             _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 
 from jobqueue.buckets import Buckets
 from jobqueue.engine.records import Row
-from jobqueue.engine.store import Store
+from jobqueue.engine.store import NotNow, Store
 
 # How often it is looked whether there is space to give back, in seconds.
 _LOOK_EVERY = 0.5
@@ -16,58 +16,99 @@ _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
 
 
+# How long until what could not be written just now is tried again, in seconds.
+_AGAIN = 0.1
+
+
 class Writer(threading.Thread):
-    """Writes one group after the other. `done` is called on the loop's thread, with what went wrong. Between
-    groups it gives space back. `rows`, `seconds`: of the groups that are on disk; `pending`: rows that are
-    not."""
+    """Writes the groups that it is given, in their order; all that have come by then go in one commit.
+    Between commits it gives space back. On the loop's thread it says: `written(groups)`, so many more are on
+    disk; `held_up(why)`, not now, it tries again; `broke(why)`, never again. `rows`, `seconds`: of the
+    commits."""
 
     def __init__(
-        self, store: Store, loop: asyncio.AbstractEventLoop, broke: Callable[[Exception], None]
+        self,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        written: Callable[[int], None],
+        held_up: Callable[[NotNow], None],
+        broke: Callable[[Exception], None],
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._store = store
         self._loop = loop
+        self._written = written
+        self._held_up = held_up
         self._broke = broke
-        self._tasks: SimpleQueue[tuple[list[Row], Callable[[Exception | None], None]] | None] = SimpleQueue()
-        self._unwritten: list[Row] = []
+        self._tasks: SimpleQueue[list[Row] | None] = SimpleQueue()
+        # received, and not on disk: rows of so many groups
+        self._rows: list[Row] = []
+        self._groups = 0
+        self._stopping = False
+        self._broken = False
         self._failed: Exception | None = None
         self.rows = Buckets(_ROWS)
         self.seconds = Buckets(_SECONDS)
-        self.pending = 0
 
-    def write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
-        self.pending = len(rows)
-        self._tasks.put((rows, done))
+    def write(self, rows: list[Row]) -> None:
+        """They are the writer's from then on."""
+        self._tasks.put(rows)
 
     def run(self) -> None:
         look = False  # whether there is space to give back
         looked_at = 0.0
-        while True:
-            try:
-                task = self._tasks.get(timeout=_LOOK_EVERY if look else None)
-            except Empty:
+        while not self._broken:
+            if self._groups:  # they could not be written a moment ago
+                time.sleep(_AGAIN)
+                if not self._tasks.empty():
+                    self._receive(None)
+            elif not self._receive(_LOOK_EVERY if look else None):
                 look = self._give_back()
                 continue
-            if task is None:
+            if self._groups:
+                self._write()
+            if self._stopping:
                 return
-            self._write(*task)
-            look = self._failed is None
+            look = not self._groups
             if look and time.monotonic() - looked_at > _LOOK_EVERY:
                 look = self._give_back()
                 looked_at = time.monotonic()
 
-    def _write(self, rows: list[Row], done: Callable[[Exception | None], None]) -> None:
-        self._unwritten, self._failed = [], None
+    def _receive(self, timeout: float | None) -> bool:
+        """Waits for a group and takes all that there are; False: none came in `timeout` seconds."""
+        try:
+            rows = self._tasks.get(timeout=timeout)
+        except Empty:
+            return False
+        while rows is not None:
+            self._rows = self._rows + rows if self._rows else rows
+            self._groups += 1
+            if self._tasks.empty():
+                return True
+            rows = self._tasks.get()
+        self._stopping = True
+        return True
+
+    def _write(self) -> None:
         began = time.monotonic()
         try:
-            self._store.commit(rows)
+            self._store.commit(self._rows)
+        except NotNow as failed:
+            self._failed = failed
+            self._loop.call_soon_threadsafe(self._held_up, failed)
         except Exception as failed:
-            self._unwritten, self._failed = rows, failed
+            self._break(failed)
         else:
+            self._failed = None
             self.seconds.add(time.monotonic() - began)
-            self.rows.add(len(rows))
-            self.pending = 0
-        self._loop.call_soon_threadsafe(done, self._failed)
+            self.rows.add(len(self._rows))
+            groups, self._groups, self._rows = self._groups, 0, []
+            self._loop.call_soon_threadsafe(self._written, groups)
+
+    def _break(self, failed: Exception) -> None:
+        self._failed = failed
+        self._broken = True
+        self._loop.call_soon_threadsafe(self._broke, failed)
 
     def _give_back(self) -> bool:
         """While nothing is to be written; True if there is more to do."""
@@ -76,13 +117,12 @@ class Writer(threading.Thread):
                 if not self._tasks.empty():
                     break
         except Exception as failed:
-            self._failed = failed
-            self._loop.call_soon_threadsafe(self._broke, failed)
+            self._break(failed)
             return False
         return more
 
     def stop(self) -> tuple[list[Row], Exception | None]:
-        """Waits until all is written that was handed over. Answers the group that failed, and why."""
+        """Waits until all is written that was handed over. Answers what could not be, and why."""
         self._tasks.put(None)
         self.join()
-        return self._unwritten, self._failed
+        return self._rows, self._failed

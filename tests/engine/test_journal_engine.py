@@ -8,13 +8,13 @@ from serving import until
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import Change, Duplicate, NewJob, Options, Past, Want
-from jobqueue.engine import journal
+from jobqueue.engine import journal, writer
 from jobqueue.engine.api import Arrival, Once
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.engine.store import FILE, JournalError
+from jobqueue.engine.store import FILE, JournalError, NotNow
 from jobqueue.errors import (
     DiskFull,
     IdempotencyMismatch,
@@ -115,6 +115,72 @@ async def test_no_change_is_answered_before_it_is_on_disk(disk):
     holder.rollback()
     holder.close()
     await asyncio.wait_for(asyncio.gather(*answers), 8)
+
+
+class Locked:
+    """While it is, nothing can be written to the engine's store just now. `tried`: rows, each time."""
+
+    def __init__(self, engine, monkeypatch):
+        self.locked, self.tried = True, []
+        self._commit = engine._store.commit
+        monkeypatch.setattr(writer, "_AGAIN", 0.01)
+        monkeypatch.setattr(engine._store, "commit", self._try)
+
+    def _try(self, rows):
+        self.tried.append(len(rows))
+        if self.locked:
+            raise NotNow("the file is locked")
+        self._commit(rows)
+
+
+async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_can_be_done(
+    disk, monkeypatch
+):
+    engine = await disk.start()
+    store = Locked(engine, monkeypatch)
+    answers = []
+    for act in (
+        lambda: engine.enqueue(JOB),
+        lambda: engine.dequeue(ONE),
+        lambda: engine.conclude(1, engine.get(1).lease.token, None, b"7"),
+        lambda: engine.enqueue(NewJob("second")),
+        lambda: engine.settled("what was known"),
+    ):
+        answers.append(act())
+        await passes()
+    assert [answer.done() for answer in answers] == [False] * len(answers)
+    assert engine.stats().journal.pending > 4
+    store.locked = False
+    assert (await asyncio.wait_for(asyncio.gather(*answers), 8))[-1] == "what was known"
+    assert store.tried[0] < store.tried[-1]  # what had come meanwhile went along
+    assert engine.stats().journal.pending == 0
+    engine = await disk.start()
+    assert [(engine.get(id).status, engine.get(id).version) for id in (1, 2)] == [
+        ("concluded", 3),
+        ("queued", 1),
+    ]
+
+
+async def test_what_could_not_be_written_is_written_at_the_stop_and_answered(disk, monkeypatch):
+    engine = await disk.start()
+    store = Locked(engine, monkeypatch)
+    answers = []
+    for _ in range(3):
+        answers.append(engine.enqueue(JOB))
+        await passes()
+    stop = writer.Writer.stop
+
+    def stop_and_unlock(self):
+        unwritten = stop(self)
+        store.locked = False
+        return unwritten
+
+    monkeypatch.setattr(writer.Writer, "stop", stop_and_unlock)
+    engine.close()
+    assert [answer.done() for answer in answers] == [True] * 3
+    disk.engine = None
+    engine = await disk.start()
+    assert [engine.get(id).status for id in (1, 2, 3)] == ["queued"] * 3
 
 
 async def test_who_waits_is_answered_once_the_lease_is_on_disk(disk):

@@ -1,0 +1,95 @@
+"""What mypyc is given, and what `scripts/venv.sh` does where it can or cannot compile.
+
+That the compiled package does what the sources do is shown by the whole suite: `./scripts/test.sh --compiled`.
+"""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+try:
+    from compile import MODULES
+finally:
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_compiled_has_no_structs(name):
+    """mypyc drops what stands in the brackets behind a struct's name: `gc=False`, `array_like`, `frozen`."""
+    module = importlib.import_module(f"jobqueue.{name.replace('/', '.')}")
+    made_here = [kind for kind in vars(module).values() if getattr(kind, "__module__", "") == module.__name__]
+    assert not [kind for kind in made_here if isinstance(kind, type) and issubclass(kind, Struct)]
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """One with a package that is compiled in no time, and a set-up .venv."""
+    root = tmp_path / "a repository"
+    for folder in ("scripts", "jobqueue", ".venv/bin"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "venv.sh", root / "scripts")
+    (root / "scripts" / "requirements.txt").touch()
+    (root / "jobqueue" / "it.py").write_text("one\n")
+    (root / "scripts" / "compile.py").write_text(
+        "import pathlib, sys\n(pathlib.Path(sys.argv[1]) / 'jobqueue').mkdir()\n"
+    )
+    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    return root
+
+
+def use_compiled(root, **environment):
+    """Where jobqueue is imported from then, by its place in the repository; and what was said."""
+    script = '. "$root/scripts/venv.sh"; python=$root/.venv/bin/python; use_compiled; echo "$package"'
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+    done = subprocess.run(
+        ["/bin/sh", "-euc", script], env={**kept, "root": str(root), **environment}, capture_output=True,
+        text=True, timeout=60, check=True,
+    )  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING: ")]
+    return os.path.relpath(done.stdout.strip(), root), lines
+
+
+def test_it_is_compiled_once_and_again_when_the_sources_change(repository):
+    place, [said] = use_compiled(repository)
+    assert (place, "compiling" in said) == (".venv/compiled", True)
+    assert use_compiled(repository) == (".venv/compiled", [])
+    (repository / "jobqueue" / "it.py").write_text("two\n")
+    place, said = use_compiled(repository)
+    assert (place, len(said)) == (".venv/compiled", 1)
+    assert sorted(path.name for path in (repository / ".venv").iterdir()) == [
+        "bin",
+        "compiled",
+        "compiled.log",
+    ]
+
+
+def test_who_does_not_want_it_compiled_is_served_the_sources(repository):
+    assert use_compiled(repository, JOBQUEUE_COMPILE="0") == (".", [])
+    use_compiled(repository)
+    assert use_compiled(repository, JOBQUEUE_COMPILE="0") == (".", [])
+
+
+def test_where_it_cannot_be_compiled_the_sources_are_served_and_it_is_said_once(repository):
+    (repository / "scripts" / "compile.py").write_text("raise SystemExit('no way')\n")
+    place, said = use_compiled(repository)
+    assert (place, said[1:]) == (".", ["could not: .venv/compiled.log says why"])
+    assert "no way" in (repository / ".venv" / "compiled.log").read_text()
+    assert use_compiled(repository) == (".", [])
+
+
+def test_without_a_c_compiler_the_sources_are_served(repository, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cat", "cksum", "find", "mkdir", "mv", "rm", "sort", "xargs"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    place, [said] = use_compiled(repository, PATH=str(tools))
+    assert (place, "no C compiler" in said) == (".", True)
+    assert use_compiled(repository, PATH=str(tools)) == (".", [])
