@@ -114,7 +114,7 @@ use_compiled() {
 compile_sources() {
     lock "$python"
     case $(cat "$compiled/of" 2>/dev/null) in "$sources "*) return ;; esac
-    rm -rf "$compiled" "$compiled.new" "$compiled.tools"
+    rm -rf "$compiled.new" "$compiled.tools"
     mkdir -p "$compiled.new"
     done=no
     if has_compiler; then
@@ -130,6 +130,7 @@ compile_sources() {
     rm -rf "$compiled.tools"
     [ "$done" = yes ] || rm -rf "$compiled.new"/*
     echo "$sources $done" >"$compiled.new/of"
+    rm -rf "$compiled"  # not before: a server may be running out of it
     mv "$compiled.new" "$compiled"
 }
 
