@@ -67,7 +67,13 @@ class Timers(Generic[T]):
                     # Taken from the end: a dict that loses its first items is searched past all of them.
                     self._front = dict(bucket.popitem() for _ in range(min(limit, len(bucket))))
                     return list(self._front)
-                return list(islice((item for item, when in bucket.items() if when <= now), limit))
+                found = []
+                for item, when in bucket.items():  # no generator: compiled, it would be a list of all
+                    if when <= now:
+                        found.append(item)
+                        if len(found) == limit:
+                            break
+                return found
             if number == last:
                 break
             del self._buckets[heappop(self._numbers)]

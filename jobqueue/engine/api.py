@@ -283,6 +283,9 @@ class Engine(Protocol):
     def settled(self, answer: T) -> Eventually[T]:
         """`answer`, once all is on disk that was done before."""
 
+    def flush(self) -> None:
+        """What was done in this loop pass may go to the disk. Whoever does not say so only loses time."""
+
     def list_jobs(
         self, wanted: Filter, after: int | None, rising: bool, most: int
     ) -> tuple[list[Job], int | None]:

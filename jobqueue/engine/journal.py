@@ -343,7 +343,13 @@ class JournalEngine(MemoryEngine):
         self._closing = True
         self._loop.call_soon(self._close_group)
 
+    def flush(self) -> None:
+        if self._closing:
+            self._close_group()
+
     def _close_group(self) -> None:
+        if not self._closing:  # `flush` was earlier
+            return
         self._closing = False
         if self._writer is None or self.refuses is not None:
             return

@@ -261,6 +261,9 @@ class MemoryEngine:
     def settled(self, answer: T) -> Eventually[T]:
         return answer
 
+    def flush(self) -> None:
+        """There is nothing to write."""
+
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
         found = self._queue.idempotency.get(owner, key, self._now())
         if found is None:

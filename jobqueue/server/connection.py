@@ -92,6 +92,7 @@ class Connection(Reading):
             self._look_at(data)
         elif self._front.alone:
             self._read(data)
+            self._front.api.engine.flush()
         else:
             self._clear = False
             self._held = data

@@ -105,6 +105,7 @@ class FastFront:
                 _log.exception("unexpected error")
                 connection.abort()
         self.answering = False
+        self.api.engine.flush()
         for _, connection in arrived:
             connection.send()
 

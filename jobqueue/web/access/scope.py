@@ -235,6 +235,9 @@ class Scoped:
     def settled(self, answer: T) -> Eventually[T]:
         return self._engine.settled(answer)
 
+    def flush(self) -> None:
+        raise RuntimeError("not for one caller")
+
     # -- many jobs, queues --------------------------------------------------------------------------
 
     def list_jobs(
