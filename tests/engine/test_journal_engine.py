@@ -548,7 +548,9 @@ async def test_its_figures_tell_of_groups_and_of_what_is_not_on_disk_yet(disk):
     holder.close()
     await asyncio.gather(made, after)
     now = engine.stats().journal
-    assert (now.pending, now.rows.count, now.rows.total) == (0, groups + 2, rows + 7)
+    assert now.pending == 0
+    # The second group goes along with the first, or behind it with the counters once more.
+    assert (now.rows.count, now.rows.total) in ((groups + 1, rows + 7), (groups + 2, rows + 7))
     assert now.seconds.total > 0
     assert MemoryEngine(Settings(), disk.clock).stats().journal is None
 

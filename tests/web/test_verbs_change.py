@@ -300,3 +300,9 @@ async def test_a_new_attempt_begins_without_progress(server):
     job = await server.dequeue()
     assert "progress" not in job
     assert "message" not in job
+
+
+async def test_null_in_the_body_and_a_length_in_the_query_are_two_values(server):
+    id = await server.enqueue()
+    answer = await server.call("PATCH", f"/jobs/{id}?retain_for=30", {"retain_for": None})
+    check_problem(answer, 400, "invalid_field")

@@ -158,14 +158,14 @@ def _int32(value: str, field: str) -> int:
     return whole(_integer(value, field), field, *INT32)
 
 
-def _length(value: float | str) -> object:
+def _length(value: Any) -> object:
     try:
         return duration_ms(value)
     except InvalidField:
         return value
 
 
-def _names(value: list[str] | str) -> object:
+def _names(value: Any) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
