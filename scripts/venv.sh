@@ -94,8 +94,9 @@ bring_in_step() {
 }
 
 # use_compiled: sets $package, the folder that jobqueue is imported from: a copy in which what every request passes
-# through is machine code; or, where there is no C compiler or JOBQUEUE_COMPILE=0 is set, the repository. The copy
-# is made anew whenever the sources are others; $compiled/of says what it was made of, and whether it was.
+# through is machine code; or the repository, where there is no C compiler, where .venv is not ours to write, or where
+# JOBQUEUE_COMPILE=0 is set. The copy is made anew whenever the sources are others; $compiled/of says what it was made
+# of, and whether it was.
 # shellcheck disable=SC2034  # whoever calls it uses it
 use_compiled() {
     package=$root
@@ -106,7 +107,11 @@ use_compiled() {
         LC_ALL=C sort | xargs cat | cksum)
     case $(cat "$compiled/of" 2>/dev/null) in
         "$sources yes" | "$sources no") ;;
-        *) compile_sources 9>"$root/.venv.lock" >&2 ;;
+        *)
+            if ! [ -w "$root/.venv" ] || ! [ -w "$root" ]; then return 0; fi # its owner has to run this once
+            # Whatever goes wrong, the sources can be served.
+            compile_sources 9>"$root/.venv.lock" >&2 || echo 'it is not compiled' >&2
+            ;;
     esac
     [ "$(cat "$compiled/of" 2>/dev/null)" != "$sources yes" ] || package=$compiled
 }

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,13 @@ def repository(tmp_path):
     return root
 
 
-def use_compiled(root, **environment):
+def use_compiled(root, user=None, **environment):
     """Where jobqueue is imported from then, by its place in the repository; and what was said."""
     script = '. "$root/scripts/venv.sh"; python=$root/.venv/bin/python; use_compiled; echo "$package"'
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
     done = subprocess.run(
         ["/bin/sh", "-euc", script], env={**kept, "root": str(root), **environment}, capture_output=True,
-        text=True, timeout=60, check=True,
+        text=True, timeout=60, check=True, user=user,
     )  # fmt: skip
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING: ")]
     return os.path.relpath(done.stdout.strip(), root), lines
@@ -83,6 +84,22 @@ def test_where_it_cannot_be_compiled_the_sources_are_served_and_it_is_said_once(
     assert (place, said[1:]) == (".", ["could not: .venv/compiled.log says why"])
     assert "no way" in (repository / ".venv" / "compiled.log").read_text()
     assert use_compiled(repository) == (".", [])
+
+
+def test_who_may_not_write_to_the_venv_is_served_the_sources(repository):
+    place = Path(tempfile.mkdtemp())
+    try:
+        root = Path(shutil.copytree(repository, place / "a repository", symlinks=True))
+        for path in (place, root, *root.rglob("*")):
+            path.is_symlink() or path.chmod(0o555 if path.is_dir() else 0o444)
+        other = {"user": 65534} if os.getuid() == 0 else {}
+        assert use_compiled(root, **other) == (".", [])
+        assert not (root / ".venv" / "compiled").exists()
+    finally:
+        for path in place.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o755)
+        shutil.rmtree(place)
 
 
 def test_without_a_c_compiler_the_sources_are_served(repository, tmp_path):
