@@ -12,12 +12,10 @@ from jobqueue.engine.store import NotNow, Store
 
 # How often it is looked whether there is space to give back, in seconds.
 _LOOK_EVERY = 0.5
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
-
-
 # How long until what could not be written just now is tried again, in seconds.
 _AGAIN = 0.1
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
 
 
 class Writer(threading.Thread):
@@ -51,7 +49,6 @@ class Writer(threading.Thread):
         self.seconds = Buckets(_SECONDS)
 
     def write(self, rows: list[Row]) -> None:
-        """They are the writer's from then on."""
         self._tasks.put(rows)
 
     def run(self) -> None:
@@ -81,7 +78,7 @@ class Writer(threading.Thread):
         except Empty:
             return False
         while rows is not None:
-            self._rows = self._rows + rows if self._rows else rows
+            self._rows += rows
             self._groups += 1
             if self._tasks.empty():
                 return True
