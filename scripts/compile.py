@@ -5,8 +5,10 @@
 makes FOLDER/jobqueue. It needs a C compiler, the headers of this Python, and what scripts/requirements.txt
 pins. The sources stay what is read, changed, and served where there is no compiler.
 
-What a compiled module may not have, since mypyc makes something else of it: a struct of msgspec (it loses
-what stands in the brackets behind its name); a slice of bytes that ends before it begins.
+What means something else in a compiled module, or fails there: a struct of msgspec loses what stands in the
+brackets behind its name; a slice of bytes that ends before it begins is an error; a generator expression that
+is handed to a function is a list, made whole; annotations are checked when it runs, and a stub may be wrong.
+So the whole suite has to pass on the copy: `scripts/test.sh --all --compiled`.
 """
 
 import os

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The quick suite, on the sources. `--all` first: what CI runs; `--compiled` then: on the compiled copy, as run.sh
-# serves it. Whatever else goes to pytest.
+# The quick suite, on the sources. `--all` first: all of it; `--compiled` then: on the compiled copy, as run.sh serves
+# it. Whatever else goes to pytest.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 # shellcheck source=scripts/venv.sh

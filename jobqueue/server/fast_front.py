@@ -66,6 +66,7 @@ class FastFront:
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
             tls = self.tls.context if self.tls is not None else None
+            # A Protocol by its methods alone: a compiled class cannot inherit from asyncio's.
             await self._loop.connect_accepted_socket(
                 lambda: cast(Any, connection),
                 accepted,

@@ -27,7 +27,7 @@ class Reading:
     """The request that is being read. `_close`: nothing that comes counts any more. `_clear`: nothing is in
     the way of the next request; False where something may be: then it is looked at."""
 
-    __deletable__ = ("_parser",)
+    __deletable__ = ("_parser",)  # for mypyc, which allows it only where it is said
     __slots__ = (
         "_between", "_body", "_clear", "_close", "_front", "_head_bytes", "_headers", "_headers_done",
         "_last", "_parser", "_refusal", "_served", "_upgrade", "_upload_begun", "_uploading", "_url", "peer",

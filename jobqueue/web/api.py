@@ -58,6 +58,7 @@ class Lag(NamedTuple):
     stalls: int = 0
 
 
+# What an Api has; all of it is handed on to the view that one caller gets.
 _PARTS = (
     "_document", "_looks_first", "_rates", "access", "auth", "caller", "connections",
     "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",

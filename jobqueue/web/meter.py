@@ -11,20 +11,8 @@ from jobqueue.buckets import Buckets
 
 # Seconds; the last bucket is for what took longer. Long-polls take as long as they wait.
 BOUNDS: Final[tuple[float, ...]] = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.1,
-    0.5,
-    2.5,
-    10.0,
-    60.0,
-)
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0
+)  # fmt: skip
 # One in 32 is timed: those whose number has none of these bits.
 SKIP: Final = 31
 TIMED: Final = 256
