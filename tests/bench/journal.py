@@ -5,6 +5,7 @@ went; a disk on which every sync takes half a second.
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -25,6 +26,8 @@ ALWAYS, OS, INTERVAL, MEMORY = "sync always", "sync os", "sync interval", "memor
 BEANSTALKD = "beanstalkd -b -f 0"
 _FILE_FLOOR = 16 << 20
 _USUAL_MS = 1
+# Of the least that is synced: a file that has its size already, as the log of either has; a record of beanstalkd.
+_LOG, _A_RECORD = 8 << 20, 80
 
 
 def run(quick: bool) -> Report:
@@ -73,6 +76,7 @@ def _peers(report: Report, folder: Path, quick: bool) -> None:
         rounds = beside(subjects, quick, 5)
     for count in rounds.connections:
         _table(report, count, rounds)
+    _bare_syncs(report, folder / "bare", 0.3 if quick else 3, rounds)
 
 
 def _table(report: Report, count: int, rounds: Rounds) -> None:
@@ -115,6 +119,30 @@ def _table(report: Report, count: int, rounds: Rounds) -> None:
         report.at_least(
             f"{INTERVAL} against {MEMORY}, {over}", median(against(INTERVAL, MEMORY)), 0.5, "times"
         )
+
+
+def _bare_syncs(report: Report, folder: Path, seconds: float, rounds: Rounds) -> None:
+    """The most that one connection could reach if writing cost nothing but the syncs: each of its three answers
+    waits for one of its own, and what is left is the lifecycle in memory."""
+    times = []
+    with folder.open("wb", buffering=0) as file:
+        file.write(bytes(_LOG))
+        os.fsync(file.fileno())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            began = time.perf_counter()
+            os.pwrite(file.fileno(), bytes(_A_RECORD), len(times) * _A_RECORD % _LOG)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    found = rounds.of(1)
+    sync, memory = median(times), median(load.rate for load in found[MEMORY])
+    most = 1 / (1 / memory + 3 * sync)
+    theirs = median(load.rate for load in found[BEANSTALKD]) if BEANSTALKD in found else None
+    report.table(
+        f"1 connection: three syncs of {_A_RECORD} bytes, and nothing else added to what memory only takes",
+        ["", "a sync, µs", "lifecycles/s at most", "rate : beanstalkd's"],
+        [["", figure(sync * 1e6), figure(most), figure(most / theirs) if theirs else "–"]],
+    )
 
 
 # -- a start ----------------------------------------------------------------------------------------
