@@ -162,11 +162,17 @@ def test_a_signal_ends_a_rest(scripted, begin, kind):
     assert "no answer" in worker.ended(5)
 
 
+def busy(program: Program) -> tuple[int, int]:
+    """Consumers that wait, jobs that are worked on."""
+    stats = program.call("GET", "/stats")[1]
+    return stats["consumers_waiting"], stats["jobs"]["in_progress"]
+
+
 @some
 def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind):
     """While it starts, asks, takes, works, tells."""
     for moment in range(16):
-        id = put(program, query="retain_for=0")
+        put(program, query="retain_for=0")
         worker = begin(kind, program, "-j", "2", "q", "true")
         pid = worker.pid
         time.sleep(moment * 0.012)
@@ -176,9 +182,8 @@ def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind)
             128 + signal.SIGTERM,
             "Terminated\n",
         )  # that was before it could hear
-        stats = program.call("GET", "/stats")[1]
-        assert stats["consumers_waiting"] == 0
-        assert stats["jobs"]["in_progress"] == 0, (moment, id)
+        # The server may hear of a connection that ended a moment later than of the next request.
+        until(lambda: busy(program) == (0, 0))
 
 
 # -- the command ------------------------------------------------------------------------------------
