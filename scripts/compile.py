@@ -45,6 +45,7 @@ MODULES = [
     "server/known_heads",
     "server/log",
     "server/reading",
+    "server/sending",
     "web/access/auth",
     "web/access/guard",
     "web/access/scope",

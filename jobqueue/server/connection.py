@@ -6,10 +6,8 @@ are kept, up to `READ_AHEAD`, so that a hang-up is seen at once.
 
 import asyncio
 import logging
-import select
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +19,7 @@ from jobqueue.errors import (
 from jobqueue.server.bridge import Bridge
 from jobqueue.server.deadlines import untaken
 from jobqueue.server.reading import Reading
-from jobqueue.web.http import JSON, Later, Request, Response
+from jobqueue.web.http import Later, Request, Response
 
 if TYPE_CHECKING:
     from jobqueue.server.fast_front import FastFront
@@ -38,22 +36,16 @@ WATCH = 0.1
 # Whose answer took longer than so many seconds is looked at before it gets a job: is it still there? To look
 # costs as much as to answer; who waited for a quick disk only is as much there as who waited for nothing.
 _LONG = 0.02
-_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Answers gathered for one `send`: at most so many, and none that is longer.
-_GATHERED = 64
-_GATHERED_BYTES = 8192
 
 
 class Connection(Reading):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_bridge", "_drained", "_going_on", "_gone", "_held", "_later", "_lingering",
-        "_loop", "_out", "_parsed", "_paused", "_seen", "_transport", "_unsent", "_watched",
+        "_backlog", "_bridge", "_drained", "_going_on", "_held", "_later", "_lingering", "_loop", "_parsed",
+        "_paused", "_seen", "_watched",
     )  # fmt: skip
-
-    _transport: asyncio.Transport
 
     def __init__(self, front: "FastFront", peer: str, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(front, peer)
@@ -67,14 +59,9 @@ class Connection(Reading):
         self._paused = False
         self._watched = False
         self._going_on = False
-        # what is answered, and not yet sent
-        self._out: list[bytes] = []
-        self._blocked = False
-        self._unsent: list[Callable[[], None]] = []
         # the end
         self._lingering = False
         self._drained = 0
-        self._gone = False
         # how long it has been as it is
         self._seen = (("", -1, 0), 0.0)
 
@@ -165,14 +152,6 @@ class Connection(Reading):
                 self._transport.abort()
             else:
                 self._loop.call_later(WATCH, self._watch)
-
-    def _hung_up(self) -> bool:
-        """The client has gone, or will be found to have when the loop next looks."""
-        if self._gone or self._transport.is_closing():
-            return True
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
-        return bool(poll.poll(0))
 
     def eof_received(self) -> bool:
         """Half of a hang-up is one: whoever waits for an answer keeps its side open."""
@@ -314,10 +293,6 @@ class Connection(Reading):
         self._bridge.close = close or self._front.draining
         self._bridge.start()
 
-    def write(self, data: bytes) -> None:
-        """For the bridge."""
-        self._transport.write(data)
-
     def feed_bridge(self) -> None:
         """For the bridge: it takes more of the body."""
         self._go_on_soon()
@@ -338,66 +313,6 @@ class Connection(Reading):
             self._linger()
             return
         self._go_on_soon()
-
-    def _answer(
-        self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
-    ) -> None:
-        """`alone`: nothing else is to be sent in this loop pass, so why wait for its end."""
-        give_back = answer.give_back
-        if self._gone:
-            if give_back is not None:
-                give_back()
-            return
-        front = self._front
-        method, status, body, extra = request.method, answer.status, answer.body, answer.headers
-        shown = body
-        if method != "POST" and (method == "GET" or method == "HEAD"):
-            extra += b"\r\nCache-Control: no-store"
-            if method == "HEAD":
-                shown = b""
-        if close or front.draining:
-            self._close = True
-            self._clear = False
-            extra += b"\r\nConnection: close"
-        elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
-            extra += b"\r\nConnection: keep-alive"
-        kind = answer.content_type
-        head = front.heads[status] if kind is JSON else front.head(status, kind)
-        id = request.id.encode("latin-1")
-        if status == 204:
-            text = b"%b%b%b\r\n\r\n" % (head, id, extra)
-        else:
-            text = b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown)
-        if give_back is not None:
-            self._unsent.append(give_back)
-        out = self._out
-        first = not out
-        out.append(text)
-        if alone or len(text) > _GATHERED_BYTES:
-            self.send()
-        elif first and not front.answering:
-            front.send_soon(self)
-        elif len(out) > _GATHERED:
-            self.send()
-        log = front.log
-        if status < 400 and log.full:
-            log.summed += 1
-        else:
-            log.request(method, request.path, status, started, len(body), request.peer, request.id)
-
-    def send(self) -> None:
-        """Sends what is answered, if anything. Called by the front, once after `send_soon`."""
-        out = self._out
-        if not out or self._gone:
-            return
-        if self._unsent and self._transport.is_closing():
-            return  # to what it holds a client that has hung up has no claim
-        self._transport.writelines(out)
-        out.clear()
-        if self._unsent and not self._blocked:
-            self._unsent.clear()
-        if self._close and self._later is None and not self._gone:
-            self._linger()
 
     @property
     def _waiting(self) -> bool:
@@ -459,8 +374,9 @@ class Connection(Reading):
         elif self._bridge is not None:
             self._bridge.close = True
 
-    def abort(self) -> None:
-        self._transport.abort()
+    def _said(self) -> None:
+        if self._later is None:
+            self._linger()
 
     def _linger(self) -> None:
         """No more is written; what the client still sends is read and dropped for a moment, since a socket

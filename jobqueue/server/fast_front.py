@@ -21,6 +21,7 @@ from jobqueue.server.deadlines import Deadlines, Rounds
 from jobqueue.server.known_heads import KnownHeads
 from jobqueue.server.log import AccessLog
 from jobqueue.server.peers import Peers
+from jobqueue.server.sending import Sending
 from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.api import Api
 from jobqueue.web.http import JSON, REASONS
@@ -40,7 +41,7 @@ class FastFront:
         # Who has sent something in this loop pass, with the first letter behind "POST /jobs/".
         self.arrived: list[tuple[bytes, Connection]] = []
         self.answering = False
-        self._to_send: list[Connection] = []
+        self._to_send: list[Sending] = []
         self._rounds = Rounds(self.open)
         self.accepting: set[Connection] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -110,7 +111,7 @@ class FastFront:
         for _, connection in arrived:
             connection.send()
 
-    def send_soon(self, connection: Connection) -> None:
+    def send_soon(self, connection: Sending) -> None:
         """Answers are sent together at the end of a loop pass. The first of them wakes the client's machine,
         or its process on this one; the others find it awake. Sending each at once costs a wake-up each."""
         if not self._to_send:

@@ -11,6 +11,7 @@ import httptools
 
 from jobqueue.errors import BadRequest, BodyTooLarge, HeadersTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.server.known_heads import METHODS
+from jobqueue.server.sending import Sending
 from jobqueue.web.http import Request
 
 if TYPE_CHECKING:
@@ -23,22 +24,18 @@ _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!
 _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
 
-class Reading:
-    """The request that is being read. `_close`: nothing that comes counts any more. `_clear`: nothing is in
-    the way of the next request; False where something may be: then it is looked at."""
+class Reading(Sending):
+    """The request that is being read. Once it is to `_close`, nothing that comes counts any more."""
 
     __deletable__ = ("_parser",)  # for mypyc, which allows it only where it is said
     __slots__ = (
-        "_between", "_body", "_clear", "_close", "_front", "_head_bytes", "_headers", "_headers_done",
-        "_last", "_parser", "_refusal", "_served", "_upgrade", "_upload_begun", "_uploading", "_url", "peer",
+        "_between", "_body", "_head_bytes", "_headers", "_headers_done", "_last", "_parser", "_refusal",
+        "_served", "_upgrade", "_upload_begun", "_uploading", "_url",
     )  # fmt: skip
 
     def __init__(self, front: "FastFront", peer: str) -> None:
-        self._front = front
-        self.peer = peer
+        super().__init__(front, peer)
         self._parser = httptools.HttpRequestParser(self)
-        self._clear = True
-        self._close = False
         # the request that is being read; `_between`: none is
         self._between = True
         self._url = b""
