@@ -54,7 +54,8 @@ def _token(arguments: list[str]) -> int:
         or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name)
         or not set(wanted) <= {*RIGHTS}
     ):
-        print(f"usage: token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}", file=sys.stderr)
+        wrong = f"; {min(bad)!r} is none" if (bad := {*wanted} - {*RIGHTS}) else ""
+        print(f"usage: token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}{wrong}", file=sys.stderr)
         return 2
     print(f'["{name}"]\ndigest = "{digest_of(token)}"\nrights = {json.dumps(wanted)}')
     if queues:

@@ -69,7 +69,7 @@ class BadRequest(BadInput):
 
 
 class JobNotFound(JobQueueError):
-    """The id was never given by this queue."""
+    """The id was never given."""
 
     code = "job_not_found"
 

@@ -173,7 +173,7 @@ class Settings:
     sync: str = _declare(
         _choice("always", "interval", "os"),
         "always",
-        "when a change is on disk: before its answer; within sync_interval; when the system writes it",
+        "always, interval or os: on disk before the answer; within sync_interval; when the system does it",
     )
     sync_interval: int = _declare(_duration("1ms", "10s"), "50ms", "how often the journal is written")
     lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
@@ -258,12 +258,16 @@ class Settings:
     first_id: int | None = _declare(
         _optional(_integer(1, 2**53 - 1)), None, "the first id given; default: from the clock"
     )
-    log_level: str = _declare(_choice("debug", "info", "warning", "error"), "info", "least level logged")
-    log_format: str = _declare(_choice("text", "json"), "text", "how a log line looks")
+    log_level: str = _declare(
+        _choice("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning, error: the least level logged",
+    )
+    log_format: str = _declare(_choice("text", "json"), "text", "text or json: how a log line looks")
     access_log: str = _declare(
         _choice("auto", "all", "errors", "off"),
         "auto",
-        "which requests are logged; auto: all up to 100 a second, then one summary a second",
+        "auto, all, errors or off: requests logged; auto: up to 100 a second, then a summary each second",
     )
 
     declared: ClassVar[dict[str, Setting]]

@@ -10,7 +10,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 package=$root
 find_pinned python3 || {
     use_venv requirements.txt
-    use_compiled
+    [ $# -gt 0 ] || use_compiled # to serve
 }
 
 unset JOBQUEUE_COMPILE  # no setting of the server's

@@ -22,8 +22,8 @@ def may_use_lease(
             if lease.ended_by in steps:
                 return False
         raise LeaseLost(
-            "this lease is not the current one of the job: it ran out and the job went back to its queue, or "
-            "the job was finished another way. Drop the work, or dequeue again.",
+            "this lease is not the current one of the job: it ran out and the job went back to its queue, "
+            "the job was finished another way, or it never was this job's. Drop the work, or dequeue again.",
             job_status=job.status,
             attempts=job.attempts,
         )

@@ -102,7 +102,11 @@ class Registry:
             return job
         if self.first_id <= id <= self.last_number:
             raise JobForgotten("the job finished or was removed, and is no longer remembered")
-        raise JobNotFound("this queue has never given that id")
+        if id < self.first_id:
+            raise JobNotFound(
+                "this server has not given that id; what it had in memory before it started is gone"
+            )
+        raise JobNotFound("this server has never given that id")
 
     def set_wall_offset(self, wall_offset: int) -> None:
         """Wall clock minus monotonic clock, milliseconds."""

@@ -200,7 +200,9 @@ def jobs_in(folder: Path) -> Iterator[Job]:
                     yield stored.job
             reader.end()
         except (sqlite3.DatabaseError, Damaged) as bad:
-            raise JournalError(f"{folder / FILE} is damaged: {bad}") from None
+            raise JournalError(
+                f"{folder / FILE} is damaged: {bad}. `./scripts/run.sh journal repair` saves the rest"
+            ) from None
 
 
 def _aside(old: Path) -> Path:

@@ -43,8 +43,8 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         if what == "dump":
             return _dump(folder)
         if what == "backup":
-            return _say(back_up(folder, Path(rest[0])))
-        return _say(repair(data) if what == "repair" else verify(folder))
+            return _say(back_up(folder, Path(rest[0])), "copied")
+        return _say(repair(data), "kept") if what == "repair" else _say(verify(folder), "whole")
     except SettingError as bad:
         print(f"jobqueue: {bad.detail}", file=sys.stderr)
         return 2
@@ -53,10 +53,15 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         return 1
 
 
-def _say(found: Findings) -> int:
+def _say(found: Findings, good: str) -> int:
+    """`good`: what is so of what was counted, if nothing is wrong."""
     for line in found.wrong:
         print(line)
-    print(f"{found.jobs:,} jobs, {found.queues:,} queues with settings, {found.keys:,} idempotency keys")
+    word = "readable" if found.wrong and good == "whole" else good
+    print(
+        f"{word}: jobs {found.jobs:,}, queues with settings or a pause {found.queues:,}, "
+        f"idempotency keys {found.keys:,}"
+    )
     return 1 if found.wrong else 0
 
 

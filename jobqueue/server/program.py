@@ -1,6 +1,7 @@
 """The program: an engine, a front, a listening socket, and the way up and down."""
 
 import asyncio
+import errno
 import importlib.util
 import logging
 import signal
@@ -82,7 +83,9 @@ class Program:
             listening = bind(settings.host, settings.port)
         except OSError as failed:
             at = settings.host if _by_path(settings) else f"{settings.host} port {settings.port}"
-            print(f"jobqueue: cannot listen on {at}: {failed.strerror or failed}", file=sys.stderr)
+            taken = failed.errno == errno.EADDRINUSE and not _by_path(settings)
+            said = f"{failed.strerror or failed}{'; JOBQUEUE_PORT=… chooses another' if taken else ''}"
+            print(f"jobqueue: cannot listen on {at}: {said}", file=sys.stderr)
             engine.close()
             return 1
         files = raise_file_limit()

@@ -84,6 +84,17 @@ def get_queue(api: "Api", request: Request) -> Response | Later | Stream:
     return _dressed(face, operations.get_queue(api, request), tables.one, partial(html_pages.queue, api))
 
 
+def list_jobs(api: "Api", request: Request) -> Response | Later:
+    face = chosen(request)
+    if face == "events":  # by Accept, in vain
+        if "format" in request.query.lower():
+            raise InvalidField("format: json, text or html; GET /events shows what happens", field="format")
+        face = "json"
+    return _dressed(
+        face, operations.list_jobs(api, request), tables.jobs, partial(html_pages.jobs, request.query)
+    )
+
+
 def get_job(api: "Api", request: Request) -> Response | Later | Stream:
     face = chosen(request)
     if face == "events":

@@ -18,8 +18,8 @@ jobqueue {version}: a job queue for curl. {stop}
   take longer   curl -X POST '{q}/jobs/ID/heartbeat?lease=LEASE'
   give back     curl -X POST '{q}/jobs/ID/release?lease=LEASE'
   it failed     curl -d '{{"lease":"LEASE","error":"why"}}' {q}/jobs/ID/fail
-  a worker      curl -s {q}/worker.sh | sh -s -- QUEUE -- COMMAND
-  in Python     curl -s {q}/worker.py | python3 - QUEUE -- COMMAND
+  a worker      curl -sSf {q}/worker.sh | sh -s -- QUEUE -- COMMAND
+  in Python     curl -sSf {q}/worker.py | python3 - QUEUE -- COMMAND
   look          curl {q}/jobs/ID          '{q}/jobs?status=dead'
   why it waits  curl {q}/jobs/ID/explain
   cancel        curl -X DELETE {q}/jobs/ID
@@ -42,10 +42,16 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 """
 
 
-def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool) -> bytes:
-    """For the address it was asked at, if that is one. `lease`: the usual length, seconds."""
+def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool, tokens: bool) -> bytes:
+    """For the address it was asked at, if that is one. `lease`: the usual length, seconds. `tokens`: with
+    $TOKEN in each line."""
     at = host if _HOST.fullmatch(host) else "localhost:8080"
     if scheme != "http":
         at = f"{scheme}://{at}"
     stop = "In memory: a stop loses all jobs." if in_memory else "With a journal: jobs survive a stop."
-    return _HELP.format(q=at, version=version, lease=lease, stop=stop).encode("ascii")
+    text = _HELP.format(q=at, version=version, lease=lease, stop=stop)
+    if tokens:
+        text = re.sub(r"(  |\()curl ", r'\1curl -u ":$TOKEN" ', text)
+        text = text.replace("| sh ", '| JOBQUEUE_TOKEN="$TOKEN" sh ')
+        text = text.replace("| python3 ", '| JOBQUEUE_TOKEN="$TOKEN" python3 ')
+    return text.encode("ascii")

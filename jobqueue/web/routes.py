@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import faces, http, operations, service
+from jobqueue.web import faces, guesses, http, operations, service
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
 from jobqueue.web.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.parsing import shapes
@@ -106,7 +106,8 @@ ROUTES = (
           shapes.ChangeShape),
     Route("DELETE", "/jobs/{id}", operations.cancel_job, "Cancel a job, or ask its consumer to stop",
           {200: JobView, 202: JobView}, (409, 412), shapes.CancelShape),
-    Route("GET", "/jobs", operations.list_jobs, "Jobs by id", {200: JobPage}, shape=shapes.ListShape),
+    Route("GET", "/jobs", faces.list_jobs, "Jobs by id", {200: (JobPage, TEXT, HTML)},
+          shape=shapes.ListShape),
     Route("GET", "/jobs/count", operations.count_jobs, "How many jobs match", {200: Counted},
           shape=shapes.CountShape),
     Route("GET", "/queues", faces.list_queues, "Queues by name", _faces(Queues), shape=shapes.QueuesShape),
@@ -152,6 +153,7 @@ class Router:
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
         self.plain: dict[str, dict[str, Route]] = {}
         self.uploads = frozenset(route.path for route in routes if route.upload)
+        self._patterns = tuple({route.path: None for route in routes})
         # By the first and the last segment around the parameter; one segment: no last one.
         self._with_parameter: dict[tuple[str, str | None], dict[str, Route]] = {}
         for route in routes:
@@ -172,12 +174,36 @@ class Router:
             # As a proxy is asked: http://host/path.
             table, parameter = self._table("/" + path.partition("://")[2].partition("/")[2])
         if table is None:
-            raise NoSuchRoute(f"there is nothing at {path[:100]!r}; GET /help shows what there is")
+            raise self._nothing_at(method, path)
         route = table.get(method)
         if route is None:
             allow = ", ".join(sorted(table))
-            raise MethodNotAllowed(f"{method[:20]} is not for this path; it takes {allow}", allow=allow)
+            raise MethodNotAllowed(
+                f"{method[:20]} is not for this path; it takes {allow}{self._instead(method, path)}",
+                allow=allow,
+            )
         return route, parameter
+
+    def _nothing_at(self, method: str, path: str) -> NoSuchRoute:
+        said = f"there is nothing at {path[:100]!r}"
+        if "//" in path:
+            said += "; a part of it is empty"
+        near = guesses.path(method, path[:200], self._patterns)
+        if near is None:
+            return NoSuchRoute(f"{said}; GET /help shows what there is")
+        return NoSuchRoute(f"{said}; did you mean {near}? GET /help shows what there is", nearest=near)
+
+    def _instead(self, method: str, path: str) -> str:
+        """What others wanted who used this method there; for the end of a sentence."""
+        first, _, rest = path.strip("/").partition("/")
+        if method == "POST" and path == "/jobs":
+            return "; to put in a job: POST /jobs/enqueue"
+        if method == "DELETE" and first == "queues" and "/" not in rest:
+            return f"; to remove its jobs: POST {path[:100]}/purge"
+        if method == "POST" and first == "jobs" and rest.isalpha():
+            near = guesses.path(method, path[:200], self.plain)
+            return f"; did you mean {near}?" if near is not None else ""
+        return ""
 
     def has(self, path: str) -> bool:
         """Is there a route at `path`, whatever the method?"""

@@ -108,5 +108,5 @@ def _worker(api: "Api", request: Request, name: str) -> Response:
 def help_page(api: "Api", request: Request) -> Response:
     in_memory = api.engine.durability == "memory"
     scheme, host = api.guard.address(request)
-    text = help_text(scheme, host, api.version, seconds(api.settings.lease), in_memory)
+    text = help_text(scheme, host, api.version, seconds(api.settings.lease), in_memory, api.auth is not None)
     return Response(200, text, b"", TEXT)

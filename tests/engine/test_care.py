@@ -95,10 +95,12 @@ def test_there_is_a_file_of_the_version_that_is_written_now():
 async def test_verify_and_backup_do_not_mind_a_running_server(folder, clock, tmp_path, capfd):
     engine = await engine_on(folder, clock)
     await engine.enqueue_many([NewJob("t")] * 30)
-    assert tool(capfd, folder, "verify") == (0, ["30 jobs, 0 queues with settings, 0 idempotency keys"], [])
+    assert tool(capfd, folder, "verify") == (
+        0, ["whole: jobs 30, queues with settings or a pause 0, idempotency keys 0"], []
+    )  # fmt: skip
     copy = tmp_path / "copy"
     assert tool(capfd, folder, "backup", str(copy))[:2] == (
-        0, ["30 jobs, 0 queues with settings, 0 idempotency keys"]
+        0, ["copied: jobs 30, queues with settings or a pause 0, idempotency keys 0"]
     )  # fmt: skip
     assert copy.stat().st_mode & 0o777 == 0o600
     status, _, said = tool(capfd, folder, "backup", str(copy))
@@ -149,7 +151,7 @@ async def test_the_damaged_row_is_named_and_everything_else_is_saved(folder, clo
         [
             "job 18: its checksum is wrong",
             "it holds 399 jobs and 1 queues, and should hold 400 and 1",
-            "399 jobs, 1 queues with settings, 1 idempotency keys",
+            "readable: jobs 399, queues with settings or a pause 1, idempotency keys 1",
         ],
     )
     status, lines, _ = tool(capfd, folder, "repair")

@@ -127,7 +127,10 @@ def test_a_port_of_kubernetes_is_ignored_with_one_line():
         done = run(**settings)
     ignored, wanted = done.stderr.splitlines()
     assert "warning JOBQUEUE_PORT=tcp://10.0.0.1:8080 is" in ignored
-    assert wanted == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use"
+    assert (
+        wanted
+        == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use; JOBQUEUE_PORT=… chooses another"
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,10 @@ def test_a_port_that_is_taken_is_one_line_and_exit_1(front: str):
         port = str(taken.getsockname()[1])
         done = run(JOBQUEUE_HOST="127.0.0.1", JOBQUEUE_PORT=port, JOBQUEUE_HTTP=front)
     assert done.returncode == 1
-    assert done.stderr == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert (
+        done.stderr
+        == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use; JOBQUEUE_PORT=… chooses another\n"
+    )
 
 
 @slow

@@ -31,7 +31,7 @@ async def test_who_what_and_how_many(server, audit):
     await server.post("/queues/q/pause?reason=secret")
     record, paused = audit
     assert record.getMessage().startswith(
-        "audit: POST /queues/q/purge by nobody by name from 127.0.0.1: 200, 400 jobs rid="
+        "audit: POST /queues/q/purge by a caller without a token from 127.0.0.1: 200, 400 jobs rid="
     )
     assert record.members["changed"] == 400
     assert paused.members["changed"] is None

@@ -39,7 +39,7 @@ def test_the_format_in_the_query_wins():
     assert face(BROWSER, "Format=json") == "json"
 
 
-PATHS = ["/queues", "/queues/default", "/jobs/1"]
+PATHS = ["/queues", "/queues/default", "/jobs", "/jobs/1"]
 
 
 class Page(HTMLParser):
@@ -96,7 +96,7 @@ async def test_whatever_a_client_sent_is_shown_and_harms_nobody(server):
     await server.post(f"/jobs/{id}/heartbeat", {"lease": job["lease"], "message": NASTY + "\x1b[2J\r\n"})
     await server.post(f"/jobs/{id}/fail", {"lease": job["lease"], "error": NASTY})
     await server.post("/queues/default/pause", {"reason": NASTY})
-    for path in (f"/jobs/{id}", "/queues/default", "/queues", "/"):
+    for path in (f"/jobs/{id}", "/queues/default", "/queues", "/jobs", "/"):
         page = (await server.get(path, {"Accept": BROWSER})).body.decode()
         Page(page)
         assert "<script" not in page
@@ -118,6 +118,21 @@ async def test_queues_as_a_table(server):
     assert lines[1].endswith("paused")
     page = (await server.get("/queues?format=text&limit=1")).body.decode()
     assert page.endswith("more: cursor=a\n")
+
+
+async def test_jobs_as_a_table(server):
+    ids = [await server.enqueue(queue=queue, priority=7) for queue in ("a", "b", "a")]
+    text = (await server.get("/jobs?queue=a&format=text")).body.decode()
+    lines = text.splitlines()
+    assert lines[0].split() == ["ID", "STATUS", "QUEUE", "TYPE", "PRIORITY", "ATTEMPTS", "CREATED"]
+    assert [line.split()[:6] for line in lines[1:]] == [
+        [str(id), "queued", "a", "x", "7", "0"] for id in (ids[0], ids[2])
+    ]
+    page = (await server.get("/jobs?format=text&limit=1")).body.decode()
+    assert page.endswith(f"more: cursor={ids[0]}\n")
+    check_problem(await server.get("/jobs?format=events"), 400, "invalid_field", field="format")
+    answer = await server.get("/jobs", {"Accept": "text/event-stream"})
+    assert answer.headers["content-type"] == "application/json"
 
 
 async def test_a_job_as_text_one_fact_a_line(server):
@@ -160,6 +175,18 @@ async def test_queues_that_are_on_no_page_are_on_the_next(server):
         assert links[-1] == f"/queues?cursor={names[shown - 1]}"
     rest = Page((await server.get(links[-1], {"Accept": BROWSER})).body.decode()).links
     assert rest[-1] == "/queues/q1000"
+
+
+async def test_jobs_that_are_on_no_page_are_on_the_next(server):
+    ids = [await server.enqueue(queue="a", tags=["x&y"]) for _ in range(3)]
+    link, found = "/jobs?queue=a&tag=x%26y&limit=2", []
+    for count in (2, 1):
+        links = Page((await server.get(link, {"Accept": BROWSER})).body.decode()).links
+        jobs = [one for one in links if re.fullmatch(r"/jobs/\d+", one)]
+        assert len(jobs) == count
+        found += jobs
+        link = links[-1]
+    assert found == [f"/jobs/{id}" for id in ids]
 
 
 async def test_long_text_is_broken_into_lines_and_names_and_numbers_are_not(server):

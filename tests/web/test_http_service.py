@@ -6,6 +6,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue import Settings, __version__
+from jobqueue.web.pages import help_text
 
 NO_JOBS = {"scheduled": 0, "queued": 0, "in_progress": 0, "concluded": 0, "dead": 0, "cancelled": 0}
 NO_TOTALS = {
@@ -181,6 +182,16 @@ async def test_help_is_one_screen_of_text_with_lines_to_paste(server):
         assert len(text.splitlines()) <= 40
         assert all(len(line) <= 110 for line in text.splitlines())
         assert __version__ in text
+
+
+def test_where_tokens_are_asked_for_each_line_of_the_help_sends_one():
+    text = help_text("http", "h", "1", 300, in_memory=True, tokens=True).decode()
+    calls = [line for line in text.splitlines() if "curl " in line and "for curl" not in line]
+    assert len(calls) > 15
+    assert all('curl -u ":$TOKEN" ' in line for line in calls)
+    workers = [line for line in calls if "/worker." in line]
+    assert len(workers) == 2
+    assert all('| JOBQUEUE_TOKEN="$TOKEN" ' in line for line in workers)
 
 
 async def test_the_lines_of_the_help_work_as_they_stand(server):

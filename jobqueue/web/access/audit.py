@@ -34,8 +34,8 @@ def _tell(answer: Response, request: Request, who: str) -> Response:
         changed = None
     _log.info(
         "audit: %s %s by %s from %s: %d%s rid=%s",
-        request.method, request.path[:200], who or "nobody by name", request.peer or "-", answer.status,
-        "" if changed is None else f", {changed} jobs", request.id,
+        request.method, request.path[:200], who or "a caller without a token", request.peer or "-",
+        answer.status, "" if changed is None else f", {changed} jobs", request.id,
         extra={"members": {
             "event": "audit", "method": request.method, "path": request.path[:200], "who": who,
             "peer": request.peer, "status": answer.status, "changed": changed, "request_id": request.id,

@@ -210,4 +210,4 @@ def _token_of(header: bytes) -> bytes | None:
 
 
 def _unauthorized(why: str) -> Unauthorized:
-    return Unauthorized(f"{why}; send one as `Authorization: Bearer TOKEN`, or by `curl -u :TOKEN`")
+    return Unauthorized(f"{why}; send one as Authorization: Bearer TOKEN, or by curl -u :TOKEN")

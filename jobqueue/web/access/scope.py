@@ -84,7 +84,7 @@ class Scoped:
     def _check_job(self, id: int) -> Job:
         job = self._engine.get(id)
         if not self._who.sees(job.queue):
-            raise JobNotFound("this queue has never given that id")
+            raise JobNotFound("this server has never given that id")
         return job
 
     def _check_lease(self, id: int) -> None:

@@ -57,6 +57,7 @@ def read_tokens(path: str, reserved: Set[str] = frozenset()) -> list[Token]:
             tables = tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as bad:
         said = bad.strerror if isinstance(bad, OSError) else str(bad)
+        said = re.sub(r"Cannot declare \('(.*)',\) twice", r"[\1] is there twice", said or "")
         raise SettingError(f"JOBQUEUE_TOKENS_FILE={path}: {said}") from None
     tokens: dict[bytes, Token] = {}
     for name, table in tables.items():

@@ -6,7 +6,6 @@ the query or a header; and if it still will not do, what was wrong with it.
 """
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any, Generic, TypeVar, get_args
 from urllib.parse import unquote_plus
 
@@ -14,9 +13,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
+from jobqueue.web import guesses
 from jobqueue.web.http import Request
 from jobqueue.web.parsing.fields import FIELDS, field_of
-from jobqueue.web.parsing.json_text import check_utf8, syntax_error
+from jobqueue.web.parsing.json_text import check_utf8, syntax_error, what_it_is
 
 S = TypeVar("S", bound=Struct)
 _DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -130,7 +130,7 @@ class Call(Generic[S]):
         except _DECODER_REFUSES as bad:
             error = syntax_error(body, bad, max_depth)
             if isinstance(error, InvalidField):
-                error = InvalidField("the body must be a JSON object")
+                error = InvalidField(f"this must be a JSON object{what_it_is(bad)}")
             raise error from None
         given: dict[str, Any] = {}
         for name, value in raw.items():
@@ -156,8 +156,9 @@ class Call(Generic[S]):
                 inside.detail = f"{name}: {inside.detail}"
                 inside.facts.setdefault("field", name)
                 raise
-        said = "" if isinstance(bad, RecursionError) else f" ({bad})"
-        raise InvalidField(f"{name}: must be {self.fields[name].expects}{said}", field=name) from None
+        raise InvalidField(
+            f"{name}: must be {self.fields[name].expects}{what_it_is(bad)}", field=name
+        ) from None
 
     def _canonical(self, name: str, where: str) -> str | None:
         """The field that `name` means, whatever its letter case; None: to be ignored."""
@@ -168,10 +169,16 @@ class Call(Generic[S]):
             return lower
         if lower in self.ignored and where == "body":
             return None
-        near = get_close_matches(lower, self.types, n=1, cutoff=0.5)
-        facts = {"nearest": near[0]} if near else {}
+        near = guesses.field(lower, self.types)
         known = ", ".join(self.types) or "none"
-        raise UnknownField(f"unknown field {name[:64]!r}; known here: {known}", field=name[:64], **facts)
+        if near is not None:
+            hint = f"did you mean {near}? Known here: {known}"
+        elif where == "body" and "payload" in self.types:
+            hint = f"your own data goes in payload; known here: {known}"
+        else:
+            hint = f"known here: {known}"
+        facts = {} if near is None else {"nearest": near}
+        raise UnknownField(f"unknown field {name[:64]!r}; {hint}", field=name[:64], **facts)
 
     def _consumer(self, request: Request) -> str | None:
         if "consumer" in self.headers:

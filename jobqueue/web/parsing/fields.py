@@ -19,7 +19,8 @@ QUEUE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}"
 MEDIA_TYPE = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+( *;[ -~]*)?"
 INT32 = (-(2**31), 2**31 - 1)
 # The longest delay: how far ahead anything may be put off.
-YEAR_MS = 366 * 86_400_000
+_DAY_MS = 86_400_000
+YEAR_MS = 366 * _DAY_MS
 _QUEUE_NAME = re.compile(QUEUE_NAME)
 _MEDIA_TYPE = re.compile(MEDIA_TYPE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -91,9 +92,10 @@ def duration(value: float | str, field: str, low: int, high: int, setting: str |
         raise InvalidField(f"{field}: {bad.detail}", field=field) from None
     if not low <= ms <= high:
         said, facts = ("", {}) if setting is None else (f"; {setting} sets the limit", {"setting": setting})
+        days = f" ({high // _DAY_MS} days)" if high > _DAY_MS and high % _DAY_MS == 0 else ""
         raise InvalidField(
-            f"{field}: from {low / 1000:.9g} to {high / 1000:.9g} seconds{said}", field=field,
-            limit=high / 1000, **facts,
+            f"{field}: from {low / 1000:.9g} to {high / 1000:.9g} seconds{days}{said if ms > high else ''}",
+            field=field, limit=high / 1000, **facts,
         )  # fmt: skip
     return ms
 

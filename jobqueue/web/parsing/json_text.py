@@ -6,6 +6,16 @@ import msgspec
 
 from jobqueue.errors import InvalidField, InvalidJson
 
+# How the decoder names what it got, and what JSON calls it.
+_GOT = re.compile(r"Expected `.*`, got `(\w+)`")
+_NAMES = {
+    "str": "a string",
+    "int": "a number",
+    "float": "a fraction",
+    "bool": "true or false",
+    "null": "null",
+}
+_FORM = re.compile(rb"\s*(--|[A-Za-z_][\w.\[\]-]*=)")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACKETS = bytes.maketrans(b"[{]}", b"[[]]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -56,7 +66,25 @@ def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | I
     if body.startswith(b"\xef\xbb\xbf"):
         return InvalidJson("the body begins with a byte order mark; send plain UTF-8")
     if isinstance(bad, msgspec.ValidationError):
-        return InvalidField(str(bad))
+        return InvalidField(f"the body cannot be read{what_it_is(bad)}")
     if "truncated" in str(bad) and b"\\ud" in body.lower():
         return InvalidJson("the body has an escape of half a character: \\ud800 to \\udfff come in pairs")
-    return InvalidJson(f"the body is not JSON: {str(bad).removeprefix('JSON is malformed: ')}")
+    if _FORM.match(body):
+        return InvalidJson(
+            'the body looks like a form; send JSON, such as -d \'{"type":"email"}\', or options in the query'
+        )
+    said = (
+        str(bad).removeprefix("JSON is malformed: ").replace("Input data was truncated", "its end is missing")
+    )
+    if said.startswith("object keys must be strings"):
+        said += "; names and texts stand in double quotes"
+    return InvalidJson(f"the body is not JSON: {said}")
+
+
+def what_it_is(bad: Exception) -> str:
+    """What the decoder got in place of what it wanted, for the end of a sentence; if it says it."""
+    got = _GOT.search(str(bad))
+    if got is None:
+        return ""
+    what = _NAMES.get(got[1], "an " + got[1])
+    return f", and there is {what} in it" if " - at `" in str(bad) else f", not {what}"

@@ -277,6 +277,7 @@ class CountShape(FilterShape):
 
 
 class ListShape(CountShape):
+    format: Literal["json", "text", "html"] | None = None
     payload: bool = False
     order: Literal["asc", "desc"] = "asc"
     limit: Page = 100

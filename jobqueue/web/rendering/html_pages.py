@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from jobqueue.engine.api import Filter
+from jobqueue.web.parsing.call import query_pairs
 from jobqueue.web.rendering import tables
 
 if TYPE_CHECKING:
@@ -47,15 +49,14 @@ def front(body: bytes, help: str) -> bytes:
 def queue(api: "Api", body: bytes) -> bytes:
     facts = tables.facts(body)
     name = dict(facts)["name"]
-    jobs, more = api.engine.list_jobs(Filter(queues=frozenset({name})), None, True, _JOBS)
-    rows = [
-        [f'<a href="/jobs/{job.id}">{job.id}</a>', _text(job.status), _text(job.type), str(job.priority),
-         str(job.attempts)]
-        for job in jobs
-    ]  # fmt: skip
-    shown = _table(("id", "status", "type", "priority", "attempts"), rows, {0: "n", 2: "t", 3: "n", 4: "n"})
-    rest = "" if more is None else f'<p><a href="/jobs?queue={escape(name)}&amp;cursor={more}">more</a></p>'
-    return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}{rest}")
+    listed, more = api.engine.list_jobs(Filter(queues=frozenset({name})), None, True, _JOBS)
+    shown = _jobs(f"queue={name}", api.renderer.listed(listed, False, more))
+    return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}")
+
+
+def jobs(query: str, body: bytes) -> bytes:
+    """`query`: what was asked."""
+    return _page("jobs", _jobs(query, body))
 
 
 def job(body: bytes) -> bytes:
@@ -74,6 +75,19 @@ def _queues(body: bytes) -> str:
     cursor = tables.more(body)
     rest = "" if cursor is None else f'<p><a href="/queues?cursor={escape(cursor)}">more</a></p>'
     return _table([head.lower() for head in tables.HEADS], rows, kinds) + rest
+
+
+def _jobs(query: str, body: bytes) -> str:
+    rows = []
+    for id, *cells in tables.job_rows(body):
+        rows.append([f'<a href="/jobs/{id}">{id}</a>', *map(escape, cells)])
+    kinds = {2: "t", 3: "t", **dict.fromkeys(tables.JOB_NUMBERS, "n")}
+    shown = _table([head.lower() for head in tables.JOB_HEADS], rows, kinds)
+    if (cursor := tables.more(body)) is None:
+        return shown
+    asked = [(name, value) for name, value in query_pairs(query) if name.lower() != "cursor"]
+    link = urlencode([*asked, ("cursor", cursor)])
+    return f'{shown}<p><a href="/jobs?{escape(link)}">more</a></p>'
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:

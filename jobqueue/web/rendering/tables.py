@@ -74,15 +74,36 @@ def _queue_row(queue: Document) -> list[str]:
 
 
 def more(body: bytes) -> str | None:
-    """The cursor to go on with, where an answer to `/queues` does not have all of them."""
+    """The cursor to go on with, where an answer does not have all that there is."""
     cursor = _decode(body).get("next")
     return None if cursor is None else plain(cursor)
 
 
 def queues(body: bytes) -> str:
-    text = table([HEADS, *queue_rows(body)], NUMBERS)
+    return _with_more(table([HEADS, *queue_rows(body)], NUMBERS), body)
+
+
+def _with_more(text: str, body: bytes) -> str:
     cursor = more(body)
     return text if cursor is None else f"{text}more: cursor={cursor}\n"
+
+
+# -- jobs -------------------------------------------------------------------------------------------
+
+JOB_HEADS = ("ID", "STATUS", "QUEUE", "TYPE", "PRIORITY", "ATTEMPTS", "CREATED")
+JOB_NUMBERS = frozenset({0, 4, 5})
+
+
+def job_rows(body: bytes) -> list[list[str]]:
+    """A row for each job of the answer to `/jobs`."""
+    return [
+        [plain(job[name]) for name in ("id", "status", "queue", "type", "priority", "attempts", "created_at")]
+        for job in _list_of(_decode(body)["jobs"])
+    ]
+
+
+def jobs(body: bytes) -> str:
+    return _with_more(table([JOB_HEADS, *job_rows(body)], JOB_NUMBERS), body)
 
 
 def facts(body: bytes) -> list[tuple[str, str]]:

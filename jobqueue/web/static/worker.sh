@@ -1,7 +1,7 @@
 #!/bin/sh
 # The worker of jobqueue 0.0.0: takes jobs and runs a command for each. Needs curl, and nothing else.
 #
-#   curl -s http://localhost:8080/worker.sh | sh -s -- thumbs -- ./make_thumb
+#   curl -sSf http://localhost:8080/worker.sh | sh -s -- thumbs -- ./make_thumb
 #
 # The command gets the payload on its standard input, and JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS
 # JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT JOB_CONTENT_TYPE JOB_URL in its environment. Its exit status says how
