@@ -178,9 +178,11 @@ class Engine(Protocol):
 
     settings: Settings
     durability: str
-    # Why no request is taken at the moment: the disk is being read, or cannot be written; in memory None.
-    refuses: str | None
     identity: str  # no other engine has it; begins the origins of its jobs
+
+    @property
+    def refuses(self) -> str | None:
+        """Why no request is taken now: the disk is being read, or cannot be written. In memory: None."""
 
     @property
     def stopping(self) -> bool:
@@ -291,6 +293,9 @@ class Engine(Protocol):
     ) -> tuple[list[Job], int | None]:
         """Jobs that match, by id, behind `after` (None: from the end it begins at), and where to go on; None:
         that was all. May be short of `most`: the work of one call is bounded."""
+
+    def newest_id(self) -> int:
+        """At most this is the id of any job there is; those to come have higher ones."""
 
     def peek(self, name: str, most: int) -> list[Job]:
         """The next jobs of a queue in the order in which dequeue takes them; none is taken. Jobs behind the

@@ -54,6 +54,11 @@ class Book:
         self._first_key = number_of(key)
         self._last_key = max(self._last_key, self._first_key)
 
+    @property
+    def empty(self) -> bool:
+        """Nothing was entered."""
+        return not (self.jobs or self._numbers or self._last_key)
+
     def check(self, counters: Counters) -> None:
         """As many as there were; else `Damaged`."""
         self._counted = counters.last_number

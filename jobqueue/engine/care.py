@@ -23,7 +23,7 @@ from jobqueue.engine.records import (
     unseal,
 )  # fmt: skip
 from jobqueue.engine.salvage import rows_in
-from jobqueue.engine.store import FILE, JournalError, Store, check_version, refuse_newer
+from jobqueue.engine.store import FILE, JournalError, Store, check_version, refuse_newer, sync_folder
 
 _AT_ONCE = 1000
 
@@ -126,10 +126,13 @@ def _repair(folder: Path) -> Findings:
     store.commit([put_counters(_counters_of(found))])
     store.close()
     aside = _aside(old)
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             (folder / (FILE + suffix)).rename(str(aside) + suffix)
-    (new / FILE).rename(old)
+    # At no moment is there no journal: a server would begin an empty one.
+    os.link(old, aside)
+    (new / FILE).replace(old)
+    sync_folder(folder)
     new.rmdir()
     found.wrong.append(f"what could be read is saved; the damaged file is kept as {aside}")
     return found

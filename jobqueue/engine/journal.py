@@ -114,6 +114,8 @@ class JournalEngine(MemoryEngine):
                 self.refuses = f"the server is reading its journal: {book.jobs:,} jobs so far"
                 await asyncio.sleep(0)
             reader.end()
+            if counters is None and not book.empty:
+                raise Damaged("its counters are missing")
             if counters is not None:
                 book.check(counters)
                 restoration.numbers(counters.first_id, counters.last_number)
@@ -309,9 +311,13 @@ class JournalEngine(MemoryEngine):
         if not self._must_wait():
             return answer
         held: Future[T]
-        if isinstance(answer, Future):
+        if isinstance(answer, Waiting):
             held = Waiting[T](loop=self._loop)
             held.withdraw = answer.cancel
+            answer.add_done_callback(partial(self._hold_done, held))
+        elif isinstance(answer, Future):  # it works; who waits for it may leave, and may not be ended
+            held = self._loop.create_future()
+            held.add_done_callback(partial(_give_up, answer))
             answer.add_done_callback(partial(self._hold_done, held))
         else:
             held = self._loop.create_future()
@@ -433,6 +439,8 @@ class JournalEngine(MemoryEngine):
             unwritten, failed = writer.stop()
             if failed is None or isinstance(failed, NotNow):
                 self._write_rest(unwritten + self._gather())
+            else:
+                self._broken(failed)
         self._store.close()
         self._folder.close()
 
@@ -443,3 +451,10 @@ class JournalEngine(MemoryEngine):
             self._answer(self._take_held())
         except NotNow as failed:
             _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)
+        except Exception as failed:
+            self._broken(failed)
+
+
+def _give_up(work: Future[Any], held: Future[Any]) -> None:
+    if held.cancelled():
+        work.cancel()

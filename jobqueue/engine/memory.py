@@ -289,6 +289,9 @@ class MemoryEngine:
         start = after if after is not None else 0 if rising else 1 << 60
         return self._queue.scan(wanted, start, rising, self._now(), most, EXAMINED)
 
+    def newest_id(self) -> int:
+        return self._queue.last_number
+
     def peek(self, name: str, most: int) -> list[Job]:
         queue = self._queue.queues.get(name)
         return queue.upcoming(most, self._now()) if queue is not None else []
@@ -427,7 +430,10 @@ class MemoryEngine:
             self._ticker.stop()
 
     def _begin(self) -> int:
-        """What `_now` is until the first verb: with the system's clock it starts the ticks."""
+        """What `_now` is until the first verb: with the system's clock it starts the ticks. Nothing is due in
+        a queue that is still being read."""
+        if self.refuses is not None:
+            return self._clock.monotonic()
         if not self._clock.manual and not self._closed:
             self._ticker = PeriodicCallback(self._on_tick, self.settings.tick)
             self._ticker.start()

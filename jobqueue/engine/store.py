@@ -25,6 +25,8 @@ _LOG = 8 << 20
 # What a group and a row of it take in the log besides their bytes, about: whole pages are written.
 _A_GROUP = 8192
 _A_ROW = 400
+# How long another program's lock is waited for, in milliseconds.
+_PATIENCE = 5000
 # Free pages given back to the system at once, and how many may stay.
 _GIVE_BACK = 256
 _KEEP_FREE = 1024
@@ -132,7 +134,9 @@ class Store:
         log = self.path.with_name(FILE + "-wal")
         how = "TRUNCATE" if log.stat().st_size > 2 * _LOG else "PASSIVE"
         with self._quiet():
+            self._db.execute("PRAGMA busy_timeout = 0")  # who reads for long is not waited for
             self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
         if how == "TRUNCATE":
             with contextlib.suppress(JournalError):  # no room for all of it: then it grows as it is written
                 _make_log(log)
@@ -193,7 +197,9 @@ def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    return sqlite3.connect(
+        path, timeout=_PATIENCE / 1000, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
 
 
 def _make(path: Path) -> None:
@@ -207,7 +213,7 @@ def _make(path: Path) -> None:
         db.executescript(_SCHEMA)
         db.close()
         fresh.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as bad:
         raise JournalError(f"cannot make {path}: {bad.strerror}") from None
 
@@ -237,7 +243,7 @@ def _make_log(path: Path) -> None:
         raise JournalError(f"cannot write {path}: {bad.strerror}") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """So that the name of a new file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -135,7 +135,7 @@ class Program:
         collector.stop()
         watchdog.stop()
         access.flush()
-        if loaded:
+        if loaded and not self._status:
             self._say_stop(engine)
         return self._status or told_twice
 
@@ -161,6 +161,10 @@ class Program:
             jobs = await engine.load()
         except JournalError as bad:
             self._broken(bad.detail, 1)
+            return
+        except Exception as bug:
+            _log.exception("unexpected error")
+            self._broken(f"the journal could not be read: {bug}", 1)
             return
         collector.settle()
         self._say("loaded", f"loaded {jobs:,} jobs in {time.monotonic() - started:.1f} s")

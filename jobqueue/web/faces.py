@@ -107,7 +107,7 @@ def get_job(api: "Api", request: Request) -> Response | Later | Stream:
 def root(api: "Api", request: Request) -> Response:
     """For a browser a page; for everybody else, help."""
     may_read = api.caller is None or "read" in api.caller.rights
-    if chosen(request) != "html" or not may_read:
+    if chosen(request) != "html" or not may_read or api.engine.refuses is not None:
         return service.help_page(api, request)
     shown = operations.list_queues(api, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
     help = service.help_page(api, request).body.decode("utf-8")

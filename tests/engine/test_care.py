@@ -207,6 +207,24 @@ async def test_whatever_is_damaged_repair_saves_only_what_was_there_and_most_of_
     engine.close()
 
 
+async def test_a_repair_that_is_cut_short_leaves_a_journal_in_its_place(folder, clock, monkeypatch):
+    """Never none: a server would begin an empty one."""
+    await filled(folder, clock)
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(content.replace(b"00017" * 20, b"00018" * 20))
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    for owner, name in ((os, "link"), (Path, "replace")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, cut)
+            with pytest.raises(KeyboardInterrupt):
+                repair(str(folder))
+        assert (folder / FILE).exists()
+    assert repair(str(folder)).jobs == 399
+
+
 async def test_a_newer_version_is_not_repaired_by_an_older_program(folder, clock):
     await filled(folder, clock, 10)
     with sqlite3.connect(folder / FILE) as db:

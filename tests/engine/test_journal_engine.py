@@ -2,13 +2,14 @@
 
 import asyncio
 import sqlite3
+import time
 
 import pytest
 from serving import until
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import Change, Duplicate, NewJob, Options, Past, Want
-from jobqueue.engine import journal, writer
+from jobqueue.engine import journal, store, writer
 from jobqueue.engine.api import Arrival, Once
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
@@ -367,6 +368,32 @@ async def test_while_it_is_read_no_request_is_taken(disk):
     engine.close()
 
 
+async def test_while_it_is_read_nothing_is_due_whoever_looks(disk, clock):
+    """A tick would order what has come so far by numbers that are not known yet."""
+    engine = await disk.start()
+    await engine.enqueue_many([NewJob("t", delay=1_000)] * 5)
+    await engine.enqueue_many([JOB] * 1_000)
+    engine.close()
+    disk.engine = None
+    clock.advance("1m")
+    real = SystemClock()
+    real.wall = clock.wall
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1, tick="10ms"), real)
+    loading = asyncio.ensure_future(engine.load())
+    await asyncio.sleep(0)
+    while not loading.done():
+        assert engine.refuses is not None
+        engine.stats()
+        engine.queues(10)
+        assert engine._ticker is None
+        await asyncio.sleep(0)
+    assert await loading == 1_005
+    await until(lambda: engine.stats().jobs["queued"] == 1_005)
+    [(first, _)] = await engine.dequeue(ONE)
+    assert first.id == 6
+    engine.close()
+
+
 async def test_what_is_said_of_a_damaged_file_is_one_line_whatever_stands_in_it(disk):
     engine = await disk.start()
     engine.close()
@@ -414,6 +441,77 @@ async def test_a_missing_row_is_noticed(disk, key, what):
     with pytest.raises(JournalError, match=what):
         await engine.load()
     engine.close()
+
+
+async def test_missing_counters_are_noticed_since_ids_would_be_given_again(disk):
+    engine = await disk.start()
+    await engine.enqueue_many([JOB] * 3)
+    engine.close()
+    with sqlite3.connect(disk.path / FILE) as db:
+        db.execute("DELETE FROM record WHERE key = 0")
+    db.close()
+    disk.engine = None
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    with pytest.raises(JournalError, match="its counters are missing"):
+        await engine.load()
+    engine.close()
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+async def test_what_cannot_be_written_at_the_stop_is_told_and_acknowledged_to_nobody(
+    disk, monkeypatch, handed_over
+):
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    reasons = []
+    engine.on_broken = reasons.append
+
+    def fails(rows):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(engine._store, "commit", fails)
+    made = engine.enqueue(JOB)
+    if handed_over:
+        engine.flush()
+    engine.close()
+    assert reasons == ["disk I/O error"]
+    with pytest.raises(Stopping, match="could not write its journal"):
+        await made
+    await passes()
+    assert len(reasons) == 1
+    disk.engine = None
+    engine = await disk.start()
+    assert engine.stats().jobs["queued"] == 1
+
+
+async def test_a_purge_goes_on_when_its_caller_is_told_that_he_may_not_wait(disk):
+    engine = await disk.start()
+    for _ in range(3):
+        await engine.enqueue_many([JOB] * 1_000)
+    purging = engine.purge(Filter(queues=frozenset({"default"})), False)
+    engine.end_wait(purging, Stopping("no more"))
+    assert (await purging).changed == 3_000
+    purging = engine.purge(Filter(queues=frozenset({"default"})), False)
+    for _ in range(2):
+        await engine.enqueue_many([JOB] * 1_000)
+    purging = engine.purge(Filter(queues=frozenset({"default"})), False)
+    purging.cancel()
+    await passes()
+    assert engine.stats().jobs["queued"] > 1_000  # who hangs up stops it
+
+
+async def test_a_long_reader_holds_up_no_commit(disk, monkeypatch):
+    monkeypatch.setattr(store, "_LOG", 64 << 10)
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    reader = sqlite3.connect(disk.path / FILE, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM record").fetchone()
+    started = time.monotonic()
+    for _ in range(20):
+        await engine.enqueue_many([NewJob("t", payload=LARGE)] * 20)
+    assert time.monotonic() - started < 2  # one wait for a lock would be 5
+    reader.close()
 
 
 async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is_from_then_on(disk):

@@ -304,6 +304,14 @@ async def test_an_export_is_of_the_jobs_that_were_there(server):
     assert (json.loads(first)["id"], count) == (1, 3000)
 
 
+async def test_an_export_finds_its_jobs_however_many_others_are_newer(server):
+    ids = [await server.enqueue(queue="old") for _ in range(3)]
+    server.engine.enqueue_many([NewJob("x", "busy")] * 11_000)
+    assert [job["id"] for job in await lines(server, "/queues/old/export")] == ids
+    ids.append(await server.enqueue(queue="old"))
+    assert [job["id"] for job in await lines(server, "/queues/old/export")] == ids
+
+
 async def test_a_job_that_is_to_be_cancelled_does_not_leave(server):
     id = await server.enqueue(queue="q")
     await server.dequeue(queue="q")

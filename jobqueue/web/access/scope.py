@@ -50,7 +50,7 @@ class Scoped:
 
     __slots__ = (
         "_conclude", "_dequeue", "_engine", "_enqueue", "_fail", "_heartbeat", "_release",
-        "_seen", "_tag", "_who", "durability", "identity", "refuses", "settings",
+        "_seen", "_tag", "_who", "durability", "identity", "settings",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, who: Principal) -> None:
@@ -62,13 +62,16 @@ class Scoped:
         self._conclude, self._heartbeat = engine.conclude, engine.heartbeat
         self._release, self._fail = engine.release, engine.fail
         self.settings = engine.settings
-        self.refuses: str | None = None  # the whole one says so before
         self.durability = engine.durability
         self.identity = engine.identity
 
     @property
     def stopping(self) -> bool:
         return self._engine.stopping
+
+    @property
+    def refuses(self) -> str | None:
+        return self._engine.refuses
 
     # -- what is asked of each call -----------------------------------------------------------------
 
@@ -244,6 +247,9 @@ class Scoped:
         self, wanted: Filter, after: int | None, rising: bool, most: int
     ) -> tuple[list[Job], int | None]:
         return self._engine.list_jobs(self._within(wanted), after, rising, most)
+
+    def newest_id(self) -> int:
+        return self._engine.newest_id()
 
     def peek(self, name: str, most: int) -> list[Job]:
         self._check_queue(name)

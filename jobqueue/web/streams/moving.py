@@ -40,15 +40,13 @@ class _Export:
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         engine, render = self._api.engine, self._api.renderer.exported
-        newest, _ = engine.list_jobs(Filter(queues=self._wanted.queues), None, False, 1)
-        after: int | None = 0 if newest else None
+        newest = engine.newest_id()
+        after: int | None = 0
         while after is not None and not self._over:
             jobs, after = engine.list_jobs(self._wanted, after, True, _AT_ONCE)
-            for piece in gathered(
-                render(job) for job in jobs if job.id <= newest[0].id and not _leaving(job)
-            ):
+            for piece in gathered(render(job) for job in jobs if job.id <= newest and not _leaving(job)):
                 yield piece
-            if after is not None and after >= newest[0].id:
+            if after is not None and after >= newest:
                 return
             await sleep(0)
 
