@@ -216,7 +216,9 @@ class Settings:
     )
     max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most named queues; beyond: 429")
     max_waiters: int = _declare(
-        _integer(1, 10_000_000), 100_000, "most requests that wait at once; beyond: 503"
+        _integer(1, 10_000_000),
+        100_000,
+        "most requests that wait at once, each for every queue it names; beyond: 503",
     )
     memory_limit: int | None = _declare(
         _optional(_size(32 << 20, 1 << 50)),

@@ -149,7 +149,7 @@ class MemoryEngine:
         handed = self._queue.dequeue(want, now)
         if handed or not wait:
             return handed
-        self._refuse_if_crowded(self._queue.waiters.count)
+        self._refuse_if_crowded(self._queue.waiters.places)
         waiting = Waiting[list[Handed]](loop=asyncio.get_running_loop())
         waiter = Waiter(want, now + wait, partial(self._deliver, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)

@@ -36,6 +36,26 @@ def test_no_more_than_the_newest_so_many_are_remembered():
     assert [ids(keys.get("ann", str(number), 5)) for number in range(5)] == [None, None, (2,), (3,), (4,)]
 
 
+def test_the_ids_of_large_batches_are_bounded_too():
+    keys = IdempotencyKeys(1_000, 3)
+    for number in range(4):
+        keys.put("ann", str(number), b"", tuple(range(5)), True, number)
+    assert [ids(keys.get("ann", str(number), 5)) for number in range(4)] == [
+        None,
+        None,
+        *[tuple(range(5))] * 2,
+    ]
+    assert keys.window(5) == 1_000 - (1_002 - 5)
+    for _ in range(9):
+        keys.put("ann", "3", b"", tuple(range(5)), True, 6)  # the same one again counts once
+    assert len(keys) == 2
+    keys.put("ann", "huge", b"", tuple(range(20)), True, 7)
+    assert (len(keys), keys.window(7)) == (0, 0)
+    assert keys.forget_old(9_999, 5) is False
+    keys.put("ann", "k", b"", tuple(range(12)), True, 8)
+    assert len(keys) == 1
+
+
 def test_a_key_used_again_after_its_time_is_new_again():
     keys = IdempotencyKeys(1_000, 2)
     keys.put("ann", "a", b"", (1,), False, 0)

@@ -60,6 +60,18 @@ async def test_too_many_that_wait(server):
     assert (await server.post("/jobs/dequeue")).status == 204
 
 
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_waiters=3)])
+async def test_who_waits_for_several_queues_counts_for_each(server):
+    waiting = await server.ask("POST", "/jobs/dequeue?queues=a,b,c,a&wait=30")
+    await server.waiting(1)
+    refused = await server.post("/jobs/dequeue?queue=d&wait=30")
+    check_problem(refused, 503, "overloaded", setting="JOBQUEUE_MAX_WAITERS")
+    await server.enqueue(queue="b")
+    assert (await waiting.read()).status == 200
+    await server.ask("POST", "/jobs/dequeue?queue=d&wait=30")
+    await server.waiting(1)
+
+
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_headers="2KiB")])
 async def test_too_large_a_head(server):
     answer = await server.get("/stats", {"X": "a" * 1500})
