@@ -410,6 +410,14 @@ def test_what_makes_no_sense_is_refused_at_once(program, begin, kind, arguments)
     assert code == 2, said
 
 
+@pytest.mark.parametrize(
+    "arguments", [["-j", "0", "q", "true"], ["q/x", "true"], ["q x", "true"]], ids=" ".join
+)
+def test_what_makes_no_sense_is_refused_by_the_one_in_python_too(program, begin, arguments):
+    code, said = said_by(begin("python", program, *arguments))
+    assert code == 2, said
+
+
 @shells
 def test_a_folder_that_is_not_there_is_named(program, begin, kind, tmp_path):
     code, said = said_by(begin(kind, program, "q", "true", TMPDIR=f"{tmp_path}/no such"))

@@ -22,6 +22,7 @@ import contextlib
 import http.client
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -325,6 +326,10 @@ def main() -> int:
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command or shutil.which(command[0]) is None:
         about.error(f"there is no command {command[0]}" if command else "which command?")
+    if not re.fullmatch(r"[A-Za-z0-9_.:,-]+", given.queues):
+        about.error(f"this names no queue: {given.queues}")
+    if given.j < 1:
+        about.error("-j: 1 or more")
     options = Options(
         given.queues, command, given.w, given.l, given.d, given.g, given.n, given.t, given.o, given.v
     )
