@@ -31,7 +31,9 @@ class Intake(Control):
         if past.trail is not None:
             job.more = job.more or More()
             job.more.trail = past.trail
-        if past.died_at is None and job.more is not None and job.more.run_at is not None:
+        if job.more is not None and past.died_at is not None:
+            job.more.run_at = job.more.due = None  # its time has come long ago
+        if job.more is not None and job.more.run_at is not None:
             job.place = 0
             self._move(job, SCHEDULE, now, queue)
         else:

@@ -34,7 +34,7 @@ class KeyedLane(Lane):
         self.shown = -1
 
     def __lt__(self, other: object) -> bool:
-        """Two lanes stand at the same place in the heap only where one of them is left over."""
+        """Two entries of the heap stand at the same place only where one of them is left over."""
         return False
 
     # A class with an order of its own has a hash only where it says so, once it is compiled.
@@ -184,6 +184,7 @@ class NamedQueue:
 
         meet(0)
         found: list[Job] = []
+        met: set[KeyedLane] = set()  # of some lanes an entry that is left over looks like the one that counts
         while line and len(found) < most:
             rank, place, _, what, jobs = heappop(line)
             if isinstance(what, Job):
@@ -193,7 +194,8 @@ class NamedQueue:
             meet(2 * what + 1)
             meet(2 * what + 2)
             lane = self._heap[what][2]
-            if lane.shown == place and (lane.gate is None or lane.gate.is_open(now)):
+            if lane.shown == place and lane not in met and (lane.gate is None or lane.gate.is_open(now)):
+                met.add(lane)
                 follow(rank, iter(lane))
         return found
 
@@ -331,6 +333,15 @@ class NamedQueue:
     def _show(self, lane: KeyedLane, place: int) -> None:
         lane.shown = place
         heappush(self._heap, (-lane.priority, place, lane))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Where more than half of the heap is left over it is made anew: O(1) on average for each that is."""
+        if len(self._heap) > 2 * len(self._lanes) + 8:
+            self._heap = [
+                (-lane.priority, lane.shown, lane) for lane in self._lanes.values() if lane.shown >= 0
+            ]
+            heapify(self._heap)
 
     def _best(self, now: int) -> KeyedLane | None:
         """The lane to serve. What is left over on top of the heap goes; lanes behind a shut gate go aside."""
@@ -375,9 +386,7 @@ class NamedQueue:
                     del self._parked[gate]
             gate.lanes -= 1
             self._forget_gate(gate, now)
-        if len(self._heap) > 2 * len(self._lanes) + 8:
-            self._heap = [entry for entry in self._heap if entry[2].shown == entry[1]]
-            heapify(self._heap)
+        self._sweep()
         if len(self._lanes) == 1:
             (only,) = self._lanes.values()
             self._only = only if only.gate is None else None

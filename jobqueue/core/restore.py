@@ -33,6 +33,7 @@ class Restoration:
         self._wall = queue.wall(now)
         self._texts: dict[str, str] = {}
         self._moved: list[Job] = []
+        self._keyed: list[Job] = []
         self._leased: list[tuple[Job, int]] = []
         self._finished: list[Job] = []
 
@@ -68,7 +69,10 @@ class Restoration:
         named.tally.before[status] += 1
         queue.tally.before[status] += 1
         if job.more is not None and job.more.options is not None:
-            queue._watch(job, job.more.options, None, status, named)
+            if job.more.options.unique_key is None:
+                queue._watch(job, job.more.options, None, status, named)
+            else:
+                self._keyed.append(job)
         if status is QUEUED:
             if job.place == job.id:
                 named.append(job)
@@ -86,9 +90,13 @@ class Restoration:
             self._finished.append(job)
 
     def end(self, now: int) -> None:
-        """What has an order of its own gets it: jobs with another place than their id, and finished ones.
-        Leases go on from `now`."""
+        """What has an order of its own gets it: jobs with another place than their id, those that stand in
+        line for a unique key, and finished ones. Leases go on from `now`."""
         queue = self._queue
+        for job in sorted(self._keyed, key=_place):
+            assert job.more is not None
+            assert job.more.options is not None
+            queue._watch(job, job.more.options, None, job.status, queue.queues[job.queue])
         for job, expires in self._leased:
             lease = job.lease
             assert lease is not None

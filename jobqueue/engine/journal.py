@@ -136,6 +136,7 @@ class JournalEngine(MemoryEngine):
             self._timer = PeriodicCallback(self._flush, self.settings.sync_interval)
             self._timer.start()
         self.refuses = None
+        self._now()  # from now on what is due comes to pass, whether anybody asks or not
         return book.jobs
 
     # -- the verbs ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobqueue.core.job import Attempt, Duplicate, NewJob, Options, Past, Trail, Want
+from jobqueue.core.job import Attempt, Change, Duplicate, NewJob, Options, Past, Trail, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import Waiter
@@ -42,6 +42,14 @@ def test_one_that_is_to_wait_waits_and_one_that_is_dead_stays_dead(queue):
     queue.tick(100)
     assert queue.dequeue(WANT, 101)[0][0] is later
     assert queue.redrive(dead.id, 102).attempts == 0
+
+
+def test_a_dead_one_has_no_time_to_come(queue):
+    past = Past(WALL - 9, 25, 25, Trail(reason="attempts"), died_at=WALL - 3)
+    dead = queue.take_in(NewJob("x", run_at=WALL + 10_000), past, 5)
+    assert queue.redrive(dead.id, 6).status == "queued"
+    assert queue.change(dead.id, Change(priority=3), 7).status == "queued"
+    assert dead.more.run_at is None
 
 
 def test_who_waits_gets_what_is_taken_in(queue):

@@ -379,6 +379,24 @@ def test_the_next_jobs_are_those_that_are_taken_next(given_jobs, removed, taken,
     assert upcoming == drained(queue)[:most]
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_memory(key):
+    queue = named_queue()
+    for place, priority in enumerate([0, 1, 1, 1], start=1):
+        each = job(place, priority)
+        if key is not None:
+            each.more = More(options=Options(key=key))
+        queue.append(each)
+    for _ in range(300):
+        queue.put_back(queue.take(NOW))
+    assert [each.place for each in queue.upcoming(9, NOW)] == [2, 3, 4, 1]
+    assert len(queue._heap) <= 2 * 2 + 8
+    first = queue.take(NOW)
+    assert [each.place for each in queue.upcoming(9, NOW)] == [3, 4, 1]
+    queue.put_back(first)
+    assert drained(queue) == [2, 3, 4, 1]
+
+
 def test_a_job_behind_the_shut_gate_of_its_key_is_not_among_the_next():
     queue = named_queue()
     queue.configure(QueueSettings(key_limits=KeyLimits(max_in_progress=1)), 0)

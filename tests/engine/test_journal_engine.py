@@ -18,6 +18,7 @@ from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.store import FILE, JournalError, NotNow
 from jobqueue.errors import (
     DiskFull,
+    DuplicateJob,
     IdempotencyMismatch,
     JobForgotten,
     JobNotFound,
@@ -321,6 +322,34 @@ async def test_everything_is_there_after_a_restart(disk, clock):
     clock.advance("55s")
     engine.tick()
     assert engine.get(5).status == "queued"
+
+
+async def test_who_has_a_unique_key_has_it_after_a_restart(disk):
+    """Also where another, with a lower id, stands in line for it."""
+    engine = await disk.start()
+    unique = Options(unique_key="u")
+    moved = await engine.enqueue(NewJob("t", "a", options=unique))
+    holder = await engine.enqueue(NewJob("t", "b", options=unique))
+    await engine.change(moved.id, Change(queue="b"))
+    for _ in range(2):
+        with pytest.raises(DuplicateJob) as refused:
+            await engine.enqueue(NewJob("t", "b", options=Options(unique_key="u", on_conflict="reject")))
+        assert refused.value.facts["job_id"] == holder.id
+        engine = await disk.start()
+
+
+async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(disk, clock):
+    engine = await disk.start()
+    await engine.enqueue(NewJob("t", delay=1_000))
+    engine.close()
+    disk.engine = None
+    clock.advance("1m")
+    real = SystemClock()
+    real.wall = clock.wall
+    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1, tick="10ms"), real)
+    await engine.load()
+    await until(lambda: engine._queue.tally.jobs()["queued"] == 1)
+    engine.close()
 
 
 async def test_an_idempotency_key_is_on_disk_with_what_it_made(disk, clock):
