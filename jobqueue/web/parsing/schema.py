@@ -176,7 +176,7 @@ class Schema(Holding):
 
     def _filter(self, asked: shapes.FilterShape, queues: frozenset[str] | None) -> Filter:
         statuses = values.set_of(asked.status, "status")
-        for status in statuses or ():
+        for status in sorted(statuses or ()):
             if status not in STATUSES:
                 raise InvalidField(f"status: of {', '.join(STATUSES)}; not {status[:40]!r}", field="status")
         older = (
