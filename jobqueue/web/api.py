@@ -29,7 +29,7 @@ from jobqueue.web.access.auth import Auth, Principal
 from jobqueue.web.access.guard import Guard, check_administrator
 from jobqueue.web.access.rates import TokenBuckets, network
 from jobqueue.web.access.scope import Scoped
-from jobqueue.web.http import Answer, Later, Request, Response, Stream
+from jobqueue.web.http import Answer, Later, Request, Response, Stream, Upload
 from jobqueue.web.meter import SKIP, TIMED, Meter, Operation
 from jobqueue.web.parsing.schema import Schema
 from jobqueue.web.rendering.openapi import document
@@ -171,7 +171,7 @@ class Api:
             answer.began, answer.operation = began, operation
             if self.auth is not None and (who := self.auth.caller(request)) is not None:
                 who.waits(answer.future, self.engine)
-        elif isinstance(answer, Stream) and self.auth is not None:
+        elif isinstance(answer, (Stream, Upload)) and self.auth is not None:
             answer.good = self.auth.lasting(request)
         return answer
 

@@ -139,17 +139,20 @@ class Stream:
 
 class Upload:
     """An answer to a body of any length, which is taken piece by piece: the next one is read when `take` is
-    done; `end` makes the answer. Either may raise. Nothing has happened before the first piece."""
+    done; `end` makes the answer. Either may raise. Nothing has happened before the first piece. `good()`: it
+    may still be served; asked before each."""
 
-    __slots__ = ("end", "take")
+    __slots__ = ("end", "good", "take")
 
     def __init__(
         self,
         take: Callable[[bytes], Awaitable[None]],
         end: Callable[[], Awaitable[Response]],
+        good: Callable[[], bool] | None = None,
     ) -> None:
         self.take = take
         self.end = end
+        self.good = good
 
 
 Answer: TypeAlias = Response | Later | Stream | Upload

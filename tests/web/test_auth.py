@@ -334,6 +334,34 @@ async def test_a_revoked_token_is_refused_at_once_and_who_waits_with_it_is_told(
     assert (await waiting["other"].read()).json["id"] == id + 1
 
 
+async def test_whoever_waits_for_a_job_that_was_just_enqueued_is_told_that_the_token_was_revoked(
+    server, file
+):
+    client = await server.connect()
+    client.ask("POST", "/jobs/enqueue", {"type": "x"}, by("worker") | {"Prefer": "wait=30"})
+    await until(lambda: server.engine._queue.outcomes.count == 1)
+    file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
+    server.api.auth.reload()
+    assert "revoked" in check_problem(await client.read(), 401, "unauthorized")["detail"]
+
+
+async def test_an_import_under_a_token_that_is_good_no_more_ends(server, file):
+    clients = [await server.connect() for _ in range(2)]
+    for client in clients:
+        client.send(
+            b"PUT /import HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer admin\r\n"
+            b'Transfer-Encoding: chunked\r\n\r\nd\r\n{"type":"a"}\n\r\n'
+        )
+    await until(lambda: server.engine.stats().jobs["queued"] == 2)
+    file.write_text("".join(table(name) for name in TOKENS if name != "admin"))
+    server.api.auth.reload()
+    clients[0].send(b'd\r\n{"type":"b"}\n\r\n0\r\n\r\n')
+    clients[1].send(b"0\r\n\r\n")
+    for client in clients:
+        assert "revoked" in check_problem(await client.read("PUT"), 401, "unauthorized")["detail"]
+    assert server.engine.stats().jobs["queued"] == 2
+
+
 async def test_a_token_with_other_rights_is_another_one(server, file):
     client = await server.connect()
     client.ask("POST", "/jobs/dequeue?wait=30", None, by("worker"))

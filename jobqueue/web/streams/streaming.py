@@ -9,6 +9,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from jobqueue.engine.api import Engine
+from jobqueue.errors import Unauthorized
 from jobqueue.web.http import Response, Stream, Upload
 
 # How long a client may take nothing of what is written to it, in seconds; as for other answers.
@@ -169,13 +170,19 @@ class Receiving:
         self._since: float | None = time.monotonic()
 
     async def take(self, piece: bytes) -> None:
+        self._check()
         self._since = None
         await self._upload.take(piece)
         self._since = time.monotonic()
 
     async def end(self) -> Response:
+        self._check()
         self._since = None
         return await self._upload.end()
+
+    def _check(self) -> None:
+        if self._upload.good is not None and not self._upload.good():
+            raise Unauthorized("this access token was revoked, or has expired; what came before stays")
 
     def stop(self) -> None:
         """The engine takes nothing more in: `take` will say so."""
