@@ -17,7 +17,9 @@ def then(first: Eventually[T], go_on: Callable[[T], Eventually[U]]) -> Eventuall
 
 def under_way(future: "Future[Any]") -> "Future[Any]":
     """The call of the engine that is waited for."""
-    return future.under_way if isinstance(future, Chained) else future
+    while isinstance(future, Chained):
+        future = future.under_way
+    return future
 
 
 class Chained(Future[U]):

@@ -255,6 +255,55 @@ async def test_a_job_is_not_moved_to_where_one_may_not_be(server):
     assert (await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "mail-2"})).status == 200
 
 
+async def moved_to_private(server, id):
+    """The job dies, goes on in a queue that `mailer` may not see, and is concluded there."""
+    await call(server, "admin", "PATCH", "/queues/mail", {"dead_letter": "private"})
+    lease = (await dequeue(server, "worker", queue="mail"))["lease"]
+    answer = await call(server, "worker", "POST", f"/jobs/{id}/fail", {"lease": lease, "retry": False})
+    assert answer.json["queue"] == "private"
+    lease = (await dequeue(server, "worker", queue="private"))["lease"]
+    done = await call(server, "worker", "POST", f"/jobs/{id}/conclude", {"lease": lease, "result": "secret"})
+    assert done.status == 200
+
+
+async def test_whoever_waited_for_a_job_is_not_told_what_became_of_it_elsewhere(server):
+    asking, waiting = await server.connect(), await server.connect()
+    prefer = {"Prefer": "wait=30"}
+    asking.ask("POST", "/jobs/enqueue", {"type": "x", "queue": "mail"}, by("mailer") | prefer)
+    await until(lambda: server.engine._queue.outcomes.count == 1)
+    waiting.ask("GET", "/jobs/1?wait=30", None, by("mailer"))
+    await until(lambda: server.engine._queue.outcomes.count == 2)
+    await moved_to_private(server, 1)
+    now = (await call(server, "mailer", "GET", "/jobs/1")).json["detail"]
+    for client in (asking, waiting):
+        assert check_problem(await client.read(), 404, "job_not_found")["detail"] == now
+
+
+async def test_whoever_waits_for_a_job_that_moves_where_one_may_see_it_is_told_of_it(server):
+    id = await enqueue(server, "mailer", queue="mail")
+    waiting = await server.connect()
+    waiting.ask("GET", f"/jobs/{id}?wait=30", None, by("mailer"))
+    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "mail-2"})
+    await call(server, "mailer", "DELETE", f"/jobs/{id}")
+    assert (await waiting.read()).json["status"] == "cancelled"
+
+
+async def test_an_idempotency_key_shows_no_more_than_the_id_of_a_job_that_is_elsewhere(server):
+    once = by("mailer") | {"Idempotency-Key": "k"}
+    job = {"type": "x", "queue": "mail"}
+    assert (await server.post("/jobs/enqueue", job, once)).json["id"] == 1
+    many = {**once, "Idempotency-Key": "many"}
+    await server.post("/jobs/enqueue", [job, job], many)
+    await moved_to_private(server, 1)
+    for headers in (once, once | {"Prefer": "wait=1"}):
+        again = await server.post("/jobs/enqueue", job, headers)
+        assert (again.status, again.json) == (200, {"id": 1, "duplicate": True})
+    await moved_to_private(server, 2)
+    first, second = (await server.post("/jobs/enqueue", [job, job], many)).json["jobs"]
+    assert (first, second["status"]) == ({"id": 2, "duplicate": True}, "queued")
+
+
 async def test_lists_show_what_one_may_see(server):
     for queue in ("a", "mail", "b", "mail-2", "mail-3"):
         await enqueue(server, "worker", queue=queue)

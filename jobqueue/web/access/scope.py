@@ -38,6 +38,7 @@ from jobqueue.engine.api import (
 )  # fmt: skip
 from jobqueue.errors import JobNotFound, JobQueueError, LeaseLost, Refused
 from jobqueue.web.access.auth import Principal
+from jobqueue.web.chain import then
 
 T = TypeVar("T")
 # As long is a lease that was taken while there were no access tokens: whoever has it may use it.
@@ -89,6 +90,9 @@ class Scoped:
         if not self._who.sees(job.queue):
             raise JobNotFound("this server has never given that id")
         return job
+
+    def _still_here(self, job: Job) -> Job:
+        return job if self._who.sees(job.queue) else self._check_job(job.id)
 
     def _check_lease(self, id: int) -> None:
         lease = self._check_job(id).lease
@@ -206,8 +210,9 @@ class Scoped:
         return self._check_job(id)
 
     def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+        """A job may have moved while it was waited for."""
         self._check_job(id)
-        return self._engine.wait_for(id, wait)
+        return then(self._engine.wait_for(id, wait), self._still_here)
 
     def explain(self, id: int) -> Explanation:
         self._check_job(id)
@@ -233,7 +238,13 @@ class Scoped:
         return self._engine.redrive(id, version)
 
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
-        return self._engine.recall(self._who.name, key, digest)
+        """A job that was moved to where it is not to be seen is as good as forgotten."""
+        found = self._engine.recall(self._who.name, key, digest)
+        if found is None:
+            return None
+        sees = self._who.sees
+        made = [job if isinstance(job, int) or sees(job.queue) else job.id for job in found.made]
+        return Remembered(made, found.many)
 
     def settled(self, answer: T) -> Eventually[T]:
         return self._engine.settled(answer)
