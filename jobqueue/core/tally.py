@@ -4,6 +4,8 @@ A job that is counted in two places will one day be counted differently in them;
 how many jobs are in a status is what went in less what went out.
 """
 
+from collections.abc import Iterable
+from operator import add
 from typing import Final
 
 from jobqueue.core.job import (
@@ -48,6 +50,16 @@ class Tally:
     def __init__(self) -> None:
         self.steps = [0] * len(MOVES)
         self.before = dict.fromkeys(STATUSES, 0)
+
+    @classmethod
+    def of(cls, tallies: Iterable["Tally"]) -> "Tally":
+        """Of several, in sum."""
+        total = cls()
+        for tally in tallies:
+            total.steps = list(map(add, total.steps, tally.steps))
+            for status, count in tally.before.items():
+                total.before[status] += count
+        return total
 
     def jobs(self) -> dict[Status, int]:
         """How many jobs are in each status now."""

@@ -67,6 +67,11 @@ class Waiters:
         line = self._lines.get(name)
         return len(line) if line else 0
 
+    def waiting_within(self, within: Callable[[str], bool]) -> int:
+        """How many wait on queues of whose names `within` says so; each once. O(of those)."""
+        lines = [line for name, line in self._lines.items() if within(name)]
+        return len(lines[0]) if len(lines) == 1 else len({waiter for line in lines for waiter in line})
+
     def names(self) -> list[str]:
         return list(self._lines)
 

@@ -335,8 +335,9 @@ class Engine(Protocol):
         """The queues that have been there longest; so the same ones each time it is asked. At most `most`,
         and of those names of which `within` says so."""
 
-    def stats(self) -> EngineStats:
-        """Counts and figures; cheap enough to ask each second."""
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+        """Counts and figures; cheap enough to ask each second. `jobs`, `queues`, `consumers_waiting` and
+        `totals` are of the queues of whose names `within` says so."""
 
     def wall_now(self) -> int:
         """The wall clock, milliseconds, as the engine goes by it."""

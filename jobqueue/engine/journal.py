@@ -269,8 +269,8 @@ class JournalEngine(MemoryEngine):
         until = self._queue.wall(now) + self._queue.limits.idempotency
         self._book.answered(once.owner, once.key, Answered(once.digest, ids, once.many, until))
 
-    def stats(self) -> EngineStats:
-        stats, writer = super().stats(), self._writer
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+        stats, writer = super().stats(within), self._writer
         if writer is None:
             return stats
         pending = self._rows_out + len(self._dirty)

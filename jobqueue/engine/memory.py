@@ -23,6 +23,7 @@ from jobqueue.core.filter import Filter
 from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue, QueueView
+from jobqueue.core.tally import Tally
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
 from jobqueue.engine.clock import Clock, SystemClock
@@ -380,16 +381,20 @@ class MemoryEngine:
         now = self._now()
         return [self._queue.view(name, now) for name in islice(names, most)]
 
-    def stats(self) -> EngineStats:
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
         queue = self._queue
+        tally, queues, waiting = queue.tally, len(queue.queues), queue.waiters.count
+        if within is not None:
+            some = [named.tally for name, named in queue.queues.items() if within(name)]
+            tally, queues, waiting = Tally.of(some), len(some), queue.waiters.waiting_within(within)
         lanes, slots, empty = queue.lane_figures()
         return EngineStats(
-            jobs=queue.tally.jobs(), queues=len(queue.queues), consumers_waiting=queue.waiters.count,
+            jobs=tally.jobs(), queues=queues, consumers_waiting=waiting,
             ticks=self._ticks, tick_last=self._tick_last, tick_max=self._tick_max, lanes=lanes, slots=slots,
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
             idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
-            totals=queue.tally.totals(), memory=resident(), memory_limit=self.room.limit,
+            totals=tally.totals(), memory=resident(), memory_limit=self.room.limit,
         )  # fmt: skip
 
     def wall_now(self) -> int:

@@ -260,6 +260,11 @@ class Api:
         return self.fresh_id()
 
     @property
+    def sees_all(self) -> bool:
+        """Is it for callers who may see all queues?"""
+        return self.caller is None or self.caller.token.queues is None
+
+    @property
     def document(self) -> bytes:
         """The OpenAPI document; made when it is first asked for."""
         if self._document is None:

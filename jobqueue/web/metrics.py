@@ -73,11 +73,13 @@ class _Only(Collector):
 def _families(api: "Api") -> Iterator[Metric]:
     stats = api.engine.stats()
     queues = api.engine.oldest_queues(api.settings.metrics_queues)
-    yield from _of_queues(stats, queues, whole=api.caller is None or api.caller.token.queues is None)
-    yield from _of_requests(api)
+    yield from _of_queues(stats, queues, whole=api.sees_all)
     yield from _of_the_engine(stats)
-    if stats.journal is not None:
-        yield from _of_the_journal(stats.journal)
+    if api.sees_all:  # from these it could be seen what others do
+        yield from _of_requests(api)
+        yield from _of_the_lanes(stats)
+        if stats.journal is not None:
+            yield from _of_the_journal(stats.journal)
     yield from _of_the_process(api, stats)
     for more in api.more_metrics:
         yield from more()
@@ -157,6 +159,9 @@ def _of_the_engine(stats: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "jobqueue_tick_max_seconds", "The longest slice of due work so far.", stats.tick_max / 1000
     )
+
+
+def _of_the_lanes(stats: EngineStats) -> Iterator[Metric]:
     yield CounterMetricFamily("jobqueue_compactions", "Lanes rid of their empty slots.", stats.compactions)
     yield GaugeMetricFamily(
         "jobqueue_compaction_max_seconds",
@@ -210,7 +215,7 @@ def _of_the_process(api: "Api", stats: EngineStats) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "jobqueue_memory_limit_bytes", "Memory above which no job is put in.", stats.memory_limit
         )
-    if stats.memory is not None:
+    if stats.memory is not None and api.sees_all:
         yield GaugeMetricFamily(
             "jobqueue_resident_memory_bytes", "Memory that the process has.", stats.memory
         )

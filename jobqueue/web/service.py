@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def stats(api: "Api", request: Request) -> Response:
+    """Whoever may not see all queues is not told either what the others have made of the server."""
     api.schema.nothing(request)
+    whole = api.sees_all
     s = api.engine.stats()
     settings = api.settings
     lag = api.lag()
@@ -34,17 +36,19 @@ def stats(api: "Api", request: Request) -> Response:
             "lag_ms": round(lag.last_ms, 3), "lag_max_ms": round(lag.max_ms, 3), "stalls": lag.stalls,
         },
         "ticks": {"count": s.ticks, "last_ms": round(s.tick_last, 3), "max_ms": round(s.tick_max, 3)},
-        "lanes": {
+        "lanes": None if not whole else {
             "count": s.lanes, "slots": s.slots, "empty": s.empty_slots, "compactions": s.compactions,
             "compaction_max_ms": round(s.compaction_max, 3),
         },
-        "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes},
-        "idempotency": {"keys": s.idempotency_keys, "window": s.idempotency_window / 1000},
-        "journal": None if s.journal is None else {
+        "remembered": {"jobs": s.remembered, "bytes": s.remembered_bytes} if whole else None,
+        "idempotency": _known({
+            "keys": s.idempotency_keys if whole else None, "window": s.idempotency_window / 1000,
+        }),
+        "journal": None if s.journal is None or not whole else {
             "commits": s.journal.rows.count, "rows": int(s.journal.rows.total), "pending": s.journal.pending,
             "bytes": s.journal.size, "full": s.journal.full,
         },
-        "memory": _known({"rss_bytes": s.memory, "limit_bytes": s.memory_limit}),
+        "memory": _known({"rss_bytes": s.memory if whole else None, "limit_bytes": s.memory_limit}),
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,
             "max_depth": settings.max_depth, "max_batch": settings.max_batch,

@@ -318,6 +318,29 @@ async def test_lists_show_what_one_may_see(server):
     assert len((await call(server, "worker", "GET", "/queues")).json["queues"]) == 5
 
 
+async def test_counts_leave_out_what_one_may_not_see(server):
+    for queue in ("a", "a", "b", "mail", "mail-2"):
+        await enqueue(server, "worker", queue=queue)
+    await dequeue(server, "worker", queue="a")
+    waiting = [await server.connect() for _ in range(3)]
+    for client, queues in zip(waiting, ("c", "c", "mail-3,mail-4"), strict=True):
+        client.ask("POST", f"/jobs/dequeue?wait=30&queues={queues}", None, by("worker"))
+    await server.waiting(3)
+    whole, part = [(await call(server, who, "GET", "/stats")).json for who in ("reader", "mailer")]
+    assert (whole["jobs"]["queued"], whole["jobs"]["in_progress"], whole["queues"]) == (4, 1, 4)
+    assert (part["jobs"]["queued"], part["jobs"]["in_progress"], part["queues"]) == (2, 0, 2)
+    assert (whole["consumers_waiting"], part["consumers_waiting"]) == (3, 1)
+    assert sum(part["jobs"].values()) == (await call(server, "mailer", "GET", "/jobs/count")).json["count"]
+    # All else that grows with what others do.
+    assert whole.keys() - part.keys() - {"journal"} == {"lanes", "remembered"}
+    assert "journal" not in part
+    assert (whole["idempotency"].keys() - part["idempotency"].keys()) == {"keys"}
+    assert "rss_bytes" not in part["memory"]
+    screen = (await call(server, "mailer", "GET", "/top?for=10ms")).body
+    assert b"queued 2  in_progress 0" in screen
+    assert b" more" not in screen
+
+
 # -- leases and keys --------------------------------------------------------------------------------
 
 

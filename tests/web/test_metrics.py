@@ -141,9 +141,14 @@ async def test_an_access_token_sees_its_own_queues(server, tmp_path):
     )
     for queue in ("secret", "mail"):
         await server.enqueue(queue=queue)
+    whole = {key[0] for key in await scrape(server)}
     server.api.auth = Api(MemoryEngine(Settings(tokens_file=str(file)))).auth
     samples = await scrape(server, Authorization="Bearer mailer")
     assert {key[1] for key in samples if key[0] == "jobqueue_jobs"} == {"queue=mail"}
+    assert only(samples, "jobqueue_queues") == 1
+    told = {key[0] for key in samples}
+    for others in ("http_requests_total", "slots", "remembered_jobs", "idempotency_keys"):
+        assert f"jobqueue_{others}" in whole - told
     check_problem(await server.get("/metrics"), 401, "unauthorized")
     check_problem(await server.get("/metrics", {"Authorization": "Bearer producer"}), 403, "forbidden")
 

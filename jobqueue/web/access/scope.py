@@ -309,8 +309,8 @@ class Scoped:
 
     # -- the service --------------------------------------------------------------------------------
 
-    def stats(self) -> EngineStats:
-        return self._engine.stats()
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+        return self._engine.stats(None if self._who.token.queues is None else self._who.sees)
 
     def wall_now(self) -> int:
         return self._engine.wall_now()
