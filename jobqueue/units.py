@@ -20,6 +20,7 @@ _INSTANT = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 1, 1, tzinfo=UTC)
 _SIZE = re.compile(r"([0-9]{1,18})(?: ?(B|KiB|MiB|GiB))?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
@@ -57,13 +58,17 @@ def size_bytes(value: object) -> int:
 
 
 def parse_instant(value: object) -> int:
-    """Wall-clock milliseconds of an RFC 3339 instant with an offset. Else `InvalidField`."""
+    """Wall-clock milliseconds of an RFC 3339 instant with an offset, in the years that `instant` can write.
+    Else `InvalidField`."""
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         try:
             moment = datetime.fromisoformat(value.upper())
-            return int((moment - _EPOCH) // timedelta(milliseconds=1))
-        except (ValueError, OverflowError):
+        except ValueError:
             pass
+        else:
+            if _EPOCH <= moment < _END:
+                return int((moment - _EPOCH) // timedelta(milliseconds=1))
+            raise InvalidField(f"not an instant of the years 1970 to 9998: {value[:40]!r}")
     raise InvalidField(
         f'not an instant: {str(value)[:40]!r}; write it with an offset, such as "2026-11-24T03:14:15Z"'
     )

@@ -161,6 +161,39 @@ async def test_a_bad_line_is_named_and_what_came_before_it_stays(server, line, c
     assert server.engine.stats().jobs["queued"] == 3
 
 
+BEYOND = [
+    "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+23:59",
+    "1969-12-31T23:59:59Z",
+    "9999-01-01T00:00:00Z",
+]
+
+
+@pytest.mark.parametrize("at", BEYOND)
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ({"expires_at": ""}, "expires_at"), ({"created_at": ""}, "created_at"), ({"run_at": ""}, "run_at"),
+        ({"status": "dead", "finished_at": ""}, "finished_at"),
+        ({"history": [{"attempt": 1, "started_at": "", "outcome": "stale"}]}, "history"),
+    ],
+)  # fmt: skip
+async def test_an_instant_that_could_not_be_shown_does_not_come_in(server, line, field, at):
+    body = json.dumps({"type": "x", **line}).replace('""', f'"{at}"')
+    answer = await server.call("PUT", "/import", body)
+    check_problem(answer, 400, "invalid_field", field=field, line=1, imported=0)
+
+
+@pytest.mark.parametrize("at", ["1970-01-01T00:00:00.000Z", "9998-12-31T23:59:59.999Z"])
+async def test_all_instants_that_come_in_can_be_shown(server, at):
+    line = {"attempt": 1, "started_at": at, "ended_at": at, "outcome": "stale"}
+    job = {"type": "x", "status": "dead", "expires_at": at, "finished_at": at, "history": [line]}
+    await take_in(server, json.dumps(job))
+    [shown] = (await server.get("/jobs")).json["jobs"]
+    whole = await server.job(shown["id"])
+    assert (whole["expires_at"], whole["finished_at"], whole["history"][0]["ended_at"]) == (at, at, at)
+
+
 async def test_a_full_queue_takes_in_no_more(server):
     await server.call("PATCH", "/queues/q", {"max_jobs": 3})
     answer = await server.call("PUT", "/import", '{"type":"a","queue":"q"}\n' * 5)

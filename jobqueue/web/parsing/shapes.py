@@ -39,8 +39,8 @@ Wait = Annotated[int | float | str, _length("Wait", 0)]
 Age = Annotated[int | float | str, _length("Age", 0, maximum=36_600 * 86_400)]
 Instant = Annotated[
     str,
-    _says(title="Instant", description="an instant with an offset", format="date-time",
-          pattern=INSTANT_PATTERN),
+    _says(title="Instant", description="an instant with an offset, of the years 1970 to 9998",
+          format="date-time", pattern=INSTANT_PATTERN),
 ]  # fmt: skip
 QueueName = Annotated[str, _says(title="QueueName", pattern=f"^{QUEUE_NAME}$")]
 Priority = Annotated[int, Meta(ge=INT32[0], le=INT32[1])]
