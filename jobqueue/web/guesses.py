@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 # How alike two names must be, of 1. `wiat` and `wait` are by 0.75, `data` and `tags` by 0.5.
 _ALIKE = 0.65
+# Longer is no name; so much of one is compared, in characters.
+_LONG = 64
 # Fields as others call them.
 _FIELDS = {
     "data": "payload", "body": "payload", "args": "payload", "params": "payload", "message": "payload",
@@ -33,7 +35,7 @@ def field(name: str, known: Collection[str]) -> str | None:
     meant = _FIELDS.get(name)
     if meant in known:
         return meant
-    near = get_close_matches(name, known, n=1, cutoff=_ALIKE)
+    near = get_close_matches(name[:_LONG], known, n=1, cutoff=_ALIKE)
     return near[0] if near else None
 
 

@@ -36,6 +36,14 @@ def test_the_field_that_is_meant(name, meant):
     assert guesses.field(name, ("type", "queue", "priority", "payload", "lease_for", "max_attempts")) == meant
 
 
+async def test_of_a_name_of_any_length_only_the_beginning_is_compared(server, monkeypatch):
+    compared = []
+    monkeypatch.setattr(guesses, "get_close_matches", lambda name, *_, **__: compared.append(name) or [])
+    answer = await server.post("/jobs/enqueue", {"type": "x", "y" * 1_000_000: 1})
+    check_problem(answer, 400, "unknown_field", field="y" * 64)
+    assert compared == ["y" * 64]
+
+
 async def test_a_path_that_is_not_there_is_answered_with_the_one_that_is_meant(server):
     problem = check_problem(
         await server.post("/jobs/1/ack"), 404, "no_such_route", nearest="/jobs/1/conclude"
