@@ -3,12 +3,16 @@ changes, and the server goes on. (`logged` of `tests/conftest.py` fails a test o
 
 import asyncio
 import json
+import time
 
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from serving import check_problem
+
+from jobqueue.errors import InvalidJson
+from jobqueue.web.parsing.json_text import one_line
 
 CALLS = [
     "/jobs/enqueue", "/jobs/dequeue", "/jobs/1/conclude", "/jobs/1/heartbeat", "/jobs/1/release",
@@ -62,6 +66,36 @@ async def test_what_is_not_json_is_refused_as_such(server, path):
     assert (await server.get("/stats")).json["jobs"] == {
         "scheduled": 0, "queued": 0, "in_progress": 1, "concluded": 0, "dead": 0, "cancelled": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        ("[[[1]]]", 3), ("[[[]]]", 3), ('{"a":{"b":[{}]}}', 4), ("[[],[[]],[]]", 3), ('[{"a":[]},[[[1]]]]', 4),
+        ('["[[[",[["]]"]],"]"]', 3), ('[["\\"[[["]]', 2), ('[["\\\\",["\\\\\\"[["]]]', 3), ('{"[{\\"":{"[":[]}}', 3),
+        ('["[","[[[["]', 1), ('[[["ü\\u005b[["]]]', 3),
+    ],
+)  # fmt: skip
+def test_levels_are_counted_outside_of_strings(text, depth):
+    assert one_line(text.encode(), depth) == text.encode()
+    with pytest.raises(InvalidJson, match=f"more than {depth - 1} levels"):
+        one_line(text.encode(), depth - 1)
+
+
+def test_a_long_payload_costs_little_more_to_look_at_when_it_is_nested_deeply():
+    def seconds(text):
+        """Of the processor, at best."""
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            assert one_line(text, 64) == text
+            times.append(time.process_time() - start)
+        return min(times)
+
+    flat, nested = [
+        b"[" + b",".join([one] * (1_000_000 // len(one))) + b"]" for one in (b"[]", b"[" * 61 + b"]" * 61)
+    ]
+    assert seconds(nested) < 25 * seconds(flat)
 
 
 @pytest.mark.parametrize("path", CALLS)

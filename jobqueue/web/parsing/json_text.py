@@ -1,6 +1,7 @@
 """JSON as text: what a body or a payload must be, beyond what the decoder checks by itself."""
 
 import re
+from itertools import accumulate
 
 import msgspec
 
@@ -16,8 +17,7 @@ _NAMES = {
     "null": "null",
 }
 _FORM = re.compile(rb"\s*(--|[A-Za-z_][\w.\[\]-]*=)")
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKETS = bytes.maketrans(b"[{]}", b"[[]]")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # of signed bytes
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
@@ -48,13 +48,13 @@ def too_deep(max_depth: int) -> InvalidJson:
 
 
 def _deeper_than(text: bytes, max_depth: int) -> bool:
-    """Each pass takes away the innermost level; all at the speed of C."""
-    brackets = _STRINGS.sub(b"", text).translate(_BRACKETS, _NOT_BRACKETS)
-    for _ in range(max_depth):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+    """A sum over the brackets outside of strings, +1 and -1; all at the speed of C. The innermost level goes
+    first, since in most texts it is most of them."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = b"".join(text.split(b'"')[::2]).translate(_STEPS, _NOT_BRACKETS)
+    outer = memoryview(steps.replace(b"\x01\xff", b"")).cast("b")
+    return bool(steps) + max(accumulate(outer), default=0) > max_depth
 
 
 def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | InvalidField:
