@@ -231,6 +231,17 @@ async def test_a_token_is_for_the_queues_of_its_patterns(server):
     assert server.engine.stats().jobs["queued"] == 2
 
 
+@pytest.mark.parametrize("number", [1, 57, 101, 160])
+async def test_an_import_ends_at_a_line_for_a_queue_that_one_may_not_use(server, number):
+    lines = ['{"type":"x","queue":"mail"}\n'] * 160
+    lines[number - 1] = '{"type":"x","queue":"default"}\n'
+    answer = await call(server, "mailer", "PUT", "/import", "".join(lines))
+    refused = check_problem(answer, 403, "forbidden", line=number, imported=number - 1, known=0)
+    assert refused["detail"].startswith(f"line {number}: ")
+    assert "default" in refused["detail"]
+    assert server.engine.stats().jobs["queued"] == number - 1
+
+
 async def test_a_job_elsewhere_is_not_there(server):
     await enqueue(server, "worker", queue="private")
     lease = (await dequeue(server, "worker", queue="private"))["lease"]

@@ -10,6 +10,7 @@ fails, instead of being open.
 from asyncio import Future
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -45,6 +46,10 @@ T = TypeVar("T")
 _UNTAGGED = 16
 
 
+def _refused_after(refused: Refused, taken: TakenIn) -> TakenIn:
+    return taken if taken.refused is not None else taken._replace(refused=refused)
+
+
 class Scoped:
     """In slots: where there are many tokens each call is another one's, and finds little in the processor's
     cache."""
@@ -76,14 +81,19 @@ class Scoped:
 
     # -- what is asked of each call -----------------------------------------------------------------
 
+    def _refused(self, queue: str) -> Refused:
+        return Refused(f"this access token is not for the queue {queue!r}")
+
     def _check_queue(self, name: str) -> None:
         if not self._who.sees(name):
-            raise Refused(f"this access token is not for the queue {name!r}")
+            raise self._refused(name)
 
     def _check_queues(self, news: Sequence[NewJob]) -> None:
         for index, new in enumerate(news):
             if not self._who.sees(new.queue):
-                raise Refused(f"this access token is not for the queue {new.queue!r}", index=index)
+                refused = self._refused(new.queue)
+                refused.facts["index"] = index
+                raise refused
 
     def _check_job(self, id: int) -> Job:
         job = self._engine.get(id)
@@ -126,7 +136,11 @@ class Scoped:
         return self._engine.enqueue_each(news)
 
     def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
-        self._check_queues([arrival.new for arrival in arrivals])
+        """Those before one that is for another queue come in, as before any other that is refused."""
+        for index, arrival in enumerate(arrivals):
+            if not self._who.sees(arrival.new.queue):
+                refused = self._refused(arrival.new.queue)
+                return then(self._engine.take_in(arrivals[:index]), partial(_refused_after, refused))
         return self._engine.take_in(arrivals)
 
     def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
