@@ -208,8 +208,8 @@ class Remembered(Struct):
 class Idempotency(Struct):
     """How many keys are remembered, and for how many seconds."""
 
-    keys: int
     window: Length
+    keys: int | UnsetType = UNSET
 
 
 class Memory(Struct):
@@ -250,6 +250,8 @@ class Journal(Struct):
 
 
 class Stats(Struct):
+    """An access token that is for certain queues is not told of what grows with the others."""
+
     version: str
     started_at: str
     uptime: Length
@@ -259,11 +261,11 @@ class Stats(Struct):
     queues: int
     consumers_waiting: int
     ticks: Ticks
-    lanes: Lanes
-    remembered: Remembered
     idempotency: Idempotency
     memory: Memory
     limits: Limits
+    lanes: Lanes | UnsetType = UNSET
+    remembered: Remembered | UnsetType = UNSET
     journal: Journal | UnsetType = UNSET
     connections: int | UnsetType = UNSET
     loop: Loop | UnsetType = UNSET
