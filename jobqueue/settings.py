@@ -229,7 +229,9 @@ class Settings:
         _optional(_integer(1, 10_000_000)), None, "most of them from one address; default: half of all"
     )
     head_timeout: int = _declare(_duration("1s", "1h"), "30s", "how long the head of a request may take")
-    body_timeout: int = _declare(_duration("1s", "1h"), "60s", "how long its body may take")
+    body_timeout: int = _declare(
+        _duration("1s", "1h"), "60s", "how long its body may take; of an import's: how long nothing may come"
+    )
     idle_timeout: int = _declare(_duration("1s", "24h"), "5m", "how long a connection may be idle")
     write_timeout: int = _declare(
         _duration("1s", "1h"), "30s", "how long a client may take nothing of its answer"

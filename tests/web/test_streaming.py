@@ -1,7 +1,10 @@
 """Streams on their way: how much is written in one go, and in one turn of the loop."""
 
 import asyncio
+from time import monotonic
 
+import pytest
+from serving import until
 from streams import Reading
 
 from jobqueue import MemoryEngine, Settings
@@ -49,6 +52,43 @@ async def test_a_stream_lets_others_have_their_turn_however_small_its_pieces_are
     taking_turns.cancel()
     assert len(reader.taken) == 64
     assert all(reader.taken.count(turn) <= 16 for turn in reader.taken)
+
+
+def look(streams, seconds):
+    """What is done when so much time has gone by."""
+    for running in list(streams._open):
+        running.look(monotonic() + seconds, streams)
+
+
+TIMEOUTS = Settings(first_id=1, write_timeout="200s", body_timeout="100s")
+
+
+@pytest.mark.parametrize("settings", [TIMEOUTS])
+async def test_one_who_takes_nothing_is_cut_off_after_the_write_timeout(server):
+    server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 100_000))] * 400)
+    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    reading.client._writer.transport.pause_reading()
+    await until(lambda: any(running._writing for running in server.api.streams._open))
+    look(server.api.streams, 195)
+    await asyncio.sleep(0)
+    assert len(server.api.streams) == 1
+    await until(lambda: look(server.api.streams, 205) or len(server.api.streams) == 0)
+
+
+@pytest.mark.parametrize("settings", [TIMEOUTS])
+async def test_one_who_sends_nothing_of_an_import_is_cut_off_after_the_body_timeout(server):
+    client = await server.connect()
+    client.send(b"PUT /import HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.send(b'd\r\n{"type":"a"}\n\r\n')
+    await until(lambda: server.engine.stats().jobs["queued"] == 1)
+    [receiving] = server.api.streams._open
+    await until(lambda: receiving._since is not None)
+    look(server.api.streams, 95)
+    await asyncio.sleep(0)
+    assert len(server.api.streams) == 1
+    look(server.api.streams, 105)
+    assert await client.rest() == b""
+    await until(lambda: len(server.api.streams) == 0)
 
 
 async def test_large_jobs_are_exported_one_by_one(server, monkeypatch):

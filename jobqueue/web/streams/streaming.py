@@ -12,11 +12,7 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import Unauthorized
 from jobqueue.web.http import Response, Stream, Upload
 
-# How long a client may take nothing of what is written to it, in seconds; as for other answers.
-STUCK = 30.0
-# The same of sending nothing of a body.
-SILENT = 60.0
-# How often that is looked at.
+# How often all are looked at, in seconds.
 LOOK = 1.0
 # Bytes after which a stream lets others have their turn, and more than which are not written in one go.
 LONG = 64 << 10
@@ -38,10 +34,13 @@ def gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Streams:
-    """All that are on their way. Looks at them once a second while there are any."""
+    """All that are on their way. Looks at them once a second while there are any. `stuck`: how long a client
+    may take nothing of what is written to it, in seconds; `silent`: the same of sending nothing of a body."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.stuck = engine.settings.write_timeout / 1000
+        self.silent = engine.settings.body_timeout / 1000
         self._open: set[Running] = set()
         self._looking = False
         self._known = False  # the engine knows whom to tell that it stops
@@ -71,7 +70,7 @@ class Streams:
         self._looking = bool(self._open)
         now = time.monotonic()
         for running in list(self._open):
-            running.look(now)
+            running.look(now, self)
         if self._looking:
             get_running_loop().call_later(LOOK, self._look)
 
@@ -81,7 +80,7 @@ class Running(Protocol):
 
     def stop(self) -> None: ...
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, streams: Streams) -> None:
         """`now`: of `time.monotonic`, seconds."""
 
 
@@ -151,13 +150,13 @@ class Pouring:
     def stop(self) -> None:
         self.stream.stop()
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, streams: Streams) -> None:
         stream = self.stream
         allowed = stream.good is None or stream.good()
         if self._writing is None:
             if not allowed:
                 stream.gone()
-        elif not allowed or now - self._since > STUCK or (stream.late is not None and stream.late()):
+        elif not allowed or now - self._since > streams.stuck or (stream.late is not None and stream.late()):
             self._abort()
 
 
@@ -187,8 +186,8 @@ class Receiving:
     def stop(self) -> None:
         """The engine takes nothing more in: `take` will say so."""
 
-    def look(self, now: float) -> None:
-        if self._since is not None and now - self._since > SILENT:
+    def look(self, now: float, streams: Streams) -> None:
+        if self._since is not None and now - self._since > streams.silent:
             self._abort()
 
 
