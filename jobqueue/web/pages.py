@@ -2,7 +2,7 @@
 
 import re
 
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
+from jobqueue.web.workers import HOST
 
 _HELP = """\
 jobqueue {version}: a job queue for curl. {stop}
@@ -45,7 +45,7 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool, tokens: bool) -> bytes:
     """For the address it was asked at, if that is one. `lease`: the usual length, seconds. `tokens`: with
     $TOKEN in each line."""
-    at = host if _HOST.fullmatch(host) else "localhost:8080"
+    at = host if HOST.fullmatch(host) else "localhost:8080"
     if scheme != "http":
         at = f"{scheme}://{at}"
     stop = "In memory: a stop loses all jobs." if in_memory else "With a journal: jobs survive a stop."
