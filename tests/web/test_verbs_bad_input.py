@@ -5,6 +5,9 @@ import pytest
 from leasing import leased, said
 from serving import check_problem
 
+from jobqueue.web.parsing.fields import SET_BY_THE_QUEUE
+from jobqueue.web.parsing.shapes import EnqueueOptions
+
 YEAR = "366d"
 DURATIONS = ["1s", "5m", 90, 0.5, "0.5", "1h30m", "500ms", YEAR]
 NO_DURATIONS = [-1, "-1", "x", "", "5 m", "1e3", "1h-", True, [], {}, "367d", 1e300, 2**70]
@@ -193,6 +196,10 @@ async def test_an_unknown_field_is_refused_by_every_call_with_the_nearest(server
     check_problem(await server.post("/jobs/1/redrive", {"delay": 1}), 400, "unknown_field", field="delay")
     check_problem(await server.post("/queues/q/resume?for=1"), 400, "unknown_field", field="for")
     assert (await server.job(1))["status"] == "in_progress"
+
+
+def test_what_an_enqueue_takes_is_not_ignored_too():
+    assert SET_BY_THE_QUEUE.isdisjoint(EnqueueOptions.__struct_fields__)
 
 
 async def test_a_fetched_job_can_be_enqueued_again_as_it_is(server):

@@ -274,6 +274,6 @@ def field_of(name: str, kind: object) -> Field:
 # Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
 SET_BY_THE_QUEUE = frozenset(
     {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
-     "lease_expires_at", "lease_for", "result", "reason", "error", "history", "cancel_requested", "duplicate",
+     "lease_expires_at", "result", "reason", "error", "history", "cancel_requested", "duplicate",
      "expires_at", "progress", "message", "etag", "origin", "dead_from", "result_encoding"}
 )  # fmt: skip
