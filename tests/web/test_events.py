@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 
 import pytest
 from http_client import HANG_UPS
@@ -162,6 +163,32 @@ async def test_events_that_come_faster_than_pieces_are_all_told(server, monkeypa
     ids = [await server.enqueue() for _ in range(100)]
     assert [(await reading.event()).data["id"] for _ in ids] == ids
     assert [(await of_queue.event()).data["id"] for _ in ids] == ids
+
+
+class Ring(deque):
+    """Counts how often it is asked for one by its index, which it finds from one of its ends."""
+
+    looked_up = 0
+
+    def __getitem__(self, index):
+        self.looked_up += 1
+        return super().__getitem__(index)
+
+
+async def test_what_was_missed_is_gone_through_from_one_event_to_the_next(server):
+    ring = server.api.events._ring = Ring()
+    first = await watch(server)
+    for _ in range(3):
+        await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
+    id = await server.enqueue(queue="other")
+    numbers = [(await first.event()).id for _ in range(3001)]
+    ring.looked_up = 0
+    missed = await watch(server, "?queue=other", numbers[0])
+    assert (await missed.event()).data["id"] == id
+    none = await watch(server, "?queue=none", numbers[0])
+    id = await server.enqueue(queue="none")
+    assert (await none.event()).data["id"] == id
+    assert ring.looked_up < 100
 
 
 async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(server, monkeypatch):
