@@ -37,6 +37,10 @@ _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
     "cancelled": (CANCEL,),
 }  # fmt: skip
 
+_NUMBERS: Final[dict[str, list[int]]] = {
+    name: [number for key, (_, number) in MOVES.items() if key in moves or key[1] in moves]
+    for name, moves in _TOTALS.items()
+}
 _COME = tuple(number for (before, _), (_, number) in MOVES.items() if before is None)
 _GONE = tuple(number for after, number in MOVES.values() if after is None)
 
@@ -79,9 +83,5 @@ class Tally:
 
     def totals(self) -> dict[str, int]:
         """What happened since the beginning, by the names of the API."""
-        return {
-            name: sum(
-                self.steps[number] for key, (_, number) in MOVES.items() if key in moves or key[1] in moves
-            )
-            for name, moves in _TOTALS.items()
-        }
+        steps = self.steps
+        return {name: sum([steps[number] for number in numbers]) for name, numbers in _NUMBERS.items()}
