@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Set
 from datetime import datetime
-from fnmatch import translate
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any, Final
@@ -38,7 +38,7 @@ class Token(Struct, frozen=True):
     expires_at: int | None = None
 
     def matches(self, queue: str) -> bool:
-        return self.queues is None or any(re.match(translate(pattern), queue) for pattern in self.queues)
+        return self.queues is None or any(fnmatchcase(queue, pattern) for pattern in self.queues)
 
 
 def make_token() -> str:
