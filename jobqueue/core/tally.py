@@ -4,8 +4,7 @@ A job that is counted in two places will one day be counted differently in them;
 how many jobs are in a status is what went in less what went out.
 """
 
-from collections.abc import Iterable
-from operator import add
+from collections.abc import Sequence
 from typing import Final
 
 from jobqueue.core.job import (
@@ -56,13 +55,12 @@ class Tally:
         self.before = dict.fromkeys(STATUSES, 0)
 
     @classmethod
-    def of(cls, tallies: Iterable["Tally"]) -> "Tally":
+    def of(cls, tallies: Sequence["Tally"]) -> "Tally":
         """Of several, in sum."""
         total = cls()
-        for tally in tallies:
-            total.steps = list(map(add, total.steps, tally.steps))
-            for status, count in tally.before.items():
-                total.before[status] += count
+        total.steps = list(map(sum, zip(total.steps, *[tally.steps for tally in tallies], strict=True)))
+        for status in STATUSES:
+            total.before[status] = sum([tally.before[status] for tally in tallies])
         return total
 
     def jobs(self) -> dict[Status, int]:
