@@ -55,11 +55,10 @@ def rest_without_jitter(backoff: Backoff, attempt: int) -> int:
     """Milliseconds until the next attempt after attempt number `attempt` (1, 2, …) failed."""
     if backoff.steps:
         return backoff.steps[min(attempt, len(backoff.steps)) - 1]
-    try:
-        rest = backoff.base * backoff.factor ** (attempt - 1)
+    try:  # both fail beyond what a float can say, and between the two lies infinity
+        return min(int(backoff.base * backoff.factor ** (attempt - 1)), backoff.longest)
     except OverflowError:
         return backoff.longest if backoff.base else 0
-    return min(int(rest), backoff.longest)
 
 
 def rest(backoff: Backoff, attempt: int, chance: float) -> int:

@@ -204,6 +204,13 @@ def test_a_curve_may_be_flat_fall_or_be_too_steep_for_a_float():
     assert rest_without_jitter(Backoff(0, 2.0), 10_000) == 0
 
 
+@pytest.mark.parametrize("attempt", [1_015, 1_016, 1_024, 1_025])
+def test_where_base_times_the_factor_is_infinite_the_rest_is_the_longest(attempt):
+    # 2.0 ** 1023 is the last power that is a float; times 1,000 it is infinity from 2.0 ** 1015 on.
+    assert rest_without_jitter(Backoff(1_000, 2.0, 70_000), attempt) == 70_000
+    assert rest_without_jitter(Backoff(0, 2.0, 70_000), attempt) == 0
+
+
 @pytest.mark.parametrize(("chance", "expected"), [(0.0, 9_000), (0.25, 9_500), (0.5, 10_000), (1.0, 11_000)])
 def test_jitter_lengthens_or_shortens_by_up_to_its_share(chance, expected):
     assert rest(Backoff(), 1, chance) == expected
