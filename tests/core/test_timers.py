@@ -142,3 +142,37 @@ def test_what_was_dropped_is_gone_at_once():
     finally:
         tracemalloc.stop()
     assert kept < 30 * 1000  # bytes for each bucket that was used
+
+
+def test_a_bucket_that_was_emptied_is_not_kept_until_its_time():
+    # Jobs that may wait for 30 days, each with an instant of its own, and are concluded at once.
+    timers = Timers(10)
+    timers.add("stays", 1_000_000_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            timers.add("a", 2_592_000_000 - 10 * number)
+            timers.drop("a", 2_592_000_000 - 10 * number)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000
+    assert timers.due(999_999_999, 10) == []
+    assert timers.due(1_000_000_000, 10) == ["stays"]
+
+
+def test_among_many_emptied_buckets_nothing_is_lost_or_early():
+    timers, hung = Timers(10), {}
+    for number in range(5_000):
+        when = number * 7_919 % 50_000
+        timers.add(number, when)
+        if number % 10:
+            timers.drop(number, when)
+        else:
+            hung[number] = when
+    for now in range(0, 50_500, 500):
+        expected = {item for item, when in hung.items() if when <= now}
+        assert set(all_due(timers, hung, now)) == expected
+    assert len(timers) == 0
