@@ -9,6 +9,8 @@ from jobqueue.core.timers import Timers
 RECORD_BYTES = 512
 # What one line of its history costs.
 _ATTEMPT_BYTES = 160
+# So much is not worth the work of letting it go before its turn.
+_HELD_BYTES = 256 << 10
 
 
 def weight(job: Job) -> int:
@@ -32,11 +34,13 @@ class Retention:
     """Finished jobs in the order in which they finished. It says what to forget, and forgets nothing itself.
 
     `age`: milliseconds, for jobs that have none of their own. Those leave in the order in which they
-    came, but for a few that are purged by hand. The others may leave whenever they like.
+    came, but for those that are purged by hand: they are held for a while, until they are half of what is
+    held or stand first. The others may leave whenever they like.
     """
 
     __slots__ = (
-        "_age", "_gone", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes", "count", "crowded",
+        "_age", "_gone", "_gone_bytes", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes",
+        "count", "crowded",
     )  # fmt: skip
 
     def __init__(self, age: int, limit: int, limit_bytes: int) -> None:
@@ -44,7 +48,8 @@ class Retention:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._jobs: deque[tuple[int, int, Job]] = deque()  # until when, weight
-        self._gone: set[Job] = set()  # purged out of turn; their entries are met later
+        self._gone: set[Job] = set()  # purged out of turn, and still held
+        self._gone_bytes = 0
         self._own: OrderedDict[Job, tuple[int, int]] = OrderedDict()
         self._until: Timers[Job] = Timers()
         self.bytes = 0
@@ -82,11 +87,25 @@ class Retention:
         elif self._jobs[0][2] is job:
             self.bytes -= self._jobs.popleft()[1]
         else:
-            self.bytes -= weight(job)
+            size = weight(job)
+            self.bytes -= size
             self._gone.add(job)
-        while self._gone and self._jobs and self._jobs[0][2] in self._gone:
-            self._gone.remove(self._jobs.popleft()[2])
+            self._gone_bytes += size
+        if self._gone:
+            self._let_go()
         self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
+
+    def _let_go(self) -> None:
+        """Of what was purged out of turn: what stands first; or all, where that weighs more than the rest: as
+        every job weighs something, O(1) on average for each `RECORD_BYTES` let go."""
+        if self._gone_bytes > self.bytes + _HELD_BYTES:
+            self._jobs = deque([entry for entry in self._jobs if entry[2] not in self._gone])
+            self._gone.clear()
+            self._gone_bytes = 0
+        while self._gone and self._jobs[0][2] in self._gone:
+            _, size, job = self._jobs.popleft()
+            self._gone.remove(job)
+            self._gone_bytes -= size
 
     def over(self, now: int) -> Job | None:
         """A job that is too old, or the oldest one where there are too many or too large ones; None: all may

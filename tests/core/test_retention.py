@@ -1,5 +1,8 @@
 """How long finished jobs are remembered: the rule alone."""
 
+import gc
+import tracemalloc
+
 import pytest
 
 from jobqueue.core.job import Job, More
@@ -116,6 +119,38 @@ def test_a_job_purged_out_of_turn_leaves_the_others_as_they_were(age):
     assert forgotten(retention, age - 1) == []
     assert forgotten(retention, age) == [1, 3]
     assert forgotten(retention, age + 10) == [9]
+    assert (len(retention), retention.bytes) == (0, 0)
+
+
+def test_what_is_purged_out_of_turn_is_not_held_until_the_older_ones_go():
+    retention = Retention(1000, MANY, 64 << 20)
+    retention.add(job(0), 0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for id in range(1, 1001):
+            retention.add(large := job(id, b"x" * 100_000 + b"%d" % id), 0)
+            retention.discard(large)
+        del large
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+    assert (len(retention), retention.bytes) == (1, RECORD_BYTES + 4)
+    assert forgotten(retention, 1000) == [0]
+
+
+def test_of_many_that_are_purged_out_of_turn_the_others_keep_their_order():
+    retention = Retention(1000, MANY, 64 << 20)
+    jobs = [job(id) for id in range(5000)]
+    for each in jobs:
+        retention.add(each, each.id)
+    for each in jobs:
+        if each.id % 50:
+            retention.discard(each)
+    assert (len(retention), retention.bytes) == (100, 100 * (RECORD_BYTES + 4))
+    assert forgotten(retention, 3499) == list(range(0, 2500, 50))
+    assert forgotten(retention, 9000) == list(range(2500, 5000, 50))
     assert (len(retention), retention.bytes) == (0, 0)
 
 
