@@ -50,7 +50,7 @@ class Retention:
         self._jobs: deque[tuple[int, int, Job]] = deque()  # until when, weight
         self._gone: set[Job] = set()  # purged out of turn, and still held
         self._gone_bytes = 0
-        self._own: OrderedDict[Job, tuple[int, int]] = OrderedDict()
+        self._own: OrderedDict[Job, tuple[int, int, int]] = OrderedDict()  # until, weight, since when
         self._until: Timers[Job] = Timers()
         self.bytes = 0
         self.count = 0
@@ -73,7 +73,7 @@ class Retention:
             age = self._age
             self._jobs.append((now + age, size, job))
         else:
-            self._own[job] = (now + age, size)
+            self._own[job] = (now + age, size, now)
             self._until.add(job, now + age)
         self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
         return self.crowded or age == 0
@@ -108,8 +108,8 @@ class Retention:
             self._gone_bytes -= size
 
     def over(self, now: int) -> Job | None:
-        """A job that is too old, or the oldest one where there are too many or too large ones; None: all may
-        stay. It stays here until it is discarded."""
+        """A job that is too old, or the one that finished first where there are too many or too large ones;
+        None: all may stay. It stays here until it is discarded."""
         first = self._jobs[0] if self._jobs else None
         if first is not None and (first[0] <= now or (self.crowded and not self._own)):
             return first[2]
@@ -119,5 +119,5 @@ class Retention:
             return due[0]
         if not self.crowded:
             return None
-        job, (until, _) = next(iter(self._own.items()))
-        return first[2] if first is not None and first[0] <= until else job
+        job, (_, _, since) = next(iter(self._own.items()))
+        return first[2] if first is not None and first[0] - self._age <= since else job

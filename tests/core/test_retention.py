@@ -105,6 +105,17 @@ def test_own_ages_count_towards_number_and_bytes():
     assert forgotten(retention, 0) == [1]
 
 
+def test_where_there_are_too_many_who_finished_first_goes_first_however_long_it_was_to_be_kept():
+    retention = Retention(1000, 3, MANY)
+    for id, age in ((1, 1_000_000), (2, None), (3, 1_000_000), (4, None), (5, 300)):
+        retention.add(job(id), id, age)
+    assert forgotten(retention, 10) == [1, 2]
+    retention.add(job(6), 11)
+    assert forgotten(retention, 11) == [3]
+    assert forgotten(retention, 305) == [5]  # too old goes before too many
+    assert forgotten(retention, 1004) == [4]
+
+
 @pytest.mark.parametrize("age", [None, 500])
 def test_a_job_purged_out_of_turn_leaves_the_others_as_they_were(age):
     retention = Retention(1000, MANY, MANY)
