@@ -38,7 +38,7 @@ class Changes(Moves):
         assert options is not None
         if options.on_conflict == "reject":
             raise _duplicate(holder.id)
-        if options.on_conflict == "replace" and holder.status in WAITING and holder.leases == 0:
+        if options.on_conflict == "replace" and _not_started(holder):
             at = new.run_at if new.run_at is not None else UNSET
             again = Change(
                 payload=new.payload, priority=new.priority, delay=new.delay or None, run_at=at,
@@ -67,6 +67,26 @@ class Changes(Moves):
                 fresh.append(new)
             wanted.add(slot)
         return fresh
+
+    def _growth(self, news: Sequence[NewJob]) -> dict[str, int]:
+        """By how many bytes payloads will grow in each queue where `news` replace what holds their keys: jobs
+        that are there, or that are made of those before."""
+        sizes: dict[tuple[str, str], int] = {}  # of the payloads of those that hold the keys
+        growth: dict[str, int] = {}
+        for new in news:
+            options = new.options
+            if options is None or options.unique_key is None:
+                continue
+            holder = self._holder(new)
+            if holder is not None and not _not_started(holder):
+                continue
+            slot, size = (new.queue, options.unique_key), len(new.payload)
+            had = sizes.setdefault(slot, size if holder is None else len(holder.payload))
+            if options.on_conflict == "replace":
+                sizes[slot] = size
+                if size > had:
+                    growth[new.queue] = growth.get(new.queue, 0) + size - had
+        return growth
 
     def _change(self, job: Job, change: Change, now: int) -> None:
         queue = change.queue if change.queue is not UNSET else job.queue
@@ -136,6 +156,10 @@ class Changes(Moves):
 
 # Options that a change sets as they are given; None: as the queue has it.
 _CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "key", "tags", "headers")
+
+
+def _not_started(job: Job) -> bool:
+    return job.status in WAITING and job.leases == 0
 
 
 def _duplicate(id: int | None) -> DuplicateJob:

@@ -72,13 +72,14 @@ class Control(Changes):
             self._pauses.drop(queue, queue.pause.until)
         queue.pause = None
 
-    def _refuse_full(self, news: Sequence[NewJob], now: int) -> None:
-        """Before anything is made: the queues must have room for all of them. `QueueFull`."""
-        for name in dict.fromkeys(new.queue for new in news):
+    def _refuse_full(self, fresh: Sequence[NewJob], growth: dict[str, int], now: int) -> None:
+        """Before anything is made or replaced: the queues must have room for all of `fresh`, and for payloads
+        to grow by `growth`. `QueueFull`."""
+        for name in dict.fromkeys([*(new.queue for new in fresh), *growth]):
             queue = self.queues.get(name)
             if queue is not None and queue.bounded:
-                more = [len(new.payload) for new in news if new.queue == name]
-                self._refuse_more(queue, len(more), sum(more), now)
+                more = [len(new.payload) for new in fresh if new.queue == name]
+                self._refuse_more(queue, len(more), sum(more) + growth.get(name, 0), now)
 
     def _refuse_change(self, job: Job, change: Change, now: int) -> None:
         """The same for a job that is to have another payload, or to stand in another queue."""

@@ -21,7 +21,7 @@ class Intake(Control):
             self._refuse_new_queues((new.queue,))
             queue = self._new_queue(new.queue, now)
         elif queue.bounded and past.died_at is None:
-            self._refuse_full([new], now)
+            self._refuse_full([new], {}, now)
         id: OneObject = self.last_number + 1
         self.last_number = id
         job = Job(id, queue.name, new.type, new.priority, new.payload, past.created_at, id)

@@ -79,6 +79,8 @@ class JobQueue(Intake):
         if new.options is not None and new.options.unique_key is not None:
             holder = self._holder(new)
             if holder is not None:
+                if self.queues[holder.queue].bounded:
+                    self._refuse_full([], self._growth([new]), now)
                 return self._settled(self._yield_to(holder, new, now), now)
         if self.last_number >= self._room_to:
             self._refuse_beyond(1)
@@ -87,7 +89,7 @@ class JobQueue(Intake):
             self._refuse_new_queues((new.queue,))
             queue = self._new_queue(new.queue, now)
         elif queue.bounded:
-            self._refuse_full([new], now)
+            self._refuse_full([new], {}, now)
         job = self._put(new, queue, now)
         if self._stirred:
             self._settle(now)
@@ -101,8 +103,8 @@ class JobQueue(Intake):
             fresh, keyed = self._refuse_duplicates(news), True
         if fresh and self.last_number + len(fresh) > self._room_to:
             self._refuse_beyond(len(fresh))
-        if any(queue.bounded for new in fresh if (queue := self.queues.get(new.queue)) is not None):
-            self._refuse_full(fresh, now)
+        if any(queue.bounded for new in news if (queue := self.queues.get(new.queue)) is not None):
+            self._refuse_full(fresh, self._growth(news) if keyed else {}, now)
         if names := {new.queue for new in fresh}.difference(self.queues):
             self._refuse_new_queues(names)
         made: list[Job | Duplicate] = []

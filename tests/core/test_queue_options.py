@@ -174,6 +174,33 @@ def test_replace_changes_what_was_not_started_and_nothing_that_was():
     assert (job.payload, job.priority, job.status) == (b"2", 7, "queued")
 
 
+def test_replace_is_refused_where_the_payload_grows_beyond_what_the_queue_may_hold():
+    q = Driven()
+    q.core.configure("default", {"max_jobs": 1, "max_bytes": 10}, q.now)
+    job = unique(q, payload=b"1" * 6)
+    with pytest.raises(QueueFull):
+        unique(q, conflict="replace", payload=b"2" * 11)
+    assert (job.payload, job.version) == (b"1" * 6, 1)
+    assert unique(q, conflict="replace", payload=b"3" * 10).job is job
+    q.core.configure("default", {"max_bytes": 5}, q.now)
+    unique(q, conflict="replace", payload=b"4" * 9)  # it shrinks, if not enough
+    assert (job.payload, q.core.queues["default"].bytes) == (b"4" * 9, 9)
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (8,), (7, 1)])
+def test_a_batch_that_replaces_beyond_what_the_queue_may_hold_changes_nothing(sizes):
+    q = Driven()
+    q.core.configure("default", {"max_bytes": 10}, q.now)
+    job = unique(q, payload=b"1" * 4)
+    options = Options(unique_key="u", on_conflict="replace")
+    news = [NewJob("t", payload=b"x" * size, options=options) for size in sizes]
+    with pytest.raises(QueueFull):
+        q.core.enqueue_many([*news, NewJob("t", payload=b"x" * 4)], q.now)
+    assert (job.payload, job.version, q.core.queues["default"].queued) == (b"1" * 4, 1, 1)
+    q.core.enqueue_many(news, q.now)
+    assert len(job.payload) == sizes[-1]
+
+
 def test_in_a_batch_one_conflict_refuses_all_and_says_which():
     q = Driven()
     unique(q, "taken")

@@ -7,6 +7,7 @@ and checked to be allowed.
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -329,16 +330,16 @@ class Model:
             if key is not None and job.unique == key and job.queue == new.queue and job.has_its_key
         ]
 
-    def full(self, fresh):
+    def full(self, fresh, growth):
         held, most = sum(not job.gone for job in self.jobs.values()), self.limits.max_jobs
         if fresh and most is not None and held + len(fresh) > most:
             return True
-        for queue in {new.queue for new in fresh}:
+        for queue in {new.queue for new in fresh}.union(growth):
             mine = [new.payload for new in fresh if new.queue == queue]
             there = [job.payload for job in self.all(*WAITING, queue=queue)] + mine
             most, largest = self.settings[queue].max_jobs, self.settings[queue].max_bytes
-            if (most is not None and len(there) > most) or (
-                largest is not None and sum(map(len, there)) > largest
+            if (mine and most is not None and len(there) > most) or (
+                largest is not None and sum(map(len, there)) + growth[queue] > largest
             ):
                 return True
         return False
@@ -354,7 +355,7 @@ class Model:
             return (most is not None and len(there) + 1 > most) or (largest is not None and size > largest)
         return len(payload) > len(job.payload) and largest is not None and size > largest
 
-    def refusal(self, news):
+    def refusal(self, news, growth):
         """Why all of them are refused, and at which."""
         wanted, fresh = [], []
         for index, new in enumerate(news):
@@ -366,7 +367,7 @@ class Model:
                 fresh.append(new)
             if slot:
                 wanted.append(slot)
-        return (QueueFull, None) if self.full(fresh) else (None, None)
+        return (QueueFull, None) if self.full(fresh, growth) else (None, None)
 
     def put(self, new):
         self.totals["enqueued"] += 1
@@ -553,7 +554,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         return NewJob(new.type, new.queue, new.priority, new.payload, new.delay, at, new.expires_in, options)
 
     def _enqueue(self, news, batch):
-        refusal, index = self.model.refusal(news)
+        refusal, index = self.model.refusal(news, self._growth(news))
 
         def call():
             if batch:
@@ -584,6 +585,24 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     Change(payload=new.payload, priority=new.priority, delay=new.delay, run_at=new.run_at),
                 )
         self.settle()
+
+    def _growth(self, news):
+        """By how much what is replaced grows, for each queue. (Which of several has a key, the queue knows.)"""
+        growth, sizes = Counter(), {}
+        for new in news:
+            if new.options is None or new.options.unique_key is None:
+                continue
+            slot, size = (new.queue, new.options.unique_key), len(new.payload)
+            if self.model.holders(new):
+                holder = self.queue.queues[new.queue].unique.holder[new.options.unique_key]
+                if holder.status not in WAITING or holder.leases:
+                    continue
+                sizes.setdefault(slot, len(holder.payload))
+            if slot in sizes and new.options.on_conflict == "replace":
+                growth[new.queue] += max(size - sizes[slot], 0)
+                sizes[slot] = size
+            sizes.setdefault(slot, size)
+        return +growth
 
     # -- out --------------------------------------------------------------------------------------
 
