@@ -290,8 +290,10 @@ class JobQueue(Intake):
         for gate in woken:
             assert gate.wake_at is not None
             self._gates.drop(gate, gate.wake_at)
-            self.queues[gate.queue].woken(gate, now)
-            self._stirred[gate.queue] = None
+            # The queue may have been dropped since, and made anew: limits that are unset leave their timers.
+            if (named := self.queues.get(gate.queue)) is not None:
+                named.woken(gate, now)
+                self._stirred[gate.queue] = None
         self._settled(None, now)
         # Nobody is sent away while a slice still brings jobs back: the next one may be for them.
         busy = bool(stale or expired or ready or resumed or woken)

@@ -5,6 +5,7 @@ from test_queue_verbs import LEASE, Driven
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import Change, Duplicate, NewJob, Options, Want
+from jobqueue.core.queue import IDLE_QUEUE_MS
 from jobqueue.core.queue_settings import KeyLimits, Rate
 from jobqueue.core.waiters import OutcomeWaiter
 from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
@@ -331,6 +332,22 @@ def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
     q.take()
     q.core.configure("default", {"lease_for": 5_000}, q.now)
     assert q.dequeue() == []
+
+
+@pytest.mark.parametrize("limits", ["rate", "key_limits"])
+def test_the_timer_of_a_rate_that_was_unset_harms_nothing_after_its_queue_is_dropped(limits):
+    q = Driven(retain=0)
+    rate = Rate(count=1, per=10 * IDLE_QUEUE_MS, burst=1)
+    q.core.configure("a", {limits: rate if limits == "rate" else KeyLimits(None, rate)}, q.now)
+    keyed(q, "k", "k", queue="a")
+    q.conclude(q.take("a"))
+    assert q.dequeue("a") == []  # a timer hangs for the next token
+    q.core.configure("a", {limits: None}, q.now)
+    q.conclude(q.take("a"))
+    q.pass_time(2 * IDLE_QUEUE_MS)
+    assert q.core.queues == {}
+    q.pass_time(10 * IDLE_QUEUE_MS)
+    assert q.enqueue(1, "a")[0] is q.take("a")
 
 
 def test_a_full_queue_refuses_a_batch_whole():
