@@ -25,6 +25,8 @@ class Control(Changes):
         queue = self.queues.get(name) or self._new_queue(name, now)
         queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
         self._stirred[name] = None
+        if queue.idle:
+            self._rest(queue, now)
         if self.changed is not None:
             self.changed(queue)
         self._settle(now)
@@ -54,12 +56,14 @@ class Control(Changes):
             queue = self._new_queue(name, now)
             self._rest(queue, now)
         if queue.pause is not None:
-            self._resume(queue)
+            self._resume(queue, now)
             self._settle(now)
         return queue
 
-    def _resume(self, queue: NamedQueue) -> None:
+    def _resume(self, queue: NamedQueue, now: int) -> None:
         self._unpause(queue)
+        if queue.idle:
+            self._rest(queue, now)
         queue.version += 1
         self._stirred[queue.name] = None
         if self.event is not None:

@@ -285,7 +285,7 @@ class JobQueue(Intake):
             self._move(job, READY, now, self.queues[job.queue])
         resumed = self._pauses.due(wall, SLICE)
         for queue in resumed:
-            self._resume(queue)
+            self._resume(queue, now)
         woken = self._gates.due(now, SLICE)
         for gate in woken:
             assert gate.wake_at is not None

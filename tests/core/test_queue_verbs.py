@@ -655,6 +655,25 @@ def test_a_queue_without_jobs_is_dropped_from_the_list_after_an_hour():
     assert q.ids("a") == [2]
 
 
+@pytest.mark.parametrize("how", ["resumed", "resumed by time", "unset"])
+def test_a_queue_that_was_only_paused_or_set_is_dropped_an_hour_after_that_ends(how):
+    q = Driven(max_queues=1)
+    if how == "unset":
+        q.core.configure("a", {"max_jobs": 5}, q.now)
+    else:
+        q.core.pause("a", 5_000 if how == "resumed by time" else None, None, q.now)
+    q.pass_time(2 * IDLE_QUEUE_MS if how != "resumed by time" else 5_000)
+    assert set(q.core.queues) == {"a"}
+    if how == "unset":
+        q.core.configure("a", {"max_jobs": None}, q.now)
+    elif how == "resumed":
+        q.core.resume("a", q.now)
+    q.pass_time(IDLE_QUEUE_MS - 1)
+    assert set(q.core.queues) == {"a"}
+    q.pass_time(1)
+    assert q.enqueue(1, "b")[0] is q.take("b")
+
+
 def test_a_queue_that_was_used_again_has_its_hour_anew():
     q = Driven(retain=0)
     for _ in range(3):
