@@ -23,8 +23,10 @@ class Histogram:
 
     def add(self, ms: int) -> None:
         """`ms` milliseconds; below 0, after a jump of a clock, counts as 0."""
+        if ms < 0:
+            ms = 0
         bits = ms.bit_length()
-        bucket = max(ms, 0) if bits < 3 or ms < 0 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
+        bucket = ms if bits < 3 else (bits - 2) * 4 + (ms >> (bits - 3)) - 4
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
         stands_for = self.skip + 1
         self.all_counts[bucket] = self.all_counts.get(bucket, 0) + stands_for
