@@ -45,6 +45,8 @@ SLICE = 250
 # How many segments of a lane one slice may squeeze.
 SLICE_SEGMENTS = 8
 IDLE_QUEUE_MS = 3_600_000
+# For how long waits that are over may be held back by jobs that come due.
+HELD_BACK_MS = 500
 
 
 class QueueView(NamedTuple):
@@ -295,9 +297,11 @@ class JobQueue(Intake):
                 named.woken(gate, now)
                 self._stirred[gate.queue] = None
         self._settled(None, now)
-        # Nobody is sent away while a slice still brings jobs back: the next one may be for them.
+        # While slices bring jobs back nobody is sent away, the next one may be for them; up to a point.
         busy = bool(stale or expired or ready or resumed or woken)
-        over = [] if busy else self._waits.due(now, SLICE)
+        self._busy_since = (self._busy_since or now) if busy else 0
+        held_back = busy and now - self._busy_since <= HELD_BACK_MS
+        over = [] if held_back else self._waits.due(now, SLICE)
         for waiter in over:
             self._time_up(waiter)
         forgotten = self._forget_some(now, SLICE)

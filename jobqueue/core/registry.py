@@ -52,10 +52,10 @@ class Registry:
     """
 
     __slots__ = (
-        "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed", "_idle",
-        "_leases", "_pauses", "_room_to", "_runs", "_steps", "_stirred", "_waits", "_wall_is", "_wall_of",
-        "_wall_offset", "changed", "compactions", "ends", "event", "find", "first_id", "idempotency",
-        "last_number", "limits", "outcomes", "queues", "repaid", "tally", "waiters",
+        "_busy_since", "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed",
+        "_idle", "_leases", "_pauses", "_room_to", "_runs", "_steps", "_stirred", "_waits", "_wall_is",
+        "_wall_of", "_wall_offset", "changed", "compactions", "ends", "event", "find", "first_id",
+        "idempotency", "last_number", "limits", "outcomes", "queues", "repaid", "tally", "waiters",
     )  # fmt: skip
 
     def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
@@ -88,6 +88,7 @@ class Registry:
         self._gates: Timers[Gate] = Timers(width)
         self._pauses: Timers[NamedQueue] = Timers(width)  # by the wall clock
         self._stirred: dict[str, None] = {}  # queues in which something may be handed out now
+        self._busy_since = 0  # the first of the slices in a row that brought jobs back; 0: the last did not
         self._crowded = False  # more finished jobs than may be remembered
         self._idle: OrderedDict[NamedQueue, None] = OrderedDict()
         self._holed: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction, now or later

@@ -7,7 +7,7 @@ import pytest
 from jobqueue.core.job import STALE, NewJob, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.moves import FORGET_AT_ONCE
-from jobqueue.core.queue import IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
+from jobqueue.core.queue import HELD_BACK_MS, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
 from jobqueue.core.waiters import Waiter
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
 
@@ -638,6 +638,20 @@ def test_old_finished_jobs_go_in_slices():
     q.now += 5_000
     assert q.core.tick(q.now) == (SLICE, True)
     assert q.core.tick(q.now) == (100, False)
+
+
+def test_jobs_that_come_due_without_end_hold_back_for_a_while_those_whose_wait_is_over():
+    q = Driven()
+    for number in range(200):
+        q.core.enqueue(NewJob("t", "busy", delay=1_000 + 100 * number), q.now)
+    q.wait("ann", "other", wait=1_000)
+    started = q.now = q.now + 100_000
+    while q.answers == {}:
+        moved, more = q.core.tick(q.now)
+        assert (moved, more) == (1, True)
+        q.now += 10
+    assert HELD_BACK_MS < q.now - started <= HELD_BACK_MS + 20
+    assert q.answers == {"ann": []}
 
 
 # -- queues come and go -----------------------------------------------------------------------------
