@@ -248,7 +248,13 @@ class Moves(Registry):
             if job is None:
                 self._crowded = False
                 return forgotten
-            self._move(job, FORGET, now, self.queues[job.queue])
+            try:
+                self._move(job, FORGET, now, self.queues[job.queue])
+            except Exception:  # else all later ticks would fail there
+                for retention in (self._finished, self._dead):
+                    if retention.over(now) is job:
+                        retention.discard(job)
+                raise
         return limit
 
 

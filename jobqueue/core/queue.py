@@ -5,11 +5,12 @@ are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 
 `chance` gives numbers from 0 to 1 for jitter.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from msgspec import UNSET
 
+from jobqueue.core.gate import Gate
 from jobqueue.core.histogram import Histogram
 from jobqueue.core.intake import Intake
 from jobqueue.core.job import (
@@ -37,8 +38,11 @@ from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, option
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.policy import may_use_lease, rest, used_up
 from jobqueue.core.queue_settings import Pause, QueueSettings
+from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
+
+T = TypeVar("T", bound=Hashable)
 
 # How many jobs, waiters or lanes one slice of work may touch: under 5 ms each.
 SLICE = 250
@@ -276,39 +280,48 @@ class JobQueue(Intake):
         finished jobs, idle queues. Returns how many jobs moved, and whether more is due now. `compact` is the
         other half of a tick."""
         wall = now + self._wall_offset
-        stale = self._leases.due(now, SLICE)
-        for job in stale:
-            self._return(job, STALE, now)
-        expired = self._expiries.due(wall, SLICE)
-        for job in expired:
-            self._bury(job, "expired", now, self.queues[job.queue])
-        ready = self._delays.due(now, SLICE) + self._runs.due(wall, SLICE)
-        for job in ready:
-            self._move(job, READY, now, self.queues[job.queue])
-        resumed = self._pauses.due(wall, SLICE)
-        for queue in resumed:
-            self._resume(queue, now)
-        woken = self._gates.due(now, SLICE)
-        for gate in woken:
-            assert gate.wake_at is not None
-            self._gates.drop(gate, gate.wake_at)
-            # The queue may have been dropped since, and made anew: limits that are unset leave their timers.
-            if (named := self.queues.get(gate.queue)) is not None:
-                named.woken(gate, now)
-                self._stirred[gate.queue] = None
+        stale = self._bring(self._leases, now, lambda job: self._return(job, STALE, now))
+        expired = self._bring(self._expiries, wall, lambda job: self._expire(job, now))
+        ready = self._bring(self._delays, now, lambda job: self._make_ready(job, now))
+        ready += self._bring(self._runs, wall, lambda job: self._make_ready(job, now))
+        resumed = self._bring(self._pauses, wall, lambda queue: self._resume(queue, now))
+        woken = self._bring(self._gates, now, lambda gate: self._wake(gate, now))
         self._settled(None, now)
         # While slices bring jobs back nobody is sent away, the next one may be for them; up to a point.
         busy = bool(stale or expired or ready or resumed or woken)
         self._busy_since = (self._busy_since or now) if busy else 0
         held_back = busy and now - self._busy_since <= HELD_BACK_MS
-        over = [] if held_back else self._waits.due(now, SLICE)
-        for waiter in over:
-            self._time_up(waiter)
+        over = 0 if held_back else self._bring(self._waits, now, self._time_up)
         forgotten = self._forget_some(now, SLICE)
         self.idempotency.forget_old(now, SLICE)
         self._drop_idle(now)
-        moved = len(stale) + len(expired) + len(ready) + forgotten
-        return moved, bool(busy or over) or forgotten == SLICE
+        return stale + expired + ready + forgotten, bool(busy or over) or forgotten == SLICE
+
+    def _bring(self, timers: Timers[T], at: int, act: Callable[[T], None]) -> int:
+        """A slice of what is due at `at`. Where `act` fails, that item is let go: all later ticks would fail
+        there again, and never get to the rest."""
+        due = timers.due(at, SLICE)
+        for item in due:
+            try:
+                act(item)
+            except Exception:
+                timers.let_go(item, at)
+                raise
+        return len(due)
+
+    def _expire(self, job: Job, now: int) -> None:
+        self._bury(job, "expired", now, self.queues[job.queue])
+
+    def _make_ready(self, job: Job, now: int) -> None:
+        self._move(job, READY, now, self.queues[job.queue])
+
+    def _wake(self, gate: Gate, now: int) -> None:
+        assert gate.wake_at is not None
+        self._gates.drop(gate, gate.wake_at)
+        # The queue may have been dropped since, and made anew: limits that are unset leave their timers.
+        if (queue := self.queues.get(gate.queue)) is not None:
+            queue.woken(gate, now)
+            self._stirred[gate.queue] = None
 
     def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
         self.stop_waiting(waiter)

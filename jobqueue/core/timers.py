@@ -70,6 +70,13 @@ class Timers(Generic[T]):
                 del self._buckets[number]
         self.count -= 1
 
+    def let_go(self, item: T, now: int) -> None:
+        """Drops one that `due` gave at `now`, if it still hangs here."""
+        for hanging in (self._front, self._buckets.get(now // self._width)):
+            if hanging and hanging.pop(item, None) is not None:
+                self.count -= 1
+                break
+
     def some(self, limit: int) -> list[T]:
         """Up to `limit` of all that hang here, in no order."""
         return list(islice(chain(self._front, chain.from_iterable(self._buckets.values())), limit))

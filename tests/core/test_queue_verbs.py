@@ -654,6 +654,34 @@ def test_jobs_that_come_due_without_end_hold_back_for_a_while_those_whose_wait_i
     assert q.answers == {"ann": []}
 
 
+@pytest.mark.parametrize("jumps", [LEASE, 10 * LEASE])
+@pytest.mark.parametrize("what", ["leased", "delayed", "scheduled", "expiring", "concluded"])
+def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_rest(what, jumps):
+    q = Driven(retain=LEASE)
+    fields = {
+        "delayed": {"delay": LEASE},
+        "scheduled": {"run_at": q.core.wall(q.now) + LEASE},
+        "expiring": {"expires_in": LEASE},
+    }
+    bad, good = (q.core.enqueue(NewJob("t", name, **fields.get(what, {})), q.now) for name in ("bad", "good"))
+    if what in ("leased", "concluded"):
+        q.take("bad"), q.take("good")
+    if what == "concluded":
+        q.conclude(bad), q.conclude(good)
+    del q.core.queues["bad"]  # what no verb does; any other damage would do
+    q.wait("ann", "other", wait=LEASE)
+    q.now += jumps
+    with pytest.raises(KeyError):
+        q.tick()
+    q.tick()
+    if what == "concluded":
+        with pytest.raises(JobForgotten):
+            q.core.get(good.id)
+    else:
+        assert good.status == ("dead" if what == "expiring" else "queued")
+    assert q.answers == {"ann": []}
+
+
 # -- queues come and go -----------------------------------------------------------------------------
 
 

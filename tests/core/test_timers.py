@@ -96,6 +96,19 @@ def test_a_bucket_whose_time_has_passed_can_be_used_again():
     assert timers.due(500, 10) == ["late"]
 
 
+@pytest.mark.parametrize("now", [155, 1_000])
+def test_what_was_given_and_could_not_be_dropped_can_be_let_go(now):
+    timers = Timers(100)
+    for item in ("a", "b"):
+        timers.add(item, 150)
+    assert sorted(timers.due(now, 10)) == ["a", "b"]
+    timers.let_go("a", now)
+    timers.let_go("a", now)
+    assert (timers.due(now, 10), len(timers)) == (["b"], 1)
+    timers.drop("b", 150)
+    assert (timers.due(now, 10), len(timers)) == ([], 0)
+
+
 @settings(deadline=None, derandomize=True)
 @given(
     width=st.sampled_from([1, 7, 100]),
