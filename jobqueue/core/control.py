@@ -79,7 +79,7 @@ class Control(Changes):
     def _refuse_full(self, fresh: Sequence[NewJob], growth: dict[str, int], now: int) -> None:
         """Before anything is made or replaced: the queues must have room for all of `fresh`, and for payloads
         to grow by `growth`. `QueueFull`."""
-        for name in dict.fromkeys([*(new.queue for new in fresh), *growth]):
+        for name in dict.fromkeys([*[new.queue for new in fresh], *growth]):
             queue = self.queues.get(name)
             if queue is not None and queue.bounded:
                 more = [len(new.payload) for new in fresh if new.queue == name]

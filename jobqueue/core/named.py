@@ -201,15 +201,32 @@ class NamedQueue:
 
     def oldest(self) -> Job | None:
         """The queued job that came first, over all lanes; O(lanes)."""
-        heads = [job for lane in self._lanes.values() if (job := lane.peek()) is not None]
-        return min(heads, key=_created_at, default=None)
+        oldest, since = None, 0
+        for lane in self._lanes.values():  # a plain loop: there may be as many as there are jobs
+            head = lane.peek()
+            if head is not None and (oldest is None or head.created_at < since):
+                oldest, since = head, head.created_at
+        return oldest
+
+    def lane_figures(self) -> tuple[int, int, int]:
+        """Its lanes, slots in them, empty slots; O(lanes)."""
+        slots = empty = 0
+        for lane in self._lanes.values():
+            slots += lane.slots
+            empty += lane.empty
+        return len(self._lanes), slots, empty
 
     def by_priority(self) -> dict[int, int]:
         """How many are queued at each priority, the highest first; O(lanes)."""
         counts: dict[int, int] = {}
-        for lane in self._lanes.values():
-            if lane.live:
-                counts[lane.priority] = counts.get(lane.priority, 0) + lane.live
+        priority = live = 0
+        for lane in self._lanes.values():  # of many lanes, most stand beside one of the same priority
+            if lane.priority != priority:
+                counts[priority] = counts.get(priority, 0) + live
+                priority, live = lane.priority, 0
+            live += lane.live
+        counts[priority] = counts.get(priority, 0) + live
+        counts = {priority: live for priority, live in counts.items() if live}
         return dict(sorted(counts.items(), reverse=True))
 
     def ahead(self, job: Job) -> int:
@@ -398,7 +415,3 @@ class NamedQueue:
 
 
 _UNSET = QueueSettings()
-
-
-def _created_at(job: Job) -> int:
-    return job.created_at

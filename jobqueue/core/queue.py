@@ -376,9 +376,12 @@ class JobQueue(Intake):
         )
 
     def lane_figures(self) -> tuple[int, int, int]:
-        """Lanes, slots in them, empty slots. O(queues)."""
-        lanes = [lane for queue in self.queues.values() for lane in queue.lanes]
-        return len(lanes), sum(lane.slots for lane in lanes), sum(lane.empty for lane in lanes)
+        """Lanes, slots in them, empty slots. O(lanes)."""
+        lanes = slots = empty = 0
+        for queue in self.queues.values():
+            more = queue.lane_figures()
+            lanes, slots, empty = lanes + more[0], slots + more[1], empty + more[2]
+        return lanes, slots, empty
 
     def _drop_idle(self, now: int) -> None:
         """Queues that have been without jobs for an hour are dropped from the list."""
