@@ -4,6 +4,7 @@ Each is a context manager or is waited for with a limit, and dies with this proc
 All listen on 127.0.0.1 only.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -56,7 +57,11 @@ def rss(pid: int | str = "self") -> int:
 
 
 def cpu_seconds(pid: int | str = "self") -> float:
-    """User and system time of a process so far; in steps of 10 ms."""
+    """User and system time of a process so far: of the threads it has, where Linux tells that exactly; else in
+    steps of 10 ms."""
+    with contextlib.suppress(OSError, ValueError):
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
