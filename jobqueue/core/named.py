@@ -369,10 +369,7 @@ class NamedQueue:
             elif not lane.live:
                 heappop(heap)
                 self._drop(lane, now)
-            elif lane.gate is not None and (lane.gate in self._parked or not lane.gate.is_open(now)):
-                if lane.gate.is_open(now):  # before the tick that wakes it: who stood aside may come first
-                    self.reopen(lane.gate)
-                    continue
+            elif lane.gate is not None and not lane.gate.is_open(now):
                 heappop(heap)
                 lane.shown = -1
                 self._parked.setdefault(lane.gate, {})[lane] = None

@@ -325,20 +325,6 @@ def test_nobody_overtakes_who_waits_for_a_token_that_has_come_since_the_last_tic
     assert q.answers == {"ann": [2]}
 
 
-@pytest.mark.parametrize("waiting", [True, False])
-def test_a_token_that_came_since_the_last_tick_is_for_the_jobs_of_its_key_that_stood_aside(waiting):
-    q = Driven()
-    q.core.configure("default", {"key_limits": KeyLimits(None, Rate(1, 1_000, 1))}, q.now)
-    keyed(q, "k", "k", "k")
-    assert q.ids() == [1]
-    if waiting:
-        q.wait("ann")
-    q.now += 1_500  # and no tick
-    q.core.enqueue(NewJob("t", priority=-1, options=Options(key="k")), q.now)
-    assert (q.answers["ann"] if waiting else q.ids()) == [2]
-    assert q.ids() == []
-
-
 def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
