@@ -70,7 +70,7 @@ class Changes(Moves):
 
     def _growth(self, news: Sequence[NewJob]) -> dict[str, int]:
         """By how many bytes payloads will grow in each queue where `news` replace what holds their keys: jobs
-        that are there, or that are made of those before."""
+        that are there, or that are made of those before. What shrinks makes no room for the others."""
         sizes: dict[tuple[str, str], int] = {}  # of the payloads of those that hold the keys
         growth: dict[str, int] = {}
         for new in news:

@@ -102,7 +102,8 @@ class Control(Changes):
         if over > 0 or (largest is not None and queue.bytes + size > largest):
             rate, name = queue.rates(now)[1], queue.name
             raise QueueFull(
-                f"the queue {name} holds as many jobs as it may; its consumers take {rate:.1f} a second",
+                f"the queue {name} holds as many {'jobs' if over > 0 else 'bytes'} as it may; its consumers "
+                f"take {rate:.1f} jobs a second",
                 limit=most if over > 0 else largest,
                 retry_after=min(max(ceil(max(over, 1) / rate), 1), 60) if rate > 0 else 5,
             )

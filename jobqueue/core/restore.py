@@ -90,8 +90,8 @@ class Restoration:
             self._finished.append(job)
 
     def end(self, now: int) -> None:
-        """What has an order of its own gets it: jobs with another place than their id, those that stand in
-        line for a unique key, and finished ones. Leases go on from `now`."""
+        """What has an order of its own gets it: jobs with another place than their id, those that have
+        unique keys, or stand in line for them, and finished ones. Leases go on from `now`."""
         queue = self._queue
         for job in sorted(self._keyed, key=_place):
             assert job.more is not None

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,7 +131,10 @@ def _repair(folder: Path) -> Findings:
         with contextlib.suppress(FileNotFoundError):
             (folder / (FILE + suffix)).rename(str(aside) + suffix)
     # At no moment is there no journal: a server would begin an empty one.
-    os.link(old, aside)
+    try:
+        os.link(old, aside)
+    except OSError:  # a file system without links
+        shutil.copy2(old, aside)
     (new / FILE).replace(old)
     sync_folder(folder)
     new.rmdir()

@@ -135,8 +135,10 @@ class Store:
         how = "TRUNCATE" if log.stat().st_size > 2 * _LOG else "PASSIVE"
         with self._quiet():
             self._db.execute("PRAGMA busy_timeout = 0")  # who reads for long is not waited for
-            self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
-            self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+            try:
+                self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
         if how == "TRUNCATE":
             with contextlib.suppress(JournalError):  # no room for all of it: then it grows as it is written
                 _make_log(log)

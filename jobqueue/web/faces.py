@@ -29,16 +29,18 @@ FORMATS = frozenset(_FACES.values())
 _SPECIFIC = {"*/*": 0, "text/*": 1, "application/*": 1}
 
 
-def chosen(request: Request) -> str:
-    """json, html, text or events."""
+def chosen(request: Request, live: bool = True) -> str:
+    """json, html, text or, if it is `live`, events."""
     if "format" in request.query.lower():
         for name, value in query_pairs(request.query):
             if name.lower() == "format":
-                if value not in FORMATS:
-                    raise InvalidField("format: json, text, html or events", field="format")
+                if value not in FORMATS or (value == "events" and not live):
+                    allowed = "json, text, html or events" if live else "json, text or html"
+                    raise InvalidField(f"format: {allowed}", field="format")
                 return value
     accept = request.headers.get(b"accept")
-    return "json" if accept is None or accept == b"*/*" else _accepted(accept)
+    face = "json" if accept is None or accept == b"*/*" else _accepted(accept)
+    return "json" if face == "events" and not live else face
 
 
 @lru_cache(maxsize=256)
@@ -85,13 +87,11 @@ def get_queue(api: "Api", request: Request) -> Response | Later | Stream:
 
 
 def list_jobs(api: "Api", request: Request) -> Response | Later:
-    face = chosen(request)
-    if face == "events":  # by Accept, in vain
-        if "format" in request.query.lower():
-            raise InvalidField("format: json, text or html; GET /events shows what happens", field="format")
-        face = "json"
     return _dressed(
-        face, operations.list_jobs(api, request), tables.jobs, partial(html_pages.jobs, request.query)
+        chosen(request, live=False),
+        operations.list_jobs(api, request),
+        tables.jobs,
+        partial(html_pages.jobs, request.query),
     )
 
 

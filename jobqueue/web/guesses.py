@@ -3,6 +3,7 @@ a slash too many, or spelt almost so."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from functools import lru_cache
 
 # How alike two names must be, of 1. `wiat` and `wait` are by 0.75, `data` and `tags` by 0.5.
 _ALIKE = 0.65
@@ -39,13 +40,15 @@ def field(name: str, known: Collection[str]) -> str | None:
     return near[0] if near else None
 
 
-def path(method: str, asked: str, patterns: Collection[str]) -> str | None:
+@lru_cache(maxsize=256)  # one request may be refused by several who look
+def path(method: str, asked: str, patterns: tuple[str, ...]) -> str | None:
     """The path, of those with these patterns (`/jobs/{id}/fail`), that `asked` means."""
     said = asked.strip("/").split("/")
     if len(said) > 3 or "" in said:
         return None
     if len(said) == 3 and said[0] == "queues" and said[2] == "jobs":
-        return f"/queues/{said[1]}/enqueue" if method == "POST" else f"/jobs?queue={said[1]}"
+        of_queues = {"POST": "/queues/{}/enqueue", "DELETE": "/queues/{}/purge"}
+        return of_queues.get(method, "/jobs?queue={}").format(said[1])
     segments = [_SEGMENTS.get(each.lower(), each) for each in said]
     named = [pattern for pattern in patterns if pattern[-1:] != "}"]
     behind = ["jobs", *segments]

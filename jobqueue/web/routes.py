@@ -170,9 +170,6 @@ class Router:
     def find(self, method: str, path: str) -> tuple[Route, str]:
         """The route, and its decoded parameter. Raises `NoSuchRoute`, or `MethodNotAllowed`."""
         table, parameter = self._table(path)
-        if table is None and "://" in path and path[0] != "/":
-            # As a proxy is asked: http://host/path.
-            table, parameter = self._table("/" + path.partition("://")[2].partition("/")[2])
         if table is None:
             raise self._nothing_at(method, path)
         route = table.get(method)
@@ -201,25 +198,21 @@ class Router:
         if method == "DELETE" and first == "queues" and "/" not in rest:
             return f"; to remove its jobs: POST {path[:100]}/purge"
         if method == "POST" and first == "jobs" and rest.isalpha():
-            near = guesses.path(method, path[:200], self.plain)
+            near = guesses.path(method, path[:200], tuple(self.plain))
             return f"; did you mean {near}?" if near is not None else ""
         return ""
 
     def has(self, path: str) -> bool:
         """Is there a route at `path`, whatever the method?"""
-        try:
-            self.find("", path)
-        except NoSuchRoute:
-            return False
-        except MethodNotAllowed:
-            pass
-        return True
+        return self._table(path)[0] is not None
 
     def _table(self, path: str) -> tuple[dict[str, Route] | None, str]:
         table = self.plain.get(path)
         if table is not None:
             return table, ""
         segments = path.split("/")
+        if "://" in path and segments[0]:  # as a proxy is asked: http://host/path
+            return self._table("/" + path.partition("://")[2].partition("/")[2])
         if not 3 <= len(segments) <= 4 or segments[0] or not segments[2]:
             return None, ""
         table = self._with_parameter.get((segments[1], segments[3] if len(segments) > 3 else None))

@@ -334,8 +334,7 @@ async def test_everything_is_there_after_a_restart(disk, clock):
     assert engine.get(5).status == "queued"
 
 
-async def test_who_has_a_unique_key_has_it_after_a_restart(disk):
-    """Also where another, with a lower id, stands in line for it."""
+async def test_who_has_a_unique_key_has_it_after_a_restart_though_a_lower_id_was_moved_to_it(disk):
     engine = await disk.start()
     unique = Options(unique_key="u")
     moved = await engine.enqueue(NewJob("t", "a", options=unique))
