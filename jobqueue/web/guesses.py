@@ -46,40 +46,43 @@ def path(method: str, asked: str, patterns: tuple[str, ...]) -> str | None:
     said = asked.strip("/").split("/")
     if len(said) > 3 or "" in said:
         return None
-    if len(said) == 3 and said[0] == "queues" and said[2] == "jobs":
+    meant = [_SEGMENTS.get(each.lower(), each) for each in said]
+    if len(said) == 3 and (meant[0], said[2]) == ("queues", "jobs"):
         of_queues = {"POST": "/queues/{}/enqueue", "DELETE": "/queues/{}/purge"}
         return of_queues.get(method, "/jobs?queue={}").format(said[1])
-    segments = [_SEGMENTS.get(each.lower(), each) for each in said]
-    named = [pattern for pattern in patterns if pattern[-1:] != "}"]
-    behind = ["jobs", *segments]
+    every = [pattern.strip("/").split("/") for pattern in patterns]
+    named = [parts for parts in every if parts[-1][:1] != "{"]
+    behind, said_behind = ["jobs", *meant], ["jobs", *said]
     return (
-        _exact(segments, patterns)
-        or _exact(behind, named)
-        or _alike(segments, named)
-        or _alike(behind, named)
+        _exact(meant, said, every)
+        or _exact(behind, said_behind, named)
+        or _alike(meant, said, named)
+        or _alike(behind, said_behind, named)
     )
 
 
-def _exact(segments: list[str], patterns: Collection[str]) -> str | None:
-    for pattern in patterns:
-        meant = _filled(pattern, segments)
-        if meant == segments:
-            return "/" + "/".join(meant)
+def _exact(meant: list[str], said: list[str], patterns: list[list[str]]) -> str | None:
+    for parts in patterns:
+        if len(parts) == len(meant) and _fit(parts, meant):
+            return _filled(parts, said)
     return None
 
 
-def _alike(segments: list[str], patterns: Collection[str]) -> str | None:
+def _alike(meant: list[str], said: list[str], patterns: list[list[str]]) -> str | None:
     """Its last segment is misspelt; the rest is as it is."""
-    found = {}
-    for pattern in patterns:
-        meant = _filled(pattern, segments)
-        if meant[:-1] == segments[:-1]:
-            found[meant[-1]] = "/" + "/".join(meant)
-    near = get_close_matches(segments[-1].lower(), found, n=1, cutoff=_ALIKE)
+    found = {
+        parts[-1]: _filled(parts, said)
+        for parts in patterns
+        if len(parts) == len(meant) and _fit(parts[:-1], meant)
+    }
+    near = get_close_matches(meant[-1].lower(), found, n=1, cutoff=_ALIKE)
     return found[near[0]] if near else None
 
 
-def _filled(pattern: str, segments: list[str]) -> list[str]:
-    """The segments of `pattern`, its parameter taken from `segments`."""
-    parts = pattern.strip("/").split("/")
-    return [segments[i] if part[:1] == "{" and i < len(segments) else part for i, part in enumerate(parts)]
+def _fit(parts: list[str], segments: list[str]) -> bool:
+    return all(part[:1] == "{" or part == segment for part, segment in zip(parts, segments, strict=False))
+
+
+def _filled(parts: list[str], said: list[str]) -> str:
+    """With the parameter as it was said: a queue may have any name."""
+    return "/" + "/".join(name if part[:1] == "{" else part for part, name in zip(parts, said, strict=True))

@@ -17,7 +17,8 @@ PATTERNS = tuple(dict.fromkeys(route.path for route in ROUTES))
         ("/job/1", "/jobs/1"), ("/jobs/1/complete", "/jobs/1/conclude"), ("/jobs/1/Done", "/jobs/1/conclude"),
         ("/jobs/1/nack", "/jobs/1/fail"), ("/jobs/1/conclud", "/jobs/1/conclude"),
         ("/queue/q/puase", "/queues/q/pause"), ("/health", "/healthz"), ("/statss", "/stats"),
-        ("/queues/q/jobs", "/jobs?queue=q"), ("/foo", None), ("/favicon.ico", None), ("/jobs/1/a/b", None),
+        ("/queues/q/jobs", "/jobs?queue=q"), ("/queues/done/puase", "/queues/done/pause"),
+        ("/queue/retry", "/queues/retry"), ("/queue/send/jobs", "/jobs?queue=send"), ("/foo", None), ("/favicon.ico", None), ("/jobs/1/a/b", None),
         ("/jobs//fail", None), ("", None), ("/", None), ("/" * 200, None), ("/{id}", None),
     ],
 )  # fmt: skip
