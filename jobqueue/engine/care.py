@@ -88,6 +88,8 @@ def repair(path: str) -> Findings:
     folder = Folder(path)
     try:
         return _repair(folder.path)
+    except OSError as bad:
+        raise JournalError(f"cannot repair the journal in {path}: {bad.strerror}") from None
     finally:
         folder.close()
 
@@ -135,6 +137,8 @@ def _repair(folder: Path) -> Findings:
         os.link(old, aside)
     except OSError:  # a file system without links
         shutil.copy2(old, aside)
+        with aside.open("rb") as copy:
+            os.fsync(copy.fileno())
     (new / FILE).replace(old)
     sync_folder(folder)
     new.rmdir()

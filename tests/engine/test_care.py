@@ -225,6 +225,25 @@ async def test_a_repair_that_is_cut_short_leaves_a_journal_in_its_place(folder, 
     assert repair(str(folder)).jobs == 399
 
 
+async def test_a_repair_where_there_are_no_links_keeps_a_copy_and_says_what_it_cannot_write(
+    folder, clock, monkeypatch
+):
+    await filled(folder, clock)
+    content = (folder / FILE).read_bytes().replace(b"00017" * 20, b"00018" * 20)
+    (folder / FILE).write_bytes(content)
+
+    def fails(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fails)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", fails)
+        with pytest.raises(JournalError, match=r"cannot repair .*: Operation not permitted"):
+            repair(str(folder))
+    assert repair(str(folder)).jobs == 399
+    assert (folder / f"{FILE}.damaged-2").read_bytes() == content
+
+
 async def test_a_newer_version_is_not_repaired_by_an_older_program(folder, clock):
     await filled(folder, clock, 10)
     with sqlite3.connect(folder / FILE) as db:
