@@ -104,9 +104,7 @@ class Registry:
         if self.first_id <= id <= self.last_number:
             raise JobForgotten("the job finished or was removed, and is no longer remembered")
         if id < self.first_id:
-            raise JobNotFound(
-                "this server has not given that id; what it had in memory before it started is gone"
-            )
+            raise JobNotFound("that id was never given, or before this server began: then its job is gone")
         raise JobNotFound("this server has never given that id")
 
     def set_wall_offset(self, wall_offset: int) -> None:
