@@ -54,7 +54,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _say(found: Findings, good: str) -> int:
-    """`good`: what is so of what was counted, if nothing is wrong."""
+    """`good`: what is so of what was counted; that it is whole only if nothing is wrong."""
     for line in found.wrong:
         print(line)
     word = "readable" if found.wrong and good == "whole" else good

@@ -34,7 +34,7 @@ class Sending:
         self._clear = True
 
     def _said(self) -> None:
-        """The last answer is sent, or a later one is still waited for."""
+        """All that was answered is sent, and the connection is to end: now, or after one that still waits."""
         raise NotImplementedError
 
     def _answer(
