@@ -135,6 +135,17 @@ def test_the_answers_in_the_readme_are_those_that_are_given(tmp_path):
             lease = json.loads(given).get("lease", lease)
 
 
+def test_take_in_the_readme_gives_a_job_to_try_a_line_on(tmp_path):
+    (take,) = re.findall(
+        r"^take\(\) \{\n.*?^\}\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        line = take + 'take; take; curl -s -d "{\\"lease\\":\\"$lease\\"}" "$Q/jobs/$id/conclude"'
+        answer = json.loads(_shell(program, line, tmp_path))
+        assert (answer["id"], answer["status"]) == (2, "concluded")
+        program.stop()
+
+
 def test_the_worker_in_the_readme_works(tmp_path):
     text = (ROOT / "README.md").read_text()
     (loop,) = re.findall(r"^```sh\n(Q=\S+\nwhile :.*?)^```", text, re.MULTILINE | re.DOTALL)
