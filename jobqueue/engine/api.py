@@ -336,7 +336,8 @@ class Engine(Protocol):
         and of those names of which `within` says so."""
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
-        """Counts and figures; O(lanes). `jobs`, `queues`, `consumers_waiting` and `totals` are of the queues of whose names `within` says so."""
+        """Counts and figures; O(lanes). `jobs`, `queues`, `consumers_waiting` and `totals` are of the queues
+        of whose names `within` says so."""
 
     def wall_now(self) -> int:
         """The wall clock, milliseconds, as the engine goes by it."""
