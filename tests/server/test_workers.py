@@ -86,7 +86,10 @@ class Worker:
         found: list[str] = []
 
         def runs() -> bool:
-            found[:] = [line.split()[0] for line in children(self.process.pid) if "curl" not in line]
+            # Either begins as a copy of the shell; amid its exec it has no arguments, and a name in brackets.
+            for number, command in (line.split(None, 1) for line in children(self.process.pid)):
+                if "curl" not in command and command[0] != "[":
+                    found[:] = [number]
             return bool(found)
 
         until(runs)
