@@ -1,5 +1,6 @@
 """The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
 
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -54,7 +55,14 @@ class WatchfulStream(IOStream):
 
     def _handle_events(self, fd: Any, events: int) -> None:
         super()._handle_events(fd, events)
+        self._look_for_reset()
         self._maybe_add_error_listener()
+
+    def _look_for_reset(self) -> None:
+        """Tornado reads no further than it needs, and uvloop tells of a reset once: with what came before."""
+        if not self.closed() and (error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            reset = OSError(error, os.strerror(error))
+            self.close(exc_info=(type(reset), reset, None))
 
     def _maybe_add_error_listener(self) -> None:
         if not self.closed() and self._close_callback is not None:

@@ -144,6 +144,8 @@ class OperationHandler(RequestHandler):
             return
         if isinstance(answer, Later):
             self._later = answer
+            if self._left_already():
+                self.on_connection_close()
             try:
                 await answer.future
             except CancelledError:
@@ -196,6 +198,11 @@ class OperationHandler(RequestHandler):
             _cut(self.request.connection)
         finally:
             self._size = self._pouring.size if self._pouring is not None else 0
+
+    def _left_already(self) -> bool:
+        """What the client sent and its end were read in one go; of that Tornado tells nobody."""
+        stream = getattr(self.request.connection, "stream", None)
+        return stream is not None and stream.closed()
 
     def _cut_off(self) -> bool:
         """The client left before all of the answer was sent; Tornado keeps that to itself."""

@@ -35,6 +35,27 @@ async def test_one_who_hangs_up_while_waiting_is_forgotten(server, blunt, behind
 
 
 @pytest.mark.parametrize("how", HANG_UPS)
+@pytest.mark.parametrize(
+    "path", ["/jobs/dequeue?wait=30", "/jobs/stream", "/events", "/jobs/1?wait=30", "/top"]
+)
+async def test_one_who_hung_up_before_its_request_was_read_is_not_waited_for(server, blunt, how, path):
+    """All that it sent, and its end, are read in one go."""
+    id = await server.enqueue(queue="other")
+    for accepted in (False, True):
+        client = blunt()
+        if accepted:
+            await server.get("/healthz")
+            await until(lambda: server.front.connections() == 2)
+        client.send(request("POST" if "de" in path or "stream" in path else "GET", path))
+        getattr(client, how)()
+        await server.get("/healthz")
+        await until(lambda: server.front.connections() == 1)
+        await until(lambda: server.front.busy() == 0)
+        await server.waiting(0)
+    assert server.untouched(id)
+
+
+@pytest.mark.parametrize("how", HANG_UPS)
 async def test_the_next_one_in_line_gets_the_job(server, blunt, how):
     gone, other = blunt(), await server.connect()
     gone.send(WAIT)
