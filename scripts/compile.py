@@ -24,6 +24,7 @@ MODULES = [
     "core/histogram",
     "core/intake",
     "core/lane",
+    "core/line",
     "core/moves",
     "core/named",
     "core/pages",

@@ -1,6 +1,6 @@
 """Gate: how many jobs may run at once, and how many may start in a time. One for a queue, one for each key.
 
-A gate is asked when a job is to be handed out; while it is shut the lanes behind it stand aside, so that a
+A gate is asked when a job is to be handed out; while it is shut the line behind it stands aside, so that a
 dequeue never looks at them. It opens when a lease ends, or at the instant that `next_at` says.
 """
 
@@ -11,18 +11,17 @@ from jobqueue.core.queue_settings import Rate
 
 
 class Gate:
-    """`most`: jobs in progress, None: any number. `key`: whose jobs; None: the whole queue's. `lanes`: how
-    many stand behind it. `wake_at`: the instant for which a timer hangs, if one does."""
+    """`most`: jobs in progress, None: any number. `key`: whose jobs; None: the whole queue's. `wake_at`: the
+    instant for which a timer hangs, if one does."""
 
     __slots__ = (
-        "_filled_at", "_tokens", "in_progress", "key", "lanes", "most", "queue", "rate", "wake_at"
+        "_filled_at", "_tokens", "in_progress", "key", "most", "queue", "rate", "wake_at"
     )  # fmt: skip
 
     def __init__(self, queue: str, key: str | None, most: int | None, rate: Rate | None) -> None:
         self.queue = queue
         self.key = key
         self.in_progress = 0
-        self.lanes = 0
         self.wake_at: int | None = None
         self.rate: Rate | None = None
         self._tokens = 0.0
@@ -36,11 +35,6 @@ class Gate:
             self.rate = rate
             self._tokens = float(rate.burst) if rate is not None else 0.0
             self._filled_at = None
-
-    @property
-    def unused(self) -> bool:
-        """Nothing runs or waits behind it."""
-        return self.in_progress == 0 and self.lanes == 0
 
     def full_at(self, now: int) -> int:
         """When its rate has nothing to remember any more."""

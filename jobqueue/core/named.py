@@ -1,45 +1,24 @@
 """NamedQueue: one named queue: its lanes and their gates, and its counts.
 
-The lanes are ordered by priority, and inside one priority by the place of their first job. Jobs without a key
-stand in one lane for each priority; the jobs of a key have lanes of their own, which stand aside while the
-key's gate is shut.
+Jobs are ordered by priority, and inside one priority by their places. Those without a key stand in one line,
+those of each key in a line of its own, which stands aside while the key's gate is shut.
 """
 
-from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count, islice
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush, heapreplace, merge
+from itertools import islice
 
 from jobqueue.core.gate import Gate
 from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import Job
 from jobqueue.core.lane import Lane
+from jobqueue.core.line import Jobs, KeyedLane, Line, Standing, in_order
 from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.tally import Tally
 from jobqueue.core.unique import UniqueKeys
 
 # How many lanes one look goes through.
 _LOOKED_AT = 1000
-
-
-class KeyedLane(Lane):
-    """A lane in its queue. `shown`: the place under which it stands in the heap; -1: it does not."""
-
-    __slots__ = ("gate", "name", "priority", "shown")
-
-    def __init__(self, name: int | tuple[int, str], gate: Gate | None, shape: tuple[int, int, float]) -> None:
-        super().__init__(shape[0], shape[1], shape[2])
-        self.name = name
-        self.priority = name if isinstance(name, int) else name[0]
-        self.gate = gate
-        self.shown = -1
-
-    def __lt__(self, other: object) -> bool:
-        """Two entries of the heap stand at the same place only where one of them is left over."""
-        return False
-
-    # A class with an order of its own has a hash only where it says so, once it is compiled.
-    def __hash__(self) -> int:
-        return id(self)
 
 
 def key_of(job: Job) -> str | None:
@@ -54,8 +33,8 @@ class NamedQueue:
     that opens by itself at an instant, earlier than its `wake_at` if it has one."""
 
     __slots__ = (
-        "_heap", "_lanes", "_marks", "_only", "_parked", "_shape", "_sleep", "asked_at", "bounded",
-        "bytes", "gate", "gates", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "steps",
+        "_asleep", "_heap", "_lanes", "_marks", "_only", "_plain", "_shape", "_sleep", "asked_at", "bounded",
+        "bytes", "gate", "lines", "name", "pause", "queued", "runs", "scheduled", "settings", "size", "steps",
         "tally", "unique", "used_at", "version", "waits",
     )  # fmt: skip
 
@@ -83,14 +62,15 @@ class NamedQueue:
         self.waits = Histogram()  # from enqueue to the first lease, milliseconds
         self.runs = Histogram()  # from the last lease to conclude
         self.gate: Gate | None = None
-        self.gates: dict[str, Gate] = {}  # of the keys that have jobs here
+        self.lines: dict[str, Line] = {}  # of the keys that have jobs here
         self._shape = shape
         self._sleep = sleep
         self._marks = ((now, (0, 0)), (now, (0, 0)))  # of the rates: when, and the counts then
         self._lanes: dict[int | tuple[int, str], KeyedLane] = {}
-        self._heap: list[tuple[int, int, KeyedLane]] = []  # some entries are left over; see `take`
+        self._plain = Line(None)
+        self._heap: list[tuple[int, int, Line]] = []  # of the keys; some entries are left over
+        self._asleep: list[tuple[int, Line]] = []  # a heap: when the rate of a key that stands aside opens
         self._only: KeyedLane | None = None  # the lane, if there is but one and nothing gates it
-        self._parked: dict[Gate, dict[KeyedLane, None]] = {}
 
     @property
     def idle(self) -> bool:
@@ -125,7 +105,7 @@ class NamedQueue:
         lane.append(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if lane.shown < 0 and not self._is_parked(lane):
+        if lane.shown < 0:
             self._show(lane, job.place)
 
     def put_back(self, job: Job) -> None:
@@ -134,7 +114,7 @@ class NamedQueue:
         lane.put_back(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if job.place < lane.shown or (lane.shown < 0 and not self._is_parked(lane)):
+        if job.place < lane.shown or lane.shown < 0:
             self._show(lane, job.place)
 
     def take(self, now: int) -> Job | None:
@@ -148,7 +128,9 @@ class NamedQueue:
             job = self._only.pop()
         elif (lane := self._best(now)) is not None:
             job = lane.pop()
-            self._move_on(lane, now)
+            lane.line.move_on(lane)
+            if not lane.live:
+                self._drop(lane, now)
         else:
             return None
         self.queued -= 1
@@ -168,36 +150,15 @@ class NamedQueue:
     def upcoming(self, most: int, now: int) -> list[Job]:
         """Up to `most` jobs in the order in which `take` would give them, if the queue is not paused and its
         own gate is open; none is taken. Jobs behind the shut gate of their key are left out."""
-        # The heap of lanes is walked from its top: behind each entry come the two below it, and the first job
-        # of its lane; behind each job the next one of the same lane.
-        line: list[tuple[int, int, int, int | Job, Iterator[Job]]] = []
-        order = count()
 
-        def meet(at: int) -> None:
-            if at < len(self._heap):
-                rank, place, _ = self._heap[at]
-                heappush(line, (rank, place, next(order), at, iter(())))
+        self._awaken(now)
 
-        def follow(rank: int, jobs: Iterator[Job]) -> None:
-            if (job := next(jobs, None)) is not None:
-                heappush(line, (rank, job.place, next(order), job, jobs))
+        def of_key(_: int, line: Line) -> Jobs:
+            open = line.shown is not None and line.gate is not None and line.gate.is_open(now)
+            return line.jobs() if open else iter(())
 
-        meet(0)
-        found: list[Job] = []
-        met: set[KeyedLane] = set()  # of some lanes an entry that is left over looks like the one that counts
-        while line and len(found) < most:
-            rank, place, _, what, jobs = heappop(line)
-            if isinstance(what, Job):
-                found.append(what)
-                follow(rank, jobs)
-                continue
-            meet(2 * what + 1)
-            meet(2 * what + 2)
-            lane = self._heap[what][2]
-            if lane.shown == place and lane not in met and (lane.gate is None or lane.gate.is_open(now)):
-                met.add(lane)
-                follow(rank, iter(lane))
-        return found
+        both = merge(self._plain.jobs(), in_order(self._heap, of_key))
+        return [job for _, _, job in islice(both, most)]
 
     def oldest(self) -> Job | None:
         """The queued job that came first, over all lanes; O(lanes)."""
@@ -247,7 +208,7 @@ class NamedQueue:
 
     def shut_gates(self, job: Job, now: int) -> list[Gate]:
         """The gates that keep `job`, which is queued here, from being taken."""
-        gates = (self.gate, self._lane_of(job).gate)
+        gates = (self.gate, self._lane_of(job).line.gate)
         return [gate for gate in gates if gate is not None and not gate.is_open(now)]
 
     # -- gates --------------------------------------------------------------------------------------
@@ -264,70 +225,75 @@ class NamedQueue:
             self.gate.in_progress = in_progress
             self.gate.limit(settings.max_in_progress, settings.rate)
         limits = settings.key_limits or KeyLimits()
-        for gate in list(self.gates.values()):
-            gate.limit(limits.max_in_progress, limits.rate)
-            self.reopen(gate)
+        self._asleep.clear()
+        for line in self.lines.values():
+            assert line.gate is not None
+            line.gate.limit(limits.max_in_progress, limits.rate)
+            self._reopen(line)
 
     def enter(self, job: Job, now: int) -> None:
         """A job of this queue is in progress."""
         if self.gate is not None:
             self.gate.enter(now)
         if (key := key_of(job)) is not None:
-            self._gate_of(key).enter(now)
+            self._line_of(key)[1].enter(now)
 
     def enter_again(self, job: Job) -> None:
         """It was in progress when an earlier run ended: it counts, and no rate is charged."""
         if self.gate is not None:
             self.gate.in_progress += 1
         if (key := key_of(job)) is not None:
-            self._gate_of(key).in_progress += 1
+            self._line_of(key)[1].in_progress += 1
 
     def leave(self, job: Job, now: int) -> bool:
         """It is no more; True if that opened a gate."""
         opened = self.gate is not None and self.gate.leave()
         if (key := key_of(job)) is not None:
-            gate = self._gate_of(key)
+            line, gate = self._line_of(key)
             if gate.leave():
-                self.reopen(gate)
+                self._reopen(line)
                 opened = True
-            self._forget_gate(gate, now)
+            self._forget(line, gate, now)
         return opened
 
     def woken(self, gate: Gate, now: int) -> None:
         """The instant has come for which `gate` slept."""
         gate.wake_at = None
-        self.reopen(gate)
-        self._forget_gate(gate, now)
+        line = self.lines.get(gate.key) if gate.key is not None else None
+        if line is not None and line.gate is gate:  # else the key is an old one, whose timer came late
+            self._forget(line, gate, now)
 
-    def reopen(self, gate: Gate) -> None:
-        """The lanes that stood aside for `gate` come back."""
-        for lane in self._parked.pop(gate, ()):
-            head = lane.peek()
-            if head is not None and lane.shown < 0:
-                self._show(lane, head.place)
+    def _awaken(self, now: int) -> None:
+        while self._asleep and self._asleep[0][0] <= now:
+            self._reopen(heappop(self._asleep)[1])
 
-    def _is_parked(self, lane: KeyedLane) -> bool:
-        return lane.gate is not None and lane in self._parked.get(lane.gate, ())
+    def _reopen(self, line: Line) -> None:
+        """If the line stands aside it comes back."""
+        if line.aside:
+            line.aside = False
+            if (lane := line.best()) is not None:
+                self._show_line(line, (-lane.priority, lane.shown))
 
-    def _gate_of(self, key: str) -> Gate:
-        gate = self.gates.get(key)
-        if gate is None:
+    def _line_of(self, key: str) -> tuple[Line, Gate]:
+        line = self.lines.get(key)
+        if line is None:
             limits = self.settings.key_limits or KeyLimits()
-            gate = self.gates[key] = Gate(self.name, key, limits.max_in_progress, limits.rate)
-        return gate
+            line = self.lines[key] = Line(Gate(self.name, key, limits.max_in_progress, limits.rate))
+        assert line.gate is not None
+        return line, line.gate
 
     def _wait_for(self, gate: Gate, at: int | None) -> None:
         if at is not None and (gate.wake_at is None or at < gate.wake_at) and self._sleep is not None:
             self._sleep(gate, at)
 
-    def _forget_gate(self, gate: Gate, now: int) -> None:
+    def _forget(self, line: Line, gate: Gate, now: int) -> None:
         """A key without jobs is not kept, once its rate has nothing to remember."""
-        if gate.unused and gate.key is not None:
+        if line.lanes == 0 and gate.in_progress == 0 and gate.key is not None:
             full_at = gate.full_at(now)
             if full_at > now:
                 self._wait_for(gate, full_at)
-            elif self.gates.get(gate.key) is gate:  # else it is an old one, whose timer came late
-                del self.gates[gate.key]
+            else:
+                del self.lines[gate.key]
 
     # -- lanes --------------------------------------------------------------------------------------
 
@@ -339,76 +305,86 @@ class NamedQueue:
         return lane if lane is not None else self._new_lane(name)
 
     def _new_lane(self, name: int | tuple[int, str]) -> KeyedLane:
-        gate = None
-        if not isinstance(name, int):
-            gate = self._gate_of(name[1])
-            gate.lanes += 1
-        lane = self._lanes[name] = KeyedLane(name, gate, self._shape)
-        self._only = lane if gate is None and len(self._lanes) == 1 else None
+        if self._only is not None and not self._only.live:  # it stayed for the next job of its priority
+            self._drop(self._only, 0)
+        line = self._plain if isinstance(name, int) else self._line_of(name[1])[0]
+        line.lanes += 1
+        lane = self._lanes[name] = KeyedLane(name, line, self._shape)
+        self._only = lane if line is self._plain and len(self._lanes) == 1 else None
         return lane
 
+    def _drop(self, lane: KeyedLane, now: int) -> None:
+        """An empty lane goes."""
+        del self._lanes[lane.name]
+        line = lane.line
+        line.drop(lane)
+        if line.gate is not None:
+            if line.lanes == 0:
+                line.shown = None
+                self._forget(line, line.gate, now)
+            self._sweep()
+        if len(self._lanes) == 1:
+            (only,) = self._lanes.values()
+            self._only = only if only.line is self._plain else None
+        else:
+            self._only = None
+
+    # -- their order --------------------------------------------------------------------------------
+
     def _show(self, lane: KeyedLane, place: int) -> None:
-        lane.shown = place
-        heappush(self._heap, (-lane.priority, place, lane))
+        line = lane.line
+        line.show(lane, place)
+        if line.gate is not None and not line.aside:
+            standing = (-lane.priority, place)
+            if line.shown is None or standing < line.shown:
+                self._show_line(line, standing)
+
+    def _show_line(self, line: Line, standing: Standing) -> None:
+        line.shown = standing
+        heappush(self._heap, (standing[0], standing[1], line))
         self._sweep()
 
     def _sweep(self) -> None:
-        """Where more than half of the heap is left over it is made anew: O(1) on average for each that is."""
-        if len(self._heap) > 2 * len(self._lanes) + 8:
-            self._heap = [
-                (-lane.priority, lane.shown, lane) for lane in self._lanes.values() if lane.shown >= 0
-            ]
+        """As a line does it."""
+        if len(self._heap) > 2 * len(self.lines) + 8:
+            shown = ((*line.shown, line) for line in self.lines.values() if line.shown is not None)
+            self._heap = list(shown)
             heapify(self._heap)
 
     def _best(self, now: int) -> KeyedLane | None:
-        """The lane to serve. What is left over on top of the heap goes; lanes behind a shut gate go aside."""
+        """The lane to serve."""
+        self._awaken(now)
+        plain = self._plain.best()
+        keyed = self._best_of_keys(now) if self._heap else None
+        if plain is None or keyed is None:
+            return plain or keyed
+        first = (-keyed.priority, keyed.shown) < (-plain.priority, plain.shown)
+        return keyed if first else plain
+
+    def _best_of_keys(self, now: int) -> KeyedLane | None:
+        """What is left over on top of the heap goes; lines behind a shut gate go aside."""
         while heap := self._heap:
-            _, place, lane = heap[0]
-            if lane.shown != place:
+            rank, place, line = heap[0]
+            lane = line.best() if line.shown == (rank, place) else None
+            if lane is None:
                 heappop(heap)
-            elif not lane.live:
+                continue
+            gate = line.gate
+            assert gate is not None
+            standing = (-lane.priority, lane.shown)
+            if not gate.is_open(now):
                 heappop(heap)
-                self._drop(lane, now)
-            elif lane.gate is not None and not lane.gate.is_open(now):
-                heappop(heap)
-                lane.shown = -1
-                self._parked.setdefault(lane.gate, {})[lane] = None
-                self._wait_for(lane.gate, lane.gate.next_at(now))
-            elif (head := lane.peek()) is not None and head.place != place:
-                lane.shown = head.place
-                heapreplace(heap, (-lane.priority, head.place, lane))
+                line.shown = None
+                line.aside = True
+                if (at := gate.next_at(now)) is not None:
+                    heappush(self._asleep, (at, line))
+                    self._wait_for(gate, at)
+            elif standing != line.shown:
+                line.shown = standing
+                heapreplace(heap, (standing[0], standing[1], line))
             else:
                 return lane
         return None
-
-    def _move_on(self, lane: KeyedLane, now: int) -> None:
-        """The lane on top has lost its first job."""
-        head = lane.peek()
-        if head is None:
-            heappop(self._heap)
-            self._drop(lane, now)
-        else:
-            lane.shown = head.place
-            heapreplace(self._heap, (-lane.priority, head.place, lane))
-
-    def _drop(self, lane: KeyedLane, now: int) -> None:
-        """An empty lane goes; what is left of it in the heap is met there, or swept out."""
-        lane.shown = -1
-        del self._lanes[lane.name]
-        gate = lane.gate
-        if gate is not None:
-            if parked := self._parked.get(gate):
-                parked.pop(lane, None)
-                if not parked:
-                    del self._parked[gate]
-            gate.lanes -= 1
-            self._forget_gate(gate, now)
-        self._sweep()
-        if len(self._lanes) == 1:
-            (only,) = self._lanes.values()
-            self._only = only if only.gate is None else None
-        else:
-            self._only = None
 
 
 _UNSET = QueueSettings()

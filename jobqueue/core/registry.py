@@ -155,7 +155,7 @@ class Registry:
             lease.ended_at = wall = self.wall(now)
             if self.ends and (ended := self.ends.pop(job.id, None)) is not None:
                 ended(job)
-            if (queue.gate is not None or queue.gates) and queue.leave(job, now):
+            if (queue.gate is not None or queue.lines) and queue.leave(job, now):
                 self._stirred[queue.name] = None
         elif step is not LEASE:
             if before is None:

@@ -120,7 +120,3 @@ def test_it_says_when_its_rate_has_nothing_to_remember():
     assert limited.full_at(50) == 2_050
     assert limited.full_at(2_050) == 2_050
     assert gate(3).full_at(50) == 50
-    assert not limited.unused
-    limited.leave()
-    limited.leave()
-    assert limited.unused

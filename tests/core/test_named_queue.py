@@ -1,5 +1,6 @@
 """One named queue: its lanes by priority."""
 
+import itertools
 import tracemalloc
 from heapq import heappop, heappush
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.core import named
+from jobqueue.core import line, named
+from jobqueue.core.gate import Gate
 from jobqueue.core.job import Job, More, Options
 from jobqueue.core.named import NamedQueue
 from jobqueue.core.queue_settings import KeyLimits, QueueSettings, Rate
@@ -213,7 +215,7 @@ def test_a_key_without_jobs_is_not_kept():
         queue.append(each)
         assert start(queue) == place
         queue.leave(each, NOW)
-    assert (queue.gates, len(queue.lanes)) == ({}, 0)
+    assert (queue.lines, len(queue.lanes)) == ({}, 0)
 
 
 def test_a_key_with_a_rate_is_kept_until_its_tokens_are_full_and_no_longer():
@@ -227,9 +229,9 @@ def test_a_key_with_a_rate_is_kept_until_its_tokens_are_full_and_no_longer():
     [(gate, at)] = sleeps
     assert at == NOW + 1_000
     queue.woken(gate, NOW + 999)
-    assert set(queue.gates) == {"x"}
+    assert set(queue.lines) == {"x"}
     queue.woken(gate, NOW + 1_000)
-    assert queue.gates == {}
+    assert queue.lines == {}
 
 
 def test_a_gate_that_sleeps_until_it_is_full_is_woken_earlier_for_the_next_job():
@@ -252,7 +254,7 @@ def test_the_late_timer_of_an_old_gate_leaves_the_new_one_of_its_key_alone():
     q.queue.append(first)
     start(q.queue)
     q.queue.leave(first, NOW)
-    old = q.queue.gates["x"]
+    old = q.queue.lines["x"].gate
     q.queue.configure(QueueSettings(key_limits=KeyLimits(1)), 0)
     q.queue.append(second)
     start(q.queue)
@@ -280,14 +282,14 @@ class Sleepy:
 def heap_operations(monkeypatch):
     """Counts what is done to the heaps of lanes."""
     done = []
-    for name in ("heappush", "heappop", "heapreplace"):
-        operation = getattr(named, name)
+    for module, name in itertools.product((named, line), ("heappush", "heappop", "heapreplace")):
+        operation = getattr(module, name)
 
         def counted(*args, operation=operation):
             done.append(operation)
             return operation(*args)
 
-        monkeypatch.setattr(named, name, counted)
+        monkeypatch.setattr(module, name, counted)
     return done
 
 
@@ -320,6 +322,90 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
         queue.append(keyed(place, f"key-{place % keys}", priority=1))
         assert queue.take(NOW).place < 2_000_000
     assert len(done) <= 4 * 50
+
+
+@pytest.mark.parametrize("priorities", [1_000, 100_000])
+def test_a_key_of_many_priorities_comes_and_goes_as_one(monkeypatch, priorities):
+    queue = limited(max_in_progress=1)
+    for place in range(1, priorities + 1):
+        queue.append(keyed(place, "x", priority=place))
+    done = heap_operations(monkeypatch)
+    for place in range(priorities, priorities - 50, -1):
+        running = queue.take(NOW)
+        assert running.place == place
+        queue.enter(running, NOW)
+        assert queue.take(NOW) is None
+        queue.leave(running, NOW)
+    assert len(done) <= 5 * 50
+
+
+def test_the_priorities_of_a_key_keep_their_order_at_the_moment_its_rate_opens():
+    """Before any timer has told of it."""
+    q = Sleepy(Rate(1, 1_000, 1))
+    q.queue.append(keyed(1, "x", priority=5))
+    q.queue.append(keyed(2, "x", priority=5))
+    assert [start(q.queue) for _ in range(2)] == [1, None]
+    q.queue.append(keyed(3, "x", priority=1))
+    q.queue.append(keyed(4, "x", priority=9))
+    assert [each.place for each in q.queue.upcoming(9, NOW + 999)] == []
+    assert start(q.queue, NOW + 999) is None
+    assert [each.place for each in q.queue.upcoming(9, NOW + 1_000)] == [4, 2, 3]
+    assert [start(q.queue, NOW + 1_000 * number) for number in (1, 2, 3)] == [4, 2, 3]
+
+
+ACTS = ["append", "append", "take", "take", "leave", "put back", "remove", "wait", "configure"]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 11)), max_size=80))
+def test_keys_behind_gates_behave_as_a_sorted_list_of_those_whose_gate_is_open(steps):
+    queue, waiting, running, gates, now = named_queue(), [], [], {}, NOW
+    limits = KeyLimits(1, Rate(2, 1_000, 3))
+    queue.configure(QueueSettings(key_limits=limits), 0)
+
+    def limits_of(key):
+        return (limits.max_in_progress, limits.rate) if key else (None, None)
+
+    def gate_of(each):
+        key = each.more.options.key if each.more else None
+        return gates.setdefault(key, Gate("default", key, *limits_of(key)))
+
+    def next_ones():
+        free = [each for each in waiting if gate_of(each).is_open(now)]
+        return sorted(free, key=lambda each: (-each.priority, each.place))
+
+    for place, (what, number) in enumerate(steps, start=1):
+        if what == "append":
+            waiting.append(
+                keyed(place, f"k{number % 3}", number // 4) if number % 4 else job(place, number // 4)
+            )
+            queue.append(waiting[-1])
+        elif what == "take":
+            upcoming = queue.upcoming(99, now)
+            assert [each.place for each in upcoming] == [each.place for each in next_ones()]
+            each = queue.take(now)
+            assert each is (upcoming[0] if upcoming else None)
+            if each is not None:
+                queue.enter(each, now)
+                gate_of(each).enter(now)
+                waiting.remove(each)
+                running.append(each)
+        elif what in ("leave", "put back") and running:
+            each = running.pop(number % len(running))
+            queue.leave(each, now)
+            gate_of(each).leave()
+            if what == "put back":
+                queue.put_back(each)
+                waiting.append(each)
+        elif what == "remove" and waiting:
+            queue.remove(waiting.pop(number % len(waiting)), now)
+        elif what == "wait":
+            now += number * 100
+        elif what == "configure":
+            limits = KeyLimits(number % 3 or None, Rate(2, 1_000, 3) if number % 2 else None)
+            queue.configure(QueueSettings(key_limits=limits), 0)
+            for key, gate in gates.items():
+                gate.limit(*limits_of(key))
 
 
 @settings(deadline=None, derandomize=True)
@@ -390,7 +476,7 @@ def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_mem
     for _ in range(300):
         queue.put_back(queue.take(NOW))
     assert [each.place for each in queue.upcoming(9, NOW)] == [2, 3, 4, 1]
-    assert len(queue._heap) <= 2 * 2 + 8
+    assert len(queue._heap) <= 2 * 1 + 8
     first = queue.take(NOW)
     assert [each.place for each in queue.upcoming(9, NOW)] == [3, 4, 1]
     queue.put_back(first)

@@ -1021,8 +1021,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             if queue.gate is not None:
                 assert queue.gate.in_progress == len(running)
             for key in {job.key for job in self.model.all(*STATUSES)} - {None}:
-                gate = queue.gates.get(key)
-                assert (gate.in_progress if gate else 0) == sum(job.key == key for job in running)
+                line = queue.lines.get(key)
+                assert (line.gate.in_progress if line else 0) == sum(job.key == key for job in running)
 
     @invariant()
     def nobody_waits_for_what_is_there(self):
