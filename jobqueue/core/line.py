@@ -10,9 +10,7 @@ from jobqueue.core.job import Job
 from jobqueue.core.lane import Lane
 
 Item = TypeVar("Item")
-# A priority, negative, and the place of a job: what is lower comes first.
-Standing = tuple[int, int]
-Jobs = Iterator[tuple[int, int, Job]]  # each behind its `Standing`
+Jobs = Iterator[tuple[int, int, Job]]  # each behind its rank, the negative priority, and its place
 
 
 class KeyedLane(Lane):
@@ -37,16 +35,17 @@ class KeyedLane(Lane):
 
 
 class Line:
-    """`gate`: behind which it stands; jobs without a key have none. `lanes`: how many it has. `shown`: as
-    which it stands in its queue, no later than its first job; None: it does not. `aside`: its gate was found
-    shut, and has not opened since."""
+    """`gate`: behind which it stands; jobs without a key have none. `lanes`: how many it has. `rank`,
+    `place`: where it stands in its queue, no later than its first job; place -1: it does not. `aside`: its
+    gate was found shut, and has not opened since."""
 
-    __slots__ = ("_heap", "aside", "gate", "lanes", "shown")
+    __slots__ = ("_heap", "aside", "gate", "lanes", "place", "rank")
 
     def __init__(self, gate: Gate | None) -> None:
         self.gate = gate
         self.lanes = 0
-        self.shown: Standing | None = None
+        self.rank = 0
+        self.place = -1
         self.aside = False
         self._heap: list[tuple[int, int, KeyedLane]] = []  # some entries are left over; see `best`
 

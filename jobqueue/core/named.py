@@ -12,7 +12,7 @@ from jobqueue.core.gate import Gate
 from jobqueue.core.histogram import Histogram
 from jobqueue.core.job import Job
 from jobqueue.core.lane import Lane
-from jobqueue.core.line import Jobs, KeyedLane, Line, Standing, in_order
+from jobqueue.core.line import Jobs, KeyedLane, Line, in_order
 from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings
 from jobqueue.core.tally import Tally
 from jobqueue.core.unique import UniqueKeys
@@ -154,7 +154,7 @@ class NamedQueue:
         self._awaken(now)
 
         def of_key(_: int, line: Line) -> Jobs:
-            open = line.shown is not None and line.gate is not None and line.gate.is_open(now)
+            open = line.place >= 0 and line.gate is not None and line.gate.is_open(now)
             return line.jobs() if open else iter(())
 
         both = merge(self._plain.jobs(), in_order(self._heap, of_key))
@@ -272,7 +272,7 @@ class NamedQueue:
         if line.aside:
             line.aside = False
             if (lane := line.best()) is not None:
-                self._show_line(line, (-lane.priority, lane.shown))
+                self._show_line(line, -lane.priority, lane.shown)
 
     def _line_of(self, key: str) -> tuple[Line, Gate]:
         line = self.lines.get(key)
@@ -320,7 +320,7 @@ class NamedQueue:
         line.drop(lane)
         if line.gate is not None:
             if line.lanes == 0:
-                line.shown = None
+                line.place = -1
                 self._forget(line, line.gate, now)
             self._sweep()
         if len(self._lanes) == 1:
@@ -335,20 +335,20 @@ class NamedQueue:
         line = lane.line
         line.show(lane, place)
         if line.gate is not None and not line.aside:
-            standing = (-lane.priority, place)
-            if line.shown is None or standing < line.shown:
-                self._show_line(line, standing)
+            rank = -lane.priority
+            if line.place < 0 or rank < line.rank or (rank == line.rank and place < line.place):
+                self._show_line(line, rank, place)
 
-    def _show_line(self, line: Line, standing: Standing) -> None:
-        line.shown = standing
-        heappush(self._heap, (standing[0], standing[1], line))
+    def _show_line(self, line: Line, rank: int, place: int) -> None:
+        line.rank = rank
+        line.place = place
+        heappush(self._heap, (rank, place, line))
         self._sweep()
 
     def _sweep(self) -> None:
         """As a line does it."""
         if len(self._heap) > 2 * len(self.lines) + 8:
-            shown = ((*line.shown, line) for line in self.lines.values() if line.shown is not None)
-            self._heap = list(shown)
+            self._heap = [(line.rank, line.place, line) for line in self.lines.values() if line.place >= 0]
             heapify(self._heap)
 
     def _best(self, now: int) -> KeyedLane | None:
@@ -358,30 +358,31 @@ class NamedQueue:
         keyed = self._best_of_keys(now) if self._heap else None
         if plain is None or keyed is None:
             return plain or keyed
-        first = (-keyed.priority, keyed.shown) < (-plain.priority, plain.shown)
-        return keyed if first else plain
+        if keyed.priority == plain.priority:
+            return keyed if keyed.shown < plain.shown else plain
+        return keyed if keyed.priority > plain.priority else plain
 
     def _best_of_keys(self, now: int) -> KeyedLane | None:
         """What is left over on top of the heap goes; lines behind a shut gate go aside."""
         while heap := self._heap:
             rank, place, line = heap[0]
-            lane = line.best() if line.shown == (rank, place) else None
+            lane = line.best() if line.place == place and line.rank == rank else None
             if lane is None:
                 heappop(heap)
                 continue
             gate = line.gate
             assert gate is not None
-            standing = (-lane.priority, lane.shown)
             if not gate.is_open(now):
                 heappop(heap)
-                line.shown = None
+                line.place = -1
                 line.aside = True
                 if (at := gate.next_at(now)) is not None:
                     heappush(self._asleep, (at, line))
                     self._wait_for(gate, at)
-            elif standing != line.shown:
-                line.shown = standing
-                heapreplace(heap, (standing[0], standing[1], line))
+            elif lane.shown != place or lane.priority != -rank:
+                line.rank = -lane.priority
+                line.place = lane.shown
+                heapreplace(heap, (line.rank, line.place, line))
             else:
                 return lane
         return None
