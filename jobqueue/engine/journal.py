@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec import UNSET
-from tornado.ioloop import PeriodicCallback
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.idempotency import Answered
@@ -38,6 +37,7 @@ from jobqueue.engine.folder import Folder
 from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
 from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
+from jobqueue.engine.ticker import Ticker
 from jobqueue.engine.waiting import Waiting, nothing
 from jobqueue.engine.writer import Writer
 from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
@@ -70,7 +70,7 @@ class JournalEngine(MemoryEngine):
         self._folder = folder
         self._store = Store(folder.path, self.settings.sync)
         self._writer: Writer | None = None
-        self._timer: PeriodicCallback | None = None
+        self._timer: Ticker | None = None
         # the group that gathers; closed at the end of this loop pass, or not yet
         self._dirty: dict[Job | NamedQueue, None] = {}
         self._held: _Held = []
@@ -133,7 +133,7 @@ class JournalEngine(MemoryEngine):
         if counters is None:
             self._wake()
         if not (self._waits or self._clock.manual):
-            self._timer = PeriodicCallback(self._flush, self.settings.sync_interval)
+            self._timer = Ticker(self._flush, self.settings.sync_interval)
             self._timer.start()
         self.refuses = None
         self._now()  # from now on what is due comes to pass, whether anybody asks or not

@@ -1,6 +1,6 @@
 """MemoryEngine: the core with a clock, randomness, Futures for those who wait, and a tick.
 
-Nothing survives the process. With the system's clock a `PeriodicCallback` starts on the running loop at the
+Nothing survives the process. With the system's clock a `Ticker` starts on the running loop at the
 first verb; with a manual clock `tick()` is called by hand.
 """
 
@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.ioloop import IOLoop
 
 from jobqueue.core.explain import Explanation, explain, state
 from jobqueue.core.filter import Filter
@@ -29,6 +29,7 @@ from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remember
 from jobqueue.engine.clock import Clock, SystemClock
 from jobqueue.engine.room import Room, resident
 from jobqueue.engine.sweep import EXAMINED, Sweep
+from jobqueue.engine.ticker import Ticker
 from jobqueue.engine.tokens import tokens
 from jobqueue.engine.waiting import Waiting, nothing
 from jobqueue.errors import (
@@ -65,7 +66,8 @@ class MemoryEngine:
         self.stopping = False
         self.refuses: str | None = None
         self._clock: Clock = clock or SystemClock()
-        self._ticker: PeriodicCallback | None = None
+        self._ticker: Ticker | None = None
+        self._goes_on = False  # a tick has more to do, and comes back
         self._now: Callable[[], int] = self._begin
         self._closed = False
         self.identity = os.urandom(6).hex()
@@ -440,16 +442,22 @@ class MemoryEngine:
         if self.refuses is not None:
             return self._clock.monotonic()
         if not self._clock.manual and not self._closed:
-            self._ticker = PeriodicCallback(self._on_tick, self.settings.tick)
+            self._ticker = Ticker(self._on_tick, self.settings.tick)
             self._ticker.start()
         self._now = self._clock.monotonic
         return self._now()
 
     def _on_tick(self) -> None:
+        if not self._goes_on:
+            self._go_on()
+
+    def _go_on(self) -> None:
         """One slice; what is left over comes after the loop has seen to its sockets."""
+        self._goes_on = False
         _, more = self._slice()
         if more and not (self._ticker is None or not self._ticker.is_running()):
-            IOLoop.current().add_callback(self._on_tick)
+            self._goes_on = True
+            IOLoop.current().add_callback(self._go_on)
 
     def _slice(self) -> tuple[int, bool]:
         started = time.perf_counter()

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from tornado.ioloop import PeriodicCallback
 
 from jobqueue.engine import memory
 from jobqueue.engine.api import Engine
@@ -18,6 +17,7 @@ from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
 from jobqueue.engine.room import default_limit
 from jobqueue.engine.store import JournalError
+from jobqueue.engine.ticker import Ticker
 from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.collector import Collector
@@ -102,8 +102,8 @@ class Program:
         self._watch_signals(api, tls)
         collector = Collector(lambda: sum(engine.stats().jobs.values()))
         chores = [
-            PeriodicCallback(access.flush, 1000),
-            PeriodicCallback(lambda: front.sweep(_PARTS), 1000 * _A_PART),
+            Ticker(access.flush, 1000),
+            Ticker(lambda: front.sweep(_PARTS), 1000 * _A_PART),
         ]
         for chore in chores:
             chore.start()
