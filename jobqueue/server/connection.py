@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobqueue")
 # Kept of what a client sends while an earlier request of it waits.
 READ_AHEAD = 65536
-# Parsed in one go; more comes in a later loop pass, so that one client does not hold up the others.
+# Parsed in one go, and for how many seconds requests are answered in one; more comes in a later loop pass, so
+# that one client does not hold up the others.
 SLICE = 65536
+TURN = 0.002
 # Read, and dropped, after a refusal; a client that is cut off while it sends does not see why.
 DRAIN_BYTES = 16 << 20
 # How often a client that is not read from is looked at, in seconds.
@@ -44,7 +46,7 @@ class Connection(Reading):
 
     __slots__ = (
         "_backlog", "_bridge", "_drained", "_going_on", "_held", "_later", "_lingering", "_loop", "_parsed",
-        "_paused", "_seen", "_watched",
+        "_paused", "_seen", "_turn_ends", "_watched",
     )  # fmt: skip
 
     def __init__(self, front: "FastFront", peer: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,6 +61,7 @@ class Connection(Reading):
         self._paused = False
         self._watched = False
         self._going_on = False
+        self._turn_ends = 0.0
         # the end
         self._lingering = False
         self._drained = 0
@@ -110,6 +113,7 @@ class Connection(Reading):
             self._clear = False
             self._keep(data)
             return
+        self._turn_ends = monotonic() + TURN
         self._feed(data)
         if self._parsed or self._refusal is not None or self._uploading:
             self._go_on()
@@ -220,11 +224,13 @@ class Connection(Reading):
     # -- answering ----------------------------------------------------------------------------------
 
     def _take(self, request: Request, close: bool) -> None:
-        if self._later is None and self._bridge is None and not self._blocked and not self._parsed:
-            self._perform(request, close, monotonic())
-        else:
-            self._parsed.append((request, close, monotonic()))
+        now = monotonic()
+        waiting = self._later is not None or self._bridge is not None or self._blocked or bool(self._parsed)
+        if waiting or now > self._turn_ends:
+            self._parsed.append((request, close, now))
             self._clear = False
+        else:
+            self._perform(request, close, now)
 
     def _say_continue(self) -> None:
         if not (self._waiting or self._parsed):
@@ -325,7 +331,11 @@ class Connection(Reading):
     def _go_on(self) -> None:
         """Answers what has been read, then reads what has been kept, until something has to wait."""
         self._going_on = False
+        self._turn_ends = monotonic() + TURN
         while not (self._waiting or self._gone or self._close or self._transport.is_closing()):
+            if self._parsed and monotonic() > self._turn_ends:
+                self._go_on_soon()
+                break
             if self._parsed:
                 self._perform(*self._parsed.popleft())
             elif self._refusal is not None and self._upload_begun:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-
 from jobqueue.engine import memory
 from jobqueue.engine.api import Engine
 from jobqueue.engine.folder import Folder
