@@ -333,7 +333,7 @@ class JournalEngine(MemoryEngine):
 
     def _hold_done(self, held: Future[T], done: Future[T]) -> None:
         if not done.cancelled():
-            self._hold_for(held, done.result())
+            self._hold_for(held, done.exception() or done.result())
 
     def _hold_for(self, held: Future[Any], answer: object) -> None:
         self._held.append((held, answer))
@@ -359,6 +359,7 @@ class JournalEngine(MemoryEngine):
             return
         self._closing = False
         if self._writer is None or self.refuses is not None:
+            self._fail_held()
             return
         size, rows = self._gathered, self._gather()
         held, self._held = self._held, []
@@ -395,7 +396,7 @@ class JournalEngine(MemoryEngine):
         for future, answer in held:
             if future.done():
                 continue
-            if isinstance(answer, JobQueueError):
+            if isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
@@ -407,6 +408,11 @@ class JournalEngine(MemoryEngine):
         if self._ticker is not None:
             self._ticker.stop()
         self.stop_waiting()
+        self._fail_held()
+        if first:
+            self.on_broken(str(why))
+
+    def _fail_held(self) -> None:
         for future, _ in self._take_held():
             if not future.done():
                 future.set_exception(
@@ -416,8 +422,6 @@ class JournalEngine(MemoryEngine):
                         retry_after=5,
                     )
                 )
-        if first:
-            self.on_broken(str(why))
 
     def _take_held(self) -> _Held:
         """Of all groups, in order; nothing is on its way any more."""

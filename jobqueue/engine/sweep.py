@@ -47,10 +47,13 @@ class Sweep:
         def go_on() -> None:
             if future.cancelled():
                 return
-            if self._slice():
-                future.set_result(render(self._result))
-            else:
-                loop.call_soon(go_on)
+            try:
+                if self._slice():
+                    future.set_result(render(self._result))
+                else:
+                    loop.call_soon(go_on)
+            except Exception as bug:
+                future.set_exception(bug)
 
         loop.call_soon(go_on)
         return future

@@ -53,6 +53,7 @@ class FastFront:
         self.deadlines = Deadlines(api.settings).by_state
         self.peers = Peers(None)
         self.tls = tls
+        self.encrypts = tls is not None and tls.context is not None
         self.known = KnownHeads(api.router, api.auth.known if api.auth is not None else {})
         self.blocks, self.lines = self.known.blocks, self.known.lines
 

@@ -33,6 +33,8 @@ _log = logging.getLogger("jobqueue")
 # Connections are looked at once in two seconds, a part at a time; seconds between the parts.
 _PARTS = 20
 _A_PART = 0.1
+# Of the loop, after which a connection that was cut has told all whom it concerns.
+_PASSES = 5
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -128,6 +130,8 @@ class Program:
         front.drain()
         told_twice = told_twice or await self._drain(front.busy, 0.5 if settings.data is not None else 1)
         front.close()
+        for _ in range(_PASSES):  # until the connections have given back what they had not sent
+            await asyncio.sleep(0)
         engine.close()
         for chore in chores:
             chore.stop()

@@ -93,9 +93,17 @@ class Sending:
         self._transport.writelines(out)
         out.clear()
         if self._unsent and not self._blocked:
-            self._unsent.clear()
+            if self._front.encrypts:  # only at the end of this loop pass is it handed to the system
+                asyncio.get_running_loop().call_soon(self._sent)
+            else:
+                self._sent()
         if self._close and not self._gone:
             self._said()
+
+    def _sent(self) -> None:
+        """What was written may not have been: then the transport is about to close."""
+        if not (self._blocked or self._out or self._transport.is_closing()):
+            self._unsent.clear()
 
     def write(self, data: bytes) -> None:
         """For the bridge."""

@@ -123,7 +123,11 @@ class TornadoFront:
         if context is None:
             stream = WatchfulStream(accepted, max_buffer_size=size)
         else:
-            wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            try:
+                wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # it was reset before it was accepted
+                accepted.close()
+                return
             stream = WatchfulSSLStream(wrapped, ssl_options=context, max_buffer_size=size)
             IOLoop.current().call_later(HANDSHAKE, self._check_handshake, stream)
         stream.peer = peer

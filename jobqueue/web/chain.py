@@ -29,14 +29,21 @@ class Chained(Future[U]):
     def __init__(self, first: Future[T], go_on: Callable[[T], Eventually[U]]) -> None:
         super().__init__(loop=first.get_loop())
         self.under_way: Future[Any] = first
+        self._left = False  # by who waited, between the two calls
         self._go_on: Callable[[Any], Eventually[U]] = go_on
         first.add_done_callback(self._first_done)
 
     def cancel(self, msg: object = None) -> bool:
-        return False if self.done() or self.under_way.done() else self.under_way.cancel()
+        if self.under_way.done():
+            self._left = True
+            return False
+        return self.under_way.cancel()
 
     def _first_done(self, first: "Future[Any]") -> None:
         if self._failed(first):
+            return
+        if self._left:
+            super().cancel()
             return
         try:
             second = self._go_on(first.result())

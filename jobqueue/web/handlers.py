@@ -57,6 +57,9 @@ class OperationHandler(RequestHandler):
     # -- the body arrives ---------------------------------------------------------------------------
 
     def prepare(self) -> None:
+        if self._gone:  # before it was begun; nobody would ever end it
+            self._finished = True
+            return
         if self.request.path in self.api.router.uploads:
             self._prepare_upload()
             return

@@ -45,11 +45,15 @@ def metrics(api: "Api", request: Request) -> Later:
     def go_on() -> None:
         if text.cancelled():
             return
-        family = next(families, None)
-        if family is None:
-            text.set_result(b"".join(written))
+        try:
+            family = next(families, None)
+            if family is None:
+                text.set_result(b"".join(written))
+                return
+            written.append(generate_latest(_Only(family)))
+        except Exception as bug:
+            text.set_exception(bug)
             return
-        written.append(generate_latest(_Only(family)))
         loop.call_soon(go_on)
 
     loop.call_soon(go_on)

@@ -555,6 +555,22 @@ async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is
     assert (reasons, engine.refuses is None) == (["no such table: record"], False)
 
 
+async def test_a_purge_that_is_under_way_when_the_journal_breaks_is_not_acknowledged(disk):
+    engine = await disk.start()
+    for _ in range(20):
+        await engine.enqueue_many([JOB] * 1_000)
+    with sqlite3.connect(disk.path / FILE) as db:
+        db.execute("DROP TABLE record")
+    db.close()
+    made = engine.enqueue(JOB)
+    purging = engine.purge(Filter(), False)
+    with pytest.raises(Stopping):
+        await made
+    assert engine.stats().jobs["queued"] > 0
+    with pytest.raises(Stopping, match="could not write its journal"):
+        await asyncio.wait_for(purging, 5)
+
+
 async def test_a_second_engine_on_the_same_folder_is_refused_by_the_pid_of_the_first(disk):
     await disk.start()
     with pytest.raises(JournalError, match=r"another server, process \d+, uses "):

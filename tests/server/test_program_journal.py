@@ -118,6 +118,22 @@ def test_it_does_not_wait_long_for_workers_that_do_not_come(data):
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("front", ["fast", "tornado"])
+def test_jobs_in_an_answer_that_nobody_takes_are_queued_after_the_stop(data, front):
+    count, size = 20, 900_000
+    with served(data, JOBQUEUE_HTTP=front, JOBQUEUE_DRAIN="100ms") as program:
+        ready(program)
+        for _ in range(count):
+            assert program.call("POST", "/jobs/enqueue", {"type": "x", "payload": "y" * size})[0] == 201
+        with Connection(program.port) as silent:
+            silent.ask("POST", f"/jobs/dequeue?count={count}")
+            until(lambda: program.call("GET", "/stats")[1]["jobs"]["in_progress"] == count)
+            assert program.stop() in (0, 1)
+    with served(data) as program:
+        ready(program)
+        assert program.call("GET", "/stats")[1]["jobs"]["queued"] == count
+
+
 # -- what it does not start with --------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from http_client import Blunt
 from running import MODULE, Connection, Program, environment, until
 
 ALL = os.environ.get("TEST_ALL") == "1"
@@ -144,6 +145,21 @@ def test_a_new_certificate_is_shown_after_a_hang_up_signal_and_a_bad_one_is_not(
         until(lambda: shown() != first)
         assert kept.call("GET", "/healthz").status == 200
         assert program.stop() == 0
+
+
+@fronts
+def test_one_who_resets_before_it_is_accepted_is_no_news(front, authority, certificate):
+    with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
+        program.signal(signal.SIGSTOP)
+        for data in (b"", b"\x16\x03"):
+            client = Blunt(program.port)
+            client.send(data)
+            client.reset()
+        program.signal(signal.SIGCONT)
+        with Secure(program.port, authority.client()) as client:
+            assert client.call("GET", "/healthz").status == 200
+        assert program.stop() == 0
+    assert not any("rror" in line for line in program.lines), program.lines
 
 
 @pytest.mark.skipif(not ALL, reason="takes ten seconds: with TEST_ALL=1")

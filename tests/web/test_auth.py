@@ -419,6 +419,20 @@ async def test_a_revoked_token_is_refused_at_once_and_who_waits_with_it_is_told(
     assert (await waiting["other"].read()).json["id"] == id + 1
 
 
+async def test_a_reload_that_changes_nothing_forgets_nobody(server, file):
+    client = await server.connect()
+    for _ in range(3):  # so its headers are known, and what it may
+        assert (await client.call("POST", "/jobs/dequeue", None, by("worker"))).status == 204
+    server.api.auth.reload()
+    client.ask("POST", "/jobs/dequeue?wait=30", None, by("worker"))
+    await server.waiting(1)
+    file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
+    server.api.auth.reload()
+    assert "revoked" in check_problem(await client.read(), 401, "unauthorized")["detail"]
+    await enqueue(server, "other")
+    assert server.engine.stats().jobs["queued"] == 1
+
+
 async def test_whoever_waits_for_a_job_that_was_just_enqueued_is_told_that_the_token_was_revoked(
     server, file
 ):

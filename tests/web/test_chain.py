@@ -77,6 +77,15 @@ async def test_cancelling_it_cancels_what_is_under_way():
     assert not both.cancel()
 
 
+async def test_who_leaves_between_the_two_begins_no_second_call():
+    (first,) = futures(1)
+    both = then(first, lambda _: pytest.fail("nobody waits for it"))
+    first.set_result(1)
+    assert not both.cancel()  # the first one counts
+    await passes()
+    assert both.cancelled()
+
+
 async def test_once_the_job_is_handed_over_a_cancel_comes_too_late():
     """Between the engine's answer and this one's a client may leave: the job is to be given back, not lost."""
     first, second = futures(2)

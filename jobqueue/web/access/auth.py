@@ -115,7 +115,7 @@ class Auth:
         self._needs = {route.operation: right_for(route) for route in ROUTES}
         self._by_digest: dict[bytes, Principal] = {}
         # By the header as it came; of those that were right only.
-        self.known: dict[bytes | None, Principal] = {}
+        self.known: dict[bytes | None, Principal] = {}  # not of all: it is emptied now and then
         self._tries = TokenBuckets(_TRIES_A_SECOND, _TRIES)
         self._take(self._read())
 
@@ -179,19 +179,27 @@ class Auth:
         address, now = network(peer), time.monotonic()
         if wait := self._tries.wait(address, now):
             raise TooManyRequests("too many wrong access tokens from this address", retry_after=ceil(wait))
-        token = _token_of(header)
-        who = self._by_digest.get(sha256(token).digest()) if token is not None else None
+        who = self._holder(header)
         if who is None:
             self._tries.take(address, now)
             raise _unauthorized("this access token is not known here")
-        if len(self.known) >= _KNOWN:
-            self.known.clear()
-        self.known[header] = who
+        return who
+
+    def _holder(self, header: bytes) -> Principal | None:
+        token = _token_of(header)
+        who = self._by_digest.get(sha256(token).digest()) if token is not None else None
+        if who is not None:
+            if len(self.known) >= _KNOWN:
+                self.known.clear()
+            self.known[header] = who
         return who
 
     def caller(self, request: Request) -> Principal | None:
         """Who sent a request that was let in; None: it was for everybody."""
-        return self.known.get(request.headers.get(b"authorization"))
+        header = request.headers.get(b"authorization")
+        if header is None:
+            return None
+        return self.known.get(header) or self._holder(header)  # it may have been let in without a look here
 
 
 def _token_of(header: bytes) -> bytes | None:

@@ -55,6 +55,35 @@ async def test_one_who_hung_up_before_its_request_was_read_is_not_waited_for(ser
     assert server.untouched(id)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nope"), ("GET", "/events"), ("POST", "/jobs/stream"), ("PUT", "/import")]
+)
+async def test_one_whose_second_request_finds_it_gone_leaves_nothing_behind(server, blunt, method, path):
+    """The answer to the first cannot be written; what the second one had begun ends."""
+    await server.get("/healthz")
+    before = len(asyncio.all_tasks())
+    second = request(method, path, b"{}\n" if path == "/import" else None)
+    for _ in range(5):
+        client = blunt()
+        await until(lambda: server.front.connections() == 2)
+        client.send(request("GET", "/healthz") + second)
+        client.reset()
+        await until(lambda: server.front.connections() == 1)
+    await until(lambda: len(asyncio.all_tasks()) <= before)
+    assert (server.front.busy(), len(server.api.streams)) == (0, 0)
+
+
+async def test_one_whose_answer_cannot_be_written_does_not_keep_its_job(server, blunt):
+    id = await server.enqueue()
+    for path in ("/jobs/dequeue", "/jobs/dequeue?count=3", "/jobs/dequeue?raw=1"):
+        client = blunt()
+        await until(lambda: server.front.connections() == 2)
+        client.send(request("POST", path))
+        client.reset()
+        await until(lambda: server.front.connections() == 1)
+        await until(lambda: server.untouched(id))
+
+
 @pytest.mark.parametrize("how", HANG_UPS)
 async def test_the_next_one_in_line_gets_the_job(server, blunt, how):
     gone, other = blunt(), await server.connect()
