@@ -20,18 +20,19 @@ _LEFT_OVER = 256
 class Timers(Generic[T]):
     """`width`: milliseconds in a bucket. What is added may be anything hashable; it is due at `when`."""
 
-    __slots__ = ("_buckets", "_front", "_newest", "_numbers", "_width", "count")
+    __slots__ = ("_buckets", "_line", "_line_of", "_newest", "_numbers", "_width")
 
     def __init__(self, width: int = 100) -> None:
-        self.count = 0
         self._width = width
         self._buckets: dict[int, dict[T, int]] = {}
         self._numbers: list[int] = []
         self._newest = 0  # the number of the bucket made last
-        self._front: dict[T, int] = {}  # what `due` took out of a bucket, and nobody has dropped yet
+        self._line: list[T] = []  # what `due` has still to give of the bucket `_line_of`, the last one first
+        self._line_of = -1
 
     def __len__(self) -> int:
-        return self.count
+        """O(buckets)."""
+        return sum(map(len, self._buckets.values()))
 
     def add(self, item: T, when: int) -> None:
         """An item may hang here once; to move it, drop it first."""
@@ -40,7 +41,6 @@ class Timers(Generic[T]):
         if bucket is None:
             bucket = self._open(number)
         bucket[item] = when
-        self.count += 1
 
     def _open(self, number: int) -> dict[T, int]:
         newest = self._buckets.get(self._newest)
@@ -57,9 +57,6 @@ class Timers(Generic[T]):
 
     def drop(self, item: T, when: int) -> None:
         """`when` as it was added; `KeyError` if it is not here."""
-        if self._front and self._front.pop(item, None) is not None:
-            self.count -= 1
-            return
         number = when // self._width
         bucket = self._buckets[number]
         del bucket[item]
@@ -68,33 +65,28 @@ class Timers(Generic[T]):
                 bucket.clear()  # an emptied dict keeps the room that it had
             else:
                 del self._buckets[number]
-        self.count -= 1
 
     def let_go(self, item: T, now: int) -> None:
         """Drops one that `due` gave at `now`, if it still hangs here."""
-        for hanging in (self._front, self._buckets.get(now // self._width)):
-            if hanging and hanging.pop(item, None) is not None:
-                self.count -= 1
+        for number in (self._line_of, now // self._width):
+            if (bucket := self._buckets.get(number)) and bucket.pop(item, None) is not None:
                 break
 
     def some(self, limit: int) -> list[T]:
         """Up to `limit` of all that hang here, in no order."""
-        return list(islice(chain(self._front, chain.from_iterable(self._buckets.values())), limit))
+        return list(islice(chain.from_iterable(self._buckets.values()), limit))
 
     def due(self, now: int, limit: int) -> list[T]:
-        """Up to `limit` items with `when <= now`, out of the earliest bucket that has any; empty: nothing is
-        due. They hang here until they are dropped, which whoever asks is to do."""
-        if self._front:
-            return list(self._front)
+        """Up to `limit` items with `when <= now`, out of the earliest bucket that has any, in the order in
+        which they came there; empty: nothing is due. They hang here until they are dropped, which whoever
+        asks is to do."""
         last = now // self._width
         while self._numbers and self._numbers[0] <= last:
             number = self._numbers[0]
             bucket = self._buckets.get(number)
             if bucket:
                 if number < last:
-                    # Taken from the end: a dict that loses its first items is searched past all of them.
-                    self._front = dict(bucket.popitem() for _ in range(min(limit, len(bucket))))
-                    return list(self._front)
+                    return self._of_line(number, bucket, limit)
                 found = []
                 for item, when in bucket.items():  # no generator: compiled, it would be a list of all
                     if when <= now:
@@ -105,3 +97,15 @@ class Timers(Generic[T]):
             heappop(self._numbers)
             self._buckets.pop(number, None)
         return []
+
+    def _of_line(self, number: int, bucket: dict[T, int], limit: int) -> list[T]:
+        """Out of a bucket all of which is due. The line is kept from call to call: a dict that loses its first
+        items is searched past all of them, each time."""
+        line = self._line if self._line_of == number else []
+        while line and line[-1] not in bucket:
+            line.pop()
+        if not line:
+            line = list(bucket)
+            line.reverse()
+        self._line, self._line_of = line, number
+        return [item for item in reversed(line[-limit:]) if item in bucket]

@@ -51,6 +51,26 @@ def test_earlier_buckets_come_first():
     assert all_due(timers, {35: 35, 5: 5, 21: 21, 12: 12}, 40) == [5, 12, 21, 35]
 
 
+@pytest.mark.parametrize("now", [9, 10, 1_000])
+@pytest.mark.parametrize("limit", [1, 3, 250])
+def test_of_one_bucket_who_came_first_comes_first(now, limit):
+    timers, hung = Timers(10), {}
+    for number in range(1_000):
+        hung[number] = number % 10
+        timers.add(number, number % 10)
+    for number in range(0, 1_000, 7):
+        timers.drop(number, hung.pop(number))
+    assert timers.due(now, limit) == timers.due(now, limit) == list(hung)[:limit]
+    assert all_due(timers, hung.copy(), now, limit) == list(hung)
+    for number in hung:
+        timers.add(number, 5)
+    timers.due(now, limit)
+    for number in (1, 2, 998):  # those that were given, and one that was not, leave and come back
+        timers.drop(number, 5)
+        timers.add(number, 5)
+    assert sorted(all_due(timers, dict.fromkeys(hung, 5), now, limit)) == list(hung)
+
+
 def test_no_more_than_the_limit_is_given_at_once_and_the_rest_after_it():
     timers = Timers(100)
     hung = {number: number % 7 for number in range(25)}
