@@ -103,7 +103,10 @@ class Changes(Moves):
         away = moved or retimed or expiring or rekeyed
         if away:
             due, run_at = (more.due, more.run_at) if more is not None else (None, None)
-            self._move(job, LEAVE, now, self.queues[job.queue])
+            if queue != job.queue:
+                self._leave_for_good(job, now, self.queues[job.queue])
+            else:
+                self._move(job, LEAVE, now, self.queues[job.queue])
             if retimed:
                 due, run_at = self._when(change, now)
             if moved:

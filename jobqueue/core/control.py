@@ -127,9 +127,7 @@ class Control(Changes):
         return found, None
 
     def purge_one(self, job: Job, now: int) -> None:
-        """Removes a job by hand: it is forgotten."""
+        """Removes a job by hand: it is forgotten. Until `settle` nobody who waits gets what that let go."""
         self._move(job, PURGE, now, self.queues[job.queue])
         if self.outcomes.count:
             self._tell_outcome(job)
-        if self._stirred:
-            self._settle(now)

@@ -162,6 +162,7 @@ class Options(Struct, gc=False, eq=False, array_like=True):
     tags: tuple[str, ...] = ()
     headers: bytes | None = None  # a JSON object, as it came in
     content_type: str | None = None  # of a payload that is not JSON; a value of an HTTP header
+    claimed: int = 0  # the how manieth claim of a unique key it was; 0: it has none
 
 
 class Trail(Struct, gc=False, eq=False, array_like=True):
@@ -173,6 +174,7 @@ class Trail(Struct, gc=False, eq=False, array_like=True):
     history: tuple[Attempt, ...] = ()  # attempts before the last lease
     progress: int | None = None
     message: str | None = None
+    dead_from_reason: Reason | None = None
 
 
 class More(Struct, gc=False, eq=False, array_like=True):

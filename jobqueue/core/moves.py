@@ -16,7 +16,6 @@ from jobqueue.core.job import (
     FAIL,
     FORGET,
     LEASE,
-    LEAVE,
     PUT_OFF,
     READY,
     RELEASE,
@@ -189,8 +188,8 @@ class Moves(Registry):
         self._move(job, BURY, now, queue)
         letter = queue.settings.dead_letter
         if letter is not None and letter != queue.name and trail.dead_from is None:
-            trail.dead_from = queue.name
-            self._move(job, LEAVE, now, queue)
+            trail.dead_from, trail.dead_from_reason, trail.reason = queue.name, reason, None
+            self._leave_for_good(job, now, queue)
             more = job.more
             assert more is not None
             more.finished_at = None
@@ -202,6 +201,9 @@ class Moves(Registry):
             self._tell_outcome(job)
         if self._crowded:
             self._make_room(now)
+
+    def settle(self, now: int) -> None:
+        self._settled(None, now)
 
     def _settled(self, result: T, now: int) -> T:
         """`result`, once consumers who wait have got what became ready."""

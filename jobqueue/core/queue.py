@@ -251,6 +251,10 @@ class JobQueue(Intake):
         return self._settled(job, now)
 
     def redrive(self, id: int, now: int) -> Job:
+        return self._settled(self.redrive_one(id, now), now)
+
+    def redrive_one(self, id: int, now: int) -> Job:
+        """Until `settle` nobody who waits gets it."""
         """Puts a dead job back to work: attempts from 0, at the end of its priority. `NotDead`."""
         job = self.get(id)
         if job.status != DEAD:
@@ -263,7 +267,7 @@ class JobQueue(Intake):
         if more.options is not None:
             more.options.expires_at = None
         self._move(job, REDRIVE, now, self.queues[job.queue])
-        return self._settled(job, now)
+        return job
 
     def give_back(self, handed: Iterable[Handed], now: int) -> None:
         """Jobs that were handed over but never reached their consumer return, uncharged. What has moved on

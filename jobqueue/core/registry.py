@@ -17,6 +17,7 @@ from jobqueue.core.job import (
     FROM_OUTSIDE,
     IN_PROGRESS,
     LEASE,
+    LEAVE,
     QUEUED,
     REDRIVE,
     SCHEDULED,
@@ -55,13 +56,15 @@ class Registry:
         "_busy_since", "_by_id", "_crowded", "_dead", "_delays", "_expiries", "_finished", "_gates", "_holed",
         "_idle", "_leases", "_pauses", "_room_to", "_runs", "_steps", "_stirred", "_waits", "_wall_is",
         "_wall_of", "_wall_offset", "changed", "compactions", "ends", "event", "find", "first_id",
-        "idempotency", "last_number", "limits", "outcomes", "queues", "repaid", "tally", "waiters",
+        "idempotency", "last_claim", "last_number", "limits", "outcomes", "queues", "repaid", "tally",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
         self.limits = limits
         self.first_id = first_id
         self.last_number = first_id - 1
+        self.last_claim = 0  # of a unique key: so that claims have their order after a restart, too
         # Up to this `last_number` there is room for certain: each new job takes a number, or more.
         self._room_to = _NO_END if limits.max_jobs is None else 0
         self.compactions = 0
@@ -169,7 +172,7 @@ class Registry:
                 self._leave(job, before, queue)
         job.version += 1
         if job.more is not None and job.more.options is not None:
-            self._watch(job, job.more.options, before, after, queue)
+            self._watch(job, job.more.options, before, after, queue, step is LEAVE)
         if after is None:
             self._by_id.remove(job)
             queue.size -= 1
@@ -227,9 +230,16 @@ class Registry:
             (self._dead if before is DEAD else self._finished).discard(job)
 
     def _watch(
-        self, job: Job, options: Options, before: str | None, after: str | None, queue: NamedQueue
+        self,
+        job: Job,
+        options: Options,
+        before: str | None,
+        after: str | None,
+        queue: NamedQueue,
+        returns: bool = False,
     ) -> None:
-        """`expires_at` counts while the job waits; a unique key is its own while its scope says so."""
+        """`expires_at` counts while the job waits; a unique key is its own while its scope says so, or it
+        `returns` at once."""
         if options.expires_at is not None:
             waited, waits = before in WAITING, after in WAITING
             if waits and not waited:
@@ -240,8 +250,19 @@ class Registry:
         if key is not None:
             if after in _TAKEN_WHILE[options.unique_while]:
                 queue.unique.claim(key, job)
-            elif before is not None:
+                if not options.claimed:
+                    self.last_claim = options.claimed = self.last_claim + 1
+            elif before is not None and not returns:
+                options.claimed = 0
                 queue.unique.disclaim(key, job)
+
+    def _leave_for_good(self, job: Job, now: int, queue: NamedQueue) -> None:
+        """To another queue; who only leaves its place keeps its unique key."""
+        self._move(job, LEAVE, now, queue)
+        options = job.more.options if job.more is not None else None
+        if options is not None and options.unique_key is not None:
+            options.claimed = 0
+            queue.unique.disclaim(options.unique_key, job)
 
     def _finish(self, job: Job, now: int, wall: int, queue: NamedQueue) -> None:
         age = queue.settings.retain_for

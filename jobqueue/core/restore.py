@@ -12,6 +12,7 @@ from jobqueue.core.job import (
     SCHEDULED,
     STATUSES,
     Job,
+    Options,
     Status,
 )  # fmt: skip
 from jobqueue.core.named import NamedQueue
@@ -24,8 +25,8 @@ _STATUS: dict[str, Status] = {status: status for status in STATUSES}
 
 
 class Restoration:
-    """Of a fresh `queue`, at `now`. Call `numbers`, then `named` for each queue that has settings or a pause,
-    then `job` for each job by rising id, then `end`."""
+    """Of a fresh `queue`, at `now`. Call `named` for each queue that has settings or a pause, then `job` for
+    each job by rising id, then `numbers`, `answered` for each idempotency key, and `end`."""
 
     def __init__(self, queue: JobQueue, now: int) -> None:
         self._queue = queue
@@ -33,7 +34,7 @@ class Restoration:
         self._wall = queue.wall(now)
         self._texts: dict[str, str] = {}
         self._moved: list[Job] = []
-        self._keyed: list[Job] = []
+        self._keyed: list[tuple[Job, Options]] = []
         self._leased: list[tuple[Job, int]] = []
         self._finished: list[Job] = []
 
@@ -72,7 +73,7 @@ class Restoration:
             if job.more.options.unique_key is None:
                 queue._watch(job, job.more.options, None, status, named)
             else:
-                self._keyed.append(job)
+                self._keyed.append((job, job.more.options))
         if status is QUEUED:
             if job.place == job.id:
                 named.append(job)
@@ -84,7 +85,7 @@ class Restoration:
             named.enter_again(job)
         elif status is SCHEDULED:
             assert job.more is not None
-            job.more.due = None if due is None else now + max(due - self._wall, 0)
+            job.more.due = None if due is None else now + due - self._wall
             queue._schedule(job, named)
         else:
             self._finished.append(job)
@@ -93,10 +94,9 @@ class Restoration:
         """What has an order of its own gets it: jobs with another place than their id, those that have
         unique keys, or stand in line for them, and finished ones. Leases go on from `now`."""
         queue = self._queue
-        for job in sorted(self._keyed, key=_place):
-            assert job.more is not None
-            assert job.more.options is not None
-            queue._watch(job, job.more.options, None, job.status, queue.queues[job.queue])
+        for job, options in sorted(self._keyed, key=_claim):
+            queue.last_claim = max(queue.last_claim, options.claimed)
+            queue._watch(job, options, None, job.status, queue.queues[job.queue])
         for job, expires in self._leased:
             lease = job.lease
             assert lease is not None
@@ -133,6 +133,12 @@ class Restoration:
 
 def _place(job: Job) -> int:
     return job.place
+
+
+def _claim(keyed: tuple[Job, Options]) -> tuple[int, int]:
+    """A claim that a journal of before does not number is older."""
+    job, options = keyed
+    return options.claimed, job.place
 
 
 def _finished_at(job: Job) -> int:

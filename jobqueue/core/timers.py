@@ -99,8 +99,8 @@ class Timers(Generic[T]):
         return []
 
     def _of_line(self, number: int, bucket: dict[T, int], limit: int) -> list[T]:
-        """Out of a bucket all of which is due. The line is kept from call to call: a dict that loses its first
-        items is searched past all of them, each time."""
+        """Out of a bucket all of which is due. The line is kept from call to call: a dict that loses its
+        first items is searched past all of them, each time."""
         line = self._line if self._line_of == number else []
         while line and line[-1] not in bucket:
             line.pop()

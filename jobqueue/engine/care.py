@@ -13,6 +13,7 @@ from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
 from jobqueue.engine.memory import first_id_at
 from jobqueue.engine.records import (
+    COUNTERS,
     Counters,
     Damaged,
     Reader,
@@ -186,6 +187,7 @@ def back_up(folder: Path, to: Path) -> Findings:
             copy = sqlite3.connect(to)
             db.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            _raise_ids(copy)
             copy.close()
             descriptor = os.open(to, os.O_RDONLY)
             os.fsync(descriptor)
@@ -195,6 +197,18 @@ def back_up(folder: Path, to: Path) -> Findings:
         except sqlite3.Error as bad:
             raise JournalError(f"cannot back up to {to}: {bad}") from None
     return _verify_file(to)
+
+
+def _raise_ids(copy: sqlite3.Connection) -> None:
+    """Whoever goes back to the copy gives no id again that the server has given since."""
+    for key, sealed in copy.execute("SELECT key, body FROM record WHERE key = ?", (COUNTERS,)).fetchall():
+        with contextlib.suppress(Damaged):  # `verify` will say so
+            for _, counters in Reader().read([(key, sealed)]):
+                assert isinstance(counters, Counters)
+                last = max(counters.last_number, first_id_at(SystemClock().wall()))
+                row = put_counters(counters._replace(last_number=last))
+                copy.execute("UPDATE record SET body = ? WHERE key = ?", (row[1], row[0]))
+    copy.commit()
 
 
 def jobs_in(folder: Path) -> Iterator[Job]:

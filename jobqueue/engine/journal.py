@@ -135,6 +135,10 @@ class JournalEngine(MemoryEngine):
         if not (self._waits or self._clock.manual):
             self._timer = Ticker(self._flush, self.settings.sync_interval)
             self._timer.start()
+        more = True
+        while more:  # what came due since the last run: it is done before anybody is served
+            _, more = self._slice()
+            await asyncio.sleep(0)
         self.refuses = None
         self._now()  # from now on what is due comes to pass, whether anybody asks or not
         return book.jobs

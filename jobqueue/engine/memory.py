@@ -308,7 +308,7 @@ class MemoryEngine:
 
     def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
         def act(job: Job, now: int) -> None:
-            self._queue.redrive(job.id, now)
+            self._queue.redrive_one(job.id, now)
 
         return self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept)
 

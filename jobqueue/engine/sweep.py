@@ -74,6 +74,8 @@ class Sweep:
             if self._act is not None:
                 self._act(job, now)
                 changed += 1
+        if changed:
+            self._queue.settle(now)
         self._result = Swept(matched, changed, sample)
         if self._left is not None:
             self._left -= len(jobs)

@@ -165,6 +165,21 @@ def test_a_key_unique_while_queued_is_taken_by_the_stale_job_too():
     assert unique(q, scope="queued").id > second.id
 
 
+@pytest.mark.parametrize("change", [{"priority": 1}, {"delay": 5_000}, {"expires_in": 9_000}, {"key": "k"}])
+def test_a_change_of_who_has_a_unique_key_leaves_it_the_key(change):
+    """Another one stands in line for it."""
+    q = Driven()
+    first = unique(q, scope="queued")
+    q.take()
+    second = unique(q, scope="queued")
+    fail(q, first, retry_in=60_000)
+    q.core.change(second.id, Change(**change), q.now)
+    assert unique(q, scope="queued").job is second
+    q.core.change(second.id, Change(queue="elsewhere"), q.now)
+    assert unique(q, scope="queued").job is first
+    assert unique(q, scope="queued", queue="elsewhere").job is second
+
+
 def test_replace_changes_what_was_not_started_and_nothing_that_was():
     q = Driven()
     job = unique(q, payload=b"1")
@@ -289,7 +304,7 @@ def test_who_waits_for_a_key_at_its_limit_is_served_when_a_job_of_it_ends_howeve
             lambda job: q.core.release(job.id, job.lease.token, None, 60_000, q.now),
             lambda job: fail(q, job, retry=False),
             lambda job: q.core.cancel(job.id, q.now, force=True),
-            lambda job: q.core.purge_one(job, q.now),
+            lambda job: (q.core.purge_one(job, q.now), q.core.settle(q.now)),
         ],
         start=1,
     ):

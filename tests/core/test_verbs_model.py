@@ -84,6 +84,8 @@ class ModelJob:
     cancel_asked: bool = False
     reason: str | None = None
     dead_from: str | None = None
+    dead_from_reason: str | None = None
+    deaths: int = 0
     error: bytes | None = None
     result: bytes | None = None
     until: int = 0
@@ -262,11 +264,13 @@ class Model:
 
     def bury(self, job, reason):
         job.reason = reason
+        job.deaths += 1
         letter = self.settings[job.queue].dead_letter
         self.finish(job, "dead")
         if letter not in (None, job.queue) and job.dead_from is None:
             self.finished.remove(job)
             job.dead_from, job.queue = job.queue, letter
+            job.dead_from_reason, job.reason = reason, None
             job.attempts, job.place, job.expires_at = 0, 0, None
             self.ready(job)
 
@@ -750,6 +754,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 self.model.end_lease(job, "purge")
             job.gone = True
             self.queue.purge_one(self.queue.get(job.id), self.now)
+            self.queue.settle(self.now)
             self.settle()
 
     # -- queues -----------------------------------------------------------------------------------
@@ -886,10 +891,11 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 follows.remove((step, id_))
             elif step == "stale":
                 due.remove(id_)
+                deaths = job.deaths
                 model.stale(job)
                 if job.status == "cancelled":
                     follows.append(("cancel", id_))
-                elif job.reason == "attempts" and (job.status == "dead" or job.place > job.id):
+                elif job.deaths > deaths:
                     follows.append(("bury", id_))
             elif step == "bury":
                 assert job.status in WAITING
@@ -965,6 +971,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             assert (options and options.key) == expected.key
             assert (trail and trail.reason) == expected.reason
             assert (trail and trail.dead_from) == expected.dead_from
+            assert (trail and trail.dead_from_reason) == expected.dead_from_reason
             assert (trail and trail.error) == expected.error
             lines = [
                 (line.attempt, line.consumer, line.started_at, line.ended_at, line.outcome, line.error)

@@ -112,6 +112,8 @@ async def test_verify_and_backup_do_not_mind_a_running_server(folder, clock, tmp
     copy.rename(other / FILE)
     engine = await engine_on(other, clock)
     assert engine.stats().jobs["queued"] == 30
+    # No id that was given since the copy was made is given again.
+    assert (await engine.enqueue(NewJob("t"))).id > 31
     engine.close()
 
 

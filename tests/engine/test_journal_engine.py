@@ -347,6 +347,47 @@ async def test_who_has_a_unique_key_has_it_after_a_restart_though_a_lower_id_was
         engine = await disk.start()
 
 
+async def test_who_has_a_unique_key_has_it_after_a_restart_though_another_stands_before_it(disk):
+    def unique():
+        return NewJob("t", options=Options(unique_key="u", unique_while="queued"))
+
+    engine = await disk.start()
+    first = await engine.enqueue(unique())
+    job, lease = await take(engine)
+    second = await engine.enqueue(unique())
+    await engine.fail(job.id, lease.token, None, None, True, 60_000)
+    third = await engine.enqueue(NewJob("t", options=Options(unique_key="u", unique_while="exists")))
+    assert third.job.id == second.id
+    for _ in range(2):
+        engine = await disk.start()
+        assert (await engine.enqueue(unique())).job.id == second.id
+        await engine.change(second.id, Change(tags=("written", "anew")))
+    await engine.cancel(second.id)
+    assert (await engine.enqueue(unique())).job.id == first.id
+
+
+async def test_what_expired_while_there_was_no_server_is_handed_to_nobody(disk, clock):
+    engine = await disk.start()
+    expiring = [NewJob("t", expires_in=60_000)] * 600 + [NewJob("t", delay=60_000, expires_in=30_000)]
+    await engine.enqueue_many(expiring)
+    engine.close()
+    disk.engine = None
+    clock.advance("1h")
+    engine = await disk.start()
+    assert engine.dequeue(ONE) == []
+    assert engine.stats().jobs["dead"] == len(expiring)
+
+
+async def test_what_came_due_while_there_was_no_server_stands_in_the_order_of_that(disk, clock):
+    engine = await disk.start()
+    late = [(await engine.enqueue(NewJob("t", delay=minutes * 60_000))).id for minutes in (50, 10, 30)]
+    engine.close()
+    disk.engine = None
+    clock.advance("1h")
+    engine = await disk.start()
+    assert [job.id for job in engine.peek("default", 9)] == [late[1], late[2], late[0]]
+
+
 async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(disk, clock):
     engine = await disk.start()
     await engine.enqueue(NewJob("t", delay=1_000))

@@ -320,6 +320,28 @@ async def test_a_sweep_works_through_what_was_there_when_it_began(engine):
     assert engine.stats().jobs["queued"] == 0
 
 
+async def test_nobody_who_waits_is_handed_a_job_that_is_about_to_be_purged(engine):
+    want = Want(("default",))
+    engine.configure("default", {"max_in_progress": 1})
+    engine.enqueue_many([NewJob("t")] * 4)
+    assert engine.dequeue(want)
+    waiting = [engine.dequeue(want, 60_000) for _ in range(3)]
+    engine.purge(Filter(statuses=frozenset({"queued", "in_progress"})), False)
+    assert not any(waiter.done() for waiter in waiting)
+    engine.enqueue(NewJob("t"))
+    assert [waiter.done() for waiter in waiting] == [True, False, False]
+
+
+async def test_of_many_that_are_redriven_the_first_is_handed_out_first(engine):
+    want = Want(("default",))
+    engine.enqueue_many([NewJob("t", priority=priority) for priority in (0, 9)])
+    for job, lease in engine.dequeue(Want(("default",), count=2)):
+        engine.fail(job.id, lease.token, None, None, False, None)
+    waiter = engine.dequeue(want, 60_000)
+    engine.redrive_many(Filter(statuses=frozenset({"dead"})), None, False)
+    assert [job.priority for job, _ in waiter.result()] == [9]
+
+
 # -- looking ----------------------------------------------------------------------------------------
 
 

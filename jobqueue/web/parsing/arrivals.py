@@ -62,7 +62,7 @@ def _trail(asked: shapes.ImportShape, error_of: Callable[[bytes], bytes]) -> Tra
     trail = Trail(reason=asked.reason, error=_error(bytes(asked.error), error_of))
     if asked.dead_from is not None:
         trail.dead_from = fields.queue_name(asked.dead_from.queue, "dead_from")
-        trail.reason = asked.dead_from.reason
+        trail.dead_from_reason = asked.dead_from.reason
     trail.history = tuple(
         Attempt(
             fields.whole(line.attempt, "history", 0, _MOST),

@@ -186,8 +186,10 @@ def add_payload(view: JobView, job: Job) -> None:
 
 def _add_trail(view: JobView, trail: Trail) -> None:
     if trail.dead_from is not None:
-        view.dead_from = {"queue": trail.dead_from, "reason": trail.reason or "attempts"}
-    else:
+        # A journal of before has but one reason for both.
+        first = trail.dead_from_reason or trail.reason or "attempts"
+        view.dead_from = {"queue": trail.dead_from, "reason": first}
+    if trail.dead_from is None or trail.dead_from_reason is not None:
         view.reason = trail.reason or UNSET
     view.error = UNSET if trail.error is None else Raw(trail.error)
     view.progress = UNSET if trail.progress is None else trail.progress
