@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import sys
 
@@ -41,25 +40,29 @@ def main() -> int:
 def _token(arguments: list[str]) -> int:
     """`token`: prints a new one. `token NAME [RIGHT,…] [QUEUE,…]`: prints its lines for a file of tokens; the
     token itself goes to stderr."""
-    from jobqueue.web.access.tokens import RIGHTS, digest_of, make_token
+    from jobqueue.web.access.auth import THE_ONE
+    from jobqueue.web.access.tokens import RIGHTS, digest_of, make_token, token_of
 
     token = make_token()
     if not arguments:
         print(token)
         return 0
     name, rights, queues = [*arguments, "", ""][:3]
-    wanted = rights.split(",") if rights else list(RIGHTS[:3])
-    if (
-        len(arguments) > 3
-        or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name)
-        or not set(wanted) <= {*RIGHTS}
-    ):
-        wrong = f"; {min(bad)!r} is none" if (bad := {*wanted} - {*RIGHTS}) else ""
-        print(f"usage: token [NAME [RIGHTS [QUEUES]]]; rights: {','.join(RIGHTS)}{wrong}", file=sys.stderr)
-        return 2
-    print(f'["{name}"]\ndigest = "{digest_of(token)}"\nrights = {json.dumps(wanted)}')
+    table: dict[str, object] = {
+        "digest": digest_of(token), "rights": rights.split(",") if rights else list(RIGHTS[:3])
+    }  # fmt: skip
     if queues:
-        print(f"queues = {json.dumps(queues.split(','))}")
+        table["queues"] = queues.split(",")
+    try:
+        if len(arguments) > 3 or name.startswith("-"):
+            raise ValueError("a name, rights with commas between them, queues with commas between them")
+        token_of(name, table, {THE_ONE})
+    except ValueError as bad:
+        print(f"usage: token [NAME [RIGHTS [QUEUES]]]: {bad}", file=sys.stderr)
+        return 2
+    print(f'["{name}"]')
+    for field, value in table.items():
+        print(f"{field} = {json.dumps(value)}")
     print(f"the token of {name}, shown once: {token}", file=sys.stderr)
     return 0
 

@@ -34,7 +34,8 @@ use_venv() {
     wanted=$1
     pins=$(cat "$root/requirements.txt")
     [ "$wanted" = requirements.txt ] || pins=$pins$newline$(cat "$root/scripts/requirements.txt" "$root/$wanted")
-    is_in_step || {
+    is_in_step || is_as_pinned || {
+        python=$root/.venv/bin/python
         find_base
         [ -w "$root" ] || fail "may not write to $root, where .venv is to be made: let its owner run this once"
         bring_in_step 9>"$root/.venv.lock"
@@ -47,6 +48,11 @@ is_in_step() {
         "$pins$newline"*) works ;;
         *) false ;;
     esac
+}
+
+# One that somebody else has made, as a service's installation does: to serve it is good as it is.
+is_as_pinned() {
+    [ "$wanted" = requirements.txt ] && find_pinned "$root/.venv/bin/python"
 }
 
 # Not so after an upgrade or removal of the Python it was made with.

@@ -61,6 +61,9 @@ class IdempotencyKeys:
 
     def restore(self, owner: str, key: str, answered: Answered) -> None:
         """Of an earlier run; the oldest first."""
+        before = self._answered.pop((owner, key), None)
+        if before is not None:  # the run ended before the older row was dropped
+            self._ids -= len(before.ids)
         self._answered[owner, key] = answered
         self._ids += len(answered.ids)
 

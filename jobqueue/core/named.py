@@ -214,8 +214,8 @@ class NamedQueue:
     # -- gates --------------------------------------------------------------------------------------
 
     def configure(self, settings: QueueSettings, in_progress: int) -> None:
-        """`in_progress`: how many of its jobs are, now."""
-        self.settings = settings
+        """`in_progress`: how many of its jobs are, now. O(keys) where their limits change."""
+        before, self.settings = self.settings, settings
         self.bounded = settings.max_jobs is not None or settings.max_bytes is not None
         self.version += 1
         if settings.max_in_progress is None and settings.rate is None:
@@ -224,12 +224,13 @@ class NamedQueue:
             self.gate = self.gate or Gate(self.name, None, None, None)
             self.gate.in_progress = in_progress
             self.gate.limit(settings.max_in_progress, settings.rate)
-        limits = settings.key_limits or KeyLimits()
-        self._asleep.clear()
-        for line in self.lines.values():
-            assert line.gate is not None
-            line.gate.limit(limits.max_in_progress, limits.rate)
-            self._reopen(line)
+        if settings.key_limits != before.key_limits:
+            limits = settings.key_limits or KeyLimits()
+            self._asleep.clear()
+            for line in self.lines.values():
+                assert line.gate is not None
+                line.gate.limit(limits.max_in_progress, limits.rate)
+                self._reopen(line)
 
     def enter(self, job: Job, now: int) -> None:
         """A job of this queue is in progress."""

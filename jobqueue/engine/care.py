@@ -117,9 +117,8 @@ def _repair(folder: Path) -> Findings:
             good[key] = sealed
         except Damaged as damaged:
             found.wrong.append(str(damaged))
-    found.wrong = [
-        line for line in found.wrong if line.partition(":")[0] not in {name_of(key) for key in good}
-    ]
+    names = {name_of(key) for key in good}  # of rows that stand twice, once whole
+    found.wrong = [line for line in found.wrong if line.partition(":")[0] not in names]
     kept = _whole(good, found)
     new = folder / "repaired"
     new.mkdir(mode=0o700, exist_ok=True)

@@ -29,8 +29,9 @@ class Folder:
         self.path = Path(path).absolute()
         try:
             self.path.mkdir(0o700)
-        except FileExistsError:
-            pass
+        except FileExistsError as bad:
+            if not self.path.exists():
+                raise JournalError(f"{self.path} is a link to nothing") from bad
         except OSError as bad:
             raise JournalError(f"cannot make the folder {self.path}: {bad.strerror}") from None
         self._check()
@@ -47,7 +48,10 @@ class Folder:
                 f"{self.path} belongs to user {found.st_uid}, and this server runs as user {os.geteuid()}"
             )
         if found.st_mode & stat.S_IWOTH:
-            raise JournalError(f"anybody may write to {self.path}; chmod it to 700")
+            raise JournalError(
+                f"anybody may write to {self.path}; a folder of its own is wanted, such as "
+                f"{self.path / 'jobqueue'}, or one that only its owner may write to (chmod 700)"
+            )
         if not os.access(self.path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise JournalError(f"{self.path} cannot be written to")
 

@@ -51,9 +51,11 @@ def bind(host: str, port: int) -> socket.socket:
     be had."""
     if host.startswith("unix:"):
         return _bind_path(host.removeprefix("unix:"))
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:  # an empty part, or one that is too long
+        raise OSError(errno.EINVAL, "that is no name of a host") from None
+    family, kind, protocol, _, address = found[0]
     with _listening(socket.socket(family, kind, protocol), address) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -49,7 +49,7 @@ def main(environ: Mapping[str, str]) -> int:
     if is_foreign("JOBQUEUE_PORT", environ.get("JOBQUEUE_PORT", "")):
         _log.warning("JOBQUEUE_PORT=%s is Kubernetes's, not a port: ignored", environ["JOBQUEUE_PORT"])
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Program(settings, environ.get("PORT")).run())
+        return runner.run(Program(settings, environ).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -62,11 +62,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class Program:
-    """One running server. `port_of_runner`: the variable PORT, which process runners set."""
+    """One running server. `environ`: in which there may be what is not for it, and is mentioned."""
 
-    def __init__(self, settings: Settings, port_of_runner: str | None = None) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        self._port_of_runner = port_of_runner
+        self._port_of_runner = environ.get("PORT")
+        self._token_of_workers = "JOBQUEUE_TOKEN" in environ
         self._stop = asyncio.Event()
         self._second_signal = asyncio.Event()
         self._status = 0
@@ -226,6 +227,8 @@ class Program:
         line = f"jobqueue {VERSION} on {at} ({how}), {kept}; {_who_may_call(api)}"
         if self._port_of_runner and port and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
+        if self._token_of_workers and api.auth is None:
+            line += "; JOBQUEUE_TOKEN is what workers send: JOBQUEUE_ACCESS_TOKEN has the server want it"
         self._say("start", line)
 
     def _say_stop(self, engine: Engine) -> None:

@@ -60,7 +60,7 @@ class Lag(NamedTuple):
 
 # What an Api has; all of it is handed on to the view that one caller gets.
 _PARTS = (
-    "_document", "_looks_first", "_rates", "access", "auth", "caller", "connections",
+    "_documents", "_looks_first", "_rates", "access", "auth", "caller", "connections",
     "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
     "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
     "started_at", "streams", "version",
@@ -113,7 +113,7 @@ class Api:
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
-        self._document: bytes | None = None
+        self._documents: list[bytes] = []  # one, once it was asked for
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
     def answer(self, request: Request, again: bool = False) -> Answer:
@@ -267,6 +267,6 @@ class Api:
     @property
     def document(self) -> bytes:
         """The OpenAPI document; made when it is first asked for."""
-        if self._document is None:
-            self._document = document(self.schema, self.settings, self.version)
-        return self._document
+        if not self._documents:
+            self._documents.append(document(self.schema, self.settings, self.version))
+        return self._documents[0]

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.core.idempotency import IdempotencyKeys
+from jobqueue.core.idempotency import Answered, IdempotencyKeys
 
 
 def ids(answered):
@@ -54,6 +54,13 @@ def test_the_ids_of_large_batches_are_bounded_too():
     assert keys.forget_old(9_999, 5) is False
     keys.put("ann", "k", b"", tuple(range(12)), True, 8)
     assert len(keys) == 1
+
+
+def test_a_key_that_an_earlier_run_left_twice_counts_once():
+    keys = IdempotencyKeys(1_000, 3)
+    for until in (500, 900):
+        keys.restore("ann", "k", Answered(b"", (1, 2), True, until))
+    assert (ids(keys.get("ann", "k", 600)), keys._ids, len(keys)) == ((1, 2), 2, 1)
 
 
 def test_a_key_used_again_after_its_time_is_new_again():

@@ -107,6 +107,14 @@ def test_the_port_of_a_process_runner_is_mentioned_where_it_differs():
         assert program.start_line.endswith(_REST + hint)
 
 
+def test_the_token_of_the_workers_is_mentioned_where_no_token_is_wanted():
+    with Program(JOBQUEUE_TOKEN="secret") as program:
+        assert program.start_line.endswith("JOBQUEUE_ACCESS_TOKEN has the server want it")
+    with Program(JOBQUEUE_TOKEN="secret", JOBQUEUE_ACCESS_TOKEN="t" * 32) as program:
+        assert "secret" not in program.start_line
+        assert program.start_line.endswith("access tokens: 1")
+
+
 @slow
 def test_the_port_of_a_process_runner_is_not_mentioned_where_it_is_ours():
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -154,6 +162,12 @@ def test_a_bad_setting_is_one_line_and_exit_2(settings: dict[str, str], says: li
     assert done.stderr.count("\n") == 1
     for part in says:
         assert part in done.stderr
+
+
+def test_what_is_no_host_is_one_line_and_exit_1():
+    done = run(JOBQUEUE_HOST="a..b", JOBQUEUE_PORT="0")
+    assert done.returncode == 1
+    assert done.stderr == "jobqueue: cannot listen on a..b port 0: that is no name of a host\n"
 
 
 @either_front

@@ -127,7 +127,16 @@ def test_the_rights_are_those_of_a_client_unless_said():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("a b",), ("--help",), ("web", "write"), ("web", "read", "q", "more"), ("",)]
+    "arguments",
+    [
+        ("a b",),
+        ("--help",),
+        ("web", "write"),
+        ("web", "read", "q", "more"),
+        ("",),
+        ("access-token",),
+        ("web", "read", "no queue!"),
+    ],
 )
 def test_what_makes_no_token(arguments):
     status, lines, said = run(*arguments)

@@ -62,7 +62,7 @@ def read_tokens(path: str, reserved: Set[str] = frozenset()) -> list[Token]:
     tokens: dict[bytes, Token] = {}
     for name, table in tables.items():
         try:
-            token = _token(name, table, reserved)
+            token = token_of(name, table, reserved)
             if token.digest in tokens:
                 raise ValueError(f"it has the digest of {tokens[token.digest].name}")
         except ValueError as bad:
@@ -71,7 +71,8 @@ def read_tokens(path: str, reserved: Set[str] = frozenset()) -> list[Token]:
     return list(tokens.values())
 
 
-def _token(name: str, table: Any, reserved: Set[str]) -> Token:
+def token_of(name: str, table: Any, reserved: Set[str]) -> Token:
+    """One token, as a file has it. `ValueError` says what is wrong with it, for people."""
     if not isinstance(table, dict):
         raise ValueError(f"must be a table: [{name}], then digest = …")
     if not _NAME.fullmatch(name) or name in reserved:
