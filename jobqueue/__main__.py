@@ -28,7 +28,8 @@ def main() -> int:
         return look_after(arguments[1:], os.environ)
     if arguments:
         print(
-            f"jobqueue: serves without arguments, settings are in the environment; not {arguments[0]}",
+            f"jobqueue: serves without arguments, settings are in the environment; not {arguments[0]} "
+            "(--help says more)",
             file=sys.stderr,
         )
         return 2

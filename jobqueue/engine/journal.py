@@ -71,6 +71,7 @@ class JournalEngine(MemoryEngine):
         self._store = Store(folder.path, self.settings.sync)
         self._writer: Writer | None = None
         self._timer: Ticker | None = None
+        self._is_broken = False  # nothing is written any more
         # the group that gathers; closed at the end of this loop pass, or not yet
         self._dirty: dict[Job | NamedQueue, None] = {}
         self._held: _Held = []
@@ -139,7 +140,8 @@ class JournalEngine(MemoryEngine):
         while more:  # what came due since the last run: it is done before anybody is served
             _, more = self._slice()
             await asyncio.sleep(0)
-        self.refuses = None
+        if not self._is_broken:
+            self.refuses = None
         self._now()  # from now on what is due comes to pass, whether anybody asks or not
         return book.jobs
 
@@ -362,7 +364,7 @@ class JournalEngine(MemoryEngine):
         if not self._closing:  # `flush` was earlier
             return
         self._closing = False
-        if self._writer is None or self.refuses is not None:
+        if self._writer is None or self._is_broken:
             self._fail_held()
             return
         size, rows = self._gathered, self._gather()
@@ -407,7 +409,7 @@ class JournalEngine(MemoryEngine):
 
     def _broken(self, why: Exception) -> None:
         """Nothing that is on its way is acknowledged, and the file is not trusted any more."""
-        first = self.refuses is None
+        first, self._is_broken = not self._is_broken, True
         self.refuses = "the server could not write its journal, and ends"
         if self._ticker is not None:
             self._ticker.stop()

@@ -56,6 +56,8 @@ def _sentence(job: Job, cause: Cause) -> str:
                 "nobody has asked it for a job yet"
                 if cause.ago is None
                 else f"nobody has asked it for {_length(cause.ago)}"
+                if cause.ago >= 1000
+                else "somebody asked it less than a second ago"
             )
             return f"no consumer waits for a job of the queue {job.queue}: {asked}{busy}"
         case "running":
@@ -85,4 +87,4 @@ def _length(ms: int) -> str:
         if ms >= size:
             count = ms // size
             return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a second"
+    return f"{ms} ms"

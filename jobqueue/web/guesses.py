@@ -16,7 +16,23 @@ _FIELDS = {
     "timeout": "wait", "block": "wait", "ttr": "lease_for", "visibility_timeout": "lease_for",
     "pri": "priority", "ttl": "expires_in", "retries": "max_attempts", "max_retries": "max_attempts",
     "delay_seconds": "delay", "limit": "count", "n": "count", "worker": "consumer", "token": "lease",
-    "lease_id": "lease",
+    "lease_id": "lease", "concurrency": "max_in_progress", "parallelism": "max_in_progress",
+}  # fmt: skip
+# Looks like another one, and is its opposite.
+_NONE_LIKE_IT = frozenset({"newer_than"})
+# What there is no field for.
+_ADVICE = dict.fromkeys(
+    ("cron", "schedule", "every", "interval", "repeat", "recurring"),
+    "no job repeats by itself: have cron enqueue it, with an Idempotency-Key",
+) | dict.fromkeys(
+    ("depends_on", "after", "callback", "then", "on_success"),
+    "no job waits for another: enqueue the next one when it is concluded",
+)
+_STATUSES = {
+    "pending": "queued", "waiting": "queued", "ready": "queued", "running": "in_progress",
+    "active": "in_progress", "leased": "in_progress", "failed": "dead", "error": "dead", "errored": "dead",
+    "done": "concluded", "completed": "concluded", "success": "concluded", "finished": "concluded",
+    "delayed": "scheduled", "retrying": "scheduled", "canceled": "cancelled",
 }  # fmt: skip
 # Segments of paths as others call them.
 _SEGMENTS = {
@@ -36,8 +52,23 @@ def field(name: str, known: Collection[str]) -> str | None:
     meant = _FIELDS.get(name)
     if meant in known:
         return meant
+    if name == "timeout" and "lease_for" in known:
+        return "lease_for"
+    if name in _NONE_LIKE_IT or name in _ADVICE:
+        return None
     near = get_close_matches(name[:_LONG], known, n=1, cutoff=_ALIKE)
     return near[0] if near else None
+
+
+def advice(name: str) -> str | None:
+    """What to do where a queue that has the field `name` would do it by itself."""
+    return _ADVICE.get(name)
+
+
+def status(name: str) -> str:
+    """For the end of a sentence: the status that others call so."""
+    meant = _STATUSES.get(name.lower())
+    return f"; did you mean {meant}?" if meant is not None else ""
 
 
 @lru_cache(maxsize=256)  # one request may be refused by several who look

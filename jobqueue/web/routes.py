@@ -197,6 +197,8 @@ class Router:
             return "; to put in a job: POST /jobs/enqueue"
         if method == "DELETE" and first == "queues" and "/" not in rest:
             return f"; to remove its jobs: POST {path[:100]}/purge"
+        if method == "POST" and first == "jobs" and rest in ("purge", "redrive"):
+            return f"; of many jobs: POST /queues/NAME/{rest}"
         if method == "POST" and first == "jobs" and rest.isalpha():
             near = guesses.path(method, path[:200], tuple(self.plain))
             return f"; did you mean {near}?" if near is not None else ""

@@ -29,12 +29,34 @@ def test_the_path_that_is_meant(asked, meant):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("typ", "type"), ("prio", "priority"), ("data", "payload"), ("ttr", "lease_for"), ("timeout", None),
+        ("typ", "type"), ("prio", "priority"), ("data", "payload"), ("ttr", "lease_for"), ("timeout", "lease_for"),
         ("to", None), ("a", None), ("", None), ("retries", "max_attempts"),
     ],
 )  # fmt: skip
 def test_the_field_that_is_meant(name, meant):
     assert guesses.field(name, ("type", "queue", "priority", "payload", "lease_for", "max_attempts")) == meant
+
+
+async def test_what_is_asked_in_other_words_is_answered_with_what_to_do(server):
+    async def told(method, path, body=None):
+        answer = await server.call(method, path, body)
+        assert answer.status in (400, 404, 405), answer
+        return answer.json["detail"]
+
+    assert "have cron enqueue it" in await told("POST", "/jobs/enqueue", {"type": "x", "cron": "0 3 * * *"})
+    assert "enqueue the next one" in await told("POST", "/jobs/enqueue", {"type": "x", "depends_on": [1]})
+    assert "lease_for" in await told("POST", "/jobs/enqueue", {"type": "x", "timeout": 5})
+    assert "max_in_progress" in await told("PATCH", "/queues/q", {"concurrency": 5})
+    assert "older_than?" not in await told("GET", "/jobs?newer_than=1h")
+    assert "did you mean dead?" in await told("GET", "/jobs?status=failed")
+    assert "queues=a,b" in await told("POST", "/jobs/dequeue?queue=a&queue=b")
+    assert "POST /queues/NAME/purge" in await told("POST", "/jobs/purge")
+    id = await server.enqueue()
+    lease = (await server.dequeue())["lease"]
+    assert "raw=1 takes it as it is" in await told("POST", f"/jobs/{id}/fail?lease={lease}", b"it broke")
+    assert "raw=1" not in await told("POST", f"/jobs/{id}/fail?lease={lease}", b'{"error":')
+    id = await server.enqueue(run_at="2027-01-15T10:00:00+0100", queue="later")
+    assert (await server.job(id))["run_at"] == "2027-01-15T09:00:00.000Z"
 
 
 async def test_of_a_name_of_any_length_only_the_beginning_is_compared(server, monkeypatch):

@@ -129,6 +129,8 @@ class Call(Generic[S]):
             raw = _OBJECT.decode(body)
         except _DECODER_REFUSES as bad:
             error = syntax_error(body, bad, max_depth)
+            if "raw" in self.types and body.lstrip()[:1] not in (b"{", b"["):
+                error.detail += "; raw=1 takes it as it is"
             if isinstance(error, InvalidField):
                 error = InvalidField(f"this must be a JSON object{what_it_is(bad)}")
             raise error from None
@@ -173,6 +175,8 @@ class Call(Generic[S]):
         known = ", ".join(self.types) or "none"
         if near is not None:
             hint = f"did you mean {near}? Known here: {known}"
+        elif (advice := guesses.advice(lower)) is not None:
+            hint = advice
         elif where == "body" and "payload" in self.types:
             hint = f"your own data goes in payload; known here: {known}"
         else:
@@ -287,7 +291,8 @@ def _agree(given: dict[str, Any], name: str, value: Any) -> None:
         field = FIELDS.get(name)
         meaning = _itself if field is None or field.meaning is None else field.meaning
         if meaning(given[name]) != meaning(value):
-            raise InvalidField(f"{name} is given twice, with different values", field=name)
+            several = "; several: queues=a,b" if name == "queue" else ""
+            raise InvalidField(f"{name} is given twice, with different values{several}", field=name)
     given[name] = value
 
 

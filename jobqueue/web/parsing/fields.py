@@ -197,7 +197,8 @@ FIELDS: dict[str, Field] = {
     "id": Field("the id of a job", None),
     "delay": Field(DURATION_HELP, meaning=_length),
     "run_at": Field(
-        'an instant with an offset, such as "2026-11-24T03:14:15Z"; a bare number is none', _instant
+        'an instant with an offset, such as "2026-11-24T03:14:15Z" (`date -Is` writes one; no bare number)',
+        _instant,
     ),
     "expires_in": Field(DURATION_HELP, meaning=_length),
     "max_attempts": Field("a whole number from 1 to 10,000, or null for no limit", _attempts),

@@ -19,6 +19,7 @@ from jobqueue.engine.api import (
 )  # fmt: skip
 from jobqueue.errors import InvalidField, MissingField
 from jobqueue.settings import Settings
+from jobqueue.web import guesses
 from jobqueue.web.http import Request
 from jobqueue.web.parsing import arrivals, fields, shapes, values
 from jobqueue.web.parsing.call import Call
@@ -178,7 +179,10 @@ class Schema(Holding):
         statuses = values.set_of(asked.status, "status")
         for status in sorted(statuses or ()):
             if status not in STATUSES:
-                raise InvalidField(f"status: of {', '.join(STATUSES)}; not {status[:40]!r}", field="status")
+                raise InvalidField(
+                    f"status: of {', '.join(STATUSES)}; not {status[:40]!r}{guesses.status(status)}",
+                    field="status",
+                )
         older = (
             None
             if asked.older_than is None
