@@ -282,7 +282,7 @@ class Engine(Protocol):
     def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
         """What the same request of the same owner made before. Raises `IdempotencyMismatch`."""
 
-    def settled(self, answer: T) -> Eventually[T]:
+    def settled(self, answer: Eventually[T]) -> Eventually[T]:
         """`answer`, once all is on disk that was done before."""
 
     def flush(self) -> None:

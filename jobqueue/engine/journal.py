@@ -23,14 +23,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from msgspec import UNSET
 
-from jobqueue.core.filter import Filter
 from jobqueue.core.idempotency import Answered
 from jobqueue.core.job import Change, Duplicate, Job, NewJob, Want
 from jobqueue.core.named import NamedQueue
-from jobqueue.core.queue import QueueView
 from jobqueue.core.restore import Restoration
 from jobqueue.core.waiters import Handed
-from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, Swept, TakenIn
+from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, TakenIn
 from jobqueue.engine.book import Book
 from jobqueue.engine.clock import Clock
 from jobqueue.engine.folder import Folder
@@ -198,20 +196,6 @@ class JournalEngine(MemoryEngine):
     ) -> Eventually[Job]:
         return self._hold(super().conclude(id, token, consumer, result))
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
-        return self._hold(super().release(id, token, consumer, delay))
-
-    def fail(
-        self,
-        id: int,
-        token: str | None,
-        consumer: str | None,
-        error: bytes | None = None,
-        retry: bool = True,
-        retry_in: int | None = None,
-    ) -> Eventually[Job]:
-        return self._hold(super().fail(id, token, consumer, error, retry, retry_in))
-
     def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
         self._together = True
         try:
@@ -234,9 +218,6 @@ class JournalEngine(MemoryEngine):
         else:
             super()._deliver_outcome(waiting, job)
 
-    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
-        return self._hold(super().cancel(id, force, version))
-
     def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
         if change.payload is UNSET:
             return self._hold(super().change(id, change, version))
@@ -245,30 +226,8 @@ class JournalEngine(MemoryEngine):
         self._gathered += len(change.payload)
         return self._hold(changed)
 
-    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
-        return self._hold(super().redrive(id, version))
-
-    def settled(self, answer: T) -> Eventually[T]:
+    def settled(self, answer: Eventually[T]) -> Eventually[T]:
         return self._hold(answer)
-
-    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
-        return self._hold(super().purge(wanted, dry_run))
-
-    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
-        return self._hold(super().redrive_many(wanted, limit, dry_run))
-
-    def configure(
-        self, name: str, given: dict[str, object], version: int | None = None
-    ) -> Eventually[QueueView]:
-        return self._hold(super().configure(name, given, version))
-
-    def pause(
-        self, name: str, length: int | None, reason: str | None, version: int | None = None
-    ) -> Eventually[QueueView]:
-        return self._hold(super().pause(name, length, reason, version))
-
-    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
-        return self._hold(super().resume(name, version))
 
     def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
         super()._remember(once, ids, now)
@@ -317,17 +276,11 @@ class JournalEngine(MemoryEngine):
         """`answer`, once what it tells of is on disk."""
         if not self._must_wait():
             return answer
-        held: Future[T]
-        if isinstance(answer, Waiting):
-            held = Waiting[T](loop=self._loop)
-            held.withdraw = answer.cancel
-            answer.add_done_callback(partial(self._hold_done, held))
-        elif isinstance(answer, Future):  # it works; who waits for it may leave, and may not be ended
-            held = self._loop.create_future()
+        held: Future[T] = self._loop.create_future()
+        if isinstance(answer, Future):  # it works; who waits for it may leave, and may not be ended
             held.add_done_callback(partial(_give_up, answer))
             answer.add_done_callback(partial(self._hold_done, held))
         else:
-            held = self._loop.create_future()
             self._hold_for(held, answer)
         return held
 

@@ -184,7 +184,7 @@ class MemoryEngine:
         return self._queue.conclude(id, token, consumer, result, self._now())
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
-        return self._queue.release(id, token, consumer, delay, self._now())
+        return self.settled(self._queue.release(id, token, consumer, delay, self._now()))
 
     def fail(
         self,
@@ -195,7 +195,7 @@ class MemoryEngine:
         retry: bool = True,
         retry_in: int | None = None,
     ) -> Eventually[Job]:
-        return self._queue.fail(id, token, consumer, error, retry, retry_in, self._now())
+        return self.settled(self._queue.fail(id, token, consumer, error, retry, retry_in, self._now()))
 
     def heartbeat(
         self,
@@ -251,7 +251,7 @@ class MemoryEngine:
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
-        return self._queue.cancel(id, self._now(), force)
+        return self.settled(self._queue.cancel(id, self._now(), force))
 
     def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
@@ -259,9 +259,9 @@ class MemoryEngine:
 
     def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
         self._check_version(id, version)
-        return self._queue.redrive(id, self._now())
+        return self.settled(self._queue.redrive(id, self._now()))
 
-    def settled(self, answer: T) -> Eventually[T]:
+    def settled(self, answer: Eventually[T]) -> Eventually[T]:
         return answer
 
     def flush(self) -> None:
@@ -304,32 +304,32 @@ class MemoryEngine:
 
     def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
         act = None if dry_run else self._queue.purge_one
-        return self._sweep(wanted, act, None, lambda swept: swept)
+        return self.settled(self._sweep(wanted, act, None, lambda swept: swept))
 
     def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
         def act(job: Job, now: int) -> None:
             self._queue.redrive_one(job.id, now)
 
-        return self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept)
+        return self.settled(self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept))
 
     def configure(
         self, name: str, given: dict[str, object], version: int | None = None
     ) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.configure(name, given, self._now())
-        return self.queue(name)
+        return self.settled(self.queue(name))
 
     def pause(
         self, name: str, length: int | None, reason: str | None, version: int | None = None
     ) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.pause(name, length, reason, self._now())
-        return self.queue(name)
+        return self.settled(self.queue(name))
 
     def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
         self._check_queue_version(name, version)
         self._queue.resume(name, self._now())
-        return self.queue(name)
+        return self.settled(self.queue(name))
 
     def _sweep(
         self,

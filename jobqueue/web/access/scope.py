@@ -260,7 +260,7 @@ class Scoped:
         made = [job if isinstance(job, int) or sees(job.queue) else job.id for job in found.made]
         return Remembered(made, found.many)
 
-    def settled(self, answer: T) -> Eventually[T]:
+    def settled(self, answer: Eventually[T]) -> Eventually[T]:
         return self._engine.settled(answer)
 
     def flush(self) -> None:
