@@ -179,7 +179,7 @@ class Settings:
     lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
     lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may ask for")
     wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may ask for")
-    require_lease: bool = _declare(_boolean, False, "refuse to conclude or heartbeat without the lease")
+    require_lease: bool = _declare(_boolean, False, "refuse all that needs a lease without one")
     retain: int = _declare(_duration("0s", "365d"), "1h", "how long a finished job is remembered")
     retain_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
     retain_bytes: int = _declare(_size(0, 1 << 40), "64MiB", "at most so many bytes of them")

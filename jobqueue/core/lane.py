@@ -50,7 +50,7 @@ class Lane:
     slots above which `wants_compaction` holds."""
 
     __slots__ = ("_cursor", "_head", "_heap", "_returned", "_segments", "_spares", "above",
-                 "compactions", "live", "size", "slots", "spare")  # fmt: skip
+                 "live", "size", "slots", "spare")  # fmt: skip
 
     def __init__(self, size: int = 1024, spare: int = 1, above: float = 0.5) -> None:
         self.size = size
@@ -58,7 +58,6 @@ class Lane:
         self.above = above
         self.live = 0  # jobs in the lane, the returned ones too
         self.slots = 0  # slots in use, empty ones too
-        self.compactions = 0
         self._segments: list[Segment] = []
         self._head = 0  # index of the first live slot of the first segment
         self._spares: list[Segment] = []
@@ -185,7 +184,6 @@ class Lane:
         between two calls may append, pop and remove."""
         if self._cursor is None:
             self._cursor = 0
-            self.compactions += 1
         start, end = self._cursor, min(self._cursor + max(budget, 2), len(self._segments))
         jobs = [
             slot for segment in self._segments[start:end] for slot in segment.slots[: segment.used]

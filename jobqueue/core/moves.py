@@ -46,7 +46,8 @@ HISTORY = 20
 
 
 class Moves(Registry):
-    """`token` makes lease tokens, `chance` numbers from 0 to 1."""
+    """`token` makes lease tokens, at least 96 random bits each, as text; `chance` numbers from 0 to 1, for
+    jitter."""
 
     __slots__ = ("_chance", "_token")
 

@@ -1,8 +1,7 @@
-"""JobQueue: THE queue object: the verbs, and the waiters.
+"""JobQueue: THE queue object: the verbs.
 
 Everything happens at once or raises. `now` is monotonic milliseconds and never goes back; wall-clock instants
-are `now` plus an offset that `tick` sets. `token` makes lease tokens: at least 96 random bits each, as text;
-`chance` gives numbers from 0 to 1 for jitter.
+are `now` plus an offset that is set at each tick.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Timers: what comes due and when. Leases and waits hang here.
+"""Timers: what comes due and when: leases, waits, delays, ends of jobs, of pauses, of shut gates.
 
 Buckets of some milliseconds and a heap of bucket numbers: adding and dropping are O(1) on average. What was
 dropped is gone at once, and a bucket that it leaves empty when the next one is made; numbers without a bucket

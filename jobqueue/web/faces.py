@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobqueue.errors import InvalidField
 from jobqueue.web import operations, service
-from jobqueue.web.http import HTML, TEXT, Later, Request, Response, Stream
+from jobqueue.web.http import EVENTS, HTML, TEXT, Later, Request, Response, Stream
 from jobqueue.web.parsing.call import query_pairs
 from jobqueue.web.parsing.fields import queue_name
 from jobqueue.web.rendering import html_pages, tables
@@ -23,7 +23,7 @@ _FACES = {
     "application/json": "json",
     "text/html": "html",
     "text/plain": "text",
-    "text/event-stream": "events",
+    EVENTS: "events",
 }
 FORMATS = frozenset(_FACES.values())
 _SPECIFIC = {"*/*": 0, "text/*": 1, "application/*": 1}

@@ -1,4 +1,4 @@
-"""Pages for people. One so far: the API on one screen, with lines to paste."""
+"""The page for people who ask for help: the API on one screen, with lines to paste."""
 
 import re
 

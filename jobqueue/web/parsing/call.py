@@ -16,10 +16,9 @@ from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, U
 from jobqueue.web import guesses
 from jobqueue.web.http import Request
 from jobqueue.web.parsing.fields import FIELDS, field_of
-from jobqueue.web.parsing.json_text import check_utf8, syntax_error, what_it_is
+from jobqueue.web.parsing.json_text import REFUSED, check_utf8, syntax_error, what_it_is
 
 S = TypeVar("S", bound=Struct)
-_DECODER_REFUSES = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _BLANK = b" \t\r\n"
 _MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
 _CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
@@ -85,7 +84,7 @@ class Call(Generic[S]):
                 check_utf8(body)
             try:
                 return self.decode(body)
-            except _DECODER_REFUSES:
+            except REFUSED:
                 pass
         options = self.options(request)
         if options.get("raw") and "raw" in self._of_query:
@@ -127,7 +126,7 @@ class Call(Generic[S]):
     def _fields(self, body: bytes, max_depth: int) -> dict[str, Any]:
         try:
             raw = _OBJECT.decode(body)
-        except _DECODER_REFUSES as bad:
+        except REFUSED as bad:
             error = syntax_error(body, bad, max_depth)
             if "raw" in self.types and body.lstrip()[:1] not in (b"{", b"["):
                 error.detail += "; raw=1 takes it as it is"
@@ -144,7 +143,7 @@ class Call(Generic[S]):
                 continue
             try:
                 given[canonical] = self.types[canonical].decode(value)
-            except _DECODER_REFUSES as bad:
+            except REFUSED as bad:
                 given[canonical] = self._second_look(canonical, bytes(value), bad, max_depth)
         return given
 
@@ -223,11 +222,11 @@ class Call(Generic[S]):
             if not one_by_one:
                 items: list[S] = self._array(body)
                 return items
-        except _DECODER_REFUSES:
+        except REFUSED:
             pass
         try:
             return _RAW_ARRAY.decode(body)
-        except _DECODER_REFUSES as bad:
+        except REFUSED as bad:
             raise syntax_error(body, bad, max_depth) from None
 
     def _item(self, item: Any, options: dict[str, Any], max_depth: int, consumer: str | None) -> S | BadInput:
@@ -235,7 +234,7 @@ class Call(Generic[S]):
         if not options and consumer is None:
             try:
                 return self.decode(text)
-            except _DECODER_REFUSES:
+            except REFUSED:
                 pass
         try:
             return self.merge(text, options, max_depth, consumer)

@@ -57,6 +57,10 @@ def _deeper_than(text: bytes, max_depth: int) -> bool:
     return bool(steps) + max(accumulate(outer), default=0) > max_depth
 
 
+# How the decoder refuses a text.
+REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
 def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | InvalidField:
     """What a caller is told of a body that the decoder refused. The decoder says it in three ways."""
     if isinstance(bad, RecursionError):

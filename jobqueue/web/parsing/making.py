@@ -22,10 +22,9 @@ from jobqueue.web.parsing.call import (
 )
 from jobqueue.web.parsing.checks import Checks
 from jobqueue.web.parsing.fields import SET_BY_THE_QUEUE
-from jobqueue.web.parsing.json_text import check_utf8, one_line
+from jobqueue.web.parsing.json_text import REFUSED, check_utf8, one_line
 from jobqueue.web.rendering import raw
 
-_REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _OPENS = b"[{"
 _MAX_ERROR = 16 << 10
 
@@ -65,7 +64,7 @@ class Making(Checks):
                 check_utf8(body)
             try:
                 return self._plain_job(self._plain(body), request)
-            except _REFUSED:
+            except REFUSED:
                 pass
         if request.query and self._enqueue.options(request).get("raw"):
             return self._raw_job(request, wall)
@@ -93,7 +92,7 @@ class Making(Checks):
         options = self._enqueue.options(request)
         atomic = options.pop("atomic", True)
         if not options:
-            with contextlib.suppress(*_REFUSED, BadInput):
+            with contextlib.suppress(*REFUSED, BadInput):
                 return Many(self._plain_jobs(request), atomic)
         items = self._enqueue.many(request, options, self._max_depth, self._settings.max_batch)
         return Many(values.each(items, lambda item: self._new_job(item, request, wall), atomic), atomic)
@@ -199,7 +198,7 @@ class Making(Checks):
         check_utf8(line)
         try:
             asked = self._arrival.decode(line)
-        except _REFUSED:
+        except REFUSED:
             asked = self._arrival.merge(line, {}, self._max_depth)
         return arrivals.arrival(asked, self._new_job(asked, request, wall), self._error_of, wall)
 
@@ -209,7 +208,7 @@ class Making(Checks):
         if error[:1] == b"{":
             try:
                 self._error.decode(error)
-            except _REFUSED:
+            except REFUSED:
                 error = self._error_again(error)
         elif error[:1] != b'"':
             raise InvalidField("error: text, or an object with type, message, details", field="error")

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from jobqueue.settings import Settings
 from jobqueue.web.access.auth import right_for
-from jobqueue.web.http import BYTES, JSON, PROBLEM, REASONS
+from jobqueue.web.http import BYTES, EVENTS, JSON, LINES, PROBLEM, REASONS
 from jobqueue.web.parsing import shapes
 from jobqueue.web.parsing.call import Call
 from jobqueue.web.parsing.schema import Schema
@@ -20,7 +20,6 @@ from jobqueue.web.rendering.openapi_schemas import Json, Schemas, a, in_query, s
 from jobqueue.web.rendering.views import JobView
 from jobqueue.web.routes import ROUTES, Answer, Route
 
-_MANY_LINES = "application/x-ndjson"
 # What any request may be refused with; `_refusals` has what depends on the route.
 _ALWAYS = (400, 403, 408, 413, 415, 431, 500, 503)
 _ABOUT = """\
@@ -122,7 +121,7 @@ def _body(route: Route, most: int) -> Json:
     lines = {"description": "a value a line", **many}
     return {
         "required": route.many == "only",
-        "content": {JSON: {"schema": in_json}, _MANY_LINES: {"schema": lines}, **of_any_type},
+        "content": {JSON: {"schema": in_json}, LINES: {"schema": lines}, **of_any_type},
     }
 
 
@@ -154,7 +153,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
     for part in parts:
         if isinstance(part, str) and part != BYTES:
             kind = {"schema": {"type": "object" if part == JSON else "string"}}
-            content[part] = {} if part == "text/event-stream" else kind  # a stream of events has no schema
+            content[part] = {} if part == EVENTS else kind  # a stream of events has no schema
     if is_raw:
         content["*/*"] = {"schema": _BINARY}
     if content:
@@ -192,7 +191,7 @@ _OF_RAW = ["Job-Id", "Job-Queue", "Job-Type", "Job-Priority", "Job-Attempts", "J
 _LINES_OF_JOBS: Json = {
     "description": "a job a line, as many as there are",
     "content": {
-        _MANY_LINES: {"schema": {"type": "array", "items": a("ImportShape")}},
+        LINES: {"schema": {"type": "array", "items": a("ImportShape")}},
         JSON: {"schema": a("ImportShape")},
     },
 }

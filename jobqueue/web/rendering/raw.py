@@ -18,7 +18,7 @@ from jobqueue.errors import InvalidField
 from jobqueue.units import instant, seconds
 from jobqueue.web.http import BYTES, JSON, Request, Response
 from jobqueue.web.parsing import fields
-from jobqueue.web.parsing.json_text import check_utf8, one_line, syntax_error
+from jobqueue.web.parsing.json_text import REFUSED, check_utf8, one_line, syntax_error
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -28,7 +28,6 @@ _UNTOLD = ("", "application/x-www-form-urlencoded")
 # Leads a result that is neither JSON nor text; no JSON begins with it.
 _NO_TEXT = b"\0"
 _any = msgspec.json.Decoder()
-_REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 # The headers beside a payload: nothing in it is to be run by a browser.
 _SAFE = (
     b"\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox"
@@ -92,7 +91,7 @@ def _json(body: bytes, max_depth: int) -> bytes:
     check_utf8(body)
     try:
         _any.decode(body)
-    except _REFUSED as bad:
+    except REFUSED as bad:
         raise syntax_error(body, bad, max_depth) from None
     return one_line(body.strip(b" \t\r\n"), max_depth)
 
