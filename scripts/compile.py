@@ -40,6 +40,7 @@ MODULES = [
     "engine/clock",
     "engine/journal",
     "engine/memory",
+    "engine/ticking",
     "engine/tokens",
     "server/connection",
     "server/fast_front",

@@ -11,7 +11,6 @@ from pathlib import Path
 from jobqueue.core.job import Job
 from jobqueue.engine.clock import SystemClock
 from jobqueue.engine.folder import Folder
-from jobqueue.engine.memory import first_id_at
 from jobqueue.engine.records import (
     COUNTERS,
     Counters,
@@ -26,6 +25,7 @@ from jobqueue.engine.records import (
 )  # fmt: skip
 from jobqueue.engine.salvage import rows_in
 from jobqueue.engine.store import FILE, JournalError, Store, check_version, refuse_newer, sync_folder
+from jobqueue.engine.ticking import first_id_at
 
 _AT_ONCE = 1000
 

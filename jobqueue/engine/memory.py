@@ -1,13 +1,6 @@
-"""MemoryEngine: the core with a clock, randomness, Futures for those who wait, and a tick.
-
-Nothing survives the process. With the system's clock a `Ticker` starts on the running loop at the
-first verb; with a manual clock `tick()` is called by hand.
-"""
+"""MemoryEngine: the verbs and the looks of the core, with Futures for those who wait."""
 
 import asyncio
-import os
-import random
-import time
 from asyncio import Future
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -16,21 +9,16 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from tornado.ioloop import IOLoop
-
 from jobqueue.core.explain import Explanation, explain, state
 from jobqueue.core.filter import Filter
-from jobqueue.core.job import FINISHED, Change, Duplicate, Job, Kind, NewJob, Want
-from jobqueue.core.limits import Limits
-from jobqueue.core.queue import JobQueue, QueueView
+from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob, Want
+from jobqueue.core.queue import QueueView
 from jobqueue.core.tally import Tally
 from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
 from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
-from jobqueue.engine.clock import Clock, SystemClock
-from jobqueue.engine.room import Room, resident
+from jobqueue.engine.room import resident
 from jobqueue.engine.sweep import EXAMINED, Sweep
-from jobqueue.engine.ticker import Ticker
-from jobqueue.engine.tokens import tokens
+from jobqueue.engine.ticking import Ticking
 from jobqueue.engine.waiting import Waiting, nothing
 from jobqueue.errors import (
     IdempotencyMismatch,
@@ -39,52 +27,18 @@ from jobqueue.errors import (
     JobQueueError,
     Overloaded,
     PreconditionFailed,
-    Stopping,
 )  # fmt: skip
-from jobqueue.settings import Settings
 
 T = TypeVar("T")
 
 # Under this owner, which no access token has, origins are kept beside the idempotency keys.
 _ORIGINS = "/import"
-_2026_MS = 1_767_225_600_000
 
 
-def first_id_at(wall: int) -> int:
-    """Where a fresh memory begins to count: below 2^53 until the year 2311, and above whatever an earlier
-    run gave at less than a million ids a second."""
-    return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1
-
-
-class MemoryEngine:
-    """One `JobQueue` in this process. `clock`: the system's, or a `jobqueue.testing.ManualClock`."""
+class MemoryEngine(Ticking):
+    """One `JobQueue` in this process. Nothing survives it."""
 
     durability = "memory"
-
-    def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
-        self.settings = settings or Settings()
-        self.stopping = False
-        self.refuses: str | None = None
-        self._clock: Clock = clock or SystemClock()
-        self._ticker: Ticker | None = None
-        self._goes_on = False  # a tick has more to do, and comes back
-        self._now: Callable[[], int] = self._begin
-        self._closed = False
-        self.identity = os.urandom(6).hex()
-        self._at_stop: list[Callable[[], None]] = []
-        self.room = Room(self.settings.memory_limit)
-        self.full: JobQueueError | None = None  # why nothing is taken in
-        self._ticks = 0
-        self._tick_last = self._tick_max = self._compaction_max = 0.0
-        wall = self._clock.wall()
-        s = self.settings
-        limits = Limits(
-            **{name: getattr(s, name) for name in Limits.__struct_fields__ if name in Settings.declared}
-        )
-        self._queue = JobQueue(
-            tokens().__next__, s.first_id or first_id_at(wall), limits,
-            wall - self._clock.monotonic(), random.random,
-        )  # fmt: skip
 
     # -- the verbs ----------------------------------------------------------------------------------
 
@@ -350,20 +304,12 @@ class MemoryEngine:
                 f'the job has changed since: its ETag is "{job.version}"; look again', job_status=job.status
             )
 
-    def _refuse_if_full(self) -> None:
-        if self.full is not None:
-            raise type(self.full)(self.full.detail, **self.full.facts)
-
     def _refuse_if_crowded(self, waiting: int) -> None:
         if waiting >= self.settings.max_waiters:
             raise Overloaded(
                 "as many requests wait as may; ask again", limit=self.settings.max_waiters,
                 setting="JOBQUEUE_MAX_WAITERS", retry_after=1,
             )  # fmt: skip
-
-    def _payload_bytes(self) -> int:
-        """Of what waits, and of what is remembered."""
-        return sum(queue.bytes for queue in self._queue.queues.values()) + self._queue.remembered_bytes
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -406,71 +352,3 @@ class MemoryEngine:
     def wall(self, monotonic: int) -> int:
         wall: int = self._queue.wall(monotonic)
         return wall
-
-    # -- time ---------------------------------------------------------------------------------------
-
-    def tick(self) -> int:
-        """Does everything that is due, and returns the number of jobs moved. For a manual clock."""
-        moved, more = self._slice()
-        while more:
-            again, more = self._slice()
-            moved += again
-        return moved
-
-    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
-        self._queue.event = see
-
-    def when_stopping(self, call: Callable[[], None]) -> None:
-        self._at_stop.append(call)
-
-    def stop_waiting(self) -> None:
-        self.stopping = True
-        self.full = Stopping("the server stops, and what it took in now would be lost", retry_after=5)
-        self._queue.end_waits()
-        for call in self._at_stop:
-            call()
-
-    def close(self) -> None:
-        self.stop_waiting()
-        self._closed = True
-        if self._ticker is not None:
-            self._ticker.stop()
-
-    def _begin(self) -> int:
-        """What `_now` is until the first verb: with the system's clock it starts the ticks. Nothing is due in
-        a queue that is still being read."""
-        if self.refuses is not None:
-            return self._clock.monotonic()
-        if not self._clock.manual and not self._closed:
-            self._ticker = Ticker(self._on_tick, self.settings.tick)
-            self._ticker.start()
-        self._now = self._clock.monotonic
-        return self._now()
-
-    def _on_tick(self) -> None:
-        if not self._goes_on:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """One slice; what is left over comes after the loop has seen to its sockets."""
-        self._goes_on = False
-        _, more = self._slice()
-        if more and not (self._ticker is None or not self._ticker.is_running()):
-            self._goes_on = True
-            IOLoop.current().add_callback(self._go_on)
-
-    def _slice(self) -> tuple[int, bool]:
-        started = time.perf_counter()
-        now = self._clock.monotonic()
-        self._queue.set_wall_offset(self._clock.wall() - now)
-        moved, more = self._queue.tick(now)
-        ticked = time.perf_counter()
-        if self._queue.compact():
-            more = True
-            self._compaction_max = max(self._compaction_max, (time.perf_counter() - ticked) * 1000)
-        if not self.stopping:
-            self.full = self.room.look(self._queue.tally.held, self._payload_bytes)
-        self._ticks += 1
-        self._tick_last = (time.perf_counter() - started) * 1000
-        self._tick_max = max(self._tick_max, self._tick_last)
-        return moved, more

@@ -12,7 +12,8 @@ from jobqueue.core.queue import JobQueue
 from jobqueue.core.queue_settings import KeyLimits
 from jobqueue.core.waiters import Handed, Waiter
 from jobqueue.engine.clock import SystemClock
-from jobqueue.engine.memory import MemoryEngine, first_id_at
+from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.ticking import first_id_at
 from jobqueue.engine.tokens import tokens
 from jobqueue.server.collector import EVERY
 from jobqueue.settings import Settings

@@ -9,7 +9,8 @@ import pytest
 
 from jobqueue.core.filter import Filter
 from jobqueue.core.job import NewJob, Want
-from jobqueue.engine.memory import MemoryEngine, first_id_at
+from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.ticking import first_id_at
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
 from jobqueue.settings import Settings
 from jobqueue.testing import ManualClock
