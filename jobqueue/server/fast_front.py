@@ -6,6 +6,7 @@ application (`bridge`).
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 from tornado.web import Application
 
+from jobqueue.errors import BadRequest
 from jobqueue.server.connection import Connection
 from jobqueue.server.deadlines import Deadlines, Rounds
 from jobqueue.server.known_heads import KnownHeads
@@ -66,8 +68,10 @@ class FastFront:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
+        tls = self.tls.context if self.tls is not None else None
+        # The other one is closed where the handshake fails.
+        spare = accepted.dup() if tls is not None else None
         try:
-            tls = self.tls.context if self.tls is not None else None
             # A Protocol by its methods alone: a compiled class cannot inherit from asyncio's.
             await self._loop.connect_accepted_socket(
                 lambda: cast(Any, connection),
@@ -75,11 +79,25 @@ class FastFront:
                 ssl=tls,
                 ssl_handshake_timeout=HANDSHAKE if tls else None,
             )
-        except OSError:
+        except OSError as failed:
             accepted.close()
             self.peers.closed(connection.peer)
+            if spare is not None and getattr(failed, "reason", None) == "HTTP_REQUEST":
+                self._say_https(spare)
         finally:
             self.accepting.discard(connection)
+            if spare is not None:
+                spare.close()
+
+    def _say_https(self, plain: socket.socket) -> None:
+        """To one who speaks HTTP to the port of HTTPS."""
+        id = self.api.fresh_id()
+        answer = self.api.failed(BadRequest("this port speaks HTTPS; ask for https:// instead"), id)
+        head = b"%b%b\r\nContent-Length: %d\r\nConnection: close" % (
+            self.head(400, answer.content_type), id.encode(), len(answer.body)
+        )  # fmt: skip
+        with contextlib.suppress(OSError):
+            plain.send(head + answer.headers + b"\r\n\r\n" + answer.body)
 
     def opened(self, connection: Connection) -> None:
         self.open.add(connection)

@@ -84,8 +84,14 @@ def test_it_speaks_https_and_nothing_else(front, authority, certificate):
             assert client.read().json["type"] == "y"
         with Connection(program.port) as plain:
             plain.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            with suppress(ConnectionResetError):
-                assert plain.socket.recv(100)[:4] != b"HTTP"
+            if front == "fast":
+                answer = plain.read()
+                assert (answer.status, answer.json["code"]) == (400, "bad_request")
+                assert "https://" in answer.json["detail"]
+                assert plain.ended()
+            else:
+                with suppress(ConnectionResetError):
+                    assert plain.socket.recv(100)[:4] != b"HTTP"
         assert program.stop() == 0
     assert not any("error" in line for line in program.lines), program.lines
 
