@@ -10,7 +10,7 @@ from jobqueue.engine.room import Room
 from jobqueue.web.access.tokens import digest_of
 
 
-@pytest.mark.parametrize("settings", [Settings(first_id=1, max_queues=2, memory_limit="64MiB")])
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_queues=2, memory_limit="16GiB")])
 async def test_too_many_queues_and_too_little_memory(server):
     await server.enqueue(queue="a")
     await server.enqueue(queue="b")
