@@ -45,8 +45,8 @@ class Connection(Reading):
     """One client. Reads, answers in order, notices when it is gone."""
 
     __slots__ = (
-        "_backlog", "_bridge", "_drained", "_going_on", "_held", "_later", "_lingering", "_loop", "_parsed",
-        "_paused", "_seen", "_turn_ends", "_watched",
+        "_backlog", "_bridge", "_drained", "_ended", "_going_on", "_held", "_later", "_lingering", "_loop",
+        "_owes", "_parsed", "_paused", "_seen", "_turn_ends", "_watched",
     )  # fmt: skip
 
     def __init__(self, front: "FastFront", peer: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,6 +62,8 @@ class Connection(Reading):
         self._watched = False
         self._going_on = False
         self._turn_ends = 0.0
+        self._owes = False  # a 100 Continue, behind what is not answered yet
+        self._ended = False  # the client sends no more, and what it has sent is still answered
         # the end
         self._lingering = False
         self._drained = 0
@@ -158,8 +160,10 @@ class Connection(Reading):
                 self._loop.call_later(WATCH, self._watch)
 
     def eof_received(self) -> bool:
-        """Half of a hang-up is one: whoever waits for an answer keeps its side open."""
-        return False
+        """Half of a hang-up is one: whoever waits for an answer keeps its side open. But what came whole
+        before it, and only had to give others their turn, is performed and answered."""
+        self._ended = bool(self._parsed) and not (self._waiting or self._front.encrypts)  # TLS ends at once
+        return self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
@@ -224,6 +228,7 @@ class Connection(Reading):
     # -- answering ----------------------------------------------------------------------------------
 
     def _take(self, request: Request, close: bool) -> None:
+        self._owes = False  # the body has come without it
         now = monotonic()
         waiting = self._later is not None or self._bridge is not None or self._blocked or bool(self._parsed)
         if waiting or now > self._turn_ends:
@@ -233,7 +238,8 @@ class Connection(Reading):
             self._perform(request, close, now)
 
     def _say_continue(self) -> None:
-        if not (self._waiting or self._parsed):
+        self._owes = self._waiting or bool(self._parsed)
+        if not self._owes:
             self.send()
             self._transport.write(_CONTINUE)
 
@@ -310,7 +316,7 @@ class Connection(Reading):
         self._bridge = None
         if error is not None:
             self._refuse(error)
-        elif self._uploading:
+        elif self._upload_begun:
             self._refuse(BadRequest("the application has answered before the body was whole"))
             self._close = True
             self._linger()
@@ -343,6 +349,8 @@ class Connection(Reading):
                 return
             elif self._refusal is not None:
                 self._say_refusal(self._refusal)
+            elif self._owes:
+                self._say_continue()
             elif self._uploading and not self._upload_begun:
                 self._begin_upload()
             elif self._backlog:
@@ -355,6 +363,9 @@ class Connection(Reading):
             else:
                 self._clear = self._bridge is None and not self._lingering
                 break
+        if self._ended and not (self._going_on or self._blocked or self._gone):
+            self.send()
+            self._transport.close()
         if self._paused and not self._gone and len(self._backlog) <= READ_AHEAD and not self._waiting:
             self._paused = False
             self._transport.resume_reading()
@@ -408,7 +419,7 @@ class Connection(Reading):
 
     def check_deadline(self, now: float) -> None:
         """Called every second or two. What counts is how long the connection has been in one state."""
-        if self._gone or (self._later is not None and not self._blocked):
+        if self._gone or ((self._later is not None or self._parsed) and not self._blocked):
             return  # or it waits, as long as it likes
         state = self.state()
         seen = (state, self._served, self._untaken() if state == "write" else 0)

@@ -90,7 +90,13 @@ class Sending:
             return
         if self._unsent and self._transport.is_closing():
             return  # to what it holds a client that has hung up has no claim
-        self._transport.writelines(out)
+        if self._unsent and self._front.encrypts:
+            # By TLS nothing says that the client does not take what is written first, only what comes behind.
+            last = out.pop()
+            self._transport.writelines([*out, last[:-1]])
+            self._transport.write(last[-1:])
+        else:
+            self._transport.writelines(out)
         out.clear()
         if self._unsent and not self._blocked:
             if self._front.encrypts:  # only at the end of this loop pass is it handed to the system

@@ -451,6 +451,53 @@ async def test_who_sends_many_requests_at_once_holds_up_nobody(server):
 
 
 @fast
+@pytest.mark.parametrize("count", [5, 900])
+async def test_who_sends_many_requests_and_then_no_more_is_answered_all(server, count):
+    """As `printf … | nc -N` does it."""
+    client = await server.connect()
+    client.send(request("POST", "/jobs/enqueue", {"type": "x"}) * count)
+    client.half_close()
+    for _ in range(count):
+        assert (await client.read()).status == 201
+    assert await client.rest() == b""
+    await until(lambda: server.front.connections() == 0)
+
+
+@fast
+@pytest.mark.parametrize("before", ["many", "a page that is not there", "a wait"])
+async def test_who_waits_to_be_told_to_go_on_behind_other_requests_is_told(server, before):
+    client = await server.connect()
+    count = 900 if before == "many" else 1
+    id = await server.enqueue()
+    client.send(
+        {
+            "many": request("POST", "/jobs/enqueue", {"type": "x"}) * count,
+            "a page that is not there": request("GET", "/nope"),
+            "a wait": request("GET", f"/jobs/{id}?wait=30"),
+        }[before]
+    )
+    body = b'{"type":"y"}'
+    head = request("POST", "/jobs/enqueue", body)[: -len(body)]
+    client.send(head.replace(b"\r\n", b"\r\nExpect: 100-continue\r\n", 1))
+    if before == "a wait":
+        await server.post(f"/jobs/{id}/conclude?lease={(await server.dequeue())['lease']}")
+    for _ in range(count):
+        await client.read()
+    assert await client._reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.send(body)
+    assert (await client.read()).status == 201
+
+
+@fast
+async def test_an_upload_behind_a_page_that_is_not_there_is_taken(server):
+    lines = b'{"type":"x","payload":"%b"}\n' % (b"p" * 1_000) * 2_600
+    client = await server.connect()
+    client.send(request("GET", "/nope") + request("PUT", "/import", lines) + request("GET", "/healthz"))
+    assert [(await client.read(method)).status for method in ("GET", "PUT", "GET")] == [404, 200, 200]
+    assert server.engine.stats().jobs["queued"] == 2_600
+
+
+@fast
 async def test_a_large_request_that_comes_in_pieces_within_one_loop_pass_is_read_in_order(server):
     await server.get("/healthz")  # another connection: so answers wait for the end of the pass
     connection = Connection(server.front, "10.0.0.1", asyncio.get_running_loop())

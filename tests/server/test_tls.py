@@ -109,6 +109,21 @@ def test_a_client_that_hangs_up_gets_no_job(front, authority, certificate):
             assert other.call("POST", "/jobs/dequeue").json["attempts"] == 1
 
 
+@fronts
+def test_an_answer_that_a_client_does_not_take_gives_its_jobs_back(front, authority, certificate):
+    count = 20
+    with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
+        silent = Secure(program.port, authority.client())
+        with Secure(program.port, authority.client()) as other:
+            for _ in range(count):
+                other.call("POST", "/jobs/enqueue", {"type": "x", "payload": "y" * 900_000})
+            silent.ask("POST", f"/jobs/dequeue?count={count}")
+            until(lambda: other.call("GET", "/stats").json["jobs"]["in_progress"] == count)
+            silent.close()
+            until(lambda: other.call("GET", "/stats").json["jobs"]["queued"] == count)
+        assert program.stop() == 0
+
+
 def test_old_versions_are_refused(authority, certificate):
     with Program(JOBQUEUE_TLS_CERT=certificate) as program:
         old = authority.client()
