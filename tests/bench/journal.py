@@ -42,7 +42,7 @@ def run(quick: bool) -> Report:
             report.skip("slow disks: strace is not installed; on Debian and Ubuntu: apt install strace")
         else:
             _usual_disk(report, folder / "usual", quick)
-            _slow_sync(report, folder / "slow", 2 if quick else 20)
+            _slow_sync(report, folder / "slow", 3 if quick else 20)
     return report
 
 
@@ -236,7 +236,7 @@ def _slowed(process: P, milliseconds: int) -> P:
 
 def _usual_disk(report: Report, folder: Path, quick: bool) -> None:
     """A sync of this machine's disk may take next to nothing; of most it takes milliseconds."""
-    rounds, seconds = (1, 0.3) if quick else (5, 3)
+    rounds, seconds = (1, 1) if quick else (5, 3)
     folder.mkdir()
     (folder / "binlog").mkdir()
     for count in (1, 64):
