@@ -10,7 +10,7 @@ from jobqueue.version import VERSION
 
 
 def main() -> int:
-    """The exit status; see `jobqueue.server.program.main`."""
+    """The exit status; see `jobqueue.server.main.main`."""
     arguments = sys.argv[1:]
     if arguments:  # it prints, into `head` perhaps
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -23,7 +23,7 @@ def main() -> int:
     if arguments[:1] == ["token"]:
         return _token(arguments[1:])
     if arguments[:1] == ["journal"]:
-        from jobqueue.server.journal_tool import main as look_after
+        from jobqueue.server.journal_cli import main as look_after
 
         return look_after(arguments[1:], os.environ)
     if arguments:
@@ -33,7 +33,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    from jobqueue.server.program import main as serve
+    from jobqueue.server.main import main as serve
 
     return serve(os.environ)
 
@@ -41,7 +41,7 @@ def main() -> int:
 def _token(arguments: list[str]) -> int:
     """`token`: prints a new one. `token NAME [RIGHT,…] [QUEUE,…]`: prints its lines for a file of tokens; the
     token itself goes to stderr."""
-    from jobqueue.web.access.auth import THE_ONE
+    from jobqueue.web.access.identity import DEFAULT_TOKEN
     from jobqueue.web.access.tokens import RIGHTS, digest_of, make_token, token_of
 
     token = make_token()
@@ -57,7 +57,7 @@ def _token(arguments: list[str]) -> int:
     try:
         if len(arguments) > 3 or name.startswith("-"):
             raise ValueError("a name, rights with commas between them, queues with commas between them")
-        token_of(name, table, {THE_ONE})
+        token_of(name, table, {DEFAULT_TOKEN})
     except ValueError as bad:
         print(f"usage: token [NAME [RIGHTS [QUEUES]]]: {bad}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Expected failures: one class for each thing that a caller can do something about.
 
 Each class has a stable `code`. This module knows no HTTP: which status a failure becomes is said once,
-in `jobqueue.web.rendering.problems`.
+in `jobqueue.web.writers.problems`.
 """
 
 from typing import ClassVar

@@ -12,13 +12,13 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.folder import Folder
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.server import log
-from jobqueue.server.fast_front import FastFront
 from jobqueue.server.front import Front
+from jobqueue.server.http1.front import FastFront
 from jobqueue.server.listener import Listener, bind
 from jobqueue.server.tornado_front import TornadoFront
+from jobqueue.storage.data_dir import DataDir
 from jobqueue.testing import ManualClock
 from jobqueue.web.api import Api
 from jobqueue.web.app import application
@@ -42,7 +42,7 @@ def patch_engine(monkeypatch: pytest.MonkeyPatch, server: "Server", **verbs: Cal
 
 
 class Server:
-    """One server, put together as `jobqueue.server.program` does it. Nothing ticks or sweeps by itself:
+    """One server, put together as `jobqueue.server.main` does it. Nothing ticks or sweeps by itself:
     `engine.tick()`, `front.sweep()`. Make it on the running loop.
 
     `again`: each `call` is preceded by a harmless request with the same headers, on the same connection. The
@@ -62,7 +62,7 @@ class Server:
         self.again = again
         self.engine: MemoryEngine = MemoryEngine(settings, clock)
         if folder is not None:
-            self.engine = JournalEngine(Folder(folder), settings, clock)
+            self.engine = JournalEngine(DataDir(folder), settings, clock)
         self.api = Api(self.engine)
         access = log.AccessLog(settings.access_log)
         self.api.access = access.request

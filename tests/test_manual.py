@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.api import Code
+from jobqueue.model import Code
 from jobqueue.web.api import Api
-from jobqueue.web.rendering.problems import codes
 from jobqueue.web.routes import ROUTES
 from jobqueue.web.streams.events import EVENT_NAMES
+from jobqueue.web.writers.problems import codes
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -95,7 +95,7 @@ def names_of(*schemas):
         ("api.md", names_of("JobView", "AttemptView", "Queue", "QueueSettingsView", "PauseView", "RateView")),
         (
             "api.md",
-            names_of("Problem", "Swept", "Results", "ErrorShape", "BackoffShape")
+            names_of("Problem", "BulkResult", "Results", "ErrorShape", "BackoffShape")
             - {"title", "imported", "known"},
         ),
         (

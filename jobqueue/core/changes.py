@@ -4,22 +4,12 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from jobqueue.core.job import (
-    ENTER,
-    ENTER_LATER,
-    LEAVE,
-    QUEUED,
-    WAITING,
-    Change,
-    Duplicate,
-    Job,
-    More,
-    NewJob,
-    Options,
-)  # fmt: skip
+from jobqueue import steps
 from jobqueue.core.moves import Moves
-from jobqueue.core.named import key_of
+from jobqueue.core.named_queue import key_of
 from jobqueue.errors import DuplicateJob
+from jobqueue.model import Change, ExistingJob, Job, JobExtras, NewJob, Options
+from jobqueue.steps import QUEUED, WAITING
 
 
 class Changes(Moves):
@@ -33,7 +23,7 @@ class Changes(Moves):
         queue = self.queues.get(new.queue) if key is not None else None
         return queue.unique.holder.get(key) if queue is not None and key is not None else None
 
-    def _yield_to(self, holder: Job, new: NewJob, now: int) -> Duplicate:
+    def resolve_conflict(self, holder: Job, new: NewJob, now: int) -> ExistingJob:
         options = new.options
         assert options is not None
         if options.on_conflict == "reject":
@@ -45,7 +35,7 @@ class Changes(Moves):
                 content_type=options.content_type,
             )  # fmt: skip
             self._change(holder, again, now)
-        return Duplicate(holder)
+        return ExistingJob(holder)
 
     def _refuse_duplicates(self, news: Sequence[NewJob]) -> list[NewJob]:
         """Before anything is made: one that wants to be refused where its key is taken refuses all. Answers
@@ -91,7 +81,7 @@ class Changes(Moves):
     def _change(self, job: Job, change: Change, now: int) -> None:
         queue = change.queue if change.queue is not UNSET else job.queue
         priority = change.priority if change.priority is not UNSET else job.priority
-        more = job.more
+        more = job.extras
         if queue != job.queue:
             self._refuse_new_queues((queue,))
         retimed = change.delay is not UNSET or change.run_at is not UNSET
@@ -106,7 +96,7 @@ class Changes(Moves):
             if queue != job.queue:
                 self._leave_for_good(job, now, self.queues[job.queue])
             else:
-                self._move(job, LEAVE, now, self.queues[job.queue])
+                self.transition(job, steps.LEAVE, now, self.queues[job.queue])
             if retimed:
                 due, run_at = self._when(change, now)
             if moved:
@@ -123,13 +113,13 @@ class Changes(Moves):
             if more is not None and more.options is not None:
                 more.options.content_type = change.content_type
             if self.changed is not None:
-                self.repaid.add(job.id)
+                self.payload_changed.add(job.id)
         self._change_options(job, change, now)
         if away:
             target = self.queues.get(queue) or self._new_queue(queue, now)
-            more = job.more = job.more or More()
+            more = job.extras = job.extras or JobExtras()
             more.due, more.run_at = due, run_at
-            self._move(job, ENTER if run_at is None else ENTER_LATER, now, target)
+            self.transition(job, steps.ENTER if run_at is None else steps.ENTER_LATER, now, target)
         else:
             job.version += 1
             if self.changed is not None:
@@ -149,7 +139,7 @@ class Changes(Moves):
         given = {name: value for name in _CHANGEABLE if (value := getattr(change, name)) is not UNSET}
         if not given and change.expires_in is UNSET:
             return
-        more = job.more = job.more or More()
+        more = job.extras = job.extras or JobExtras()
         options = more.options = more.options or Options()
         for name, value in given.items():
             setattr(options, name, value)

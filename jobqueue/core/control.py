@@ -6,12 +6,12 @@ from math import ceil
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from jobqueue import steps
 from jobqueue.core.changes import Changes
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import IN_PROGRESS, PURGE, Change, Job, NewJob
-from jobqueue.core.named import NamedQueue
-from jobqueue.core.queue_settings import Pause
+from jobqueue.core.named_queue import NamedQueue
 from jobqueue.errors import QueueFull
+from jobqueue.model import Change, Filter, Job, NewJob, Pause
+from jobqueue.steps import IN_PROGRESS
 
 
 class Control(Changes):
@@ -23,13 +23,13 @@ class Control(Changes):
         """Sets what is given; a value that is `QueueSettings`'s default unsets it. Makes the queue."""
         self._refuse_new_queues((name,))
         queue = self.queues.get(name) or self._new_queue(name, now)
-        queue.configure(replace(queue.settings, **given), queue.tally.jobs()[IN_PROGRESS])
-        self._stirred[name] = None
+        queue.configure(replace(queue.settings, **given), queue.counts.jobs()[IN_PROGRESS])
+        self._to_match[name] = None
         if queue.idle:
             self._rest(queue, now)
         if self.changed is not None:
             self.changed(queue)
-        self._settle(now)
+        self._match_waiters(now)
         return queue
 
     def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
@@ -57,7 +57,7 @@ class Control(Changes):
             self._rest(queue, now)
         if queue.pause is not None:
             self._resume(queue, now)
-            self._settle(now)
+            self._match_waiters(now)
         return queue
 
     def _resume(self, queue: NamedQueue, now: int) -> None:
@@ -65,7 +65,7 @@ class Control(Changes):
         if queue.idle:
             self._rest(queue, now)
         queue.version += 1
-        self._stirred[queue.name] = None
+        self._to_match[queue.name] = None
         if self.event is not None:
             self.event("resume", queue.name)
         if self.changed is not None:
@@ -127,7 +127,7 @@ class Control(Changes):
         return found, None
 
     def purge_one(self, job: Job, now: int) -> None:
-        """Removes a job by hand: it is forgotten. Until `settle` nobody who waits gets what that let go."""
-        self._move(job, PURGE, now, self.queues[job.queue])
+        """Removes a job by hand: it is forgotten. Until `match` nobody who waits gets what that let go."""
+        self.transition(job, steps.PURGE, now, self.queues[job.queue])
         if self.outcomes.count:
             self._tell_outcome(job)

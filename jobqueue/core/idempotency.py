@@ -6,19 +6,10 @@ ids of large batches are bounded too.
 
 from collections import OrderedDict
 
-from msgspec import Struct
+from jobqueue.model import RecordedAnswer
 
 # Ids remembered for each key that may be, on average: 36 bytes each.
 _IDS = 4
-
-
-class Answered(Struct, gc=False, frozen=True, array_like=True):
-    """What a request made. `digest`: of the bytes that were sent; `until`: monotonic milliseconds."""
-
-    digest: bytes
-    ids: tuple[int, ...]
-    many: bool
-    until: int
 
 
 class IdempotencyKeys:
@@ -31,7 +22,7 @@ class IdempotencyKeys:
         self._limit = limit
         self._ids = 0
         self._pushed_out = 0  # until when the last one would have been remembered that had to make room
-        self._answered: OrderedDict[tuple[str, str], Answered] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], RecordedAnswer] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answered)
@@ -44,7 +35,7 @@ class IdempotencyKeys:
         oldest = next(iter(self._answered.values()), None)
         return 0 if oldest is None else max(self._age - (oldest.until - now), 0)
 
-    def get(self, owner: str, key: str, now: int) -> Answered | None:
+    def get(self, owner: str, key: str, now: int) -> RecordedAnswer | None:
         found = self._answered.get((owner, key))
         return found if found is not None and found.until > now else None
 
@@ -52,14 +43,14 @@ class IdempotencyKeys:
         before = self._answered.pop((owner, key), None)
         if before is not None:
             self._ids -= len(before.ids)
-        self._answered[owner, key] = Answered(digest, ids, many, now + self._age)
+        self._answered[owner, key] = RecordedAnswer(digest, ids, many, now + self._age)
         self._ids += len(ids)
         while len(self._answered) > self._limit or self._ids > _IDS * self._limit:
             _, oldest = self._answered.popitem(last=False)
             self._ids -= len(oldest.ids)
             self._pushed_out = oldest.until
 
-    def restore(self, owner: str, key: str, answered: Answered) -> None:
+    def restore(self, owner: str, key: str, answered: RecordedAnswer) -> None:
         """Of an earlier run; the oldest first."""
         before = self._answered.pop((owner, key), None)
         if before is not None:  # the run ended before the older row was dropped

@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
 
-from jobqueue.core.job import Job
+from jobqueue.model import Job
 
 Slot = Job | int | None
 

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from jobqueue.core.job import Backoff
+from jobqueue.model import Backoff
 
 
 class Limits(Struct, frozen=True, kw_only=True):

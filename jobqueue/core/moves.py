@@ -6,38 +6,27 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
-from jobqueue.core.job import (
-    AS_THE_QUEUE,
-    BURY,
-    CANCEL,
-    CONCLUDE,
-    ENQUEUE,
-    ENTER,
-    FAIL,
-    FORGET,
-    LEASE,
-    PUT_OFF,
-    READY,
-    RELEASE,
-    SCHEDULE,
-    STALE,
+from jobqueue import steps
+from jobqueue.core.limits import Limits
+from jobqueue.core.named_queue import NamedQueue
+from jobqueue.core.policy import attempts_exhausted
+from jobqueue.core.state import QueueState
+from jobqueue.core.waiters import OutcomeWaiter, Waiter
+from jobqueue.model import (
+    INHERIT,
     Attempt,
+    Delivery,
+    DequeueRequest,
     Job,
+    JobExtras,
+    JobTrace,
     Lease,
-    More,
     NewJob,
     OneObject,
     Options,
     Reason,
-    Step,
-    Trail,
-    Want,
-)  # fmt: skip
-from jobqueue.core.limits import Limits
-from jobqueue.core.named import NamedQueue
-from jobqueue.core.policy import used_up
-from jobqueue.core.registry import Registry
-from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
+)
+from jobqueue.steps import Step
 
 T = TypeVar("T")
 # How many jobs one finishing job may push out of memory; the tick does the rest.
@@ -45,7 +34,7 @@ FORGET_AT_ONCE = 8
 HISTORY = 20
 
 
-class Moves(Registry):
+class Moves(QueueState):
     """`token` makes lease tokens, at least 96 random bits each, as text; `chance` numbers from 0 to 1, for
     jitter."""
 
@@ -63,7 +52,7 @@ class Moves(Registry):
         self._token = token
         self._chance = chance
 
-    def dequeue(self, want: Want, now: int) -> list[Handed]:
+    def dequeue(self, want: DequeueRequest, now: int) -> list[Delivery]:
         """Leases what is there: at most `want.count` jobs, from the first queues that have any."""
         if self.waiters.count:
             self._serve_waiters_of(want.queues, now)
@@ -75,12 +64,12 @@ class Moves(Registry):
         for name in names:
             queue = self.queues.get(name)
             if queue is not None and queue.gate is not None and queue.ready and self.waiters.waiting(name):
-                self._stirred[name] = None
-        if self._stirred:
-            self._settle(now)
+                self._to_match[name] = None
+        if self._to_match:
+            self._match_waiters(now)
 
-    def _take(self, want: Want, now: int) -> list[Handed]:
-        handed: list[Handed] = []
+    def _take(self, want: DequeueRequest, now: int) -> list[Delivery]:
+        handed: list[Delivery] = []
         wanted = want.count or 1
         for name in want.queues:
             queue = self.queues.get(name)
@@ -115,17 +104,17 @@ class Moves(Registry):
         self.last_number = id
         job = Job(id, queue.name, new.type, new.priority, new.payload, self.wall(now), id)
         if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
-            self._dress(job, new, now)
-            if job.more is not None and job.more.run_at is not None:
+            self._apply_options(job, new, now)
+            if job.extras is not None and job.extras.run_at is not None:
                 job.place = 0
-                self._move(job, SCHEDULE, now, queue)
+                self.transition(job, steps.SCHEDULE, now, queue)
                 return job
-        self._move(job, ENQUEUE, now, queue)
+        self.transition(job, steps.ENQUEUE, now, queue)
         return job
 
-    def _dress(self, job: Job, new: NewJob, now: int) -> None:
+    def _apply_options(self, job: Job, new: NewJob, now: int) -> None:
         """Gives a new job what most jobs do not have."""
-        more = job.more = More(options=new.options)
+        more = job.extras = JobExtras(options=new.options)
         if new.expires_in is not None:
             options = more.options = more.options or Options()
             options.expires_at = self.wall(now) + new.expires_in
@@ -134,15 +123,15 @@ class Moves(Registry):
         elif new.run_at is not None and new.run_at > self.wall(now):
             more.run_at = new.run_at
 
-    def _lease(self, job: Job, queue: NamedQueue, want: Want, now: int) -> Handed:
+    def _lease(self, job: Job, queue: NamedQueue, want: DequeueRequest, now: int) -> Delivery:
         wall = self.wall(now)
         job.attempts = attempt = job.attempts + 1
         job.leases += 1
         length = want.lease_for
         if length is None:
             length = queue.settings.lease_for or self.limits.lease
-            if job.more is not None and job.more.options is not None:
-                length = job.more.options.lease_for or length
+            if job.extras is not None and job.extras.options is not None:
+                length = job.extras.options.lease_for or length
         if job.lease is not None:
             remember_attempt(job)
         elif not job.id & queue.waits.skip and job.place == job.id:
@@ -150,72 +139,72 @@ class Moves(Registry):
         token = want.owner + self._token()
         lease = Lease(token, want.consumer, wall, length, length, now + length, attempt)
         job.lease = lease
-        self._move(job, LEASE, now, queue)
+        self.transition(job, steps.LEASE, now, queue)
         return job, lease
 
     def _return(self, job: Job, step: Step, now: int, delay: int = 0) -> None:
         """A job in progress goes back to its place, or rests first; or is cancelled if that was asked for;
         or, stale after its last attempt, is dead."""
         queue = self.queues[job.queue]
-        if step is not STALE:
+        if step is not steps.STALE:
             job.attempts -= 1
-        if step is PUT_OFF:
+        if step is steps.PUT_OFF:
             self._put_off(job, step, now, queue, delay)
             return
-        self._move(job, step, now, queue)
+        self.transition(job, step, now, queue)
         if cancel_asked(job):
-            self._move(job, CANCEL, now, queue)
-        elif step is STALE and used_up(job, options_of(job), self._max_attempts(queue)):
+            self.transition(job, steps.CANCEL, now, queue)
+        elif step is steps.STALE and attempts_exhausted(job, options_of(job), self._max_attempts(queue)):
             self._bury(job, "attempts", now, queue)
 
     def _put_off(self, job: Job, step: Step, now: int, queue: NamedQueue, delay: int) -> None:
         """A job in progress rests for `delay`; without one it is ready at once."""
-        more = job.more = job.more or More()
+        more = job.extras = job.extras or JobExtras()
         more.due, more.run_at = now + delay, self.wall(now) + delay
-        self._move(job, step, now, queue)
+        self.transition(job, step, now, queue)
         if more.cancel_requested:
-            self._move(job, CANCEL, now, queue)
+            self.transition(job, steps.CANCEL, now, queue)
         elif not delay:
-            self._move(job, READY, now, queue)
+            self.transition(job, steps.READY, now, queue)
 
     def _max_attempts(self, queue: NamedQueue) -> int | None:
         own = queue.settings.max_attempts
-        return self.limits.max_attempts if own == AS_THE_QUEUE else own
+        return self.limits.max_attempts if own == INHERIT else own
 
     def _bury(self, job: Job, reason: Reason, now: int, queue: NamedQueue) -> None:
         """The job is dead; or it is queued again in its queue's `dead_letter`, once."""
-        trail = trail_of(job)
-        trail.reason = reason
-        self._move(job, BURY, now, queue)
+        trace = trace_of(job)
+        trace.reason = reason
+        self.transition(job, steps.BURY, now, queue)
         letter = queue.settings.dead_letter
-        if letter is not None and letter != queue.name and trail.dead_from is None:
-            trail.dead_from, trail.dead_from_reason, trail.reason = queue.name, reason, None
+        if letter is not None and letter != queue.name and trace.dead_from is None:
+            trace.dead_from, trace.dead_from_reason, trace.reason = queue.name, reason, None
             self._leave_for_good(job, now, queue)
-            more = job.more
+            more = job.extras
             assert more is not None
             more.finished_at = None
             if more.options is not None:
                 more.options.expires_at = None
             job.queue, job.attempts, job.place = letter, 0, 0
-            self._move(job, ENTER, now, self.queues.get(letter) or self._new_queue(letter, now))
+            self.transition(job, steps.ENTER, now, self.queues.get(letter) or self._new_queue(letter, now))
         elif self.outcomes.count:
             self._tell_outcome(job)
-        if self._crowded:
+        if self._over_retention:
             self._make_room(now)
 
-    def settle(self, now: int) -> None:
-        self._settled(None, now)
+    def match(self, now: int) -> None:
+        self._after_matching(None, now)
 
-    def _settled(self, result: T, now: int) -> T:
+    def _after_matching(self, result: T, now: int) -> T:
         """`result`, once consumers who wait have got what became ready."""
-        if self._stirred:
-            self._settle(now)
+        if self._to_match:
+            self._match_waiters(now)
         return result
 
-    def _settle(self, now: int) -> None:
+    def _match_waiters(self, now: int) -> None:
         """Ready jobs and waiting consumers meet: the one place. Of all who wait on a queue in which something
         became ready, or a gate opened, whoever came first."""
-        names, self._stirred = self._stirred, {}
+        names, self._to_match = self._to_match, {}
         lines = [(first.number, name) for name in names if (first := self.waiters.first(name)) is not None]
         heapify(lines)
         while lines:
@@ -225,7 +214,7 @@ class Moves(Registry):
             if waiter is None or queue is None or not queue.ready:
                 continue
             if waiter.number == number:
-                handed = self._take(waiter.want, now)
+                handed = self._take(waiter.request, now)
                 if not handed:
                     continue
                 self.stop_waiting(waiter)
@@ -240,19 +229,19 @@ class Moves(Registry):
         for _ in range(FORGET_AT_ONCE):
             job = finished.over(now) or dead.over(now)
             if job is not None:
-                self._move(job, FORGET, now, self.queues[job.queue])
+                self.transition(job, steps.FORGET, now, self.queues[job.queue])
             if job is None or not (finished.crowded or dead.crowded):
-                self._crowded = False
+                self._over_retention = False
                 break
 
     def _forget_some(self, now: int, limit: int) -> int:
         for forgotten in range(limit):
             job = self._finished.over(now) or self._dead.over(now)
             if job is None:
-                self._crowded = False
+                self._over_retention = False
                 return forgotten
             try:
-                self._move(job, FORGET, now, self.queues[job.queue])
+                self.transition(job, steps.FORGET, now, self.queues[job.queue])
             except Exception:  # else all later ticks would fail there
                 for retention in (self._finished, self._dead):
                     if retention.over(now) is job:
@@ -262,31 +251,31 @@ class Moves(Registry):
 
 
 # The steps by which each verb ends a lease.
-CONCLUDES: tuple[Step, ...] = (CONCLUDE,)
-RELEASES: tuple[Step, ...] = (RELEASE, PUT_OFF)
-FAILS: tuple[Step, ...] = (FAIL, BURY)
+CONCLUDES: tuple[Step, ...] = (steps.CONCLUDE,)
+RELEASES: tuple[Step, ...] = (steps.RELEASE, steps.PUT_OFF)
+FAILS: tuple[Step, ...] = (steps.FAIL, steps.BURY)
 
 
 def options_of(job: Job) -> Options | None:
-    return job.more.options if job.more is not None else None
+    return job.extras.options if job.extras is not None else None
 
 
 def cancel_asked(job: Job) -> bool:
-    return job.more is not None and job.more.cancel_requested
+    return job.extras is not None and job.extras.cancel_requested
 
 
-def trail_of(job: Job) -> Trail:
-    more = job.more = job.more or More()
-    trail = more.trail = more.trail or Trail()
-    return trail
+def trace_of(job: Job) -> JobTrace:
+    more = job.extras = job.extras or JobExtras()
+    trace = more.trace = more.trace or JobTrace()
+    return trace
 
 
 def remember_attempt(job: Job) -> None:
     """The lease that the job had until now becomes a line of its history."""
     lease = job.lease
     assert lease is not None
-    trail = trail_of(job)
-    error = trail.error if lease.ended_by in FAILS else None
+    trace = trace_of(job)
+    error = trace.error if lease.ended_by in FAILS else None
     line = Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
-    trail.history = (*trail.history[1 - HISTORY :], line)
-    trail.progress = trail.message = None
+    trace.history = (*trace.history[1 - HISTORY :], line)
+    trace.progress = trace.message = None

@@ -3,8 +3,9 @@
 The order of the cases in `may_use_lease` is the table "Who may" of the API.
 """
 
-from jobqueue.core.job import AS_THE_QUEUE, IN_PROGRESS, Backoff, Job, Options, Step
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
+from jobqueue.model import INHERIT, Backoff, Job, Options
+from jobqueue.steps import IN_PROGRESS, Step
 
 
 def may_use_lease(
@@ -51,7 +52,7 @@ def may_use_lease(
     return True
 
 
-def rest_without_jitter(backoff: Backoff, attempt: int) -> int:
+def backoff_delay_without_jitter(backoff: Backoff, attempt: int) -> int:
     """Milliseconds until the next attempt after attempt number `attempt` (1, 2, …) failed."""
     if backoff.steps:
         return backoff.steps[min(attempt, len(backoff.steps)) - 1]
@@ -61,13 +62,13 @@ def rest_without_jitter(backoff: Backoff, attempt: int) -> int:
         return backoff.longest if backoff.base else 0
 
 
-def rest(backoff: Backoff, attempt: int, chance: float) -> int:
+def backoff_delay(backoff: Backoff, attempt: int, chance: float) -> int:
     """The same, longer or shorter by up to the share `jitter`; `chance` is from 0 to 1."""
-    exact = rest_without_jitter(backoff, attempt)
+    exact = backoff_delay_without_jitter(backoff, attempt)
     return round(exact * (1 + backoff.jitter * (2 * chance - 1)))
 
 
-def used_up(job: Job, options: Options | None, of_the_queue: int | None) -> bool:
+def attempts_exhausted(job: Job, options: Options | None, of_the_queue: int | None) -> bool:
     """Has the job had all its attempts? None: there is no limit."""
-    limit = of_the_queue if options is None or options.max_attempts == AS_THE_QUEUE else options.max_attempts
+    limit = of_the_queue if options is None or options.max_attempts == INHERIT else options.max_attempts
     return limit is not None and job.attempts >= limit

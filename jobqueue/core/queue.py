@@ -5,41 +5,21 @@ are `now` plus an offset that is set at each tick.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec import UNSET
 
-from jobqueue.core.gate import Gate
-from jobqueue.core.histogram import Histogram
+from jobqueue import steps
 from jobqueue.core.intake import Intake
-from jobqueue.core.job import (
-    CANCEL,
-    CANCELLED,
-    CONCLUDE,
-    CONCLUDED,
-    DEAD,
-    FAIL,
-    IN_PROGRESS,
-    PUT_OFF,
-    READY,
-    REDRIVE,
-    RELEASE,
-    STALE,
-    WAITING,
-    Change,
-    Duplicate,
-    Job,
-    More,
-    NewJob,
-    Status,
-)  # fmt: skip
-from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, options_of, trail_of
-from jobqueue.core.named import NamedQueue
-from jobqueue.core.policy import may_use_lease, rest, used_up
-from jobqueue.core.queue_settings import Pause, QueueSettings
+from jobqueue.core.limiter import Limiter
+from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, options_of, trace_of
+from jobqueue.core.named_queue import NamedQueue
+from jobqueue.core.policy import attempts_exhausted, backoff_delay, may_use_lease
 from jobqueue.core.timers import Timers
-from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
+from jobqueue.core.waiters import OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
+from jobqueue.model import Change, Delivery, ExistingJob, Job, JobExtras, NewJob, QueueView
+from jobqueue.steps import CANCELLED, CONCLUDED, DEAD, IN_PROGRESS, WAITING
 
 T = TypeVar("T", bound=Hashable)
 
@@ -52,25 +32,6 @@ IDLE_QUEUE_MS = 3_600_000
 HELD_BACK_MS = 500
 
 
-class QueueView(NamedTuple):
-    """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued.
-    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: how long jobs did; these go on
-    changing."""
-
-    name: str
-    jobs: dict[Status, int]
-    totals: dict[str, int]
-    oldest_age: int | None
-    consumers_waiting: int
-    settings: QueueSettings
-    pause: Pause | None
-    version: int
-    by_priority: dict[int, int]
-    rates: tuple[float, float]
-    waits: Histogram
-    runs: Histogram
-
-
 class JobQueue(Intake):
     """All named queues, and what may be done with the jobs in them."""
 
@@ -78,7 +39,7 @@ class JobQueue(Intake):
 
     # -- putting in and taking ----------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob, now: int) -> Job | Duplicate:
+    def enqueue(self, new: NewJob, now: int) -> Job | ExistingJob:
         """Makes a job of `new` and puts it at the end of its priority, or sets it aside until it is ready.
         Where its unique key is taken: as it asks for, the job that has it, or `DuplicateJob`. `QueueFull`."""
         if new.options is not None and new.options.unique_key is not None:
@@ -86,8 +47,8 @@ class JobQueue(Intake):
             if holder is not None:
                 if self.queues[holder.queue].bounded:
                     self._refuse_full([], self._growth([new]), now)
-                return self._settled(self._yield_to(holder, new, now), now)
-        if self.last_number >= self._room_to:
+                return self._after_matching(self.resolve_conflict(holder, new, now), now)
+        if self.last_number >= self._admitted_until:
             self._refuse_beyond(1)
         queue = self.queues.get(new.queue)
         if queue is None:
@@ -96,30 +57,30 @@ class JobQueue(Intake):
         elif queue.bounded:
             self._refuse_full([new], {}, now)
         job = self._put(new, queue, now)
-        if self._stirred:
-            self._settle(now)
+        if self._to_match:
+            self._match_waiters(now)
         return job
 
-    def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | Duplicate]:
+    def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | ExistingJob]:
         """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
         if all(new.options is None for new in news):
             fresh, keyed = news, False
         else:
             fresh, keyed = self._refuse_duplicates(news), True
-        if fresh and self.last_number + len(fresh) > self._room_to:
+        if fresh and self.last_number + len(fresh) > self._admitted_until:
             self._refuse_beyond(len(fresh))
         if any(queue.bounded for new in news if (queue := self.queues.get(new.queue)) is not None):
             self._refuse_full(fresh, self._growth(news) if keyed else {}, now)
         if names := {new.queue for new in fresh}.difference(self.queues):
             self._refuse_new_queues(names)
-        made: list[Job | Duplicate] = []
+        made: list[Job | ExistingJob] = []
         for new in news:
             if keyed and (holder := self._holder(new)) is not None:
-                made.append(self._yield_to(holder, new, now))
+                made.append(self.resolve_conflict(holder, new, now))
             else:
                 queue = self.queues.get(new.queue) or self._new_queue(new.queue, now)
                 made.append(self._put(new, queue, now))
-        return self._settled(made, now)
+        return self._after_matching(made, now)
 
     # -- finishing: under a lease -------------------------------------------------------------------
 
@@ -131,16 +92,16 @@ class JobQueue(Intake):
         job = self.get(id)
         if may_use_lease(job, CONCLUDES, token, consumer, self.limits.require_lease):
             if result is not None:
-                job.more = job.more or More()
-                job.more.result = result
+                job.extras = job.extras or JobExtras()
+                job.extras.result = result
             queue = self.queues[job.queue]
-            self._move(job, CONCLUDE, now, queue)
+            self.transition(job, steps.CONCLUDE, now, queue)
             if not id & queue.runs.skip and (lease := job.lease) is not None and lease.ended_at is not None:
                 queue.runs.add(lease.ended_at - lease.started_at)
-            if self._crowded:
+            if self._over_retention:
                 self._make_room(now)
-            if self._stirred:
-                self._settle(now)
+            if self._to_match:
+                self._match_waiters(now)
         return job
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int, now: int) -> Job:
@@ -148,8 +109,8 @@ class JobQueue(Intake):
         by the same caller: the job as it stands."""
         job = self.get(id)
         if may_use_lease(job, RELEASES, token, consumer, self.limits.require_lease):
-            self._return(job, PUT_OFF if delay else RELEASE, now, delay)
-        return self._settled(job, now)
+            self._return(job, steps.PUT_OFF if delay else steps.RELEASE, now, delay)
+        return self._after_matching(job, now)
 
     def fail(
         self,
@@ -169,13 +130,13 @@ class JobQueue(Intake):
             return job
         queue = self.queues[job.queue]
         options = options_of(job)
-        trail = trail_of(job)
-        trail.error = error
+        trace = trace_of(job)
+        trace.error = error
         if cancel_asked(job):
-            self._put_off(job, FAIL, now, queue, 0)
+            self._put_off(job, steps.FAIL, now, queue, 0)
         elif not retry:
             self._bury(job, "no_retry", now, queue)
-        elif used_up(job, options, self._max_attempts(queue)):
+        elif attempts_exhausted(job, options, self._max_attempts(queue)):
             self._bury(job, "attempts", now, queue)
         else:
             if retry_in is None:
@@ -184,9 +145,9 @@ class JobQueue(Intake):
                     or queue.settings.backoff
                     or self.limits.backoff
                 )
-                retry_in = rest(backoff, job.attempts, self._chance())
-            self._put_off(job, FAIL, now, queue, retry_in)
-        return self._settled(job, now)
+                retry_in = backoff_delay(backoff, job.attempts, self._chance())
+            self._put_off(job, steps.FAIL, now, queue, retry_in)
+        return self._after_matching(job, now)
 
     def heartbeat(
         self,
@@ -208,12 +169,12 @@ class JobQueue(Intake):
         lease.expires = now + lease.length
         self._leases.add(job, lease.expires)
         if progress is not None or message is not None:
-            trail = trail_of(job)
-            trail.progress = trail.progress if progress is None else progress
-            trail.message = trail.message if message is None else message
+            trace = trace_of(job)
+            trace.progress = trace.progress if progress is None else progress
+            trace.message = trace.message if message is None else message
         if self.changed is not None:
             self.changed(job)
-        return self._settled(job, now)
+        return self._after_matching(job, now)
 
     # -- from outside -------------------------------------------------------------------------------
 
@@ -225,15 +186,15 @@ class JobQueue(Intake):
         if job.status == CONCLUDED:
             raise JobFinished("the job is concluded; it cannot be cancelled", job_status=job.status)
         if job.status == IN_PROGRESS and not force:
-            job.more = job.more or More()
-            job.more.cancel_requested = True
+            job.extras = job.extras or JobExtras()
+            job.extras.cancel_requested = True
             if self.changed is not None:
                 self.changed(job)
         elif job.status != CANCELLED:
-            self._move(job, CANCEL, now, self.queues[job.queue])
-            if self._crowded:
+            self.transition(job, steps.CANCEL, now, self.queues[job.queue])
+            if self._over_retention:
                 self._make_room(now)
-        return self._settled(job, now)
+        return self._after_matching(job, now)
 
     def change(self, id: int, change: Change, now: int) -> Job:
         """Changes a job that waits; another queue or priority puts it at the end there. `NotWaiting`,
@@ -247,34 +208,34 @@ class JobQueue(Intake):
         if (change.queue is not UNSET and change.queue != job.queue) or change.payload is not UNSET:
             self._refuse_change(job, change, now)
         self._change(job, change, now)
-        return self._settled(job, now)
+        return self._after_matching(job, now)
 
     def redrive(self, id: int, now: int) -> Job:
-        return self._settled(self.redrive_one(id, now), now)
+        return self._after_matching(self.redrive_one(id, now), now)
 
     def redrive_one(self, id: int, now: int) -> Job:
-        """Until `settle` nobody who waits gets it."""
+        """Until `match` nobody who waits gets it."""
         """Puts a dead job back to work: attempts from 0, at the end of its priority. `NotDead`."""
         job = self.get(id)
         if job.status != DEAD:
             raise NotDead(f"the job is {job.status}; only a dead one is redriven", job_status=job.status)
         job.attempts = 0
-        trail_of(job).reason = None
-        more = job.more
+        trace_of(job).reason = None
+        more = job.extras
         assert more is not None
         more.finished_at = None
         if more.options is not None:
             more.options.expires_at = None
-        self._move(job, REDRIVE, now, self.queues[job.queue])
+        self.transition(job, steps.REDRIVE, now, self.queues[job.queue])
         return job
 
-    def give_back(self, handed: Iterable[Handed], now: int) -> None:
+    def give_back(self, handed: Iterable[Delivery], now: int) -> None:
         """Jobs that were handed over but never reached their consumer return, uncharged. What has moved on
         since is left alone."""
         for job, lease in handed:
             if job.lease is lease and lease.ended_by is None:
-                self._return(job, RELEASE, now)
-        self._settled(None, now)
+                self._return(job, steps.RELEASE, now)
+        self._after_matching(None, now)
 
     # -- what time brings ---------------------------------------------------------------------------
 
@@ -283,24 +244,24 @@ class JobQueue(Intake):
         finished jobs, idle queues. Returns how many jobs moved, and whether more is due now. `compact` is the
         other half of a tick."""
         wall = now + self._wall_offset
-        stale = self._bring(self._leases, now, lambda job: self._return(job, STALE, now))
-        expired = self._bring(self._expiries, wall, lambda job: self._expire(job, now))
-        ready = self._bring(self._delays, now, lambda job: self._make_ready(job, now))
-        ready += self._bring(self._runs, wall, lambda job: self._make_ready(job, now))
-        resumed = self._bring(self._pauses, wall, lambda queue: self._resume(queue, now))
-        woken = self._bring(self._gates, now, lambda gate: self._wake(gate, now))
-        self._settled(None, now)
+        stale = self._run_due(self._leases, now, lambda job: self._return(job, steps.STALE, now))
+        expired = self._run_due(self._expiries, wall, lambda job: self._expire(job, now))
+        ready = self._run_due(self._delays, now, lambda job: self._make_ready(job, now))
+        ready += self._run_due(self._runs, wall, lambda job: self._make_ready(job, now))
+        resumed = self._run_due(self._pauses, wall, lambda queue: self._resume(queue, now))
+        woken = self._run_due(self._gates, now, lambda gate: self._wake(gate, now))
+        self._after_matching(None, now)
         # While slices bring jobs back nobody is sent away, the next one may be for them; up to a point.
         busy = bool(stale or expired or ready or resumed or woken)
-        self._busy_since = (self._busy_since or now) if busy else 0
-        held_back = busy and now - self._busy_since <= HELD_BACK_MS
-        over = 0 if held_back else self._bring(self._waits, now, self._time_up)
+        self._backlog_since = (self._backlog_since or now) if busy else 0
+        held_back = busy and now - self._backlog_since <= HELD_BACK_MS
+        over = 0 if held_back else self._run_due(self._waits, now, self._time_up)
         forgotten = self._forget_some(now, SLICE)
         self.idempotency.forget_old(now, SLICE)
         self._drop_idle(now)
         return stale + expired + ready + forgotten, bool(busy or over) or forgotten == SLICE
 
-    def _bring(self, timers: Timers[T], at: int, act: Callable[[T], None]) -> int:
+    def _run_due(self, timers: Timers[T], at: int, act: Callable[[T], None]) -> int:
         """A slice of what is due at `at`. Where `act` fails, that item is let go: all later ticks would fail
         there again, and never get to the rest."""
         due = timers.due(at, SLICE)
@@ -316,20 +277,20 @@ class JobQueue(Intake):
         self._bury(job, "expired", now, self.queues[job.queue])
 
     def _make_ready(self, job: Job, now: int) -> None:
-        self._move(job, READY, now, self.queues[job.queue])
+        self.transition(job, steps.READY, now, self.queues[job.queue])
 
-    def _wake(self, gate: Gate, now: int) -> None:
-        assert gate.wake_at is not None
-        self._gates.drop(gate, gate.wake_at)
+    def _wake(self, gate: Limiter, now: int) -> None:
+        assert gate.wakes_at is not None
+        self._gates.drop(gate, gate.wakes_at)
         # The queue may have been dropped since, and made anew: limits that are unset leave their timers.
         if (queue := self.queues.get(gate.queue)) is not None:
             queue.woken(gate, now)
-            self._stirred[gate.queue] = None
+            self._to_match[gate.queue] = None
 
     def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
         self.stop_waiting(waiter)
         if isinstance(waiter, Waiter):
-            for name in waiter.want.queues:
+            for name in waiter.request.queues:
                 if (queue := self.queues.get(name)) is not None:
                     queue.asked_at = waiter.until
             waiter.deliver([])
@@ -338,15 +299,15 @@ class JobQueue(Intake):
 
     def compact(self) -> bool:
         """Squeezes one lane that has too many empty slots a little; True if more is to do."""
-        for _ in range(min(len(self._holed), SLICE)):
-            lane = next(iter(self._holed))
+        for _ in range(min(len(self._to_compact), SLICE)):
+            lane = next(iter(self._to_compact))
             if lane.wants_compaction:
                 if lane.compact(SLICE_SEGMENTS):
                     self.compactions += 1
                 return True
-            del self._holed[lane]
+            del self._to_compact[lane]
             if lane.empty > lane.size:
-                self._holed[lane] = None  # asked again: what dequeues take raises the share of the holes
+                self._to_compact[lane] = None  # asked again: what dequeues take raises the share of the holes
         return False
 
     def end_waits(self) -> None:
@@ -365,8 +326,8 @@ class JobQueue(Intake):
         oldest = queue.oldest()
         return QueueView(
             name=name,
-            jobs=queue.tally.jobs(),
-            totals=queue.tally.totals(),
+            jobs=queue.counts.jobs(),
+            totals=queue.counts.totals(),
             oldest_age=max(self.wall(now) - oldest.created_at, 0) if oldest is not None else None,
             consumers_waiting=self.waiters.waiting(name),
             settings=queue.settings,

@@ -1,23 +1,13 @@
 """Restoration: a `JobQueue` is filled again with what an earlier run left.
 
-Knows the registry from inside, as `_move` does, since nothing moves here: each record goes to where its
+Knows the registry from inside, as `transition` does, since nothing moves here: each record goes to where its
 status says. What was written down are wall-clock instants; on the monotonic clock they are told anew.
 """
 
-from jobqueue.core.idempotency import Answered
-from jobqueue.core.job import (
-    DEAD,
-    IN_PROGRESS,
-    QUEUED,
-    SCHEDULED,
-    STATUSES,
-    Job,
-    Options,
-    Status,
-)  # fmt: skip
-from jobqueue.core.named import NamedQueue
+from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.queue_settings import Pause, QueueSettings
+from jobqueue.model import Job, Options, Pause, QueueSettings, RecordedAnswer
+from jobqueue.steps import DEAD, IN_PROGRESS, QUEUED, SCHEDULED, STATUSES, Status
 
 # The least that a lease still runs for: its consumer lived on, and is to find the server again first.
 LEAST_LEASE = 30_000
@@ -50,11 +40,11 @@ class Restoration:
         if pause is not None and pause.until is not None:
             self._queue._pauses.add(named, pause.until)
 
-    def answered(self, owner: str, key: str, answered: Answered) -> None:
+    def answered(self, owner: str, key: str, answered: RecordedAnswer) -> None:
         """An idempotency key, the oldest first; its `until` is a wall-clock instant here."""
         until = answered.until - self._wall + self._now
         self._queue.idempotency.restore(
-            owner, key, Answered(answered.digest, answered.ids, answered.many, until)
+            owner, key, RecordedAnswer(answered.digest, answered.ids, answered.many, until)
         )
 
     def job(self, job: Job, expires: int | None, due: int | None) -> None:
@@ -67,13 +57,13 @@ class Restoration:
         status = job.status = _STATUS[job.status]
         queue._by_id.add(job)
         named.size += 1
-        named.tally.before[status] += 1
-        queue.tally.before[status] += 1
-        if job.more is not None and job.more.options is not None:
-            if job.more.options.unique_key is None:
-                queue._watch(job, job.more.options, None, status, named)
+        named.counts.before[status] += 1
+        queue.counts.before[status] += 1
+        if job.extras is not None and job.extras.options is not None:
+            if job.extras.options.unique_key is None:
+                queue._watch(job, job.extras.options, None, status, named)
             else:
-                self._keyed.append((job, job.more.options))
+                self._keyed.append((job, job.extras.options))
         if status is QUEUED:
             if job.place == job.id:
                 named.append(job)
@@ -84,8 +74,8 @@ class Restoration:
             self._leased.append((job, expires - self._wall + now))
             named.enter_again(job)
         elif status is SCHEDULED:
-            assert job.more is not None
-            job.more.due = None if due is None else now + due - self._wall
+            assert job.extras is not None
+            job.extras.due = None if due is None else now + due - self._wall
             queue._schedule(job, named)
         else:
             self._finished.append(job)
@@ -95,7 +85,7 @@ class Restoration:
         unique keys, or stand in line for them, and finished ones. Leases go on from `now`."""
         queue = self._queue
         for job, options in sorted(self._keyed, key=_claim):
-            queue.last_claim = max(queue.last_claim, options.claimed)
+            queue.last_claim = max(queue.last_claim, options.claim_seq)
             queue._watch(job, options, None, job.status, queue.queues[job.queue])
         for job, expires in self._leased:
             lease = job.lease
@@ -106,8 +96,8 @@ class Restoration:
             queue.queues[job.queue].put_back(job)
         for job in sorted(self._finished, key=_finished_at):
             age = queue.queues[job.queue].settings.retain_for
-            if job.more is not None and job.more.options is not None:
-                age = age if job.more.options.retain_for is None else job.more.options.retain_for
+            if job.extras is not None and job.extras.options is not None:
+                age = age if job.extras.options.retain_for is None else job.extras.options.retain_for
             finished = self._now - self._wall + _finished_at(job)
             if job.status is DEAD:
                 queue._dead.add(job, finished, queue.limits.dead_retain if age is None else age)
@@ -138,10 +128,10 @@ def _place(job: Job) -> int:
 def _claim(keyed: tuple[Job, Options]) -> tuple[int, int]:
     """A claim that a journal of before does not number is older."""
     job, options = keyed
-    return options.claimed, job.place
+    return options.claim_seq, job.place
 
 
 def _finished_at(job: Job) -> int:
-    assert job.more is not None
-    assert job.more.finished_at is not None
-    return job.more.finished_at
+    assert job.extras is not None
+    assert job.extras.finished_at is not None
+    return job.extras.finished_at

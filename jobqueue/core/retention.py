@@ -2,8 +2,8 @@
 
 from collections import OrderedDict, deque
 
-from jobqueue.core.job import Job
 from jobqueue.core.timers import Timers
+from jobqueue.model import Job
 
 # What a finished job costs besides its payload and result: the record, its last lease, its times.
 RECORD_BYTES = 512
@@ -16,15 +16,15 @@ _HELD_BYTES = 256 << 10
 def weight(job: Job) -> int:
     """Bytes that a finished job counts for."""
     size = RECORD_BYTES + len(job.payload)
-    more = job.more
+    more = job.extras
     if more is not None:
         if more.result is not None:
             size += len(more.result)
-        if more.trail is None and more.options is None:
+        if more.trace is None and more.options is None:
             return size
-        if more.trail is not None:
-            size += sum(_ATTEMPT_BYTES + len(line.error or b"") for line in more.trail.history)
-            size += len(more.trail.error or b"")
+        if more.trace is not None:
+            size += sum(_ATTEMPT_BYTES + len(line.error or b"") for line in more.trace.history)
+            size += len(more.trace.error or b"")
         if more.options is not None and more.options.headers is not None:
             size += len(more.options.headers)
     return size
@@ -62,8 +62,8 @@ class Retention:
     def add(self, job: Job, now: int, age: int | None = None) -> bool:
         """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
         forget."""
-        more = job.more
-        if more is None or more.trail is not None or more.options is not None or more.result is not None:
+        more = job.extras
+        if more is None or more.trace is not None or more.options is not None or more.result is not None:
             size = weight(job)
         else:
             size = RECORD_BYTES + len(job.payload)

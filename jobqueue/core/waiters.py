@@ -3,20 +3,17 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from jobqueue.core.job import Job, Lease, Want
-
-# A job as it was handed to a consumer, with the lease it was handed over under.
-Handed = tuple[Job, Lease]
+from jobqueue.model import Delivery, DequeueRequest, Job
 
 
 class Waiter:
     """One waiting consumer. `deliver` is called once, with what it was given: nothing when its time was up
     or the queue stops. `until`: monotonic milliseconds. `number`: in the order in which they came to wait."""
 
-    __slots__ = ("deliver", "number", "until", "want")
+    __slots__ = ("deliver", "number", "request", "until")
 
-    def __init__(self, want: Want, until: int, deliver: Callable[[list[Handed]], None]) -> None:
-        self.want = want
+    def __init__(self, want: DequeueRequest, until: int, deliver: Callable[[list[Delivery]], None]) -> None:
+        self.request = want
         self.until = until
         self.deliver = deliver
         self.number = 0
@@ -38,7 +35,7 @@ class Waiters:
 
     def add(self, waiter: Waiter) -> None:
         waiter.number = self._last = self._last + 1
-        names = dict.fromkeys(waiter.want.queues)
+        names = dict.fromkeys(waiter.request.queues)
         for name in names:
             line = self._lines.get(name)
             if line is None:
@@ -49,7 +46,7 @@ class Waiters:
 
     def drop(self, waiter: Waiter) -> None:
         """`KeyError` if it does not wait."""
-        names = dict.fromkeys(waiter.want.queues)
+        names = dict.fromkeys(waiter.request.queues)
         for name in names:
             line = self._lines[name]
             del line[waiter]

@@ -1,176 +1,39 @@
 """Engine: the verbs that everything above sees, with their contracts; and the records that they answer.
 
 A verb answers at once, or with a Future where its answer takes time: a dequeue that waits, any change that
-must reach a disk first. `Eventually` says so. All calls are made on the loop's thread. An expected failure
+must reach a disk first. `MaybeFuture` says so. All calls are made on the loop's thread. An expected failure
 raises (or is set on the Future as) one of `jobqueue.errors`.
 """
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
+from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
-from jobqueue.buckets import Buckets
-from jobqueue.core.explain import Cause, Code, Explanation
-from jobqueue.core.filter import Filter
-from jobqueue.core.histogram import Histogram
-from jobqueue.core.job import (
-    AS_THE_QUEUE,
-    CANCELLED,
-    CONCLUDED,
-    DEAD,
-    FINISHED,
-    IN_PROGRESS,
-    QUEUED,
-    SCHEDULED,
-    STATUSES,
-    Attempt,
-    Backoff,
-    Change,
-    Duplicate,
-    Job,
-    Kind,
-    Lease,
-    NewJob,
-    Options,
-    Past,
-    Status,
-    Step,
-    Trail,
-    Want,
-)  # fmt: skip
-from jobqueue.core.queue import QueueView
-from jobqueue.core.queue_settings import KeyLimits, Pause, QueueSettings, Rate
-from jobqueue.core.waiters import Handed
 from jobqueue.errors import JobQueueError
+from jobqueue.model import (
+    BulkResult,
+    Change,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    Explanation,
+    Filter,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    NewJob,
+    PriorAnswer,
+    QueueView,
+)
 from jobqueue.settings import Settings
-
-__all__ = [
-    "AS_THE_QUEUE",
-    "CANCELLED",
-    "CONCLUDED",
-    "DEAD",
-    "FINISHED",
-    "IN_PROGRESS",
-    "QUEUED",
-    "SCHEDULED",
-    "STATUSES",
-    "Arrival",
-    "Attempt",
-    "Backoff",
-    "Cause",
-    "Change",
-    "Code",
-    "Duplicate",
-    "Engine",
-    "EngineStats",
-    "Eventually",
-    "Explanation",
-    "Filter",
-    "Handed",
-    "Histogram",
-    "Job",
-    "JournalStats",
-    "KeyLimits",
-    "Kind",
-    "Lease",
-    "NewJob",
-    "Once",
-    "Options",
-    "Past",
-    "Pause",
-    "QueueSettings",
-    "QueueView",
-    "Rate",
-    "Remembered",
-    "Status",
-    "Step",
-    "Swept",
-    "TakenIn",
-    "Trail",
-    "Want",
-]  # fmt: skip
+from jobqueue.steps import (
+    Kind,
+)
 
 T = TypeVar("T")
-Eventually: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
-
-
-class Swept(NamedTuple):
-    """What was done to many jobs: how many matched, how many were changed, the first few ids."""
-
-    matched: int
-    changed: int
-    sample: list[int]
-
-
-class Arrival(NamedTuple):
-    """A job that comes from another queue. `origin`: names it there; None: it has none."""
-
-    new: NewJob
-    past: Past
-    origin: str | None
-
-
-class TakenIn(NamedTuple):
-    """How many arrivals became jobs, and how many were here before. `refused`: why the one behind these was
-    not taken in; it and what follows it were not looked at."""
-
-    imported: int
-    known: int
-    refused: JobQueueError | None = None
-
-
-class Remembered(NamedTuple):
-    """What a request with an `Idempotency-Key` made, when it came first: jobs as they are now, or the ids of
-    forgotten ones."""
-
-    made: list[Job | int]
-    many: bool
-
-
-class Once(NamedTuple):
-    """The `Idempotency-Key` of a request, and what tells it from another under the same key. `many`: it may
-    make several jobs."""
-
-    owner: str
-    key: str
-    digest: bytes
-    many: bool
-
-
-class JournalStats(NamedTuple):
-    """`rows`: of each group, which is one commit; `seconds`: until it was on disk. `pending`: changes that
-    are not there yet. `size`: bytes of the file and its log. `full`: no room for new jobs."""
-
-    rows: Buckets
-    seconds: Buckets
-    pending: int
-    size: int
-    full: bool
-
-
-class EngineStats(NamedTuple):
-    """How the whole stands. Times in milliseconds. `memory`: bytes that the process has, where the system
-    tells."""
-
-    jobs: dict[Status, int]
-    queues: int
-    consumers_waiting: int
-    ticks: int
-    tick_last: float
-    tick_max: float
-    lanes: int
-    slots: int
-    empty_slots: int
-    compactions: int
-    compaction_max: float
-    remembered: int
-    remembered_bytes: int
-    idempotency_keys: int
-    idempotency_window: int
-    memory: int | None
-    memory_limit: int | None
-    totals: dict[str, int]
-    journal: JournalStats | None = None
+MaybeFuture: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
 
 
 class Engine(Protocol):
@@ -188,45 +51,46 @@ class Engine(Protocol):
     def stopping(self) -> bool:
         """True once `stop_waiting` was called."""
 
-    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
-        """Makes a job; id, status, place and times are the queue's to give. `Duplicate`: the one that has its
+    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
+        """Makes a job; id, status, place and times are the queue's to give. `ExistingJob`: the one that has
+        its
         unique key. Raises `DuplicateJob`, `Stopping`."""
 
     def enqueue_many(
-        self, news: Sequence[NewJob], once: Once | None = None
-    ) -> Eventually[list[Job | Duplicate]]:
+        self, news: Sequence[NewJob], once: IdempotencyKey | None = None
+    ) -> MaybeFuture[list[Job | ExistingJob]]:
         """All or nothing, in order. What was made is remembered under `once`. Raises as `enqueue`, with the
         fact `index`."""
 
-    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         """Each by itself, in order: the job, or why it was refused. Raises `Stopping`."""
 
-    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+    def import_jobs(self, arrivals: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
         """Makes jobs of those that were not here before, in order. That is known by their origin, for as long
         as an idempotency key is remembered; or because they are from here. Raises `Stopping`."""
 
-    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+    def dequeue(self, want: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
         """Leases what is there; if nothing is, waits up to `wait` milliseconds. Empty: nothing by then, or
         the queue stops. Cancelling the Future withdraws the wait at once; jobs of a Future that was done
         but not used go to `give_back`."""
 
-    def give_back(self, handed: Sequence[Handed]) -> None:
+    def give_back(self, handed: Sequence[Delivery]) -> None:
         """Jobs that never reached their consumer return to their place, uncharged."""
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         """Who waits on `future`, which a verb answered, is told `error` instead, and is given nothing. Where
         it is not a wait but work, that goes on."""
 
-    def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
+    def on_lease_end(self, handed: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         """Calls `ended`, which must not call the engine, once for each of these leases when it ends."""
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
-    ) -> Eventually[Job]:
+    ) -> MaybeFuture[Job]:
         """Finishes a job in progress, or answers it as it stands if this caller did so before. Raises
         `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`, `LeaseRequired`, `NotTheConsumer`."""
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
         """Gives a job in progress back, uncharged; with a delay it rests first. Raises as `conclude`."""
 
     def fail(
@@ -237,7 +101,7 @@ class Engine(Protocol):
         error: bytes | None = None,
         retry: bool = True,
         retry_in: int | None = None,
-    ) -> Eventually[Job]:
+    ) -> MaybeFuture[Job]:
         """The attempt went wrong (`error`: JSON): the job is retried in `retry_in`, None: by its backoff; or
         is dead. Raises as `conclude`."""
 
@@ -249,16 +113,16 @@ class Engine(Protocol):
         lease_for: int | None = None,
         progress: int | None = None,
         message: str | None = None,
-    ) -> Eventually[Job]:
+    ) -> MaybeFuture[Job]:
         """Lets the lease run for `lease_for` (None: as dequeued) from now. Raises as `conclude`."""
 
-    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+    def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         """Makes several calls of this engine, and answers for each its job or why it was refused."""
 
     def get(self, id: int) -> Job:
         """Raises `JobNotFound`, `JobForgotten`."""
 
-    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+    def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
         """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`, also where it
         is purged meanwhile."""
 
@@ -268,21 +132,21 @@ class Engine(Protocol):
     def state(self, names: Sequence[str]) -> str:
         """Why a dequeue of these queues gets nothing now: empty, scheduled, paused, limited or stopping."""
 
-    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
         """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises
         `JobNotFound`, `JobForgotten`, `JobFinished`."""
 
-    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+    def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
         """Changes a job that waits, if its version is `version`. Raises `JobNotFound`, `JobForgotten`,
         `NotWaiting`, `PreconditionFailed`."""
 
-    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
+    def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
         """Puts a dead job back to work. Raises `JobNotFound`, `JobForgotten`, `NotDead`."""
 
-    def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
+    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
         """What the same request of the same owner made before. Raises `IdempotencyMismatch`."""
 
-    def settled(self, answer: Eventually[T]) -> Eventually[T]:
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """`answer`, once all is on disk that was done before."""
 
     def flush(self) -> None:
@@ -301,26 +165,26 @@ class Engine(Protocol):
         """The next jobs of a queue in the order in which dequeue takes them; none is taken. Jobs behind the
         limit of their key are left out; a pause and the queue's own limit do not matter."""
 
-    def count_jobs(self, wanted: Filter) -> Eventually[int]:
+    def count_jobs(self, wanted: Filter) -> MaybeFuture[int]:
         """How many match of those there were when it began."""
 
-    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+    def purge(self, wanted: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
         """Removes what matches; those jobs are forgotten."""
 
-    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
         """Puts dead jobs that match back to work."""
 
     def configure(
         self, name: str, given: dict[str, object], version: int | None = None
-    ) -> Eventually[QueueView]:
+    ) -> MaybeFuture[QueueView]:
         """Sets what is given for a queue, if its version is `version`. Raises `PreconditionFailed`."""
 
     def pause(
         self, name: str, length: int | None, reason: str | None, version: int | None = None
-    ) -> Eventually[QueueView]:
+    ) -> MaybeFuture[QueueView]:
         """Hands nothing out of a queue for `length` milliseconds; None: until `resume`."""
 
-    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
+    def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
         """Ends a pause."""
 
     def queue(self, name: str) -> QueueView:

@@ -23,23 +23,34 @@ from typing import Any, TypeAlias, TypeVar
 
 from msgspec import UNSET
 
-from jobqueue.core.idempotency import Answered
-from jobqueue.core.job import Change, Duplicate, Job, NewJob, Want
-from jobqueue.core.named import NamedQueue
+from jobqueue.clock import Clock
+from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.restore import Restoration
-from jobqueue.core.waiters import Handed
-from jobqueue.engine.api import Arrival, EngineStats, Eventually, JournalStats, Once, TakenIn
-from jobqueue.engine.book import Book
-from jobqueue.engine.clock import Clock
-from jobqueue.engine.folder import Folder
+from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.engine.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
-from jobqueue.engine.store import JournalError, NoSpace, NotNow, Store
 from jobqueue.engine.ticker import Ticker
-from jobqueue.engine.waiting import Waiting, nothing
-from jobqueue.engine.writer import Writer
+from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import DiskFull, JobForgotten, JobQueueError, Overloaded, Stopping
+from jobqueue.model import (
+    Change,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    JournalStats,
+    NewJob,
+    RecordedAnswer,
+)
 from jobqueue.settings import Settings
+from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.records import Counters, Damaged, Reader, Row, StoredJob, StoredKey, StoredQueue
+from jobqueue.storage.row_builder import RowBuilder
+from jobqueue.storage.sqlite import JournalError, NoSpace, RetryableError, Store
+from jobqueue.storage.writer import Writer
 
 T = TypeVar("T")
 # Futures, and what they will be answered.
@@ -56,15 +67,15 @@ ENOUGH = 3 * LOW
 
 
 class JournalEngine(MemoryEngine):
-    """`load` first. `on_broken` is called once, with the reason, if the store cannot be written: no request
+    """`load` first. `on_failure` is called once, with the reason, if the store cannot be written: no request
     is taken from then on, and the process is to end."""
 
-    def __init__(self, folder: Folder, settings: Settings | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, folder: DataDir, settings: Settings | None = None, clock: Clock | None = None) -> None:
         super().__init__(settings, clock)
         self.identity = folder.identity()
         self.durability = f"journal, sync {self.settings.sync}"
         self.refuses = "the server is reading its journal"
-        self.on_broken: Callable[[str], None] = lambda reason: None
+        self.on_failure: Callable[[str], None] = lambda reason: None
         self._folder = folder
         self._store = Store(folder.path, self.settings.sync)
         self._writer: Writer | None = None
@@ -82,7 +93,7 @@ class JournalEngine(MemoryEngine):
         self._waits = self.settings.sync != "interval"
         self._together = False
         self._full = False
-        self._book = Book(self._queue)
+        self._book = RowBuilder(self._queue)
 
     # -- the beginning ------------------------------------------------------------------------------
 
@@ -145,7 +156,7 @@ class JournalEngine(MemoryEngine):
 
     # -- the verbs ----------------------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
+    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
         self._admit()
         made = super().enqueue(new)
         if isinstance(made, Job):
@@ -153,50 +164,50 @@ class JournalEngine(MemoryEngine):
         return self._hold(made)
 
     def enqueue_many(
-        self, news: Sequence[NewJob], once: Once | None = None
-    ) -> Eventually[list[Job | Duplicate]]:
+        self, news: Sequence[NewJob], once: IdempotencyKey | None = None
+    ) -> MaybeFuture[list[Job | ExistingJob]]:
         self._admit()
         return self._hold_all(super().enqueue_many(news, once))
 
-    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._admit()
         return self._hold_all(super().enqueue_each(news))
 
-    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+    def import_jobs(self, arrivals: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
         self._admit()
-        taken = super().take_in(arrivals)
-        if isinstance(taken, TakenIn) and taken.imported:
+        taken = super().import_jobs(arrivals)
+        if isinstance(taken, ImportResult) and taken.imported:
             self._gathered += sum(len(arrival.new.payload) for arrival in arrivals)
         return self._hold(taken)
 
-    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+    def dequeue(self, want: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
         answer = super().dequeue(want, wait)
         if not answer or isinstance(answer, Future):
             return answer  # `_deliver` sees to those who wait
         if not self._must_wait():
             return answer
-        held = Waiting[list[Handed]](loop=self._loop)
+        held = WaitFuture[list[Delivery]](loop=self._loop)
         held.withdraw = partial(self.give_back, answer)
         self._hold_for(held, answer)
         return held
 
-    def _deliver(self, waiting: Waiting[list[Handed]], handed: list[Handed]) -> None:
+    def _deliver(self, waiting: WaitFuture[list[Delivery]], handed: list[Delivery]) -> None:
         if handed and self._waits:
             waiting.withdraw = partial(self.give_back, handed)
             self._hold_for(waiting, handed)
         else:
             super()._deliver(waiting, handed)
 
-    def give_back(self, handed: Sequence[Handed]) -> None:
+    def give_back(self, handed: Sequence[Delivery]) -> None:
         super().give_back(handed)
         self._flush()
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
-    ) -> Eventually[Job]:
+    ) -> MaybeFuture[Job]:
         return self._hold(super().conclude(id, token, consumer, result))
 
-    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+    def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         self._together = True
         try:
             results = super().each(calls)
@@ -204,11 +215,11 @@ class JournalEngine(MemoryEngine):
             self._together = False
         return self._hold(results)
 
-    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+    def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
         answer = super().wait_for(id, wait)
         return answer if not wait or isinstance(answer, Future) else self._hold(answer)
 
-    def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
+    def _deliver_outcome(self, waiting: WaitFuture[Job], job: Job) -> None:
         if self._waits:
             waiting.withdraw = nothing
             try:
@@ -218,7 +229,7 @@ class JournalEngine(MemoryEngine):
         else:
             super()._deliver_outcome(waiting, job)
 
-    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+    def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
         if change.payload is UNSET:
             return self._hold(super().change(id, change, version))
         self._admit()
@@ -226,13 +237,13 @@ class JournalEngine(MemoryEngine):
         self._gathered += len(change.payload)
         return self._hold(changed)
 
-    def settled(self, answer: Eventually[T]) -> Eventually[T]:
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         return self._hold(answer)
 
-    def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
+    def _remember(self, once: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         super()._remember(once, ids, now)
         until = self._queue.wall(now) + self._queue.limits.idempotency
-        self._book.answered(once.owner, once.key, Answered(once.digest, ids, once.many, until))
+        self._book.answered(once.owner, once.key, RecordedAnswer(once.digest, ids, once.many, until))
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
         stats, writer = super().stats(within), self._writer
@@ -265,14 +276,14 @@ class JournalEngine(MemoryEngine):
         if self._behind() or self._gathered + self._bytes_out > MOST_BYTES:
             raise Overloaded("the disk does not keep up with what is put in", retry_after=1)
 
-    def _hold_all(self, made: Eventually[list[T]]) -> Eventually[list[T]]:
+    def _hold_all(self, made: MaybeFuture[list[T]]) -> MaybeFuture[list[T]]:
         """Of what was put in, only new jobs are gathered: a refusal leaves nothing to write, and so nothing
         that would ever set the sum back."""
         assert isinstance(made, list)  # the core answers at once
         self._gathered += sum(len(one.payload) for one in made if isinstance(one, Job))
         return self._hold(made)
 
-    def _hold(self, answer: Eventually[T]) -> Eventually[T]:
+    def _hold(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """`answer`, once what it tells of is on disk."""
         if not self._must_wait():
             return answer
@@ -346,7 +357,7 @@ class JournalEngine(MemoryEngine):
             self._bytes_out -= size
             self._answer(held)
 
-    def _held_up(self, why: NotNow) -> None:
+    def _held_up(self, why: RetryableError) -> None:
         if isinstance(why, NoSpace):
             self._full = True
             self._folder.use_reserve()
@@ -369,7 +380,7 @@ class JournalEngine(MemoryEngine):
         self.stop_waiting()
         self._fail_held()
         if first:
-            self.on_broken(str(why))
+            self.on_failure(str(why))
 
     def _fail_held(self) -> None:
         for future, _ in self._take_held():
@@ -401,7 +412,7 @@ class JournalEngine(MemoryEngine):
         self._queue.changed = None
         if writer is not None:
             unwritten, failed = writer.stop()
-            if failed is None or isinstance(failed, NotNow):
+            if failed is None or isinstance(failed, RetryableError):
                 self._write_rest(unwritten + self._gather())
             else:
                 self._broken(failed)
@@ -413,7 +424,7 @@ class JournalEngine(MemoryEngine):
             if rows:
                 self._store.commit(rows)
             self._answer(self._take_held())
-        except NotNow as failed:
+        except RetryableError as failed:
             _log.error("the last changes could not be written, and nobody has heard of them: %s", failed)
         except Exception as failed:
             self._broken(failed)

@@ -9,17 +9,14 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from jobqueue.core.explain import Explanation, explain, state
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import FINISHED, Change, Duplicate, Job, NewJob, Want
-from jobqueue.core.queue import QueueView
-from jobqueue.core.tally import Tally
-from jobqueue.core.waiters import Handed, OutcomeWaiter, Waiter
-from jobqueue.engine.api import Arrival, EngineStats, Eventually, Once, Remembered, Swept, TakenIn
-from jobqueue.engine.room import resident
-from jobqueue.engine.sweep import EXAMINED, Sweep
+from jobqueue.core.counts import TransitionCounts
+from jobqueue.core.explain import explain, state
+from jobqueue.core.waiters import OutcomeWaiter, Waiter
+from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.bulk import EXAMINED, BulkOperation
+from jobqueue.engine.memory_limit import resident
 from jobqueue.engine.ticking import Ticking
-from jobqueue.engine.waiting import Waiting, nothing
+from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import (
     IdempotencyMismatch,
     JobForgotten,
@@ -28,6 +25,24 @@ from jobqueue.errors import (
     Overloaded,
     PreconditionFailed,
 )  # fmt: skip
+from jobqueue.model import (
+    BulkResult,
+    Change,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    Explanation,
+    Filter,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    NewJob,
+    PriorAnswer,
+    QueueView,
+)
+from jobqueue.steps import FINISHED
 
 T = TypeVar("T")
 
@@ -42,14 +57,14 @@ class MemoryEngine(Ticking):
 
     # -- the verbs ----------------------------------------------------------------------------------
 
-    def enqueue(self, new: NewJob) -> Eventually[Job | Duplicate]:
+    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
         if self.full is not None:  # as `_refuse_if_full` does, without a call
             self._refuse_if_full()
         return self._queue.enqueue(new, self._now())
 
     def enqueue_many(
-        self, news: Sequence[NewJob], once: Once | None = None
-    ) -> Eventually[list[Job | Duplicate]]:
+        self, news: Sequence[NewJob], once: IdempotencyKey | None = None
+    ) -> MaybeFuture[list[Job | ExistingJob]]:
         self._refuse_if_full()
         now = self._now()
         made = self._queue.enqueue_many(news, now)
@@ -58,10 +73,10 @@ class MemoryEngine(Ticking):
             self._remember(once, ids, now)
         return made
 
-    def enqueue_each(self, news: Sequence[NewJob]) -> Eventually[list[Job | Duplicate | JobQueueError]]:
+    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._refuse_if_full()
         now = self._now()
-        results: list[Job | Duplicate | JobQueueError] = []
+        results: list[Job | ExistingJob | JobQueueError] = []
         for new in news:
             try:
                 results.append(self._queue.enqueue(new, now))
@@ -69,7 +84,7 @@ class MemoryEngine(Ticking):
                 results.append(refused)
         return results
 
-    def take_in(self, arrivals: Sequence[Arrival]) -> Eventually[TakenIn]:
+    def import_jobs(self, arrivals: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
         self._refuse_if_full()
         now = self._now()
         known = imported = 0
@@ -78,14 +93,14 @@ class MemoryEngine(Ticking):
                 known += 1
                 continue
             try:
-                made = self._queue.take_in(new, past, now)
+                made = self._queue.import_jobs(new, past, now)
             except JobQueueError as refused:
-                return TakenIn(imported, known, refused)
+                return ImportResult(imported, known, refused)
             job = made if isinstance(made, Job) else made.job
             imported, known = (imported + 1, known) if made is job else (imported, known + 1)
             if origin is not None:
-                self._remember(Once(_ORIGINS, origin, b"", False), (job.id,), now)
-        return TakenIn(imported, known)
+                self._remember(IdempotencyKey(_ORIGINS, origin, b"", False), (job.id,), now)
+        return ImportResult(imported, known)
 
     def _has_come(self, origin: str, now: int) -> bool:
         """A job of this origin came before, or is one of ours."""
@@ -99,7 +114,7 @@ class MemoryEngine(Ticking):
             return True
         return False
 
-    def dequeue(self, want: Want, wait: int = 0) -> Eventually[list[Handed]]:
+    def dequeue(self, want: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
         if self.stopping:
             return []
         now = self._now()
@@ -107,38 +122,38 @@ class MemoryEngine(Ticking):
         if handed or not wait:
             return handed
         self._refuse_if_crowded(self._queue.waiters.places)
-        waiting = Waiting[list[Handed]](loop=asyncio.get_running_loop())
+        waiting = WaitFuture[list[Delivery]](loop=asyncio.get_running_loop())
         waiter = Waiter(want, now + wait, partial(self._deliver, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait(waiter)
         return waiting
 
-    def _deliver(self, waiting: Waiting[list[Handed]], handed: list[Handed]) -> None:
+    def _deliver(self, waiting: WaitFuture[list[Delivery]], handed: list[Delivery]) -> None:
         waiting.withdraw = nothing
         waiting.set_result(handed)
 
-    def give_back(self, handed: Sequence[Handed]) -> None:
+    def give_back(self, handed: Sequence[Delivery]) -> None:
         self._queue.give_back(handed, self._now())
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
-        if isinstance(future, Waiting) and not future.done():
+        if isinstance(future, WaitFuture) and not future.done():
             future.end()
             future.set_exception(error)
 
-    def tell_end(self, handed: Sequence[Handed], ended: Callable[[Job], None]) -> None:
+    def on_lease_end(self, handed: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         for job, lease in handed:
             if lease.ended_by is None:
-                self._queue.ends[job.id] = ended
+                self._queue.lease_end_callbacks[job.id] = ended
             else:
                 ended(job)
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
-    ) -> Eventually[Job]:
+    ) -> MaybeFuture[Job]:
         return self._queue.conclude(id, token, consumer, result, self._now())
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> Eventually[Job]:
-        return self.settled(self._queue.release(id, token, consumer, delay, self._now()))
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
+        return self.after_commit(self._queue.release(id, token, consumer, delay, self._now()))
 
     def fail(
         self,
@@ -148,8 +163,8 @@ class MemoryEngine(Ticking):
         error: bytes | None = None,
         retry: bool = True,
         retry_in: int | None = None,
-    ) -> Eventually[Job]:
-        return self.settled(self._queue.fail(id, token, consumer, error, retry, retry_in, self._now()))
+    ) -> MaybeFuture[Job]:
+        return self.after_commit(self._queue.fail(id, token, consumer, error, retry, retry_in, self._now()))
 
     def heartbeat(
         self,
@@ -162,7 +177,7 @@ class MemoryEngine(Ticking):
     ) -> Job:
         return self._queue.heartbeat(id, token, consumer, lease_for, self._now(), progress, message)
 
-    def each(self, calls: Sequence[Callable[[], Eventually[Job]]]) -> Eventually[list[Job | JobQueueError]]:
+    def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         results: list[Job | JobQueueError] = []
         for call in calls:
             try:
@@ -176,12 +191,12 @@ class MemoryEngine(Ticking):
     def get(self, id: int) -> Job:
         return self._queue.get(id)
 
-    def wait_for(self, id: int, wait: int) -> Eventually[Job]:
+    def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
         job = self._queue.get(id)
         if job.status in FINISHED or not wait or self.stopping:
             return job
         self._refuse_if_crowded(self._queue.outcomes.count)
-        waiting = Waiting[Job](loop=asyncio.get_running_loop())
+        waiting = WaitFuture[Job](loop=asyncio.get_running_loop())
         waiter = OutcomeWaiter(job, self._now() + wait, partial(self._deliver_outcome, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
         self._queue.wait_for_outcome(waiter)
@@ -196,32 +211,32 @@ class MemoryEngine(Ticking):
         queues = self._queue.queues
         return state(queues[name] for name in names if name in queues)
 
-    def _deliver_outcome(self, waiting: Waiting[Job], job: Job) -> None:
+    def _deliver_outcome(self, waiting: WaitFuture[Job], job: Job) -> None:
         waiting.withdraw = nothing
         try:
             waiting.set_result(self._queue.get(job.id))
         except JobForgotten as gone:  # it was purged
             waiting.set_exception(gone)
 
-    def cancel(self, id: int, force: bool = False, version: int | None = None) -> Eventually[Job]:
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
         self._check_version(id, version)
-        return self.settled(self._queue.cancel(id, self._now(), force))
+        return self.after_commit(self._queue.cancel(id, self._now(), force))
 
-    def change(self, id: int, change: Change, version: int | None = None) -> Eventually[Job]:
+    def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
         self._check_version(id, version)
         return self._queue.change(id, change, self._now())
 
-    def redrive(self, id: int, version: int | None = None) -> Eventually[Job]:
+    def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
         self._check_version(id, version)
-        return self.settled(self._queue.redrive(id, self._now()))
+        return self.after_commit(self._queue.redrive(id, self._now()))
 
-    def settled(self, answer: Eventually[T]) -> Eventually[T]:
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         return answer
 
     def flush(self) -> None:
         """There is nothing to write."""
 
-    def recall(self, owner: str, key: str, digest: bytes) -> Remembered | None:
+    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
         found = self._queue.idempotency.get(owner, key, self._now())
         if found is None:
             return None
@@ -233,9 +248,9 @@ class MemoryEngine(Ticking):
                 made.append(self._queue.get(id))
             except JobForgotten:
                 made.append(id)
-        return Remembered(made, found.many)
+        return PriorAnswer(made, found.many)
 
-    def _remember(self, once: Once, ids: tuple[int, ...], now: int) -> None:
+    def _remember(self, once: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         self._queue.idempotency.put(once.owner, once.key, once.digest, ids, once.many, now)
 
     # -- many jobs, queues --------------------------------------------------------------------------
@@ -253,46 +268,46 @@ class MemoryEngine(Ticking):
         queue = self._queue.queues.get(name)
         return queue.upcoming(most, self._now()) if queue is not None else []
 
-    def count_jobs(self, wanted: Filter) -> Eventually[int]:
+    def count_jobs(self, wanted: Filter) -> MaybeFuture[int]:
         return self._sweep(wanted, None, None, lambda swept: swept.matched)
 
-    def purge(self, wanted: Filter, dry_run: bool) -> Eventually[Swept]:
+    def purge(self, wanted: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
         act = None if dry_run else self._queue.purge_one
-        return self.settled(self._sweep(wanted, act, None, lambda swept: swept))
+        return self.after_commit(self._sweep(wanted, act, None, lambda swept: swept))
 
-    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> Eventually[Swept]:
+    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
         def act(job: Job, now: int) -> None:
             self._queue.redrive_one(job.id, now)
 
-        return self.settled(self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept))
+        return self.after_commit(self._sweep(wanted, None if dry_run else act, limit, lambda swept: swept))
 
     def configure(
         self, name: str, given: dict[str, object], version: int | None = None
-    ) -> Eventually[QueueView]:
+    ) -> MaybeFuture[QueueView]:
         self._check_queue_version(name, version)
         self._queue.configure(name, given, self._now())
-        return self.settled(self.queue(name))
+        return self.after_commit(self.queue(name))
 
     def pause(
         self, name: str, length: int | None, reason: str | None, version: int | None = None
-    ) -> Eventually[QueueView]:
+    ) -> MaybeFuture[QueueView]:
         self._check_queue_version(name, version)
         self._queue.pause(name, length, reason, self._now())
-        return self.settled(self.queue(name))
+        return self.after_commit(self.queue(name))
 
-    def resume(self, name: str, version: int | None = None) -> Eventually[QueueView]:
+    def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
         self._check_queue_version(name, version)
         self._queue.resume(name, self._now())
-        return self.settled(self.queue(name))
+        return self.after_commit(self.queue(name))
 
     def _sweep(
         self,
         wanted: Filter,
         act: Callable[[Job, int], object] | None,
         limit: int | None,
-        render: Callable[[Swept], T],
-    ) -> Eventually[T]:
-        return Sweep(self._queue, wanted, act, limit, self._now).run(render)
+        render: Callable[[BulkResult], T],
+    ) -> MaybeFuture[T]:
+        return BulkOperation(self._queue, wanted, act, limit, self._now).run(render)
 
     def _check_queue_version(self, name: str, version: int | None) -> None:
         if version is not None and (now := self.queue(name).version) != version:
@@ -331,18 +346,22 @@ class MemoryEngine(Ticking):
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
         queue = self._queue
-        tally, queues, waiting = queue.tally, len(queue.queues), queue.waiters.count
+        counts, queues, waiting = queue.counts, len(queue.queues), queue.waiters.count
         if within is not None:
-            some = [named.tally for name, named in queue.queues.items() if within(name)]
-            tally, queues, waiting = Tally.of(some), len(some), queue.waiters.waiting_within(within)
+            some = [named.counts for name, named in queue.queues.items() if within(name)]
+            counts, queues, waiting = (
+                TransitionCounts.of(some),
+                len(some),
+                queue.waiters.waiting_within(within),
+            )
         lanes, slots, empty = queue.lane_figures()
         return EngineStats(
-            jobs=tally.jobs(), queues=queues, consumers_waiting=waiting,
+            jobs=counts.jobs(), queues=queues, consumers_waiting=waiting,
             ticks=self._ticks, tick_last=self._tick_last, tick_max=self._tick_max, lanes=lanes, slots=slots,
             empty_slots=empty, compactions=queue.compactions, compaction_max=self._compaction_max,
             remembered=queue.remembered, remembered_bytes=queue.remembered_bytes,
             idempotency_keys=len(queue.idempotency), idempotency_window=queue.idempotency.window(self._now()),
-            totals=tally.totals(), memory=resident(), memory_limit=self.room.limit,
+            totals=counts.totals(), memory=resident(), memory_limit=self.memory_limit.limit,
         )  # fmt: skip
 
     def wall_now(self) -> int:

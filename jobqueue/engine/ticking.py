@@ -11,23 +11,16 @@ from collections.abc import Callable
 
 from tornado.ioloop import IOLoop
 
-from jobqueue.core.job import Job, Kind
+from jobqueue.clock import Clock, SystemClock, first_id_at
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
-from jobqueue.engine.clock import Clock, SystemClock
-from jobqueue.engine.room import Room
+from jobqueue.engine.memory_limit import MemoryLimit
 from jobqueue.engine.ticker import Ticker
 from jobqueue.engine.tokens import tokens
 from jobqueue.errors import JobQueueError, Stopping
+from jobqueue.model import Job
 from jobqueue.settings import Settings
-
-_2026_MS = 1_767_225_600_000
-
-
-def first_id_at(wall: int) -> int:
-    """Where a fresh memory begins to count: below 2^53 until the year 2311, and above whatever an earlier
-    run gave at less than a million ids a second."""
-    return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1
+from jobqueue.steps import Kind
 
 
 class Ticking:
@@ -45,7 +38,7 @@ class Ticking:
         self._closed = False
         self.identity = os.urandom(6).hex()
         self._at_stop: list[Callable[[], None]] = []
-        self.room = Room(self.settings.memory_limit)
+        self.memory_limit = MemoryLimit(self.settings.memory_limit)
         self.full: JobQueueError | None = None  # why nothing is taken in
         self._ticks = 0
         self._tick_last = self._tick_max = self._compaction_max = 0.0
@@ -127,7 +120,7 @@ class Ticking:
             more = True
             self._compaction_max = max(self._compaction_max, (time.perf_counter() - ticked) * 1000)
         if not self.stopping:
-            self.full = self.room.look(self._queue.tally.held, self._payload_bytes)
+            self.full = self.memory_limit.look(self._queue.counts.held, self._payload_bytes)
         self._ticks += 1
         self._tick_last = (time.perf_counter() - started) * 1000
         self._tick_max = max(self._tick_max, self._tick_last)

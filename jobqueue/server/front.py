@@ -3,12 +3,12 @@
 import socket
 from typing import Protocol
 
-from jobqueue.server.peers import Peers
+from jobqueue.server.connection_limits import ConnectionLimits
 
 
 class Front(Protocol):
     name: str
-    peers: Peers
+    peers: ConnectionLimits
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         """Serves a connection from now on; owns the socket."""

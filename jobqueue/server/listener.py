@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from jobqueue.errors import Overloaded
-from jobqueue.server.peers import Peers
-from jobqueue.web.access.guard import UNIX
+from jobqueue.server.connection_limits import ConnectionLimits
+from jobqueue.web.access.browser_policy import UNIX
 from jobqueue.web.http import REASONS
-from jobqueue.web.rendering.problems import problem
+from jobqueue.web.writers.problems import problem
 
 _log = logging.getLogger("jobqueue")
 BACKLOG = 1024
@@ -102,13 +102,13 @@ class Listener:
         limit: int,
         count: Callable[[], int],
         take: Callable[[socket.socket, str], None],
-        peers: Peers | None = None,
+        peers: ConnectionLimits | None = None,
     ) -> None:
         self._socket = listening
         self._limit = limit
         self._count = count
         self._take = take
-        self._peers = peers or Peers(None)
+        self._peers = peers or ConnectionLimits(None)
         self._loop = asyncio.get_running_loop()
         self._lingering: dict[socket.socket, asyncio.TimerHandle] = {}
         self._turned_away = 0

@@ -12,8 +12,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.web import Application
 
-from jobqueue.server.deadlines import Deadlines, Rounds, untaken
-from jobqueue.server.peers import Peers
+from jobqueue.server.connection_limits import ConnectionLimits
+from jobqueue.server.timeouts import Rounds, Timeouts, untaken
 from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.api import Api
 
@@ -82,7 +82,7 @@ class WatchfulStream(IOStream):
             self.close()
 
     def state(self) -> str:
-        """Of the states of `Deadlines` those that Tornado has no deadline of its own for, or "answer"."""
+        """Of the states of `Timeouts` those that Tornado has no deadline of its own for, or "answer"."""
         if self.writing():
             return "write"
         if self._read_regex is None:
@@ -105,8 +105,8 @@ class TornadoFront:
     def __init__(self, api: Api, app: Application, tls: Tls | None = None) -> None:
         self._api = api
         self._tls = tls
-        self.peers = Peers(None)
-        deadlines = Deadlines(api.settings)
+        self.peers = ConnectionLimits(None)
+        deadlines = Timeouts(api.settings)
         self._by_state = deadlines.by_state
         self.open: set[WatchfulStream] = set()
         self._rounds = Rounds(self.open)

@@ -15,7 +15,7 @@ from traceback import extract_stack
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from jobqueue.buckets import Buckets
+from jobqueue.histogram import Histogram
 from jobqueue.web.api import Lag
 
 _log = logging.getLogger("jobqueue")
@@ -42,7 +42,7 @@ class Watchdog:
         self._quiet_until = 0.0
         self._untold = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._beats = Buckets(_BOUNDS)
+        self._beats = Histogram(_BOUNDS)
         self.lag = Lag()
 
     def start(self) -> None:

@@ -25,20 +25,20 @@ from jobqueue.errors import (
 )
 from jobqueue.version import VERSION
 from jobqueue.web.access.audit import audited
-from jobqueue.web.access.auth import Auth, Principal
-from jobqueue.web.access.guard import Guard, check_administrator
-from jobqueue.web.access.rates import TokenBuckets, network
-from jobqueue.web.access.scope import Scoped
-from jobqueue.web.http import Answer, Later, Request, Response, Stream, Upload
-from jobqueue.web.meter import SKIP, TIMED, Meter, Operation
-from jobqueue.web.parsing.schema import Schema
-from jobqueue.web.rendering.openapi import document
-from jobqueue.web.rendering.problems import internal, problem
-from jobqueue.web.rendering.render import Renderer
+from jobqueue.web.access.authorized_engine import AuthorizedEngine
+from jobqueue.web.access.browser_policy import BrowserPolicy, check_administrator
+from jobqueue.web.access.identity import Authenticator, Principal
+from jobqueue.web.access.rate_limits import TokenBuckets, network
+from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
+from jobqueue.web.openapi import document
+from jobqueue.web.readers.admin import Schema
+from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
 from jobqueue.web.routes import ROUTES, Route, Router
 from jobqueue.web.streams.events import Events
-from jobqueue.web.streams.streaming import Streams
-from jobqueue.web.streams.watching import Screen
+from jobqueue.web.streams.flow import Streams
+from jobqueue.web.streams.top import Screen
+from jobqueue.web.writers.encoder import Renderer
+from jobqueue.web.writers.problems import internal, problem
 
 _log = logging.getLogger("jobqueue")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -86,7 +86,7 @@ class Api:
         self.engine = engine
         self.settings = engine.settings
         self.version = VERSION
-        self.guard = Guard(self.settings)
+        self.guard = BrowserPolicy(self.settings)
         self.schema = Schema(engine.settings)
         self.renderer = Renderer(engine)
         self.streams = Streams(engine)
@@ -95,7 +95,7 @@ class Api:
         self.started = time.monotonic()
         self.started_at = time.time_ns() // 1_000_000
         tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
-        self.auth = Auth(self.settings, engine.wall_now) if tokens else None
+        self.auth = Authenticator(self.settings, engine.wall_now) if tokens else None
         self.connections: Callable[[], int | None] = lambda: None
         self.lag: Callable[[], Lag | None] = lambda: None
         self.max_connections: int | None = None
@@ -105,7 +105,7 @@ class Api:
         in_memory = engine.durability == "memory"  # and so never refuses
         self._looks_first = rate is not None or self.guard.proxies is not None or not in_memory
         self.access: Access | None = None
-        self.meter = Meter(route.operation for route in ROUTES)
+        self.meter = RequestMetrics(route.operation for route in ROUTES)
         counts = self.meter.counts
         self.router = Router(tuple([replace(route, counts=counts[route.operation]) for route in ROUTES]))
         # Figures of whoever has more of them than are known here.
@@ -136,11 +136,12 @@ class Api:
         request: Request,
         from_program: bool,
         began: float,
-        serving: dict[Operation, "Api"] | None,
+        permitted: dict[Operation, "Api"] | None,
         again: bool = False,
     ) -> Answer:
         """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
-        came (monotonic seconds), and the `serving` of the principal whose token it carries. Never raises."""
+        came (monotonic seconds), and the `permitted` of the principal whose token it carries.
+        Never raises."""
         operation = route.operation
         answer: Answer
         try:
@@ -148,7 +149,7 @@ class Api:
                 self._look_first(route, request, again)
             if not from_program:
                 self.guard.check(request)
-            if serving is not None and (api := serving.get(operation)) is not None:
+            if permitted is not None and (api := permitted.get(operation)) is not None:
                 answer = operation(api, request)
             elif self.auth is not None:
                 answer = self._perform_for(self.auth, route, request)
@@ -162,12 +163,12 @@ class Api:
             answer = self.failed(error, request.id)
         if not from_program:
             answer = self.guard.dress(request, answer)
-        if type(answer) is Response:  # as `Meter.count` does
+        if type(answer) is Response:  # as `RequestMetrics.count` does
             counts, status = route.counts, answer.status
             counts[status] = number = counts[status] + 1
             if number < TIMED or not number & SKIP:
                 self.meter.time(operation, number, monotonic() - began)
-        elif isinstance(answer, Later):
+        elif isinstance(answer, Deferred):
             answer.began, answer.operation = began, operation
             if self.auth is not None and (who := self.auth.caller(request)) is not None:
                 who.waits(answer.future, self.engine)
@@ -199,19 +200,19 @@ class Api:
                 limit=self.settings.rate, setting="JOBQUEUE_RATE", retry_after=ceil(wait),
             )  # fmt: skip
 
-    def _perform_for(self, auth: Auth, route: Route, request: Request) -> Answer:
+    def _perform_for(self, auth: Authenticator, route: Route, request: Request) -> Answer:
         """The call is made with what the caller's token may see in the place of all."""
         who = auth.check(route, request)
         if who is None:
             return route.operation(self, request)
         api = who.api
         if api is None:
-            api = who.api = Api(Scoped(self.engine, who), self, who)
+            api = who.api = Api(AuthorizedEngine(self.engine, who), self, who)
         answer = route.operation(api, request)
         if route.admin:
             return audited(answer, request, who.name)
         if who.expires_at is None:
-            who.serving[route.operation] = api  # so it need not be asked again whether it may
+            who.permitted[route.operation] = api  # so it need not be asked again whether it may
         return answer
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:
@@ -238,8 +239,8 @@ class Api:
             who = self.auth.caller(request) if self.auth is not None else None
             audited(Response(status), request, who.name if who is not None else "")
 
-    def finish(self, later: Later, request_id: str) -> Response:
-        """The answer of a `Later` whose future is done, and not cancelled."""
+    def finish(self, later: Deferred, request_id: str) -> Response:
+        """The answer of a `Deferred` whose future is done, and not cancelled."""
         try:
             answer = later.render(later.future.result())
         except Exception as error:
@@ -260,7 +261,7 @@ class Api:
         return self.fresh_id()
 
     @property
-    def sees_all(self) -> bool:
+    def may_use_all(self) -> bool:
         """Is it for callers who may see all queues?"""
         return self.caller is None or self.caller.token.queues is None
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from jobqueue.engine.api import Cause, Explanation, Job
+from jobqueue.model import Cause, Explanation, Job
 from jobqueue.units import instant
 from jobqueue.web.http import Request, Response
-from jobqueue.web.rendering.render import document
+from jobqueue.web.writers.encoder import document
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api

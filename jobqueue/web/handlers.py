@@ -15,15 +15,15 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
-from jobqueue.web.access.guard import UNIX
+from jobqueue.web.access.browser_policy import UNIX
 from jobqueue.web.api import Api
-from jobqueue.web.http import REASONS, Answer, Later, Request, Response, Stream, Upload
-from jobqueue.web.streams.streaming import Pouring, Receiving
+from jobqueue.web.http import REASONS, Answer, Deferred, Request, Response, Stream, Upload
+from jobqueue.web.streams.flow import StreamWriter, UploadReader
 
 # A body that is too large is still read up to so many times the limit, since a client that is cut off in
 # the middle of sending does not see why.
 _DRAIN = 16
-# Seconds that an upload may take in all; `Receiving` looks whether it goes on.
+# Seconds that an upload may take in all; `UploadReader` looks whether it goes on.
 _NEVER = 30.0 * 86_400
 
 
@@ -35,9 +35,9 @@ class OperationHandler(RequestHandler):
         self.api = api
         self._body = bytearray()
         self._refusal: JobQueueError | None = None
-        self._later: Later | None = None
-        self._pouring: Pouring | None = None
-        self._receiving: Receiving | None = None
+        self._later: Deferred | None = None
+        self._pouring: StreamWriter | None = None
+        self._receiving: UploadReader | None = None
         self._refused_body: Response | None = None  # the answer to a body that is not taken
         self._dropped = 0
         self._gone = False
@@ -77,7 +77,7 @@ class OperationHandler(RequestHandler):
         unreadable = self._unreadable(self.request.headers)
         answer: Answer = self._refused(unreadable) if unreadable is not None else self._answer()
         if isinstance(answer, Upload):
-            self._receiving = Receiving(answer, partial(_cut, connection))
+            self._receiving = UploadReader(answer, partial(_cut, connection))
             self.api.streams.add(self._receiving)
         else:
             assert isinstance(answer, Response)
@@ -145,7 +145,7 @@ class OperationHandler(RequestHandler):
         if isinstance(answer, Stream):
             await self._pour(answer)
             return
-        if isinstance(answer, Later):
+        if isinstance(answer, Deferred):
             self._later = answer
             if self._left_already():
                 self.on_connection_close()
@@ -162,15 +162,15 @@ class OperationHandler(RequestHandler):
             answer = self.api.finish(answer, self.request_id)
         assert isinstance(answer, Response)
         if self._gone:
-            self._give_back(answer)
+            self._undelivered(answer)
             return
         try:
             await self._write(answer)
         except StreamClosedError:
-            self._give_back(answer)
+            self._undelivered(answer)
         else:
             if self._cut_off():
-                self._give_back(answer)
+                self._undelivered(answer)
 
     async def _received(self) -> Response:
         assert self._receiving is not None
@@ -190,7 +190,7 @@ class OperationHandler(RequestHandler):
                 await flushed
             if self.request.method != "HEAD" and not self._gone:
                 connection: Any = self.request.connection
-                self._pouring = Pouring(stream, connection, partial(_cut, connection))
+                self._pouring = StreamWriter(stream, connection, partial(_cut, connection))
                 if not await self._pouring.pour(self.api.streams):
                     return
             await self.finish()
@@ -280,9 +280,9 @@ class OperationHandler(RequestHandler):
             self._remote(), self.request_id,
         )  # fmt: skip
 
-    def _give_back(self, answer: Response) -> None:
-        if answer.give_back is not None:
-            answer.give_back()
+    def _undelivered(self, answer: Response) -> None:
+        if answer.on_undelivered is not None:
+            answer.on_undelivered()
 
     def _set_head(self, status: int, content_type: str, headers: bytes) -> None:
         self.set_status(status, REASONS[status])

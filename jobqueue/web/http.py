@@ -62,9 +62,9 @@ class Request:
 class Response:
     """An answer. `headers`: further lines, each led by CRLF, as they are sent. The front adds length, date,
     request id, and `Cache-Control` to what a GET gets. If the client is gone before this could be written, it
-    calls `give_back`."""
+    calls `on_undelivered`."""
 
-    __slots__ = ("body", "content_type", "give_back", "headers", "status")
+    __slots__ = ("body", "content_type", "headers", "on_undelivered", "status")
 
     def __init__(
         self,
@@ -72,34 +72,35 @@ class Response:
         body: bytes = b"",
         headers: bytes = b"",
         content_type: str = JSON,
-        give_back: Callable[[], None] | None = None,
+        on_undelivered: Callable[[], None] | None = None,
     ) -> None:
         self.status = status
         self.body = body
         self.headers = headers
         self.content_type = content_type
-        self.give_back = give_back
+        self.on_undelivered = on_undelivered
 
 
-class Later:
+class Deferred:
     """An answer that is not there yet. The front waits on `future`, the engine's own, and answers with
     `render(result)`. If the client hangs up first it cancels `future`; if that was done already, it renders
-    and calls the answer's `give_back`. `polls`: it waits for a job that may come late, or never. `began` and
+    and calls the answer's `on_undelivered`. `is_long_poll`: it waits for a job that may come late, or never.
+    `began` and
     `operation` are for the figures of `meter`."""
 
-    __slots__ = ("began", "future", "operation", "polls", "render")
+    __slots__ = ("began", "future", "is_long_poll", "operation", "render")
 
     def __init__(
         self,
         future: Future[Any],
         render: Callable[[Any], Response],
-        polls: bool = False,
+        is_long_poll: bool = False,
         began: float = 0.0,
         operation: Callable[..., Any] | None = None,
     ) -> None:
         self.future = future
         self.render = render
-        self.polls = polls
+        self.is_long_poll = is_long_poll
         self.began = began
         self.operation = operation
 
@@ -155,4 +156,4 @@ class Upload:
         self.good = good
 
 
-Answer: TypeAlias = Response | Later | Stream | Upload
+Answer: TypeAlias = Response | Deferred | Stream | Upload

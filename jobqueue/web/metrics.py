@@ -22,8 +22,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from jobqueue.engine.api import EngineStats, Histogram, JournalStats, QueueView
-from jobqueue.web.http import Later, Request, Response
+from jobqueue.histogram import DecayingHistogram
+from jobqueue.model import EngineStats, JournalStats, QueueView
+from jobqueue.web.http import Deferred, Request, Response
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -35,7 +36,7 @@ _TIMES = (5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 1
 _BOUNDS = [*(f"{ms / 1000:g}" for ms in _TIMES), "+Inf"]
 
 
-def metrics(api: "Api", request: Request) -> Later:
+def metrics(api: "Api", request: Request) -> Deferred:
     api.schema.nothing(request)
     loop = asyncio.get_running_loop()
     text: Future[bytes] = loop.create_future()
@@ -57,7 +58,7 @@ def metrics(api: "Api", request: Request) -> Later:
         loop.call_soon(go_on)
 
     loop.call_soon(go_on)
-    return Later(text, _answer)
+    return Deferred(text, _answer)
 
 
 def _answer(text: bytes) -> Response:
@@ -77,9 +78,9 @@ class _Only(Collector):
 def _families(api: "Api") -> Iterator[Metric]:
     stats = api.engine.stats()
     queues = api.engine.oldest_queues(api.settings.metrics_queues)
-    yield from _of_queues(stats, queues, whole=api.sees_all)
+    yield from _of_queues(stats, queues, whole=api.may_use_all)
     yield from _of_the_engine(stats)
-    if api.sees_all:  # from these it could be seen what others do
+    if api.may_use_all:  # from these it could be seen what others do
         yield from _of_requests(api)
         yield from _of_the_lanes(stats)
         if stats.journal is not None:
@@ -128,7 +129,7 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
 
 
 def _times(
-    name: str, meaning: str, queues: list[QueueView], times: Callable[[QueueView], Histogram]
+    name: str, meaning: str, queues: list[QueueView], times: Callable[[QueueView], DecayingHistogram]
 ) -> Metric:
     family = HistogramMetricFamily(name, meaning, labels=["queue"])
     for queue in queues:
@@ -219,7 +220,7 @@ def _of_the_process(api: "Api", stats: EngineStats) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "jobqueue_memory_limit_bytes", "Memory above which no job is put in.", stats.memory_limit
         )
-    if stats.memory is not None and api.sees_all:
+    if stats.memory is not None and api.may_use_all:
         yield GaugeMetricFamily(
             "jobqueue_resident_memory_bytes", "Memory that the process has.", stats.memory
         )

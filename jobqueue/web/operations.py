@@ -1,6 +1,6 @@
 """The calls of the API: each parses, asks the engine once, and renders.
 
-An operation takes the `Api` it belongs to and a `Request`, and answers a `Response`, or `Later`. Expected
+An operation takes the `Api` it belongs to and a `Request`, and answers a `Response`, or `Deferred`. Expected
 failures are raised as `jobqueue.errors`; `Api` turns them into answers.
 """
 
@@ -9,30 +9,30 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobqueue.engine.api import (
-    CANCELLED,
-    Duplicate,
-    Eventually,
-    Handed,
+from jobqueue.engine.api import MaybeFuture
+from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError
+from jobqueue.model import (
+    BulkResult,
+    Delivery,
+    DequeueRequest,
+    ExistingJob,
+    IdempotencyKey,
     Job,
     NewJob,
-    Once,
+    PriorAnswer,
     QueueView,
-    Remembered,
-    Swept,
-    Want,
-)  # fmt: skip
-from jobqueue.errors import BadInput, InvalidField, JobNotFound, JobQueueError
+)
+from jobqueue.steps import CANCELLED
 from jobqueue.web import explain, prefer
-from jobqueue.web.chain import then
-from jobqueue.web.http import JSON, Later, Request, Response
-from jobqueue.web.once import look_up
-from jobqueue.web.parsing.fields import queue_name
-from jobqueue.web.parsing.holding import Following
-from jobqueue.web.parsing.making import Many
-from jobqueue.web.rendering import raw, render
-from jobqueue.web.rendering.problems import part
-from jobqueue.web.rendering.views import JobView, PlainView
+from jobqueue.web.futures import then
+from jobqueue.web.http import JSON, Deferred, Request, Response
+from jobqueue.web.idempotency import look_up
+from jobqueue.web.readers.consume import Following
+from jobqueue.web.readers.fields import queue_name
+from jobqueue.web.readers.produce import Many
+from jobqueue.web.schema.responses import JobView, PlainView
+from jobqueue.web.writers import encoder, raw
+from jobqueue.web.writers.problems import part
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -41,9 +41,9 @@ T = TypeVar("T")
 _TAGS = tuple([b'\r\nETag: "%d"' % version for version in range(16)])  # most jobs get no further
 
 
-def _reply(api: "Api", result: Eventually[T], answer: "Callable[[Api, T], Response]") -> Response | Later:
+def _reply(api: "Api", result: MaybeFuture[T], answer: "Callable[[Api, T], Response]") -> Response | Deferred:
     """At once if the engine has answered, else later."""
-    return Later(result, partial(answer, api)) if isinstance(result, Future) else answer(api, result)
+    return Deferred(result, partial(answer, api)) if isinstance(result, Future) else answer(api, result)
 
 
 def job_id(text: str) -> int:
@@ -52,7 +52,7 @@ def job_id(text: str) -> int:
     return int(text)
 
 
-def enqueue(api: "Api", request: Request) -> Response | Later:
+def enqueue(api: "Api", request: Request) -> Response | Deferred:
     if b"prefer" in request.headers and (wait := prefer.preferred_wait(api, request)) is not None:
         answer = prefer.enqueue_and_wait(api, request, wait)
         if answer is not None:
@@ -63,55 +63,55 @@ def enqueue(api: "Api", request: Request) -> Response | Later:
     return _enqueue(api, request)
 
 
-def _enqueue(api: "Api", request: Request) -> Response | Later:
+def _enqueue(api: "Api", request: Request) -> Response | Deferred:
     new = api.schema.enqueue(request, api.engine.wall_now)
     if not isinstance(new, Many):
         made = api.engine.enqueue(new)
-        return Later(made, partial(_created, api)) if isinstance(made, Future) else _created(api, made)
+        return Deferred(made, partial(_created, api)) if isinstance(made, Future) else _created(api, made)
     good = [job for job in new.jobs if isinstance(job, NewJob)]
     if new.atomic:
         return _reply(api, api.engine.enqueue_many(good), _created_many)
     return _reply(api, api.engine.enqueue_each(good), partial(_created_each, new.jobs, request.id))
 
 
-def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Later:
+def _enqueue_once(api: "Api", request: Request, sent: bytes) -> Response | Deferred:
     """Under an `Idempotency-Key`: the same request again is answered with what it made, and makes nothing."""
     key, digest, known = look_up(api, request, sent)
     if known is not None:
-        return _reply(api, api.engine.settled(known), _created_before)
+        return _reply(api, api.engine.after_commit(known), _created_before)
     new = api.schema.enqueue(request, api.engine.wall_now)
     if isinstance(new, Many) and not new.atomic:
         raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
     news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
-    once = Once("", key, digest, isinstance(new, Many))
+    once = IdempotencyKey("", key, digest, isinstance(new, Many))
     return _reply(api, api.engine.enqueue_many(news, once), _created_many if once.many else _created_one)
 
 
-def _created_before(api: "Api", known: Remembered) -> Response:
-    views = [api.renderer.made(Duplicate(job) if isinstance(job, Job) else job) for job in known.made]
+def _created_before(api: "Api", known: PriorAnswer) -> Response:
+    views = [api.renderer.made(ExistingJob(job) if isinstance(job, Job) else job) for job in known.made]
     if known.many:
-        return Response(200, render.document({"jobs": views}))
+        return Response(200, encoder.document({"jobs": views}))
     job = known.made[0]
-    return Response(200, render.document_of(views[0]), _tag(job) if isinstance(job, Job) else b"")
+    return Response(200, encoder.document_of(views[0]), _tag(job) if isinstance(job, Job) else b"")
 
 
-def _created_one(api: "Api", made: list[Job | Duplicate]) -> Response:
+def _created_one(api: "Api", made: list[Job | ExistingJob]) -> Response:
     return _created(api, made[0])
 
 
-def _created(api: "Api", made: Job | Duplicate) -> Response:
+def _created(api: "Api", made: Job | ExistingJob) -> Response:
     job, status = (made, 201) if isinstance(made, Job) else (made.job, 200)
     headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"' % (job.id, job.version)
     return Response(status, api.renderer.new_job(made), headers)
 
 
-def _created_many(api: "Api", made: list[Job | Duplicate]) -> Response:
+def _created_many(api: "Api", made: list[Job | ExistingJob]) -> Response:
     status = 201 if any(isinstance(one, Job) for one in made) else 200
     return Response(status, api.renderer.new_jobs(made))
 
 
 def _created_each(
-    asked: list[NewJob | BadInput], id: str, api: "Api", made: list[Job | Duplicate | JobQueueError]
+    asked: list[NewJob | BadInput], id: str, api: "Api", made: list[Job | ExistingJob | JobQueueError]
 ) -> Response:
     """In the order of the request: what could not be read, and what became of the others."""
     answers = iter(made)
@@ -125,12 +125,12 @@ def _created_each(
     return Response(200, api.renderer.each(results))
 
 
-def enqueue_to(api: "Api", request: Request) -> Response | Later:
+def enqueue_to(api: "Api", request: Request) -> Response | Deferred:
     request.query = _with_queue(request)
     return enqueue(api, request)
 
 
-def dequeue_from(api: "Api", request: Request) -> Response | Later:
+def dequeue_from(api: "Api", request: Request) -> Response | Deferred:
     request.query = _with_queue(request)
     return dequeue(api, request)
 
@@ -140,34 +140,34 @@ def _with_queue(request: Request) -> str:
     return f"queue={queue_name(request.param, 'name')}&{request.query}"
 
 
-def dequeue(api: "Api", request: Request) -> Response | Later:
+def dequeue(api: "Api", request: Request) -> Response | Deferred:
     want, wait, is_raw = api.schema.dequeue(request)
     return _handing(api, want, api.engine.dequeue(want, wait), wait, is_raw)
 
 
 def _handing(
-    api: "Api", want: Want, result: Eventually[list[Handed]], wait: int, is_raw: bool
-) -> Response | Later:
+    api: "Api", want: DequeueRequest, result: MaybeFuture[list[Delivery]], wait: int, is_raw: bool
+) -> Response | Deferred:
     answer = raw.handed if is_raw else _handed if want.count is None else _many_handed
     if isinstance(result, Future):
-        return Later(result, partial(answer, api, want), wait > 0)
+        return Deferred(result, partial(answer, api, want), wait > 0)
     return answer(api, want, result)
 
 
-def _handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
+def _handed(api: "Api", want: DequeueRequest, handed: list[Delivery]) -> Response:
     if not handed:
         return raw.nothing(api, want)
     tag = _tag(handed[0][0])
     return Response(200, api.renderer.handed(handed[0]), tag, JSON, partial(api.engine.give_back, handed))
 
 
-def _many_handed(api: "Api", want: Want, handed: list[Handed]) -> Response:
+def _many_handed(api: "Api", want: DequeueRequest, handed: list[Delivery]) -> Response:
     if not handed:
         return raw.nothing(api, want)
     return Response(200, api.renderer.many_handed(handed), b"", JSON, partial(api.engine.give_back, handed))
 
 
-def conclude(api: "Api", request: Request) -> Response | Later:
+def conclude(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     lease, consumer, result, following = api.schema.conclude(request)
     if following is not None and following.queues is not None:
@@ -178,11 +178,11 @@ def conclude(api: "Api", request: Request) -> Response | Later:
     return _reply(api, concluded, _job) if following is None else _go_on(api, concluded, following)
 
 
-def _go_on(api: "Api", concluded: Eventually[Job], following: Following) -> Response | Later:
+def _go_on(api: "Api", concluded: MaybeFuture[Job], following: Following) -> Response | Deferred:
     """The conclusion stands, whatever becomes of the dequeue after it."""
-    want = Want(following.queues or (), following.lease_for, None, following.consumer)
+    want = DequeueRequest(following.queues or (), following.lease_for, None, following.consumer)
 
-    def take(job: Job) -> Eventually[list[Handed]]:
+    def take(job: Job) -> MaybeFuture[list[Delivery]]:
         want.queues = want.queues or (job.queue,)
         return api.engine.dequeue(want, following.wait)
 
@@ -199,7 +199,7 @@ def _tag(job: Job) -> bytes:
     return _TAGS[version] if version < len(_TAGS) else b'\r\nETag: "%d"' % version
 
 
-def heartbeat(api: "Api", request: Request) -> Response | Later:
+def heartbeat(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     (_, lease, consumer), lease_for, progress, message = api.schema.heartbeat(request)
     return _reply(api, api.engine.heartbeat(id, lease, consumer, lease_for, progress, message), _beaten)
@@ -209,13 +209,13 @@ def _beaten(api: "Api", job: Job) -> Response:
     return Response(200, api.renderer.beat(job), _tag(job))
 
 
-def release(api: "Api", request: Request) -> Response | Later:
+def release(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     (_, lease, consumer), delay = api.schema.release(request)
     return _reply(api, api.engine.release(id, lease, consumer, delay), _job)
 
 
-def fail(api: "Api", request: Request) -> Response | Later:
+def fail(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     (_, lease, consumer), error, retry, retry_in = api.schema.fail(request)
     return _reply(api, api.engine.fail(id, lease, consumer, error, retry, retry_in), _job)
@@ -224,19 +224,19 @@ def fail(api: "Api", request: Request) -> Response | Later:
 # -- many at once -----------------------------------------------------------------------------------
 
 
-def conclude_many(api: "Api", request: Request) -> Response | Later:
+def conclude_many(api: "Api", request: Request) -> Response | Deferred:
     return _each(api, request, api.schema.conclude_many(request), api.engine.conclude, api.renderer.shown)
 
 
-def heartbeat_many(api: "Api", request: Request) -> Response | Later:
+def heartbeat_many(api: "Api", request: Request) -> Response | Deferred:
     return _each(api, request, api.schema.heartbeat_many(request), api.engine.heartbeat, api.renderer.beaten)
 
 
-def release_many(api: "Api", request: Request) -> Response | Later:
+def release_many(api: "Api", request: Request) -> Response | Deferred:
     return _each(api, request, api.schema.release_many(request), api.engine.release, api.renderer.view)
 
 
-def fail_many(api: "Api", request: Request) -> Response | Later:
+def fail_many(api: "Api", request: Request) -> Response | Deferred:
     return _each(api, request, api.schema.fail_many(request), api.engine.fail, api.renderer.view)
 
 
@@ -246,7 +246,7 @@ def _each(
     asked: Sequence[Any],
     verb: Callable[..., Any],
     view: Callable[[Job], JobView | PlainView],
-) -> Response | Later:
+) -> Response | Deferred:
     """`asked`: for each, who holds it and what else the verb takes; or what was wrong with it."""
     good = [item for item in asked if not isinstance(item, BadInput)]
     calls = [partial(verb, held.id, held.lease, held.consumer, *rest) for held, *rest in good]
@@ -269,7 +269,7 @@ def _each(
 # -- from outside -----------------------------------------------------------------------------------
 
 
-def get_job(api: "Api", request: Request) -> Response | Later:
+def get_job(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     return _reply(api, api.engine.wait_for(id, api.schema.wait(request)), _whole_job)
 
@@ -282,7 +282,7 @@ def explain_job(api: "Api", request: Request) -> Response:
     return explain.explained(api, request, api.engine.explain(job_id(request.param)))
 
 
-def cancel_job(api: "Api", request: Request) -> Response | Later:
+def cancel_job(api: "Api", request: Request) -> Response | Deferred:
     """202 where the job is in progress: its consumer is asked."""
     id = job_id(request.param)
     return _reply(api, api.engine.cancel(id, api.schema.force(request), _if_match(request)), _cancelled)
@@ -293,13 +293,13 @@ def _cancelled(api: "Api", job: Job) -> Response:
     return Response(status, api.renderer.job(job), _tag(job))
 
 
-def change_job(api: "Api", request: Request) -> Response | Later:
+def change_job(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     change = api.schema.change(request, api.engine.wall_now())
     return _reply(api, api.engine.change(id, change, _if_match(request)), _job)
 
 
-def redrive_job(api: "Api", request: Request) -> Response | Later:
+def redrive_job(api: "Api", request: Request) -> Response | Deferred:
     id = job_id(request.param)
     api.schema.nothing(request)
     return _reply(api, api.engine.redrive(id, _if_match(request)), _job)
@@ -323,26 +323,26 @@ def list_jobs(api: "Api", request: Request) -> Response:
     return Response(200, api.renderer.listed(jobs, payload, following))
 
 
-def count_jobs(api: "Api", request: Request) -> Response | Later:
+def count_jobs(api: "Api", request: Request) -> Response | Deferred:
     return _reply(api, api.engine.count_jobs(api.schema.count_jobs(request)), _counted)
 
 
 def _counted(api: "Api", count: int) -> Response:
-    return Response(200, render.document({"count": count}))
+    return Response(200, encoder.document({"count": count}))
 
 
-def purge(api: "Api", request: Request) -> Response | Later:
+def purge(api: "Api", request: Request) -> Response | Deferred:
     wanted, dry_run = api.schema.purge(request, queue_name(request.param, "name"))
     return _reply(api, api.engine.purge(wanted, dry_run), _swept)
 
 
-def redrive_many(api: "Api", request: Request) -> Response | Later:
+def redrive_many(api: "Api", request: Request) -> Response | Deferred:
     wanted, limit, dry_run = api.schema.redrive(request, queue_name(request.param, "name"))
     return _reply(api, api.engine.redrive_many(wanted, limit, dry_run), _swept)
 
 
-def _swept(api: "Api", swept: Swept) -> Response:
-    return Response(200, render.document(swept._asdict()))
+def _swept(api: "Api", swept: BulkResult) -> Response:
+    return Response(200, encoder.document(swept._asdict()))
 
 
 # -- queues -----------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def _swept(api: "Api", swept: Swept) -> Response:
 def list_queues(api: "Api", request: Request) -> Response:
     limit, cursor = api.schema.queues(request)
     views = api.engine.queues(limit + 1, cursor)
-    return Response(200, render.queues(views[:limit], views[limit - 1].name if len(views) > limit else None))
+    return Response(200, encoder.queues(views[:limit], views[limit - 1].name if len(views) > limit else None))
 
 
 def get_queue(api: "Api", request: Request) -> Response:
@@ -366,23 +366,23 @@ def peek(api: "Api", request: Request) -> Response:
     return Response(200, api.renderer.listed(api.engine.peek(name, most), payload, None))
 
 
-def change_queue(api: "Api", request: Request) -> Response | Later:
+def change_queue(api: "Api", request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
     given = api.schema.queue_settings(request)
     return _reply(api, api.engine.configure(name, given, _if_match(request)), _queue)
 
 
-def pause_queue(api: "Api", request: Request) -> Response | Later:
+def pause_queue(api: "Api", request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
     length, reason = api.schema.pause(request)
     return _reply(api, api.engine.pause(name, length, reason, _if_match(request)), _queue)
 
 
-def resume_queue(api: "Api", request: Request) -> Response | Later:
+def resume_queue(api: "Api", request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
     api.schema.nothing(request)
     return _reply(api, api.engine.resume(name, _if_match(request)), _queue)
 
 
 def _queue(api: "Api", view: QueueView) -> Response:
-    return Response(200, render.queue(view), b'\r\nETag: "%d"' % view.version)
+    return Response(200, encoder.queue(view), b'\r\nETag: "%d"' % view.version)

@@ -4,12 +4,14 @@ import re
 from asyncio import Future
 from typing import TYPE_CHECKING
 
-from jobqueue.engine.api import FINISHED, Duplicate, Eventually, Job, Once
-from jobqueue.web.chain import then
-from jobqueue.web.http import Later, Request, Response
-from jobqueue.web.once import look_up
-from jobqueue.web.parsing.fields import duration
-from jobqueue.web.parsing.making import Many
+from jobqueue.engine.api import MaybeFuture
+from jobqueue.model import ExistingJob, IdempotencyKey, Job
+from jobqueue.steps import FINISHED
+from jobqueue.web.futures import then
+from jobqueue.web.http import Deferred, Request, Response
+from jobqueue.web.idempotency import look_up
+from jobqueue.web.readers.fields import duration
+from jobqueue.web.readers.produce import Many
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -25,29 +27,31 @@ def preferred_wait(api: "Api", request: Request) -> int | None:
     return duration(found[1], "wait", 0, api.settings.wait_max, "JOBQUEUE_WAIT_MAX")
 
 
-def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Later | None":
+def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Deferred | None":
     """200 and the job when it has finished, in any way; 202 and the job when it has not within `wait`
     milliseconds. None: this is not about one job, and there is nothing to wait for."""
     sent = request.headers.get(b"idempotency-key")
     once = None if sent is None else look_up(api, request, sent)
-    made: Eventually[list[Job | Duplicate]]  # one job, or the one that was there before
+    made: MaybeFuture[list[Job | ExistingJob]]  # one job, or the one that was there before
     if once is not None and once.known is not None:
         job = once.known.made[0]
         if once.known.many or not isinstance(job, Job):
             return None
-        made = api.engine.settled([Duplicate(job)])
+        made = api.engine.after_commit([ExistingJob(job)])
     else:
         new = api.schema.enqueue(request, api.engine.wall_now)
         if isinstance(new, Many):
             return None
-        made = api.engine.enqueue_many([new], Once("", once.key, once.digest, False) if once else None)
+        made = api.engine.enqueue_many(
+            [new], IdempotencyKey("", once.key, once.digest, False) if once else None
+        )
     duplicate = False
 
-    def outcome(several: list[Job | Duplicate]) -> Eventually[Job]:
+    def outcome(several: list[Job | ExistingJob]) -> MaybeFuture[Job]:
         nonlocal duplicate
         [made] = several
-        duplicate = isinstance(made, Duplicate)
-        job = made.job if isinstance(made, Duplicate) else made
+        duplicate = isinstance(made, ExistingJob)
+        job = made.job if isinstance(made, ExistingJob) else made
         return api.engine.wait_for(job.id, wait)
 
     def answer(job: Job) -> Response:
@@ -55,7 +59,7 @@ def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Lat
         headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"\r\nPreference-Applied: wait=%d' % (
             job.id, job.version, -(-wait // 1000),
         )  # fmt: skip
-        return Response(status, api.renderer.new_job(Duplicate(job) if duplicate else job), headers)
+        return Response(status, api.renderer.new_job(ExistingJob(job) if duplicate else job), headers)
 
-    finished: Eventually[Job] = then(made, outcome)
-    return Later(finished, answer) if isinstance(finished, Future) else answer(finished)
+    finished: MaybeFuture[Job] = then(made, outcome)
+    return Deferred(finished, answer) if isinstance(finished, Future) else answer(finished)

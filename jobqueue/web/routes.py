@@ -7,11 +7,13 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import faces, guesses, http, operations, service
+from jobqueue.web import http, negotiation, operations, service
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
 from jobqueue.web.metrics import CONTENT_TYPE, metrics
-from jobqueue.web.parsing import shapes
-from jobqueue.web.rendering.answers import (
+from jobqueue.web.readers import suggestions
+from jobqueue.web.schema import requests
+from jobqueue.web.schema.answers import (
+    BulkResult,
     Counted,
     Explained,
     Health,
@@ -23,10 +25,9 @@ from jobqueue.web.rendering.answers import (
     Ready,
     Results,
     Stats,
-    Swept,
 )
-from jobqueue.web.rendering.views import Forgotten, JobView
-from jobqueue.web.streams import consuming, moving, watching
+from jobqueue.web.schema.responses import Forgotten, JobView
+from jobqueue.web.streams import job_stream, top, transfer
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -49,7 +50,7 @@ class Route(Struct, frozen=True, eq=False):
     summary: str
     answers: Mapping[int, Answer | tuple[Answer, ...]]
     refuses: tuple[int, ...] = ()
-    shape: type[Struct] = shapes.NoShape
+    shape: type[Struct] = requests.NoShape
     options: type[Struct] | None = None
     many: bool | Literal["only"] = False
     admin: bool = False
@@ -73,63 +74,64 @@ def _faces(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]]:
 
 ROUTES = (
     Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429, 507),
-          shapes.JobShape, shapes.EnqueueOptions, many=True),
+          requests.JobShape, requests.EnqueueOptions, many=True),
     Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
-          _TAKEN, shape=shapes.DequeueShape),
+          _TAKEN, shape=requests.DequeueShape),
     Route("POST", "/queues/{name}/enqueue", operations.enqueue_to, "Put a job, or many, in here", _MADE,
-          (409, 422, 429, 507), shapes.JobShape, shapes.EnqueueOptions, many=True),
+          (409, 422, 429, 507), requests.JobShape, requests.EnqueueOptions, many=True),
     Route("POST", "/queues/{name}/dequeue", operations.dequeue_from, "Take a job out of this queue", _TAKEN,
-          shape=shapes.DequeueShape),
+          shape=requests.DequeueShape),
     Route("POST", "/jobs/{id}/conclude", operations.conclude,
           "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
-          shapes.ConcludeShape, shapes.ConcludeOptions),
+          requests.ConcludeShape, requests.ConcludeOptions),
     Route("POST", "/jobs/{id}/heartbeat", operations.heartbeat, "Make a lease longer, say how far it is",
-          _JOB, (409,), shapes.HeartbeatShape),
+          _JOB, (409,), requests.HeartbeatShape),
     Route("POST", "/jobs/{id}/release", operations.release, "Give a job back, uncharged", _JOB, (409,),
-          shapes.ReleaseShape),
+          requests.ReleaseShape),
     Route("POST", "/jobs/{id}/fail", operations.fail, "Say that an attempt went wrong", _JOB, (409,),
-          shapes.FailShape, shapes.FailOptions),
+          requests.FailShape, requests.FailOptions),
     Route("POST", "/jobs/conclude", operations.conclude_many, "Finish many jobs", _RESULTS,
-          shape=shapes.ConcludeItem, many="only"),
+          shape=requests.ConcludeItem, many="only"),
     Route("POST", "/jobs/heartbeat", operations.heartbeat_many, "Make many leases longer", _RESULTS,
-          shape=shapes.HeartbeatItem, many="only"),
+          shape=requests.HeartbeatItem, many="only"),
     Route("POST", "/jobs/release", operations.release_many, "Give many jobs back", _RESULTS,
-          shape=shapes.ReleaseItem, many="only"),
+          shape=requests.ReleaseItem, many="only"),
     Route("POST", "/jobs/fail", operations.fail_many, "Say of many attempts that they went wrong", _RESULTS,
-          shape=shapes.FailItem, many="only"),
+          shape=requests.FailItem, many="only"),
     Route("POST", "/jobs/{id}/redrive", operations.redrive_job, "Put a dead job back to work", _JOB,
           (409, 412)),
-    Route("GET", "/jobs/{id}", faces.get_job, "A job; with wait once it is finished", _faces(JobView),
-          shape=shapes.WaitShape),
+    Route("GET", "/jobs/{id}", negotiation.get_job, "A job; with wait once it is finished", _faces(JobView),
+          shape=requests.WaitShape),
     Route("GET", "/jobs/{id}/explain", operations.explain_job, "Why does it wait?", {200: Explained}),
     Route("PATCH", "/jobs/{id}", operations.change_job, "Change a job that waits", _JOB, (409, 412, 429),
-          shapes.ChangeShape),
+          requests.ChangeShape),
     Route("DELETE", "/jobs/{id}", operations.cancel_job, "Cancel a job, or ask its consumer to stop",
-          {200: JobView, 202: JobView}, (409, 412), shapes.CancelShape),
-    Route("GET", "/jobs", faces.list_jobs, "Jobs by id", {200: (JobPage, TEXT, HTML)},
-          shape=shapes.ListShape),
+          {200: JobView, 202: JobView}, (409, 412), requests.CancelShape),
+    Route("GET", "/jobs", negotiation.list_jobs, "Jobs by id", {200: (JobPage, TEXT, HTML)},
+          shape=requests.ListShape),
     Route("GET", "/jobs/count", operations.count_jobs, "How many jobs match", {200: Counted},
-          shape=shapes.CountShape),
-    Route("GET", "/queues", faces.list_queues, "Queues by name", _faces(Queues), shape=shapes.QueuesShape),
-    Route("GET", "/queues/{name}", faces.get_queue, "A queue, also one not used yet", _faces(Queue),
-          shape=shapes.FaceShape),
+          shape=requests.CountShape),
+    Route("GET", "/queues", negotiation.list_queues, "Queues by name", _faces(Queues),
+          shape=requests.QueuesShape),
+    Route("GET", "/queues/{name}", negotiation.get_queue, "A queue, also one not used yet", _faces(Queue),
+          shape=requests.FaceShape),
     Route("GET", "/queues/{name}/peek", operations.peek, "The next jobs, in the order of dequeue",
-          {200: Jobs}, shape=shapes.PeekShape),
+          {200: Jobs}, shape=requests.PeekShape),
     Route("PATCH", "/queues/{name}", operations.change_queue, "Set what holds for a queue", _QUEUE, (412,),
-          shapes.QueueShape, admin=True),
+          requests.QueueShape, admin=True),
     Route("POST", "/queues/{name}/pause", operations.pause_queue, "Hand nothing out of a queue", _QUEUE,
-          (412,), shapes.PauseShape, admin=True),
+          (412,), requests.PauseShape, admin=True),
     Route("POST", "/queues/{name}/resume", operations.resume_queue, "End a pause", _QUEUE, (412,),
           admin=True),
-    Route("POST", "/queues/{name}/purge", operations.purge, "Remove jobs that match", {200: Swept},
-          shape=shapes.PurgeShape, admin=True),
+    Route("POST", "/queues/{name}/purge", operations.purge, "Remove jobs that match", {200: BulkResult},
+          shape=requests.PurgeShape, admin=True),
     Route("POST", "/queues/{name}/redrive", operations.redrive_many, "Put dead jobs that match back to work",
-          {200: Swept}, shape=shapes.RedriveShape, admin=True),
-    Route("GET", "/queues/{name}/export", moving.export_queue, "The jobs of a queue, a line each",
-          {200: LINES}, shape=shapes.FilterShape, admin=True),
-    Route("POST", "/import", moving.import_jobs, "Take in what was exported", {200: Imported}, (429,),
+          {200: BulkResult}, shape=requests.RedriveShape, admin=True),
+    Route("GET", "/queues/{name}/export", transfer.export_queue, "The jobs of a queue, a line each",
+          {200: LINES}, shape=requests.FilterShape, admin=True),
+    Route("POST", "/import", transfer.import_jobs, "Take in what was exported", {200: Imported}, (429,),
           admin=True, upload=True),
-    Route("PUT", "/import", moving.put_jobs, "The same", {200: Imported}, (429,), admin=True, upload=True),
+    Route("PUT", "/import", transfer.put_jobs, "The same", {200: Imported}, (429,), admin=True, upload=True),
     Route("GET", "/stats", service.stats, "How the server stands", {200: Stats}),
     Route("GET", "/metrics", metrics, "The same and more, for Prometheus", {200: CONTENT_TYPE}),
     Route("GET", "/healthz", service.healthz, "Does it run?", {200: Health}),
@@ -138,12 +140,12 @@ ROUTES = (
     Route("GET", "/worker.sh", service.worker_sh, "A worker: one file for a shell with curl", {200: TEXT}),
     Route("GET", "/worker.py", service.worker_py, "The same in Python, needs nothing", {200: TEXT}),
     Route("GET", "/help", service.help_page, "The API on one screen", {200: TEXT}),
-    Route("GET", "/", faces.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
-    Route("GET", "/events", watching.events, "What happens, as it happens", {200: EVENTS},
-          shape=shapes.EventsShape),
-    Route("GET", "/top", watching.top, "A screen that is redrawn", {200: TEXT}, shape=shapes.TopShape),
-    Route("POST", "/jobs/stream", consuming.stream_jobs, "Take jobs as a stream, a line each", {200: LINES},
-          shape=shapes.StreamShape),
+    Route("GET", "/", negotiation.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
+    Route("GET", "/events", top.events, "What happens, as it happens", {200: EVENTS},
+          shape=requests.EventsShape),
+    Route("GET", "/top", top.top, "A screen that is redrawn", {200: TEXT}, shape=requests.TopShape),
+    Route("POST", "/jobs/stream", job_stream.stream_jobs, "Take jobs as a stream, a line each", {200: LINES},
+          shape=requests.StreamShape),
 )  # fmt: skip
 
 
@@ -185,7 +187,7 @@ class Router:
         said = f"there is nothing at {path[:100]!r}"
         if "//" in path:
             said += "; a part of it is empty"
-        near = guesses.path(method, path[:200], self._patterns)
+        near = suggestions.path(method, path[:200], self._patterns)
         if near is None:
             return NoSuchRoute(f"{said}; GET /help shows what there is")
         return NoSuchRoute(f"{said}; did you mean {near}? GET /help shows what there is", nearest=near)
@@ -200,7 +202,7 @@ class Router:
         if method == "POST" and first == "jobs" and rest in ("purge", "redrive"):
             return f"; of many jobs: POST /queues/NAME/{rest}"
         if method == "POST" and first == "jobs" and rest.isalpha():
-            near = guesses.path(method, path[:200], tuple(self.plain))
+            near = suggestions.path(method, path[:200], tuple(self.plain))
             return f"; did you mean {near}?" if near is not None else ""
         return ""
 

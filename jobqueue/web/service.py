@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from jobqueue.errors import NotReady
 from jobqueue.units import instant, seconds
 from jobqueue.web.http import TEXT, Request, Response
-from jobqueue.web.pages import help_text
-from jobqueue.web.parsing.fields import YEAR_MS
-from jobqueue.web.rendering import render
-from jobqueue.web.workers import worker
+from jobqueue.web.readers.fields import YEAR_MS
+from jobqueue.web.writers import encoder
+from jobqueue.web.writers.help_page import help_text
+from jobqueue.web.writers.worker_files import worker
 
 if TYPE_CHECKING:
     from jobqueue.web.api import Api
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def stats(api: "Api", request: Request) -> Response:
     """Whoever may not see all queues is not told either what the others have made of the server."""
     api.schema.nothing(request)
-    whole = api.sees_all
+    whole = api.may_use_all
     s = api.engine.stats()
     settings = api.settings
     lag = api.lag()
-    return Response(200, render.document(_known({
+    return Response(200, encoder.document(_known({
         "version": api.version,
         "started_at": instant(api.started_at),
         "uptime": round(time.monotonic() - api.started, 3),
@@ -72,7 +72,7 @@ def _known(members: dict[str, object]) -> dict[str, object]:
 
 
 def healthz(api: "Api", request: Request) -> Response:
-    return Response(200, render.document(
+    return Response(200, encoder.document(
         {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": _auth(api)}
     ))  # fmt: skip
 
@@ -86,7 +86,7 @@ def readyz(api: "Api", request: Request) -> Response:
         raise NotReady("the server is stopping", retry_after=5)
     if api.engine.refuses is not None:
         raise NotReady(api.engine.refuses, retry_after=1)
-    return Response(200, render.document({"status": "ready"}))
+    return Response(200, encoder.document({"status": "ready"}))
 
 
 def openapi(api: "Api", request: Request) -> Response:

@@ -135,7 +135,7 @@ class _Work:
         self.now = subject.milliseconds()
         self._calls = self._enqueued = self._last_id = 0
         subject.as_the_program_does()
-        self._collector = subject.Collector(self.watch)
+        self._collector = subject.GcControl(self.watch)
 
     def enqueue(self, count: int) -> None:
         for new in subject.new_jobs(count, self._enqueued):

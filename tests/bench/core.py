@@ -1,7 +1,7 @@
 """The core alone: one lifecycle, each verb, and the memory of a queued job.
 
 A lifecycle is enqueue, dequeue, conclude of one job, called straight on `JobQueue`; the requests (`NewJob`,
-`Want`) are made beforehand. In the steady state as many finished jobs are remembered as the defaults allow
+`DequeueRequest`) are made beforehand. In the steady state as many finished jobs are remembered as the defaults allow
 (100,000), so each conclude also forgets one; until then there is nothing to forget. Beside every round runs a
 fixed Python loop, so that figures of two machines can be compared. All times are CPU time.
 """
@@ -92,7 +92,7 @@ def measure(depth: int, quick: bool) -> dict[str, object]:
         found["lifecycle"].append(verbs.lifecycles(queue, count, new, want, now) / count / 1000)
         found["verbs"].append(verbs.costs(queue, [new] * (count // 10), [want] * (count // 10), now))
         found["tick"].append(_idle_tick(queue, now))
-    queued = queue.tally.jobs()["queued"]
+    queued = queue.counts.jobs()["queued"]
     check(queued == depth, f"{depth} jobs should be queued, there are {queued}")
     return found
 

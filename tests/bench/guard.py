@@ -19,14 +19,14 @@ from statistics import median
 from typing import Any
 
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.server.connection import Connection
-from jobqueue.server.fast_front import FastFront
+from jobqueue.server.http1.connection import Connection
+from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
-from jobqueue.web.access.guard import check_administrator
+from jobqueue.web.access.browser_policy import check_administrator
 from jobqueue.web.api import Api
 from jobqueue.web.app import application
-from jobqueue.web.http import Later, Request, Response
+from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject
 from tests.bench.client import lifecycle_script
@@ -75,7 +75,7 @@ def _bare() -> type[Api]:
 
         def perform(
             self, route: Route, request: Request, from_program: bool = False, *_: Any, **__: Any
-        ) -> Response | Later:
+        ) -> Response | Deferred:
             try:
                 if not from_program:
                     self.guard.check(request)

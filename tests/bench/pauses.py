@@ -189,7 +189,7 @@ def stale_slices(size: int) -> tuple[float, int, float]:
     while queue.dequeue(want, now):
         pass
     found = _ticked(queue, now + subject.LEASE)
-    check(queue.tally.jobs()["queued"] == size, "not all leases ended")
+    check(queue.counts.jobs()["queued"] == size, "not all leases ended")
     return found
 
 

@@ -77,7 +77,7 @@ def jobs(sizes: list[int], rounds: int) -> list[dict[str, object]]:
         _put(queue, watch, subject.new_jobs(size - have))
         have = size
         found.append(_measured(queue, watch, lambda: (news, wants), rounds))
-        check(queue.tally.jobs()["queued"] == size, f"not {size} jobs queued")
+        check(queue.counts.jobs()["queued"] == size, f"not {size} jobs queued")
     return found
 
 
@@ -111,7 +111,7 @@ def priorities(sizes: list[int], rounds: int) -> list[dict[str, object]]:
         _put(queue, watch, (new for number in order for new in subject.new_jobs(2, 0, "default", number)))
         wants = [subject.want()] * BLOCK
 
-        def block(size: int = size, random: Random = random, wants: list[subject.Want] = wants):
+        def block(size: int = size, random: Random = random, wants: list[subject.DequeueRequest] = wants):
             some = [random.randrange(size) for _ in range(BLOCK)]
             return [new for number in some for new in subject.new_jobs(1, 0, "default", number)], wants
 
@@ -145,7 +145,7 @@ def _keyed(size: int, rounds: int) -> dict[str, object]:
     for number in range(rounds):
         news = [keyed(f"free-{number}-{each}") for each in range(BLOCK)]
         spent = {KEY_VERBS[0]: _spent(queue.enqueue, [(new, now) for new in news])}
-        takes: list[list[subject.Handed]] = []
+        takes: list[list[subject.Delivery]] = []
         take = partial(_append, takes, queue.dequeue)
         spent[KEY_VERBS[1]] = _spent(take, [(want, now)] * BLOCK)
         handed = [one for taken in takes for one in taken]

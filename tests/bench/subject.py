@@ -6,22 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from jobqueue.core.job import NewJob, Options, Want
+from jobqueue.clock import SystemClock, first_id_at
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.queue_settings import KeyLimits
-from jobqueue.core.waiters import Handed, Waiter
-from jobqueue.engine.clock import SystemClock
+from jobqueue.core.waiters import Waiter
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.engine.ticking import first_id_at
 from jobqueue.engine.tokens import tokens
-from jobqueue.server.collector import EVERY
+from jobqueue.model import DequeueRequest, KeyLimits, NewJob, Options
+from jobqueue.server.gc_control import EVERY
 from jobqueue.settings import Settings
 
 __all__ = [
-    "Collector",
+    "DequeueRequest",
+    "GcControl",
     "HandTickedClock",
-    "Handed",
     "JobQueue",
     "KeyLimits",
     "Limits",
@@ -29,7 +27,6 @@ __all__ = [
     "Options",
     "Stopwatch",
     "Waiter",
-    "Want",
 ]
 
 T = TypeVar("T")
@@ -63,8 +60,8 @@ def new_engine(**settings: object) -> MemoryEngine:
     return MemoryEngine(Settings(**settings), HandTickedClock())
 
 
-def want(*queues: str, count: int | None = None) -> Want:
-    return Want(queues or ("default",), LEASE, count)
+def want(*queues: str, count: int | None = None) -> DequeueRequest:
+    return DequeueRequest(queues or ("default",), LEASE, count)
 
 
 def new_jobs(count: int, start: int = 0, queue: str = "default", priority: int = 0) -> Iterator[NewJob]:
@@ -73,7 +70,7 @@ def new_jobs(count: int, start: int = 0, queue: str = "default", priority: int =
 
 
 def as_the_program_does() -> None:
-    """The garbage collector as `jobqueue.server.program` sets it up."""
+    """The garbage collector as `jobqueue.server.main` sets it up."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -104,7 +101,7 @@ class Stopwatch:
         return result
 
 
-class Collector:
+class GcControl:
     """Collects the young generations as often as the program does. `rest` does it when it is time."""
 
     def __init__(self, watch: Stopwatch) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from random import Random
 
 from tests.bench.report import check
-from tests.bench.subject import JobQueue, NewJob, Want
+from tests.bench.subject import DequeueRequest, JobQueue, NewJob
 
 VERBS = ["enqueue", "get", "cancel", "dequeue", "heartbeat", "conclude"]
 
@@ -27,7 +27,9 @@ def calibration(rounds: int = 100_000) -> float:
     return (time.thread_time_ns() - start) / rounds
 
 
-def lifecycles(queue: JobQueue, count: int, new: NewJob, want: Want, now: int, each_ms: int = 50) -> int:
+def lifecycles(
+    queue: JobQueue, count: int, new: NewJob, want: DequeueRequest, now: int, each_ms: int = 50
+) -> int:
     """Nanoseconds that `count` lifecycles take, one job after another; `each_ms` of them in a millisecond."""
     enqueue, dequeue, conclude = queue.enqueue, queue.dequeue, queue.conclude
     start = time.thread_time_ns()
@@ -40,7 +42,9 @@ def lifecycles(queue: JobQueue, count: int, new: NewJob, want: Want, now: int, e
     return time.thread_time_ns() - start
 
 
-def costs(queue: JobQueue, news: Sequence[NewJob], wants: Sequence[Want], now: int) -> dict[str, float]:
+def costs(
+    queue: JobQueue, news: Sequence[NewJob], wants: Sequence[DequeueRequest], now: int
+) -> dict[str, float]:
     """Nanoseconds of each verb, on average over `news`. As many jobs as were queued before stay queued."""
     clock = time.thread_time_ns
     count = len(news)

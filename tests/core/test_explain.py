@@ -7,8 +7,7 @@ from test_queue_options import fail, keyed
 from test_queue_verbs import Driven
 
 from jobqueue.core.explain import explain, state
-from jobqueue.core.job import NewJob, Options
-from jobqueue.core.queue_settings import KeyLimits, Rate
+from jobqueue.model import KeyLimits, NewJob, Options, Rate
 
 HELD = {"paused", "queue_limit", "rate_limit", "key_limit"}
 
@@ -165,7 +164,7 @@ def test_what_is_said_is_what_dequeue_does(seed):
     if queued:
         assert min(explanation.ahead for explanation in explained.values()) == 0
     handed = [job for job, _ in q.dequeue(count=1000)]
-    plain = not any(job.more is not None and job.more.options is not None for job in queued)
+    plain = not any(job.extras is not None and job.extras.options is not None for job in queued)
     for position, job in enumerate(handed):
         found = {cause.code for cause in explained[job].causes}
         assert HELD.isdisjoint(found), (job, found)

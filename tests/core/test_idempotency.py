@@ -5,7 +5,8 @@ from collections import OrderedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.core.idempotency import Answered, IdempotencyKeys
+from jobqueue.core.idempotency import IdempotencyKeys
+from jobqueue.model import RecordedAnswer
 
 
 def ids(answered):
@@ -59,7 +60,7 @@ def test_the_ids_of_large_batches_are_bounded_too():
 def test_a_key_that_an_earlier_run_left_twice_counts_once():
     keys = IdempotencyKeys(1_000, 3)
     for until in (500, 900):
-        keys.restore("ann", "k", Answered(b"", (1, 2), True, until))
+        keys.restore("ann", "k", RecordedAnswer(b"", (1, 2), True, until))
     assert (ids(keys.get("ann", "k", 600)), keys._ids, len(keys)) == ((1, 2), 2, 1)
 
 

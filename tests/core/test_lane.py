@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobqueue.core.job import Job
 from jobqueue.core.lane import Lane
+from jobqueue.model import Job
 
 THOROUGH = bool(os.environ.get("TEST_ALL"))
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.core import line, named
-from jobqueue.core.gate import Gate
-from jobqueue.core.job import Job, More, Options
-from jobqueue.core.named import NamedQueue
-from jobqueue.core.queue_settings import KeyLimits, QueueSettings, Rate
+from jobqueue.core import key_group
+from jobqueue.core import named_queue as named_queues
+from jobqueue.core.limiter import Limiter
+from jobqueue.core.named_queue import NamedQueue
+from jobqueue.model import Job, JobExtras, KeyLimits, Options, QueueSettings, Rate
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 NOW = 1_000
@@ -159,7 +159,7 @@ def test_a_lane_that_was_emptied_and_made_anew_at_the_same_place_bears_what_is_l
 
 def keyed(place, key, priority=0):
     each = job(place, priority)
-    each.more = More(options=Options(key=key))
+    each.extras = JobExtras(options=Options(key=key))
     return each
 
 
@@ -242,10 +242,10 @@ def test_a_gate_that_sleeps_until_it_is_full_is_woken_earlier_for_the_next_job()
     assert [start(q.queue) for _ in jobs] == list(range(1, 11))
     for each in jobs:
         q.queue.leave(each, NOW)
-    assert q.wake_at == NOW + 10_000
+    assert q.wakes_at == NOW + 10_000
     q.queue.append(keyed(11, "x"))
     assert q.queue.take(NOW) is None
-    assert q.wake_at == NOW + 1_000
+    assert q.wakes_at == NOW + 1_000
 
 
 def test_the_late_timer_of_an_old_gate_leaves_the_new_one_of_its_key_alone():
@@ -272,17 +272,17 @@ class Sleepy:
     def __init__(self, rate):
         self.queue = NamedQueue("default", (4, 1, 0.5), self._sleep)
         self.queue.configure(QueueSettings(key_limits=KeyLimits(None, rate)), 0)
-        self.wake_at = None
+        self.wakes_at = None
 
     def _sleep(self, gate, at):
-        assert gate.wake_at is None or at < gate.wake_at
-        gate.wake_at = self.wake_at = at
+        assert gate.wakes_at is None or at < gate.wakes_at
+        gate.wakes_at = self.wakes_at = at
 
 
 def heap_operations(monkeypatch):
     """Counts what is done to the heaps of lanes."""
     done = []
-    for module, name in itertools.product((named, line), ("heappush", "heappop", "heapreplace")):
+    for module, name in itertools.product((named_queues, key_group), ("heappush", "heappop", "heapreplace")):
         operation = getattr(module, name)
 
         def counted(*args, operation=operation):
@@ -314,7 +314,7 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
     for each in running[:50]:  # a key comes back: its next job, and no other, is handed out
         queue.leave(each, NOW)
         following = queue.take(NOW)
-        assert (following.place, following.more.options.key) == (each.place + keys, each.more.options.key)
+        assert (following.place, following.extras.options.key) == (each.place + keys, each.extras.options.key)
         queue.enter(following, NOW)
     assert len(done) <= 4 * 50
     done.clear()
@@ -367,8 +367,8 @@ def test_keys_behind_gates_behave_as_a_sorted_list_of_those_whose_gate_is_open(s
         return (limits.max_in_progress, limits.rate) if key else (None, None)
 
     def gate_of(each):
-        key = each.more.options.key if each.more else None
-        return gates.setdefault(key, Gate("default", key, *limits_of(key)))
+        key = each.extras.options.key if each.extras else None
+        return gates.setdefault(key, Limiter("default", key, *limits_of(key)))
 
     def next_ones():
         free = [each for each in waiting if gate_of(each).is_open(now)]
@@ -451,7 +451,7 @@ def test_the_next_jobs_are_those_that_are_taken_next(given_jobs, removed, taken,
     for place, (priority, key) in enumerate(given_jobs, start=1):
         jobs.append(job(place, priority))
         if key is not None:
-            jobs[-1].more = More(options=Options(key=key))
+            jobs[-1].extras = JobExtras(options=Options(key=key))
         queue.append(jobs[-1])
     out = [each for _ in range(taken) if (each := queue.take(NOW)) is not None]
     for each in out[::2]:
@@ -471,7 +471,7 @@ def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_mem
     for place, priority in enumerate([0, 1, 1, 1], start=1):
         each = job(place, priority)
         if key is not None:
-            each.more = More(options=Options(key=key))
+            each.extras = JobExtras(options=Options(key=key))
         queue.append(each)
     for _ in range(300):
         queue.put_back(queue.take(NOW))
@@ -488,7 +488,7 @@ def test_a_job_behind_the_shut_gate_of_its_key_is_not_among_the_next():
     queue.configure(QueueSettings(key_limits=KeyLimits(max_in_progress=1)), 0)
     for place, key in enumerate(["a", "a", "b"], start=1):
         each = job(place)
-        each.more = More(options=Options(key=key))
+        each.extras = JobExtras(options=Options(key=key))
         queue.append(each)
     first = queue.take(NOW)
     queue.enter(first, NOW)

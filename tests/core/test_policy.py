@@ -4,22 +4,16 @@ from itertools import product
 
 import pytest
 
-from jobqueue.core.job import (
-    AS_THE_QUEUE,
-    BURY,
-    CANCEL,
-    CONCLUDE,
-    PUT_OFF,
-    RELEASE,
-    STALE,
-    Backoff,
-    Job,
-    Lease,
-    Options,
-)  # fmt: skip # isort: skip
 from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES
-from jobqueue.core.policy import may_use_lease, rest, rest_without_jitter, used_up
+from jobqueue.core.policy import (
+    attempts_exhausted,
+    backoff_delay,
+    backoff_delay_without_jitter,
+    may_use_lease,
+)
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
+from jobqueue.model import INHERIT, Backoff, Job, Lease, Options
+from jobqueue.steps import BURY, CANCEL, CONCLUDE, PUT_OFF, RELEASE, STALE
 
 DONE, AGAIN = True, False
 HEARTBEAT = ()
@@ -178,7 +172,7 @@ DAY = 86_400_000
 
 
 def test_the_default_lets_25_attempts_take_about_three_and_a_half_days():
-    rests = [rest_without_jitter(Backoff(), attempt) for attempt in range(1, 25)]
+    rests = [backoff_delay_without_jitter(Backoff(), attempt) for attempt in range(1, 25)]
     assert rests[:4] == [10_000, 20_000, 40_000, 80_000]
     assert rests[11:13] == [20_480_000, 21_600_000]  # six hours at most
     assert set(rests[12:]) == {21_600_000}
@@ -188,7 +182,7 @@ def test_the_default_lets_25_attempts_take_about_three_and_a_half_days():
 
 def test_of_a_list_the_last_length_repeats():
     backoff = Backoff(steps=(10_000, 60_000, 300_000))
-    assert [rest_without_jitter(backoff, attempt) for attempt in (1, 2, 3, 4, 9_999)] == [
+    assert [backoff_delay_without_jitter(backoff, attempt) for attempt in (1, 2, 3, 4, 9_999)] == [
         10_000,
         60_000,
         300_000,
@@ -198,24 +192,30 @@ def test_of_a_list_the_last_length_repeats():
 
 
 def test_a_curve_may_be_flat_fall_or_be_too_steep_for_a_float():
-    assert [rest_without_jitter(Backoff(500, 1.0), attempt) for attempt in (1, 2, 10_000)] == [500] * 3
-    assert [rest_without_jitter(Backoff(800, 0.5), attempt) for attempt in (1, 2, 3)] == [800, 400, 200]
-    assert rest_without_jitter(Backoff(1, 1_000.0, 70_000), 10_000) == 70_000
-    assert rest_without_jitter(Backoff(0, 2.0), 10_000) == 0
+    assert [backoff_delay_without_jitter(Backoff(500, 1.0), attempt) for attempt in (1, 2, 10_000)] == [
+        500
+    ] * 3
+    assert [backoff_delay_without_jitter(Backoff(800, 0.5), attempt) for attempt in (1, 2, 3)] == [
+        800,
+        400,
+        200,
+    ]
+    assert backoff_delay_without_jitter(Backoff(1, 1_000.0, 70_000), 10_000) == 70_000
+    assert backoff_delay_without_jitter(Backoff(0, 2.0), 10_000) == 0
 
 
 @pytest.mark.parametrize("attempt", [1_015, 1_016, 1_024, 1_025])
 def test_where_base_times_the_factor_is_infinite_the_rest_is_the_longest(attempt):
     # 2.0 ** 1023 is the last power that is a float; times 1,000 it is infinity from 2.0 ** 1015 on.
-    assert rest_without_jitter(Backoff(1_000, 2.0, 70_000), attempt) == 70_000
-    assert rest_without_jitter(Backoff(0, 2.0, 70_000), attempt) == 0
+    assert backoff_delay_without_jitter(Backoff(1_000, 2.0, 70_000), attempt) == 70_000
+    assert backoff_delay_without_jitter(Backoff(0, 2.0, 70_000), attempt) == 0
 
 
 @pytest.mark.parametrize(("chance", "expected"), [(0.0, 9_000), (0.25, 9_500), (0.5, 10_000), (1.0, 11_000)])
 def test_jitter_lengthens_or_shortens_by_up_to_its_share(chance, expected):
-    assert rest(Backoff(), 1, chance) == expected
-    assert rest(Backoff(steps=(10_000,)), 3, chance) == expected
-    assert rest(Backoff(jitter=0.0), 1, chance) == 10_000
+    assert backoff_delay(Backoff(), 1, chance) == expected
+    assert backoff_delay(Backoff(steps=(10_000,)), 3, chance) == expected
+    assert backoff_delay(Backoff(jitter=0.0), 1, chance) == 10_000
 
 
 # -- attempts ---------------------------------------------------------------------------------------
@@ -224,10 +224,10 @@ def test_jitter_lengthens_or_shortens_by_up_to_its_share(chance, expected):
 @pytest.mark.parametrize(
     ("own", "of_the_queue", "attempts", "over"),
     [
-        (AS_THE_QUEUE, 3, 2, False),
-        (AS_THE_QUEUE, 3, 3, True),
-        (AS_THE_QUEUE, 3, 4, True),
-        (AS_THE_QUEUE, None, 10_000, False),
+        (INHERIT, 3, 2, False),
+        (INHERIT, 3, 3, True),
+        (INHERIT, 3, 4, True),
+        (INHERIT, None, 10_000, False),
         (1, 3, 1, True),
         (5, 3, 4, False),
         (None, 3, 10_000, False),
@@ -235,6 +235,6 @@ def test_jitter_lengthens_or_shortens_by_up_to_its_share(chance, expected):
 )
 def test_a_limit_of_its_own_counts_before_the_queues_and_none_is_no_limit(own, of_the_queue, attempts, over):
     asked = job("in_progress", attempts=attempts)
-    assert used_up(asked, Options(max_attempts=own), of_the_queue) is over
-    if own == AS_THE_QUEUE:
-        assert used_up(asked, None, of_the_queue) is over
+    assert attempts_exhausted(asked, Options(max_attempts=own), of_the_queue) is over
+    if own == INHERIT:
+        assert attempts_exhausted(asked, None, of_the_queue) is over

@@ -17,7 +17,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobqueue.core.job import NewJob, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import JobQueue
@@ -32,6 +31,7 @@ from jobqueue.errors import (
     NotInProgress,
     NotTheConsumer,
 )
+from jobqueue.model import DequeueRequest, NewJob
 
 THOROUGH = bool(os.environ.get("TEST_ALL"))
 SEGMENT = 4
@@ -72,7 +72,7 @@ class ModelJob:
 
 @dataclass(eq=False)
 class ModelWaiter:
-    want: Want
+    request: DequeueRequest
     until: int
     answer: list | None = None
 
@@ -114,7 +114,7 @@ class Model:
         """First come, first served: who was given what, in order."""
         served = []
         for waiter in list(self.waiting):
-            if taken := self.dequeue(waiter.want, now):
+            if taken := self.dequeue(waiter.request, now):
                 self.waiting.remove(waiter)
                 served.append((waiter, taken))
         return served
@@ -175,7 +175,7 @@ NEW_JOBS = st.builds(NewJob, st.just("t"), QUEUES, PRIORITIES, PAYLOADS)
 LEASES = st.sampled_from([60_000, 60_000, 1000, 250, 101, 100, 99, 1])
 CONSUMERS = st.sampled_from([None, None, "ann", "bob"])
 WANTS = st.builds(
-    Want,
+    DequeueRequest,
     queues=st.lists(QUEUES, min_size=1, max_size=3).map(tuple),
     lease_for=LEASES,
     count=st.sampled_from([None, None, 1, 2, 9]),
@@ -296,7 +296,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
             if ruling == "done":
                 job.ended_by, job.result = "conclude", result
                 self.model.finish(job, "concluded", self.now, self.wall)
-            assert (answer.id, answer.status, answer.more.result) == (id, "concluded", job.result)
+            assert (answer.id, answer.status, answer.extras.result) == (id, "concluded", job.result)
             self._compare_forgotten(finishing=True)
 
     @rule(callers=st.lists(CALLERS, min_size=1, max_size=4), lease_for=st.one_of(st.none(), LEASES))
@@ -438,7 +438,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
             assert (job.lease and job.lease.token) == (expected.tokens[-1] if expected.tokens else None)
             if expected.status == "in_progress":
                 assert (job.lease.expires, job.lease.consumer) == (expected.deadline, expected.consumer)
-            more = job.more
+            more = job.extras
             assert bool(more and more.cancel_requested) == expected.cancel_asked
             assert (more and more.result) == expected.result
             assert (more and more.finished_at) == expected.finished_at
@@ -451,15 +451,15 @@ class QueueAgainstModel(RuleBasedStateMachine):
             statuses = [job.status for job in jobs if not job.forgotten]
             return {status: statuses.count(status) for status in STATUSES}
 
-        assert self.queue.tally.jobs() == counts(self.model.jobs)
-        assert self.queue.tally.totals() == self.model.totals
+        assert self.queue.counts.jobs() == counts(self.model.jobs)
+        assert self.queue.counts.totals() == self.model.totals
         assert len(self.queue.waiters) == len(self.model.waiting)
         assert self.queue.remembered == len(self.model.finished)
         assert self.queue.remembered_bytes == sum(job.bytes for job in self.model.finished)
         for name in ("a", "b", "c", "never used"):
             view, ready = self.queue.view(name, self.now), self.model.ready(name)
             assert view.jobs == counts(job for job in self.model.jobs if job.queue == name)
-            assert view.consumers_waiting == sum(name in each.want.queues for each in self.model.waiting)
+            assert view.consumers_waiting == sum(name in each.request.queues for each in self.model.waiting)
             ages = [max(self.wall - job.created_at, 0) for job in ready]
             if self.clock_was_set:
                 assert view.oldest_age in (ages or [None])
@@ -488,7 +488,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_what_is_there(self):
         for waiting in self.model.waiting:
-            assert not any(self.model.ready(name) for name in waiting.want.queues)
+            assert not any(self.model.ready(name) for name in waiting.request.queues)
 
     def check_all(self):
         for holds in (
@@ -505,7 +505,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         if hasattr(self, "queue"):
             for name in ("a", "b", "c"):
                 expected = [job.id for job in self.model.ready(name)]
-                handed = self.queue.dequeue(Want((name,), 1000, len(expected) + 1), self.now)
+                handed = self.queue.dequeue(DequeueRequest((name,), 1000, len(expected) + 1), self.now)
                 assert [job.id for job, _ in handed] == expected
 
     # -- helpers ----------------------------------------------------------------------------------
@@ -654,7 +654,11 @@ def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
     def wants():
         queues = tuple(random.choices("aaabc", k=random.randint(1, 3)))
         consumer = random.choice([None, "ann", "bob"])
-        return [Want(queues, random.choice([50, 100, 1000, 9000]), random.choice([None, 1, 5]), consumer)]
+        return [
+            DequeueRequest(
+                queues, random.choice([50, 100, 1000, 9000]), random.choice([None, 1, 5]), consumer
+            )
+        ]
 
     def callers():
         which = random.choice(["current", "current", "current", "none", "old", "another", "wrong"])

@@ -3,12 +3,10 @@
 import pytest
 from test_queue_verbs import LEASE, Driven
 
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import Change, Duplicate, NewJob, Options, Want
 from jobqueue.core.queue import IDLE_QUEUE_MS
-from jobqueue.core.queue_settings import KeyLimits, Rate
 from jobqueue.core.waiters import OutcomeWaiter
 from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
+from jobqueue.model import Change, DequeueRequest, ExistingJob, Filter, KeyLimits, NewJob, Options, Rate
 
 
 def keyed(q, *keys, queue="default"):
@@ -51,7 +49,7 @@ def test_of_many_attempts_the_last_twenty_are_remembered():
         q.take()
         fail(q, job, retry_in=0, error=b"%d" % number)
     q.take()
-    history = job.more.trail.history
+    history = job.extras.trace.history
     assert [(line.attempt, line.error) for line in history] == [(n, b"%d" % n) for n in range(11, 31)]
 
 
@@ -61,10 +59,10 @@ def test_25_attempts_by_the_default_take_the_default_window():
     started = q.now
     for _ in range(24):
         fail(q, q.take())
-        q.pass_time(job.more.due - q.now)
+        q.pass_time(job.extras.due - q.now)
     assert q.now - started == 300_150_000
     fail(q, q.take())
-    assert (job.status, job.more.trail.reason, job.attempts) == ("dead", "attempts", 25)
+    assert (job.status, job.extras.trace.reason, job.attempts) == ("dead", "attempts", 25)
 
 
 def test_a_failed_job_comes_back_ahead_of_jobs_never_leased():
@@ -85,7 +83,7 @@ def test_a_job_goes_to_a_dead_letter_queue_once_only():
         q.core.configure(name, {"dead_letter": letter}, q.now)
     [job] = q.enqueue(1, "a")
     fail(q, q.take("a"), retry=False)
-    assert (job.queue, job.status, job.attempts, job.more.trail.dead_from) == ("b", "queued", 0, "a")
+    assert (job.queue, job.status, job.attempts, job.extras.trace.dead_from) == ("b", "queued", 0, "a")
     fail(q, q.take("b"), retry=False)
     assert (job.queue, job.status) == ("b", "dead")
     q.core.redrive(1, q.now)
@@ -110,9 +108,9 @@ def test_a_redriven_job_starts_anew_at_the_end_and_keeps_its_history():
     q.enqueue(2)
     job = fail(q, q.take(), retry=False)
     q.core.redrive(job.id, q.now)
-    assert (job.status, job.attempts, job.leases, job.more.trail.reason) == ("queued", 0, 1, None)
+    assert (job.status, job.attempts, job.leases, job.extras.trace.reason) == ("queued", 0, 1, None)
     assert q.ids() == [2, 1]
-    assert [line.outcome for line in job.more.trail.history] == ["bury"]
+    assert [line.outcome for line in job.extras.trace.history] == ["bury"]
     with pytest.raises(NotDead):
         q.core.redrive(job.id, q.now)
 
@@ -124,7 +122,7 @@ def test_a_job_that_is_waiting_again_after_its_end_is_dead_at_the_next_tick():
     q.pass_time(4_999)
     assert job.status == "in_progress"
     q.pass_time(1)
-    assert (job.status, job.more.trail.reason) == ("dead", "expired")
+    assert (job.status, job.extras.trace.reason) == ("dead", "expired")
 
 
 def test_a_redriven_job_does_not_expire_of_the_end_that_it_had():
@@ -146,7 +144,7 @@ def test_a_unique_key_that_several_jobs_came_to_have_is_taken_until_the_last_of_
     fail(q, q.take(), retry=False)
     second = unique(q)
     q.core.redrive(first.id, q.now)
-    assert isinstance(unique(q), Duplicate)
+    assert isinstance(unique(q), ExistingJob)
     assert q.conclude(q.take()) is second
     assert unique(q).job is first
     q.conclude(q.take())
@@ -236,7 +234,7 @@ def test_duplicates_in_a_batch_do_not_fill_a_queue():
     answers = q.core.enqueue_many(
         [NewJob("t", options=option), NewJob("t"), NewJob("t", options=option)], q.now
     )
-    assert [isinstance(answer, Duplicate) for answer in answers] == [True, False, True]
+    assert [isinstance(answer, ExistingJob) for answer in answers] == [True, False, True]
     with pytest.raises(QueueFull):
         q.enqueue()
 
@@ -304,7 +302,7 @@ def test_who_waits_for_a_key_at_its_limit_is_served_when_a_job_of_it_ends_howeve
             lambda job: q.core.release(job.id, job.lease.token, None, 60_000, q.now),
             lambda job: fail(q, job, retry=False),
             lambda job: q.core.cancel(job.id, q.now, force=True),
-            lambda job: (q.core.purge_one(job, q.now), q.core.settle(q.now)),
+            lambda job: (q.core.purge_one(job, q.now), q.core.match(q.now)),
         ],
         start=1,
     ):
@@ -389,7 +387,7 @@ def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
         if status == "cancelled":
             q.cancel(job)
         else:
-            q.core.dequeue(Want(("default",), LEASE), q.now)
+            q.core.dequeue(DequeueRequest(("default",), LEASE), q.now)
         if status == "concluded":
             q.conclude(job)
         if status == "dead":
@@ -407,7 +405,7 @@ def test_a_job_purged_under_its_lease_is_not_given_back():
     handed = q.dequeue()
     q.core.purge_one(handed[0][0], q.now)
     q.core.give_back(handed, q.now)
-    assert sum(q.core.tally.jobs().values()) == q.core.tally.totals()["released"] == 0
+    assert sum(q.core.counts.jobs().values()) == q.core.counts.totals()["released"] == 0
     assert q.pass_time(LEASE) == 0
 
 

@@ -4,12 +4,13 @@ from itertools import count
 
 import pytest
 
-from jobqueue.core.job import STALE, NewJob, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import HELD_BACK_MS, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
 from jobqueue.core.waiters import Waiter
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
+from jobqueue.model import DequeueRequest, NewJob
+from jobqueue.steps import STALE
 
 LEASE = 10_000
 EMAIL = NewJob("email", payload=b'{"to":"ada"}')
@@ -28,7 +29,7 @@ class Driven:
         return self.core.enqueue_many([NewJob("t", queue, priority)] * number, self.now)
 
     def dequeue(self, *queues, count=None, consumer=None, lease_for=LEASE):
-        return self.core.dequeue(Want(queues or ("default",), lease_for, count, consumer), self.now)
+        return self.core.dequeue(DequeueRequest(queues or ("default",), lease_for, count, consumer), self.now)
 
     def take(self, *queues):
         [(job, _)] = self.dequeue(*queues)
@@ -40,7 +41,7 @@ class Driven:
 
     def wait(self, name, *queues, wait=30_000, count=None):
         """A consumer called `name` waits; what it is given is in `answers[name]`."""
-        want = Want(queues or ("default",), LEASE, count, name)
+        want = DequeueRequest(queues or ("default",), LEASE, count, name)
 
         def deliver(handed):
             assert name not in self.answers
@@ -87,7 +88,7 @@ def test_an_enqueued_job_has_what_was_said_and_an_id_and_its_time():
         -5,
         b'{"to":"ada"}',
     )
-    assert (job.status, job.attempts, job.leases, job.lease, job.more) == ("queued", 0, 0, None, None)
+    assert (job.status, job.attempts, job.leases, job.lease, job.extras) == ("queued", 0, 0, None, None)
     assert job.created_at == 1_800_000_001_000
     assert q.core.get(700) is job
 
@@ -329,8 +330,8 @@ def test_concluding_keeps_the_result_and_the_time():
     job = q.take()
     q.now += 77
     assert q.conclude(job, result=b'{"sent":true}') is job
-    assert (job.status, job.more.result) == ("concluded", b'{"sent":true}')
-    assert job.more.finished_at == 1_800_000_001_077
+    assert (job.status, job.extras.result) == ("concluded", b'{"sent":true}')
+    assert job.extras.finished_at == 1_800_000_001_077
 
 
 def test_concluding_again_with_the_same_lease_answers_the_job_and_ignores_a_new_result():
@@ -338,8 +339,8 @@ def test_concluding_again_with_the_same_lease_answers_the_job_and_ignores_a_new_
     q.enqueue()
     job = q.take()
     q.conclude(job, result=b"1")
-    assert q.conclude(job, result=b"2").more.result == b"1"
-    assert q.core.tally.totals()["concluded"] == 1
+    assert q.conclude(job, result=b"2").extras.result == b"1"
+    assert q.core.counts.totals()["concluded"] == 1
     assert q.core.remembered == 1
 
 
@@ -374,10 +375,10 @@ def test_a_queued_job_is_cancelled_at_once_and_cancelling_it_again_changes_nothi
     q.enqueue(3)
     job = q.core.get(2)
     assert q.cancel(job).status == "cancelled"
-    finished_at = job.more.finished_at
+    finished_at = job.extras.finished_at
     q.now += 10
-    assert (q.cancel(job).status, job.more.finished_at) == ("cancelled", finished_at)
-    assert q.core.tally.totals()["cancelled"] == 1
+    assert (q.cancel(job).status, job.extras.finished_at) == ("cancelled", finished_at)
+    assert q.core.counts.totals()["cancelled"] == 1
     assert q.ids() == [1, 3]
 
 
@@ -394,10 +395,10 @@ def test_cancelling_a_job_in_progress_asks_its_consumer_who_may_still_conclude_i
     q = Driven()
     q.enqueue()
     job = q.take()
-    assert (q.cancel(job).status, job.more.cancel_requested) == ("in_progress", True)
-    assert q.heartbeat(job).more.cancel_requested
+    assert (q.cancel(job).status, job.extras.cancel_requested) == ("in_progress", True)
+    assert q.heartbeat(job).extras.cancel_requested
     assert q.conclude(job, result=b"1").status == "concluded"
-    assert q.core.tally.totals()["cancelled"] == 0
+    assert q.core.counts.totals()["cancelled"] == 0
 
 
 def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
@@ -407,7 +408,7 @@ def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
     q.cancel(job)
     assert q.pass_time(LEASE) == 1
     assert (job.status, job.lease.ended_by) == ("cancelled", STALE)
-    assert job.more.finished_at == 1_800_000_000_000 + q.now
+    assert job.extras.finished_at == 1_800_000_000_000 + q.now
     assert q.ids() == [2]
 
 
@@ -432,7 +433,7 @@ def test_what_is_given_back_stands_ahead_and_was_not_charged():
     for job, _ in handed:
         assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
     assert q.ids() == [1, 2, 3]
-    assert q.core.tally.totals()["released"] == 2
+    assert q.core.counts.totals()["released"] == 2
 
 
 def test_what_has_moved_on_is_not_given_back():
@@ -625,7 +626,7 @@ def test_a_large_result_pushes_out_a_few_at_once_and_the_tick_does_the_rest():
 def test_a_job_forgotten_at_once_is_still_answered_to_who_finished_it():
     q = Driven(retain=0)
     q.enqueue(2)
-    assert q.conclude(q.take(), result=b"1").more.result == b"1"
+    assert q.conclude(q.take(), result=b"1").extras.result == b"1"
     assert q.cancel(q.core.get(2)).status == "cancelled"
     assert q.core.remembered == 0
 
@@ -859,7 +860,7 @@ def test_every_step_is_told_to_whoever_watches():
 def test_whatever_must_survive_a_restart_is_told_heartbeats_and_asked_cancels_too():
     q = Driven()
     seen = []
-    q.core.changed = lambda job: seen.append((job.status, bool(job.more and job.more.cancel_requested)))
+    q.core.changed = lambda job: seen.append((job.status, bool(job.extras and job.extras.cancel_requested)))
     q.enqueue()
     job = q.take()
     q.heartbeat(job)
@@ -894,5 +895,5 @@ def test_totals_count_what_happened_and_stay_when_jobs_are_forgotten():
         "dead": 0,
     }
     assert q.core.view("a", q.now).totals == expected | {"cancelled": 1}
-    assert q.core.tally.totals() == expected | {"enqueued": 5, "cancelled": 1}
+    assert q.core.counts.totals() == expected | {"enqueued": 5, "cancelled": 1}
     assert q.core.view("a", q.now).jobs["queued"] == 2

@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 from test_verbs_model import FIRST_ID, STATUSES, THOROUGH, Bucket, VerbsAgainstModel
 
-from jobqueue.core.job import NewJob, Options, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.queue_settings import KeyLimits
 from jobqueue.core.restore import LEAST_LEASE, Restoration
-from jobqueue.engine.records import (
+from jobqueue.errors import QueueFull
+from jobqueue.model import DequeueRequest, KeyLimits, NewJob, Options
+from jobqueue.storage.records import (
     Counters,
     Reader,
     StoredJob,
@@ -21,7 +21,6 @@ from jobqueue.engine.records import (
     put_job,
     put_queue,
 )
-from jobqueue.errors import QueueFull
 
 
 def written_down(queue, offset):
@@ -30,7 +29,7 @@ def written_down(queue, offset):
     for number, named in enumerate(queue.queues.values(), 1):
         rows.append(put_queue(number, StoredQueue(named.name, named.settings, named.pause, named.version)))
     for job in queue._by_id.after(0):
-        due = job.more.due if job.more is not None else None
+        due = job.extras.due if job.extras is not None else None
         running = job.status == "in_progress"
         body = put_job(
             job, job.lease.expires + offset if running else None, None if due is None else due + offset
@@ -75,14 +74,14 @@ class VerbsAndRestarts(VerbsAgainstModel):
             length = self.queue.get(job.id).lease.length
             job.deadline = self.now + min(max(job.deadline - self.now, LEAST_LEASE), length)
         for job in model.finished:
-            kept = self.queue.get(job.id).more
+            kept = self.queue.get(job.id).extras
             own = kept.options.retain_for if kept.options is not None else None
             if own is None:
                 own = model.settings[job.queue].retain_for
             general = model.limits.dead_retain if job.status == "dead" else model.limits.retain
             job.own_age = job.status == "dead" or own is not None
             job.until = kept.finished_at - model.offset + (general if own is None else own)
-        model.finished.sort(key=lambda job: (self.queue.get(job.id).more.finished_at, job.id))
+        model.finished.sort(key=lambda job: (self.queue.get(job.id).extras.finished_at, job.id))
 
 
 VerbsAndRestarts.TestCase.settings = settings(
@@ -102,7 +101,7 @@ def test_ids_and_places_go_on_from_where_they_were():
     fresh = JobQueue(lambda: "t", 1)
     read_again(written_down(old, 0), fresh, 5)
     assert (fresh.first_id, fresh.last_number) == (FIRST_ID, FIRST_ID + 41)
-    assert fresh.tally.jobs() == dict.fromkeys(STATUSES, 0)
+    assert fresh.counts.jobs() == dict.fromkeys(STATUSES, 0)
 
 
 @pytest.mark.parametrize("first_id", [1, FIRST_ID * 1000])
@@ -116,7 +115,7 @@ def test_jobs_of_an_earlier_run_count_for_the_limit_on_jobs(first_id):
             fresh.enqueue(NewJob("t"), 5)
         with pytest.raises(QueueFull):
             fresh.enqueue(NewJob("t"), 5)
-        assert fresh.tally.held() == 3 + fit
+        assert fresh.counts.held() == 3 + fit
 
 
 def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
@@ -124,12 +123,12 @@ def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
     old.configure("q", {"max_in_progress": 2, "key_limits": KeyLimits(1)}, 0)
     for key in ("k", "k", "l", "m"):
         old.enqueue(NewJob("t", "q", options=Options(key=key)), 0)
-    assert [job.id for job, _ in old.dequeue(Want(("q",), 60_000, 1), 0)] == [1]
+    assert [job.id for job, _ in old.dequeue(DequeueRequest(("q",), 60_000, 1), 0)] == [1]
     fresh = JobQueue(lambda: "t", 1)
     read_again(written_down(old, 0), fresh, 5)
-    assert [job.id for job, _ in fresh.dequeue(Want(("q",), 60_000, 9), 5)] == [3]
+    assert [job.id for job, _ in fresh.dequeue(DequeueRequest(("q",), 60_000, 9), 5)] == [3]
     fresh.conclude(1, "t", None, None, 6)
-    assert [job.id for job, _ in fresh.dequeue(Want(("q",), 60_000, 9), 6)] == [2]
+    assert [job.id for job, _ in fresh.dequeue(DequeueRequest(("q",), 60_000, 9), 6)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
 def test_a_lease_runs_on_for_what_was_left_of_it_but_long_enough_to_find_the_server_again(length, left, then):
     old = JobQueue(lambda: "t", 1)
     old.enqueue(NewJob("t"), 0)
-    old.dequeue(Want(("default",), length), 0)
+    old.dequeue(DequeueRequest(("default",), length), 0)
     fresh = JobQueue(lambda: "t", 1, None, 1_000_000 - 50)
     read_again(written_down(old, 1_000_000 - length + left), fresh, 50)
     assert fresh.get(1).lease.expires == 50 + then

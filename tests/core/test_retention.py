@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from jobqueue.core.job import Job, More
 from jobqueue.core.retention import RECORD_BYTES, Retention, weight
+from jobqueue.model import Job, JobExtras
 
 MANY = 1_000_000
 
@@ -14,7 +14,7 @@ MANY = 1_000_000
 def job(id, payload=b"null", result=None):
     made = Job(id, "default", "t", 0, payload, 0, id)
     if result is not None:
-        made.more = More(result=result)
+        made.extras = JobExtras(result=result)
     return made
 
 

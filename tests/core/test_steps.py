@@ -1,6 +1,6 @@
 """The table of steps, walked whole: what it holds is possible, anything else is a bug that is told.
 
-`JobQueue._move` is the one door of the core, so it is named here; every other test goes through the verbs.
+`JobQueue.transition` is the one door of the core, so it is named here; every other test goes through the verbs.
 """
 
 from itertools import count, product
@@ -8,7 +8,11 @@ from typing import get_args
 
 import pytest
 
-from jobqueue.core.job import (
+from jobqueue.core.counts import TransitionCounts
+from jobqueue.core.queue import JobQueue
+from jobqueue.errors import IllegalStep
+from jobqueue.model import DequeueRequest, NewJob
+from jobqueue.steps import (
     CANCEL,
     CONCLUDED,
     DEAD,
@@ -26,13 +30,8 @@ from jobqueue.core.job import (
     SCHEDULED,
     STATUSES,
     STEPS,
-    NewJob,
     Step,
-    Want,
 )
-from jobqueue.core.queue import JobQueue
-from jobqueue.core.tally import Tally
-from jobqueue.errors import IllegalStep
 
 ALL_STEPS = get_args(Step)
 NOW = 1_000
@@ -44,7 +43,7 @@ def queue_with_job(status):
     queue = JobQueue(lambda: f"lease-{next(numbers)}")
     job = queue.enqueue(NewJob("t", delay=500 if status == "scheduled" else 0), NOW)
     if status in ("in_progress", "concluded", "dead"):
-        queue.dequeue(Want(("default",), 60_000), NOW)
+        queue.dequeue(DequeueRequest(("default",), 60_000), NOW)
     if status == "concluded":
         queue.conclude(job.id, job.lease.token, None, None, NOW)
     if status == "cancelled":
@@ -96,22 +95,22 @@ def test_a_step_that_is_not_in_the_table_is_refused_and_changes_nothing(status, 
     seen = []
     queue.changed = seen.append
     queue.event = lambda step, job: seen.append(job)
-    before = (repr(job), queue.tally.jobs(), queue.view("default", NOW))
+    before = (repr(job), queue.counts.jobs(), queue.view("default", NOW))
     with pytest.raises(IllegalStep, match=f"{job.id}.*{step}.*{status}"):
-        queue._move(job, step, NOW, queue.queues["default"])
-    assert (repr(job), queue.tally.jobs(), queue.view("default", NOW)) == before
+        queue.transition(job, step, NOW, queue.queues["default"])
+    assert (repr(job), queue.counts.jobs(), queue.view("default", NOW)) == before
     assert seen == []
 
 
 def test_each_step_of_the_table_counts_once_and_in_its_place():
     for number, ((before, _), after) in enumerate(STEPS.items()):
-        tally = Tally()
-        tally.steps[number] = 3
-        jobs = tally.jobs()
+        counts = TransitionCounts()
+        counts.steps[number] = 3
+        jobs = counts.jobs()
         assert jobs.pop(before, -3) == -3
         assert jobs.pop(after, 3) == 3
         assert set(jobs.values()) == {0}
 
 
 def test_all_statuses_are_counted_also_those_that_no_job_has():
-    assert Tally().jobs() == dict.fromkeys(STATUSES, 0)
+    assert TransitionCounts().jobs() == dict.fromkeys(STATUSES, 0)

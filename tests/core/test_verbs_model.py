@@ -20,11 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import UNSET
 
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import AS_THE_QUEUE, Backoff, Change, Duplicate, NewJob, Options, Want
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
-from jobqueue.core.queue_settings import KeyLimits, QueueSettings, Rate
 from jobqueue.core.waiters import Waiter
 from jobqueue.errors import (
     DuplicateJob,
@@ -34,6 +31,19 @@ from jobqueue.errors import (
     NotDead,
     NotWaiting,
     QueueFull,
+)
+from jobqueue.model import (
+    INHERIT,
+    Backoff,
+    Change,
+    DequeueRequest,
+    ExistingJob,
+    Filter,
+    KeyLimits,
+    NewJob,
+    Options,
+    QueueSettings,
+    Rate,
 )
 
 THOROUGH = bool(os.environ.get("TEST_ALL"))
@@ -76,7 +86,7 @@ class ModelJob:
     due: int | None = None
     run_at: int | None = None
     expires_at: int | None = None
-    max_attempts: int | None = AS_THE_QUEUE
+    max_attempts: int | None = INHERIT
     key: str | None = None
     retain_for: int | None = None
     backoff: Backoff | None = None
@@ -105,7 +115,7 @@ class ModelJob:
 
 @dataclass(eq=False)
 class ModelWaiter:
-    want: Want
+    request: DequeueRequest
     until: int
 
 
@@ -218,7 +228,7 @@ class Model:
     def serve(self):
         served = []
         for waiter in list(self.waiting):
-            if taken := self.dequeue(waiter.want):
+            if taken := self.dequeue(waiter.request):
                 self.waiting.remove(waiter)
                 served.append((waiter, taken))
         return served
@@ -276,10 +286,10 @@ class Model:
 
     def limit_of(self, job):
         of_queue = self.settings[job.queue].max_attempts
-        of_queue = self.limits.max_attempts if of_queue == AS_THE_QUEUE else of_queue
-        return of_queue if job.max_attempts == AS_THE_QUEUE else job.max_attempts
+        of_queue = self.limits.max_attempts if of_queue == INHERIT else of_queue
+        return of_queue if job.max_attempts == INHERIT else job.max_attempts
 
-    def used_up(self, job):
+    def attempts_exhausted(self, job):
         limit = self.limit_of(job)
         return limit is not None and job.attempts >= limit
 
@@ -288,7 +298,7 @@ class Model:
         self.end_lease(job, "stale")
         if job.cancel_asked:
             self.finish(job, "cancelled")
-        elif self.used_up(job):
+        elif self.attempts_exhausted(job):
             job.status = "queued"
             self.bury(job, "attempts")
         else:
@@ -306,7 +316,7 @@ class Model:
     def fail(self, job, error, retry, retry_in):
         self.totals["failed"] += 1
         job.error = error
-        dies = not job.cancel_asked and (not retry or self.used_up(job))
+        dies = not job.cancel_asked and (not retry or self.attempts_exhausted(job))
         self.end_lease(job, "bury" if dies else "fail", error)
         if job.cancel_asked:
             self.finish(job, "cancelled")
@@ -451,7 +461,7 @@ BACKOFFS = [Backoff(steps=(100, 700)), Backoff(500, 2.0, 1_500, 0.9), Backoff(0,
 OPTIONS = st.builds(
     Options,
     lease_for=mostly(None, 500, 3_000),
-    max_attempts=mostly(AS_THE_QUEUE, 1, 2, None),
+    max_attempts=mostly(INHERIT, 1, 2, None),
     backoff=mostly(None, *BACKOFFS),
     retain_for=mostly(None, 0, 800, 100_000),
     unique_key=st.sampled_from([None, "u", "u", "v"]),
@@ -474,7 +484,7 @@ SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "lease_for": mostly(None, 400),
-        "max_attempts": st.sampled_from([AS_THE_QUEUE, 1, 2, None]),
+        "max_attempts": st.sampled_from([INHERIT, 1, 2, None]),
         "backoff": mostly(None, *BACKOFFS),
         "retain_for": mostly(None, 0, 700),
         "dead_letter": st.sampled_from([None, "letters", "a", "b"]),
@@ -488,7 +498,7 @@ SETTINGS = st.fixed_dictionaries(
     },
 )
 WANTS = st.builds(
-    Want,
+    DequeueRequest,
     queues=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
     lease_for=st.sampled_from([None, 100, 1_000, 60_000]),
     count=st.sampled_from([None, 1, 3, 20]),
@@ -502,7 +512,7 @@ CHANGES = st.builds(
     payload=st.one_of(UNSAID, PAYLOADS),
     delay=st.one_of(UNSAID, UNSAID, st.sampled_from([None, 0, 1, 800])),
     expires_in=st.one_of(UNSAID, UNSAID, st.sampled_from([None, 0, 300, 9_000])),
-    max_attempts=st.one_of(UNSAID, st.sampled_from([AS_THE_QUEUE, 1, 2, None])),
+    max_attempts=st.one_of(UNSAID, st.sampled_from([INHERIT, 1, 2, None])),
     retain_for=st.one_of(UNSAID, st.sampled_from([None, 0, 500])),
     key=st.one_of(UNSAID, UNSAID, st.none(), KEYS),
 )
@@ -572,12 +582,12 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             if refusal is DuplicateJob:
                 assert refused.value.facts.get("job_id") in (holders or [None])
                 assert refused.value.facts.get("index", 0) == index
-            self.settle()
+            self.match()
             return
         answers = call()
         for new, answer in zip(news, answers, strict=True):
             holders = self.model.holders(new)
-            assert isinstance(answer, Duplicate) == bool(holders)
+            assert isinstance(answer, ExistingJob) == bool(holders)
             if not holders:
                 assert answer.id == self.model.put(new).id
                 continue
@@ -588,7 +598,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     holder,
                     Change(payload=new.payload, priority=new.priority, delay=new.delay, run_at=new.run_at),
                 )
-        self.settle()
+        self.match()
 
     def _growth(self, news):
         """By how much what is replaced grows, for each queue. (Which of several has a key, the queue knows.)"""
@@ -615,7 +625,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         for want in wants:
             expected = self.model.dequeue(want)
             self._compare_handed(expected, self.queue.dequeue(want, self.model.now))
-        self.settle()
+        self.match()
 
     @rule(wants=st.lists(WANTS, min_size=1, max_size=3), wait=st.integers(1, 3_000))
     def dequeue_or_wait(self, wants, wait):
@@ -628,13 +638,13 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 self.model.waiting.append(waiting)
                 self.waiters[waiting] = waiter
                 self.queue.wait(waiter)
-        self.settle()
+        self.match()
 
     @precondition(lambda self: self.model.waiting)
     @rule(pick=PICKS)
     def stop_waiting(self, pick):
         self.queue.stop_waiting(self.waiters[self.model.waiting.pop(pick % len(self.model.waiting))])
-        self.settle()
+        self.match()
 
     # -- the end of a lease -----------------------------------------------------------------------
 
@@ -646,7 +656,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 job.result = result
                 self.model.end_lease(job, "conclude")
                 self.model.finish(job, "concluded")
-                self.settle()
+                self.match()
 
     @rule(picks=st.lists(PICKS, min_size=1, max_size=3), delay=st.sampled_from([0, 0, 1, 700]))
     def release(self, picks, delay):
@@ -654,7 +664,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             job, token = self._under_lease(pick)
             if self._may(job, token, ("release", "put_off"), self.queue.release, None, delay):
                 self.model.release(job, delay)
-                self.settle()
+                self.match()
 
     @rule(
         picks=st.lists(PICKS, min_size=1, max_size=4),
@@ -667,14 +677,14 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             job, token = self._under_lease(pick)
             if self._may(job, token, ("fail", "bury"), self.queue.fail, None, error, retry, retry_in):
                 self.model.fail(job, error, retry, retry_in)
-                self.settle()
+                self.match()
 
     @rule(pick=PICKS, lease_for=st.sampled_from([1, 1_000, 90_000]))
     def heartbeat(self, pick, lease_for):
         job, token = self._under_lease(pick)
         if self._may(job, token, (), self.queue.heartbeat, None, lease_for):
             job.deadline = self.now + lease_for
-            self.settle()
+            self.match()
 
     @precondition(lambda self: self.handed)
     @rule(pick=PICKS)
@@ -684,7 +694,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         if not job.gone and job.status == "in_progress" and job.token == lease.token:
             self.model.release(job, 0)
         self.queue.give_back([(given, lease)], self.now)
-        self.settle()
+        self.match()
 
     # -- from outside -----------------------------------------------------------------------------
 
@@ -705,7 +715,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     self.model.end_lease(job, "cancel")
                 self.model.finish(job, "cancelled")
             assert self.queue.cancel(job.id, self.now, force).status == job.status
-            self.settle()
+            self.match()
 
     @rule(pick=PICKS, change=CHANGES, run_at=RUN_ATS)
     def change(self, pick, change, run_at):
@@ -724,7 +734,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             return
         self.model.change(job, change)
         assert self.queue.change(job.id, change, self.now).id == job.id
-        self.settle()
+        self.match()
 
     @rule(picks=st.lists(PICKS, min_size=1, max_size=3))
     def redrive(self, picks):
@@ -740,7 +750,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             job.attempts, job.place, job.reason, job.expires_at = 0, 0, None, None
             self.model.ready(job)
             self.queue.redrive(job.id, self.now)
-            self.settle()
+            self.match()
 
     @rule(picks=st.lists(PICKS, min_size=1, max_size=3))
     def purge(self, picks):
@@ -754,8 +764,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 self.model.end_lease(job, "purge")
             job.gone = True
             self.queue.purge_one(self.queue.get(job.id), self.now)
-            self.queue.settle(self.now)
-            self.settle()
+            self.queue.match(self.now)
+            self.match()
 
     # -- queues -----------------------------------------------------------------------------------
 
@@ -770,19 +780,19 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             if queue == name and changed:
                 del self.model.buckets[queue, key]
         assert self.queue.configure(name, given, self.now).settings == after
-        self.settle()
+        self.match()
 
     @rule(name=NAMES, length=st.sampled_from([None, 1, 900, 50_000]))
     def pause(self, name, length):
         self.model.paused[name] = None if length is None else self.model.wall + length
         self.queue.pause(name, length, "tired", self.now)
-        self.settle()
+        self.match()
 
     @rule(name=NAMES)
     def resume(self, name):
         self.model.paused.pop(name, None)
         self.queue.resume(name, self.now)
-        self.settle()
+        self.match()
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -928,7 +938,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         self._compare_served(served)
         assert not model.must_forget()
 
-    def settle(self):
+    def match(self):
         """After each verb: whoever waits was served, and what was forgotten might be."""
         self._compare_served(self.model.serve())
         events, self.events = self.events, []
@@ -946,8 +956,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     self.queue.get(expected.id)
                 continue
             job = self.queue.get(expected.id)
-            more = job.more
-            trail = more.trail if more else None
+            more = job.extras
+            trace = more.trace if more else None
             options = more.options if more else None
             assert (job.status, job.queue, job.priority, job.payload) == (
                 expected.status,
@@ -969,19 +979,19 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             assert bool(more and more.finished_at) == (expected in self.model.finished)
             assert (options and options.expires_at) == expected.expires_at
             assert (options and options.key) == expected.key
-            assert (trail and trail.reason) == expected.reason
-            assert (trail and trail.dead_from) == expected.dead_from
-            assert (trail and trail.dead_from_reason) == expected.dead_from_reason
-            assert (trail and trail.error) == expected.error
+            assert (trace and trace.reason) == expected.reason
+            assert (trace and trace.dead_from) == expected.dead_from
+            assert (trace and trace.dead_from_reason) == expected.dead_from_reason
+            assert (trace and trace.error) == expected.error
             lines = [
                 (line.attempt, line.consumer, line.started_at, line.ended_at, line.outcome, line.error)
-                for line in (trail.history if trail else ())
+                for line in (trace.history if trace else ())
             ]
             assert lines == expected.history[-20:]
 
     @invariant()
     def counts_add_up(self):
-        assert self.queue.tally.totals() == self.model.totals
+        assert self.queue.counts.totals() == self.model.totals
         assert self.queue.remembered == len(self.model.finished)
         assert self.queue.remembered_bytes == sum(job.weight for job in self.model.finished)
         assert len(self.queue.waiters) == len(self.model.waiting)
@@ -1034,7 +1044,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_what_is_there(self):
         for waiting in self.model.waiting:
-            assert not any(self.model.eligible(name) for name in waiting.want.queues)
+            assert not any(self.model.eligible(name) for name in waiting.request.queues)
 
     def check_all(self):
         for holds in (
@@ -1054,10 +1064,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             return
         for name in QUEUES:
             self.stop_all_waits()
-            self.dequeue([Want((name,), 1_000, 1_000)])
+            self.dequeue([DequeueRequest((name,), 1_000, 1_000)])
             self.resume(name)
             self.configure(name, {"max_in_progress": None, "rate": None, "key_limits": None})
-            self.dequeue([Want((name,), 1_000, 1_000)])
+            self.dequeue([DequeueRequest((name,), 1_000, 1_000)])
             assert self.model.all("queued", queue=name) == []
         self.check_all()
 
@@ -1182,7 +1192,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
     def new_job():
         options = Options(
             lease_for=often(None, 500),
-            max_attempts=often(AS_THE_QUEUE, 1, 2, None),
+            max_attempts=often(INHERIT, 1, 2, None),
             backoff=often(None, *BACKOFFS),
             retain_for=often(None, 0, 800),
             unique_key=random.choice([None, None, "u", "v", "w"]),
@@ -1204,7 +1214,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
     def wants():
         queues = tuple(name() for _ in range(random.randint(1, 3)))
         lease_for = random.choice([None, 100, 1_000, 60_000])
-        return [Want(queues, lease_for, random.choice([None, 1, 3]), random.choice([None, "ann"]))]
+        return [DequeueRequest(queues, lease_for, random.choice([None, 1, 3]), random.choice([None, "ann"]))]
 
     def change():
         return Change(
@@ -1213,7 +1223,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
             payload=often(UNSET, b"null", b"0" * 30),
             delay=often(UNSET, None, 0, 800),
             expires_in=often(UNSET, None, 300),
-            max_attempts=often(UNSET, AS_THE_QUEUE, 2),
+            max_attempts=often(UNSET, INHERIT, 2),
             key=often(UNSET, None, "k1", "k2"),
         )
 
@@ -1225,7 +1235,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
             {"key_limits": random.choice(key_limits)},
             {"max_jobs": often(None, 9), "max_bytes": often(None, 90)},
             {"dead_letter": random.choice([None, "letters", "a", "b"])},
-            {"max_attempts": often(AS_THE_QUEUE, 1, None), "backoff": often(None, *BACKOFFS)},
+            {"max_attempts": often(INHERIT, 1, None), "backoff": often(None, *BACKOFFS)},
             {"lease_for": often(None, 400), "retain_for": often(None, 700)},
         ]
         return random.choice(choices)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jobqueue.core.job import Want
 from jobqueue.core.waiters import Waiter, Waiters
+from jobqueue.model import DequeueRequest
 
 
 def waiter(*queues):
-    return Waiter(Want(queues, 300_000), 1_000, lambda _: None)
+    return Waiter(DequeueRequest(queues, 300_000), 1_000, lambda _: None)
 
 
 def line(waiters, name):

@@ -7,15 +7,10 @@ import time
 import pytest
 from serving import until
 
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import Change, Duplicate, NewJob, Options, Past, Want
-from jobqueue.engine import journal, store, writer
-from jobqueue.engine.api import Arrival, Once
-from jobqueue.engine.clock import SystemClock
-from jobqueue.engine.folder import Folder
+from jobqueue.clock import SystemClock
+from jobqueue.engine import journal
 from jobqueue.engine.journal import JournalEngine
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.engine.store import FILE, JournalError, NotNow
 from jobqueue.errors import (
     DiskFull,
     DuplicateJob,
@@ -26,11 +21,25 @@ from jobqueue.errors import (
     QueueFull,
     Stopping,
 )
+from jobqueue.model import (
+    Change,
+    DequeueRequest,
+    ExistingJob,
+    Filter,
+    IdempotencyKey,
+    ImportedHistory,
+    ImportItem,
+    NewJob,
+    Options,
+)
 from jobqueue.settings import Settings
+from jobqueue.storage import sqlite, writer
+from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.sqlite import FILE, JournalError, RetryableError
 
 JOB = NewJob("t", payload=b'{"n":1}')
 LARGE = b'"' + b"x" * 5_000 + b'"'
-ONE = Want(("default",), 60_000, None, "ann")
+ONE = DequeueRequest(("default",), 60_000, None, "ann")
 
 
 class Disk:
@@ -46,7 +55,7 @@ class Disk:
         if self.engine is not None:
             self.engine.close()
         settings = Settings(first_id=1, **settings)
-        self.engine = JournalEngine(Folder(str(self.path)), settings, self.clock)
+        self.engine = JournalEngine(DataDir(str(self.path)), settings, self.clock)
         await self.engine.load()
         return self.engine
 
@@ -64,7 +73,7 @@ class Disk:
         return db
 
 
-class Running:
+class ActiveStream:
     """A clock that runs, and that says the wall-clock instants of another one."""
 
     manual = False
@@ -141,7 +150,7 @@ class Locked:
     def _try(self, rows):
         self.tried.append(len(rows))
         if self.locked:
-            raise NotNow("the file is locked")
+            raise RetryableError("the file is locked")
         self._commit(rows)
 
 
@@ -149,22 +158,22 @@ async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_
     disk, monkeypatch
 ):
     engine = await disk.start()
-    store = Locked(engine, monkeypatch)
+    sqlite = Locked(engine, monkeypatch)
     answers = []
     for act in (
         lambda: engine.enqueue(JOB),
         lambda: engine.dequeue(ONE),
         lambda: engine.conclude(1, engine.get(1).lease.token, None, b"7"),
         lambda: engine.enqueue(NewJob("second")),
-        lambda: engine.settled("what was known"),
+        lambda: engine.after_commit("what was known"),
     ):
         answers.append(act())
         await passes()
     assert [answer.done() for answer in answers] == [False] * len(answers)
     assert engine.stats().journal.pending > 4
-    store.locked = False
+    sqlite.locked = False
     assert (await asyncio.wait_for(asyncio.gather(*answers), 8))[-1] == "what was known"
-    assert store.tried[0] < store.tried[-1]  # what had come meanwhile went along
+    assert sqlite.tried[0] < sqlite.tried[-1]  # what had come meanwhile went along
     assert engine.stats().journal.pending == 0
     engine = await disk.start()
     assert [(engine.get(id).status, engine.get(id).version) for id in (1, 2)] == [
@@ -175,7 +184,7 @@ async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_
 
 async def test_what_could_not_be_written_is_written_at_the_stop_and_answered(disk, monkeypatch):
     engine = await disk.start()
-    store = Locked(engine, monkeypatch)
+    sqlite = Locked(engine, monkeypatch)
     answers = []
     for _ in range(3):
         answers.append(engine.enqueue(JOB))
@@ -184,7 +193,7 @@ async def test_what_could_not_be_written_is_written_at_the_stop_and_answered(dis
 
     def stop_and_unlock(self):
         unwritten = stop(self)
-        store.locked = False
+        sqlite.locked = False
         return unwritten
 
     monkeypatch.setattr(writer.Writer, "stop", stop_and_unlock)
@@ -209,7 +218,7 @@ async def test_who_waits_is_answered_once_the_lease_is_on_disk(disk):
     assert (await made) is job
     outcome = engine.wait_for(job.id, 30_000)
     await engine.conclude(job.id, None, "ann", b"7")
-    assert (await outcome).more.result == b"7"
+    assert (await outcome).extras.result == b"7"
 
 
 async def test_who_leaves_while_the_lease_is_being_written_gives_the_job_back(disk):
@@ -218,7 +227,7 @@ async def test_who_leaves_while_the_lease_is_being_written_gives_the_job_back(di
     taking = engine.dequeue(ONE)
     taking.cancel()
     assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
-    waiting = engine.dequeue(Want(("q",)), 5_000)
+    waiting = engine.dequeue(DequeueRequest(("q",)), 5_000)
     other = engine.enqueue(NewJob("t", "q"))
     waiting.cancel()
     assert (await other).status == "queued"
@@ -236,7 +245,7 @@ async def test_a_heartbeat_is_answered_at_once_and_written_all_the_same(disk, cl
     engine = await disk.start()
     again = engine.get(job.id)
     assert again.lease.expires == clock.monotonic() + 600_000
-    assert again.more.trail.progress == 40
+    assert again.extras.trace.progress == 40
 
 
 async def test_with_an_interval_nobody_waits_and_the_ticks_write(disk):
@@ -318,14 +327,14 @@ async def test_everything_is_there_after_a_restart(disk, clock):
     before = engine.stats().jobs
     engine = await disk.start()
     assert engine.stats().jobs == before
-    assert engine.get(concluded.id).more.result == b'{"sum":3}'
-    assert engine.get(failed.id).more.trail.error == b'"no such host"'
+    assert engine.get(concluded.id).extras.result == b'{"sum":3}'
+    assert engine.get(failed.id).extras.trace.error == b'"no such host"'
     assert engine.get(failed.id).status == "scheduled"
     again = engine.get(running.id)
     assert (again.status, again.lease.token, again.lease.consumer) == ("in_progress", lease.token, "ann")
     assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
     assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
-    assert isinstance(await engine.enqueue(NewJob("t", options=Options(unique_key="u"))), Duplicate)
+    assert isinstance(await engine.enqueue(NewJob("t", options=Options(unique_key="u"))), ExistingJob)
     clock.advance("5s")
     engine.tick()
     assert engine.queue("q").pause is None
@@ -394,22 +403,22 @@ async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(dis
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1, tick="10ms"), Running(clock))
+    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
     await engine.load()
-    await until(lambda: engine._queue.tally.jobs()["queued"] == 1)
+    await until(lambda: engine._queue.counts.jobs()["queued"] == 1)
     engine.close()
 
 
 async def test_an_idempotency_key_is_on_disk_with_what_it_made(disk, clock):
     engine = await disk.start()
-    once = Once("", "order-17", b"d" * 16, False)
+    once = IdempotencyKey("", "order-17", b"d" * 16, False)
     [job] = await engine.enqueue_many([JOB], once)
     engine = await disk.start()
-    known = engine.recall("", "order-17", b"d" * 16)
+    known = engine.find_prior_answer("", "order-17", b"d" * 16)
     assert ([one.id for one in known.made], known.many) == ([job.id], False)
     with pytest.raises(IdempotencyMismatch):
-        engine.recall("", "order-17", b"e" * 16)
-    assert engine.recall("", "order-18", b"d" * 16) is None
+        engine.find_prior_answer("", "order-17", b"e" * 16)
+    assert engine.find_prior_answer("", "order-18", b"d" * 16) is None
     clock.advance("24h")
     engine.tick()
     await engine.enqueue(JOB)
@@ -418,8 +427,8 @@ async def test_an_idempotency_key_is_on_disk_with_what_it_made(disk, clock):
 
 async def test_a_second_request_under_a_key_waits_until_the_first_is_on_disk(disk):
     engine = await disk.start()
-    made = engine.enqueue_many([JOB], Once("", "k", b"d", False))
-    recalled = engine.settled(engine.recall("", "k", b"d"))
+    made = engine.enqueue_many([JOB], IdempotencyKey("", "k", b"d", False))
+    recalled = engine.after_commit(engine.find_prior_answer("", "k", b"d"))
     assert not recalled.done()
     assert [job.id for job in (await recalled).made] == [(await made)[0].id]
 
@@ -438,7 +447,7 @@ async def test_ids_go_on_also_where_the_newest_jobs_are_forgotten(disk):
 
 
 async def test_while_it_is_read_no_request_is_taken(disk):
-    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     assert engine.refuses == "the server is reading its journal"
     await engine.load()
     assert engine.refuses is None
@@ -453,7 +462,7 @@ async def test_while_it_is_read_nothing_is_due_whoever_looks(disk, clock):
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1, tick="10ms"), Running(clock))
+    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
     loading = asyncio.ensure_future(engine.load())
     await asyncio.sleep(0)
     while not loading.done():
@@ -494,7 +503,7 @@ async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
         db.execute("UPDATE record SET body = zeroblob(length(body)) WHERE key = 4")
     db.close()
     disk.engine = None
-    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=r"journal.sqlite is damaged: job 2: its checksum is wrong"):
         await engine.load()
     assert engine.refuses is not None
@@ -516,7 +525,7 @@ async def test_a_missing_row_is_noticed(disk, key, what):
         db.execute("DELETE FROM record WHERE key = ?", (key,))
     db.close()
     disk.engine = None
-    engine = JournalEngine(Folder(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=what):
         await engine.load()
     engine.close()
@@ -529,7 +538,7 @@ async def test_what_cannot_be_written_at_the_stop_is_told_and_acknowledged_to_no
     engine = await disk.start()
     await engine.enqueue(JOB)
     reasons = []
-    engine.on_broken = reasons.append
+    engine.on_failure = reasons.append
 
     def fails(rows):
         raise sqlite3.OperationalError("disk I/O error")
@@ -566,7 +575,7 @@ async def test_a_purge_goes_on_when_its_caller_is_told_that_he_may_not_wait(disk
 
 
 async def test_a_long_reader_holds_up_no_commit(disk, monkeypatch):
-    monkeypatch.setattr(store, "_LOG", 64 << 10)
+    monkeypatch.setattr(sqlite, "_LOG", 64 << 10)
     engine = await disk.start()
     await engine.enqueue(JOB)
     reader = sqlite3.connect(disk.path / FILE, isolation_level=None)
@@ -582,13 +591,13 @@ async def test_a_long_reader_holds_up_no_commit(disk, monkeypatch):
 async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is_from_then_on(disk):
     engine = await disk.start()
     reasons = []
-    engine.on_broken = reasons.append
+    engine.on_failure = reasons.append
     await engine.enqueue(JOB)
     with sqlite3.connect(disk.path / FILE) as db:
         db.execute("DROP TABLE record")  # as good as any other reason
     db.close()
     made, taken = engine.enqueue(JOB), engine.dequeue(ONE)
-    waiting = engine.dequeue(Want(("other",)), 5_000)
+    waiting = engine.dequeue(DequeueRequest(("other",)), 5_000)
     for answer in (made, taken):
         with pytest.raises(Stopping, match="could not write its journal"):
             await answer
@@ -610,12 +619,12 @@ async def test_a_purge_that_is_under_way_when_the_journal_breaks_is_not_acknowle
 async def test_a_second_engine_on_the_same_folder_is_refused_by_the_pid_of_the_first(disk):
     await disk.start()
     with pytest.raises(JournalError, match=r"another server, process \d+, uses "):
-        Folder(str(disk.path))
+        DataDir(str(disk.path))
 
 
 async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
     engine = JournalEngine(
-        Folder(str(tmp_path)), Settings(sync="interval", sync_interval="5ms"), SystemClock()
+        DataDir(str(tmp_path)), Settings(sync="interval", sync_interval="5ms"), SystemClock()
     )
     await engine.load()
     job = engine.enqueue(JOB)
@@ -663,9 +672,9 @@ async def test_what_is_refused_or_was_there_is_not_gathered(disk, monkeypatch, s
         await settled(engine.enqueue(new))
     monkeypatch.setattr(journal, "MOST_BYTES", 100)
     for _ in range(9):
-        assert isinstance(await settled(engine.enqueue(known)), Duplicate)
+        assert isinstance(await settled(engine.enqueue(known)), ExistingJob)
         [refused] = await settled(engine.enqueue_each([large]))
-        taken = await settled(engine.take_in([Arrival(large, Past(1), None)]))
+        taken = await settled(engine.import_jobs([ImportItem(large, ImportedHistory(1), None)]))
         assert isinstance(refused, QueueFull)
         assert isinstance(taken.refused, QueueFull)
         for put in (lambda: engine.enqueue(large), lambda: engine.enqueue_many([large])):
@@ -687,7 +696,7 @@ async def settled(answer):
         lambda engine, new: engine.enqueue(new),
         lambda engine, new: engine.enqueue_many([new]),
         lambda engine, new: engine.enqueue_each([new]),
-        lambda engine, new: engine.take_in([Arrival(new, Past(1), None)]),
+        lambda engine, new: engine.import_jobs([ImportItem(new, ImportedHistory(1), None)]),
         lambda engine, new: engine.change(1, Change(payload=new.payload)),
     ],
     ids=["one", "many", "each", "import", "change"],

@@ -7,16 +7,15 @@ import time
 
 import pytest
 
-from jobqueue.core.filter import Filter
-from jobqueue.core.job import NewJob, Want
+from jobqueue.clock import first_id_at
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.engine.ticking import first_id_at
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
+from jobqueue.model import DequeueRequest, Filter, NewJob
 from jobqueue.settings import Settings
 from jobqueue.testing import ManualClock
 
 JOB = NewJob("t")
-ONE = Want(("default",), 2_000)
+ONE = DequeueRequest(("default",), 2_000)
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def test_a_lease_is_over_at_its_end_and_not_a_millisecond_before(engine, clock):
 
 def test_a_tick_returns_how_many_jobs_it_moved_however_many_slices_it_took(engine, clock):
     engine.enqueue_many([JOB] * 1_234)
-    assert len(engine.dequeue(Want(("default",), 2_000, 1_234))) == 1_234
+    assert len(engine.dequeue(DequeueRequest(("default",), 2_000, 1_234))) == 1_234
     clock.advance("2s")
     assert engine.tick() == 1_234
     assert engine.tick() == 0
@@ -84,14 +83,14 @@ def test_a_tick_compacts_the_lanes(clock):
     engine.tick()
     stats = engine.stats()
     assert (stats.slots, stats.empty_slots, stats.compactions) == (100, 0, 1)
-    assert ids(engine.dequeue(Want(("default",), 2_000, 200))) == list(range(10, 1_001, 10))
+    assert ids(engine.dequeue(DequeueRequest(("default",), 2_000, 200))) == list(range(10, 1_001, 10))
 
 
 @pytest.mark.parametrize("seconds", [-86_400, 86_400])
 async def test_a_jump_of_the_wall_clock_moves_neither_a_lease_nor_a_wait(engine, clock, seconds):
     engine.enqueue(JOB)
     job = take(engine)
-    waiting = engine.dequeue(Want(("other",), 2_000), wait=2_000)
+    waiting = engine.dequeue(DequeueRequest(("other",), 2_000), wait=2_000)
     clock.wall_jump(seconds)
     assert engine.tick() == 0
     clock.advance("1999ms")
@@ -133,16 +132,16 @@ def test_the_verbs_act_at_the_time_of_the_clock(engine, clock):
     clock.advance("4999ms")
     assert engine.tick() == 0
     assert engine.conclude(1, job.lease.token, None, b"1") is job
-    assert job.more.finished_at == clock.wall()
+    assert job.extras.finished_at == clock.wall()
     assert engine.get(1) is job
 
 
 def test_what_is_given_back_was_not_charged_but_was_leased(engine):
     engine.enqueue_many([JOB] * 3)
-    handed = engine.dequeue(Want(("default",), 2_000, 2))
+    handed = engine.dequeue(DequeueRequest(("default",), 2_000, 2))
     engine.give_back(handed)
     assert [(job.status, job.attempts, job.leases) for job, _ in handed] == [("queued", 0, 1)] * 2
-    assert ids(engine.dequeue(Want(("default",), 2_000, 9))) == [1, 2, 3]
+    assert ids(engine.dequeue(DequeueRequest(("default",), 2_000, 9))) == [1, 2, 3]
     engine.give_back(handed)
     assert [job.status for job, _ in handed] == ["in_progress"] * 2
 
@@ -158,7 +157,7 @@ def test_a_refusal_is_raised_at_once(engine):
 
 def test_lease_tokens_are_long_and_never_the_same(engine):
     engine.enqueue_many([JOB] * 3_000)
-    tokens = [lease.token for _, lease in engine.dequeue(Want(("default",), 2_000, 3_000))]
+    tokens = [lease.token for _, lease in engine.dequeue(DequeueRequest(("default",), 2_000, 3_000))]
     assert len(set(tokens)) == 3_000
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{16,64}", token) for token in tokens)  # 6 bits each: 96
 
@@ -263,7 +262,7 @@ async def test_a_job_given_back_goes_to_who_waits_next(engine):
 
 
 async def test_closing_answers_those_who_wait_with_nothing(engine):
-    waiting = [engine.dequeue(Want((name,), 2_000), wait=30_000) for name in ("a", "b", "a")]
+    waiting = [engine.dequeue(DequeueRequest((name,), 2_000), wait=30_000) for name in ("a", "b", "a")]
     engine.close()
     assert await asyncio.gather(*waiting) == [[], [], []]
 
@@ -322,7 +321,7 @@ async def test_a_sweep_works_through_what_was_there_when_it_began(engine):
 
 
 async def test_nobody_who_waits_is_handed_a_job_that_is_about_to_be_purged(engine):
-    want = Want(("default",))
+    want = DequeueRequest(("default",))
     engine.configure("default", {"max_in_progress": 1})
     engine.enqueue_many([NewJob("t")] * 4)
     assert engine.dequeue(want)
@@ -334,9 +333,9 @@ async def test_nobody_who_waits_is_handed_a_job_that_is_about_to_be_purged(engin
 
 
 async def test_of_many_that_are_redriven_the_first_is_handed_out_first(engine):
-    want = Want(("default",))
+    want = DequeueRequest(("default",))
     engine.enqueue_many([NewJob("t", priority=priority) for priority in (0, 9)])
-    for job, lease in engine.dequeue(Want(("default",), count=2)):
+    for job, lease in engine.dequeue(DequeueRequest(("default",), count=2)):
         engine.fail(job.id, lease.token, None, None, False, None)
     waiter = engine.dequeue(want, 60_000)
     engine.redrive_many(Filter(statuses=frozenset({"dead"})), None, False)
@@ -349,8 +348,8 @@ async def test_of_many_that_are_redriven_the_first_is_handed_out_first(engine):
 async def test_queues_are_listed_by_name_those_only_waited_on_too(engine):
     engine.enqueue(NewJob("t", "b"))
     engine.enqueue(NewJob("t", "a"))
-    engine.dequeue(Want(("c", "b"), 2_000))
-    waiting = engine.dequeue(Want(("0",), 2_000), wait=30_000)
+    engine.dequeue(DequeueRequest(("c", "b"), 2_000))
+    waiting = engine.dequeue(DequeueRequest(("0",), 2_000), wait=30_000)
     assert [view.name for view in engine.queues(10)] == ["0", "a", "b"]
     assert engine.queue("0").consumers_waiting == 1
     assert engine.queue("never used").consumers_waiting == 0
@@ -463,7 +462,7 @@ async def test_with_the_clock_of_the_system_a_lease_of_a_second_comes_back_by_it
     engine = MemoryEngine(Settings(tick="20ms"))
     try:
         engine.enqueue(JOB)
-        first = take(engine, Want(("default",), 1_000)).lease
+        first = take(engine, DequeueRequest(("default",), 1_000)).lease
         began = time.monotonic()
         [(job, lease)] = await engine.dequeue(ONE, wait=10_000)
         assert 0.9 < time.monotonic() - began < 5

@@ -6,17 +6,17 @@ import time
 import pytest
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.api import NewJob, Want
+from jobqueue.model import DequeueRequest, NewJob
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
 async def test_a_step_of_the_wall_clock_holds_nothing_up(monkeypatch, step):
     engine = MemoryEngine(Settings(tick="10ms"))
-    assert await engine.dequeue(Want(("default",)), 20) == []
+    assert await engine.dequeue(DequeueRequest(("default",)), 20) == []
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + step)
     for _ in range(3):
-        assert await asyncio.wait_for(engine.dequeue(Want(("default",)), 20), 5) == []
+        assert await asyncio.wait_for(engine.dequeue(DequeueRequest(("default",)), 20), 5) == []
     engine.close()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jobqueue import Settings
-from jobqueue.server.fast_front import FastFront
+from jobqueue.server.http1.front import FastFront
 
 ONE = "one-token-for-everything"
 GOOD = {"Authorization": f"Bearer {ONE}"}

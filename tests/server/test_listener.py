@@ -15,7 +15,7 @@ from serving import Server, check_problem, until
 
 from jobqueue import Settings
 from jobqueue.server import listener
-from jobqueue.server.peers import Peers
+from jobqueue.server.connection_limits import ConnectionLimits
 
 ALL = os.environ.get("TEST_ALL") == "1"
 slow = pytest.mark.skipif(not ALL, reason="one process more: with TEST_ALL=1")
@@ -185,7 +185,7 @@ async def test_one_address_gets_so_many_connections_and_a_place_again_when_one_e
 
 
 def test_ipv6_addresses_of_one_network_count_together():
-    peers = Peers(2)
+    peers = ConnectionLimits(2)
     peers.opened("2001:db8::1")
     assert not peers.full("2001:db8::2")
     peers.opened("2001:db8::2")

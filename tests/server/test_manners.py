@@ -27,7 +27,7 @@ from manners import (
 from serving import Server, until
 
 from jobqueue import Settings
-from jobqueue.engine.api import Want
+from jobqueue.model import DequeueRequest
 
 ALL = os.environ.get("TEST_ALL") == "1"
 _table: defaultdict[str, dict[str, str]] = defaultdict(lambda: {"fast": "-", "tornado": "-"})
@@ -87,7 +87,7 @@ async def line(client: Client) -> bytes:
 def performed_so_far(server: Server) -> int:
     """How many requests changed the queue since this was last asked; it is empty again."""
     performed = 0
-    while handed := server.engine.dequeue(Want(("default",), 1000, 1000)):
+    while handed := server.engine.dequeue(DequeueRequest(("default",), 1000, 1000)):
         performed += len(handed)
     return performed
 

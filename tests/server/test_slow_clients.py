@@ -10,16 +10,16 @@ from http_client import HANG_UPS, Client, request
 from serving import Server, check_problem, until
 
 from jobqueue import Settings
-from jobqueue.engine.api import NewJob
-from jobqueue.engine.room import resident
-from jobqueue.server.connection import READ_AHEAD, Connection
-from jobqueue.server.deadlines import LINGER, Deadlines, Rounds
+from jobqueue.engine.memory_limit import resident
+from jobqueue.model import NewJob
+from jobqueue.server.http1.connection import READ_AHEAD, Connection
+from jobqueue.server.timeouts import LINGER, Rounds, Timeouts
 
 fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
 _HEALTHZ = request("GET", "/healthz")
 _KIB = 1024
 _MIB = 1024 * 1024
-_USUAL = Deadlines(Settings())
+_USUAL = Timeouts(Settings())
 HEAD, BODY, IDLE, WRITE = _USUAL.head, _USUAL.body, _USUAL.idle, _USUAL.write
 
 

@@ -48,11 +48,11 @@ async def test_its_figures_are_metrics():
     await until(lambda: watchdog._beats.count >= 2)
     watchdog.stop()
 
-    class Collector:
+    class GcControl:
         collect = staticmethod(watchdog.metrics)
 
     registry = CollectorRegistry()
-    registry.register(Collector())
+    registry.register(GcControl())
     text = generate_latest(registry).decode()
     assert "jobqueue_loop_stalls_total 0.0" in text
     assert f'jobqueue_loop_lag_seconds_bucket{{le="+Inf"}} {float(watchdog._beats.count)}' in text

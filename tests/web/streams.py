@@ -14,7 +14,7 @@ class Event(NamedTuple):
     data: Any
 
 
-class Reading:
+class StreamReader:
     """An answer that is coming: its head was read, its body is read by the line, whatever chunks it comes in."""
 
     def __init__(self, client: Client, status: int, headers: dict[str, str]) -> None:
@@ -27,7 +27,7 @@ class Reading:
     @classmethod
     async def begin(
         cls, server: Server, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> "Reading":
+    ) -> "StreamReader":
         client = await server.connect()
         client.ask(method, path, body, headers)
         head = (await client._reader.readuntil(b"\r\n\r\n")).decode()
@@ -78,14 +78,14 @@ class Reading:
         return b"".join(chunks)
 
 
-async def consume(server: Server, **options: Any) -> Reading:
+async def consume(server: Server, **options: Any) -> StreamReader:
     """A consumer's stream of jobs."""
-    return await Reading.begin(server, "POST", "/jobs/stream", options)
+    return await StreamReader.begin(server, "POST", "/jobs/stream", options)
 
 
-async def watch(server: Server, query: str = "", last: int | None = None) -> Reading:
+async def watch(server: Server, query: str = "", last: int | None = None) -> StreamReader:
     """A stream of events whose first frame was read: whatever happens from now on is told."""
     headers = None if last is None else {"Last-Event-ID": str(last)}
-    reading = await Reading.begin(server, "GET", f"/events{query}", None, headers)
+    reading = await StreamReader.begin(server, "GET", f"/events{query}", None, headers)
     assert await reading.frame() == b"retry: 2000"
     return reading

@@ -6,19 +6,19 @@ from contextlib import suppress
 import pytest
 from msgspec.structs import replace
 from serving import check_problem, until
-from streams import Reading
+from streams import StreamReader
 
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import Engine
 from jobqueue.errors import SettingError, TooManyRequests, Unauthorized
-from jobqueue.web.access.auth import Auth, right_for
-from jobqueue.web.access.rates import TokenBuckets, network
-from jobqueue.web.access.scope import Scoped
+from jobqueue.web.access.authorized_engine import AuthorizedEngine
+from jobqueue.web.access.identity import Authenticator, right_for
+from jobqueue.web.access.rate_limits import TokenBuckets, network
 from jobqueue.web.access.tokens import digest_of
 from jobqueue.web.api import Api
 from jobqueue.web.http import Request
 from jobqueue.web.routes import ROUTES
-from jobqueue.web.streams import streaming
+from jobqueue.web.streams import flow
 
 ONE = "one-token-for-everything"
 TOKENS = {
@@ -504,7 +504,7 @@ async def test_whoever_tries_many_tokens_is_slowed_down_and_who_is_known_is_not(
 
 
 def test_tries_are_counted_by_address():
-    auth = Auth(Settings(access_token=ONE), lambda: 0)
+    auth = Authenticator(Settings(access_token=ONE), lambda: 0)
     stats = next(route for route in ROUTES if route.path == "/stats")
 
     def tried(peer, token):
@@ -519,7 +519,7 @@ def test_tries_are_counted_by_address():
 
 
 def test_what_is_remembered_of_wrong_and_right_tokens_is_bounded():
-    auth = Auth(Settings(access_token=ONE), lambda: 0)
+    auth = Authenticator(Settings(access_token=ONE), lambda: 0)
     stats = next(route for route in ROUTES if route.path == "/stats")
     for n in range(10_000):
         basic = b"Basic " + b64encode(f"user-{n}:{ONE}".encode())
@@ -554,7 +554,10 @@ def test_what_counts_as_one_address(peer, counts_as):
 
 def test_every_verb_of_an_engine_is_one_of_a_scoped_one():
     verbs = {name for name in vars(Engine) if not name.startswith("_")}
-    assert verbs <= {name for name in vars(Scoped) if not name.startswith("_")} | {"settings", "durability"}
+    assert verbs <= {name for name in vars(AuthorizedEngine) if not name.startswith("_")} | {
+        "settings",
+        "durability",
+    }
 
 
 def test_a_secret_is_nowhere_in_what_is_kept():
@@ -568,7 +571,7 @@ def test_a_secret_is_nowhere_in_what_is_kept():
 
 
 async def test_a_watcher_is_told_of_its_own_queues_only(server):
-    reading = await Reading.begin(server, "GET", "/events", None, by("mailer"))
+    reading = await StreamReader.begin(server, "GET", "/events", None, by("mailer"))
     assert await reading.frame() == b"retry: 2000"
     await enqueue(server, "worker", queue="secret")
     id = await enqueue(server, "worker", queue="mail")
@@ -584,23 +587,23 @@ async def test_a_watcher_is_told_of_its_own_queues_only(server):
 async def test_a_stream_of_jobs_is_for_the_queues_of_its_token(server):
     check_problem(await call(server, "mailer", "POST", "/jobs/stream"), 403, "forbidden")
     id = await enqueue(server, "worker", queue="mail")
-    reading = await Reading.begin(server, "POST", "/jobs/stream?queue=mail", None, by("mailer"))
+    reading = await StreamReader.begin(server, "POST", "/jobs/stream?queue=mail", None, by("mailer"))
     job = await reading.job()
     answer = await call(server, "worker", "POST", f"/jobs/{id}/conclude", {"lease": job["lease"]})
     check_problem(answer, 403, "forbidden")
 
 
 async def test_streams_of_a_token_that_is_good_no_more_end(server, file, monkeypatch):
-    monkeypatch.setattr(streaming, "LOOK", 0.02)
+    monkeypatch.setattr(flow, "LOOK", 0.02)
     server.clock.wall_jump(1_795_521_599_000 / 1000 - server.clock.wall() / 1000)
     server.engine.tick()
     id = await enqueue(server, "worker")
-    jobs = await Reading.begin(server, "POST", "/jobs/stream", None, by("worker"))
-    waiting = await Reading.begin(server, "POST", "/jobs/stream?queue=other", None, by("worker"))
-    events = await Reading.begin(server, "GET", "/events", None, by("worker"))
-    brief = await Reading.begin(server, "GET", "/events", None, by("brief"))
+    jobs = await StreamReader.begin(server, "POST", "/jobs/stream", None, by("worker"))
+    waiting = await StreamReader.begin(server, "POST", "/jobs/stream?queue=other", None, by("worker"))
+    events = await StreamReader.begin(server, "GET", "/events", None, by("worker"))
+    brief = await StreamReader.begin(server, "GET", "/events", None, by("brief"))
     assert (await call(server, "worker", "GET", "/queues")).status == 200
-    face = await Reading.begin(server, "GET", "/queues?format=events", None, by("worker"))
+    face = await StreamReader.begin(server, "GET", "/queues?format=events", None, by("worker"))
     await jobs.job()
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()

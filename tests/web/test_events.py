@@ -7,10 +7,10 @@ from collections import deque
 import pytest
 from http_client import HANG_UPS
 from serving import check_problem, until
-from streams import Reading, watch
+from streams import StreamReader, watch
 
 from jobqueue import Settings
-from jobqueue.web.streams import events, streaming
+from jobqueue.web.streams import events, flow
 
 
 async def test_each_thing_that_happens_to_a_job_has_its_name(server):
@@ -193,8 +193,8 @@ async def test_what_was_missed_is_gone_through_from_one_event_to_the_next(server
 
 async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(server, monkeypatch):
     monkeypatch.setattr(events, "RING_BYTES", 1 << 20)
-    monkeypatch.setattr(streaming, "LOOK", 0.05)
-    stuck = await Reading.begin(server, "GET", "/events")
+    monkeypatch.setattr(flow, "LOOK", 0.05)
+    stuck = await StreamReader.begin(server, "GET", "/events")
     stuck.client._writer.transport.pause_reading()
     other = await watch(server)
     sent, told = 0, 0
@@ -245,7 +245,7 @@ async def test_an_old_client_is_served_to_the_end_of_its_connection(server):
 async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
     ids = [await server.enqueue(queue=queue) for queue in ("a", "b")]
     readings = [
-        await Reading.begin(server, "GET", path, None, {"Accept": "text/event-stream"})
+        await StreamReader.begin(server, "GET", path, None, {"Accept": "text/event-stream"})
         for path in ("/queues", "/queues/b", f"/jobs/{ids[1]}")
     ]
     for reading in readings:

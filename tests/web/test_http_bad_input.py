@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serving import check_problem
 
 from jobqueue.errors import InvalidJson
-from jobqueue.web.parsing.json_text import one_line
+from jobqueue.web.readers.json_text import one_line
 
 CALLS = [
     "/jobs/enqueue", "/jobs/dequeue", "/jobs/1/conclude", "/jobs/1/heartbeat", "/jobs/1/release",

@@ -7,7 +7,13 @@ from serving import check_problem
 
 from jobqueue import Settings
 from jobqueue.errors import CrossOrigin, Refused
-from jobqueue.web.access.guard import Guard, Proxies, check_administrator, is_local, is_program
+from jobqueue.web.access.browser_policy import (
+    BrowserPolicy,
+    Proxies,
+    check_administrator,
+    is_local,
+    is_program,
+)
 from jobqueue.web.http import Request
 
 # What a request says of where it comes from, sent to Host localhost:8080; and whether it may change things.
@@ -96,7 +102,7 @@ def sent(method, headers, path="/jobs", peer="127.0.0.1"):
 
 def test_the_origin_matters_where_something_may_change():
     headers = {b"host": b"localhost", b"origin": b"http://b"}
-    guard = Guard(Settings())
+    guard = BrowserPolicy(Settings())
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         with pytest.raises(CrossOrigin):
             guard.check(sent(method, headers))
@@ -171,7 +177,7 @@ async def test_an_address_or_localhost_is_ours(server, host):
 
 
 def test_the_names_of_the_machine_and_of_the_setting_are_ours():
-    guard = Guard(Settings(allowed_hosts="queue.example.com, .corp.example"))
+    guard = BrowserPolicy(Settings(allowed_hosts="queue.example.com, .corp.example"))
     machine = socket.gethostname()
     for host in (machine, machine.upper(), "queue.example.com:80", "a.corp.example", "Queue.Example.com."):
         guard.check(sent("GET", {b"host": host.encode(), b"referer": b"x"}))

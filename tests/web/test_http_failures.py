@@ -9,8 +9,8 @@ from msgspec import UNSET
 from serving import check_problem, patch_engine, until
 
 from jobqueue.errors import JobForgotten
-from jobqueue.web.rendering import render
-from jobqueue.web.rendering.views import JobView, PlainView
+from jobqueue.web.schema.responses import JobView, PlainView
+from jobqueue.web.writers import encoder
 
 SECRET = "a secret of the inside"
 CALLS = {
@@ -123,8 +123,8 @@ async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(se
 
 def explode_where(monkeypatch, so):
     """Views of which `so` is true cannot be made into JSON."""
-    encode = render._encode
-    monkeypatch.setattr(render, "_encode", lambda view: explode() if so(view) else encode(view))
+    encode = encoder._encode
+    monkeypatch.setattr(encoder, "_encode", lambda view: explode() if so(view) else encode(view))
 
 
 async def test_an_answer_that_cannot_be_made_is_a_500(server, monkeypatch, logged):

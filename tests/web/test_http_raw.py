@@ -8,7 +8,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue import Settings
-from jobqueue.core.job import NewJob
+from jobqueue.model import NewJob
 
 BYTES = bytes(range(256)) * 3
 FORM = "application/x-www-form-urlencoded"
@@ -323,8 +323,8 @@ async def test_a_raw_job_moves_to_another_queue_as_it_is(server, body, kind):
 async def test_a_plain_job_has_no_options_for_it(server):
     """What most jobs are costs nothing more."""
     id = await server.enqueue(payload={"a": 1})
-    assert server.engine.get(id).more is None
+    assert server.engine.get(id).extras is None
     assert NewJob("x").options is None
     await server.call("POST", "/jobs/enqueue?raw=1", b"1", {"Content-Type": "application/json"})
-    assert server.engine.get(id + 1).more is None
+    assert server.engine.get(id + 1).extras is None
     assert json.loads(server.engine.get(id + 1).payload) == 1

@@ -6,7 +6,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue import Settings, __version__
-from jobqueue.web.pages import help_text
+from jobqueue.web.writers.help_page import help_text
 
 NO_JOBS = {"scheduled": 0, "queued": 0, "in_progress": 0, "concluded": 0, "dead": 0, "cancelled": 0}
 NO_TOTALS = {

@@ -7,7 +7,7 @@ from serving import check_problem
 
 from jobqueue import Settings
 from jobqueue.version import VERSION
-from jobqueue.web.workers import _FOLDER
+from jobqueue.web.writers.worker_files import _FOLDER
 
 FILES = ["/worker.sh", "/worker.py"]
 

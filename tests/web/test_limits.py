@@ -6,7 +6,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue import Settings
-from jobqueue.engine.room import Room
+from jobqueue.engine.memory_limit import MemoryLimit
 from jobqueue.web.access.tokens import digest_of
 
 
@@ -16,7 +16,7 @@ async def test_too_many_queues_and_too_little_memory(server):
     await server.enqueue(queue="b")
     full = await server.post("/jobs/enqueue", {"type": "x", "queue": "c"})
     check_problem(full, 429, "queue_full", setting="JOBQUEUE_MAX_QUEUES", limit=2)
-    server.engine.room = Room(1, lambda: 2)
+    server.engine.memory_limit = MemoryLimit(1, lambda: 2)
     server.engine.tick()
     refused = await server.post("/jobs/enqueue", {"type": "x", "queue": "a"})
     check_problem(refused, 507, "out_of_memory", setting="JOBQUEUE_MEMORY_LIMIT")

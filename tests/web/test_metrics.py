@@ -7,7 +7,7 @@ from serving import check_problem, until
 from jobqueue import MemoryEngine, Settings
 from jobqueue.web.access.tokens import digest_of
 from jobqueue.web.api import Api
-from jobqueue.web.meter import BOUNDS
+from jobqueue.web.request_metrics import BOUNDS
 
 
 def read(text):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from http_client import HANG_UPS, request
 from serving import Server, check_problem, patch_engine, serving, until
-from streams import Reading
+from streams import StreamReader
 
 from jobqueue import Settings
-from jobqueue.engine.api import NewJob
+from jobqueue.model import NewJob
 from jobqueue.testing import ManualClock
 
 
@@ -29,7 +29,7 @@ async def lines(server, path="/queues/q/export"):
     return [json.loads(line) for line in answer.body.splitlines()]
 
 
-async def take_in(server, body, method="PUT"):
+async def import_jobs(server, body, method="PUT"):
     answer = await server.call(method, "/import", body)
     assert answer.status == 200, answer
     return answer.json
@@ -83,7 +83,7 @@ async def test_a_queue_is_exported_as_a_job_a_line(server):
 async def test_what_was_exported_is_the_same_elsewhere(other, server):
     ids = await queue_with_everything(server)
     body = (await server.get("/queues/q/export")).body
-    assert await take_in(other, body) == {"imported": 7, "known": 0}
+    assert await import_jobs(other, body) == {"imported": 7, "known": 0}
     new = dict(zip(ids, [job["id"] for job in await lines(other)], strict=True))
     assert new["plain"] == 1001
     for name, id in ids.items():
@@ -111,29 +111,32 @@ async def test_what_came_before_is_known(other, server, method):
         await server.enqueue(queue="q", payload=n)
     body = (await server.get("/queues/q/export")).body
     half = body[: body.index(b"\n", len(body) // 2) + 1]
-    some = await take_in(other, half, method)
+    some = await import_jobs(other, half, method)
     assert 0 < some["imported"] < 5
     job = await other.dequeue(queue="q")
     await other.post(f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
     await other.post("/queues/q/purge", {"status": "concluded"})
-    assert await take_in(other, body, method) == {"imported": 5 - some["imported"], "known": some["imported"]}
-    assert await take_in(other, body, method) == {"imported": 0, "known": 5}
-    assert await take_in(server, body, method) == {"imported": 0, "known": 5}
+    assert await import_jobs(other, body, method) == {
+        "imported": 5 - some["imported"],
+        "known": some["imported"],
+    }
+    assert await import_jobs(other, body, method) == {"imported": 0, "known": 5}
+    assert await import_jobs(server, body, method) == {"imported": 0, "known": 5}
     assert other.engine.stats().jobs["queued"] == 4
 
 
 async def test_lines_without_an_origin_are_new_jobs_each_time(server):
     body = '{"type":"a","payload":[1]}\n\n  {"Type":"b","queue":"q"}\r\n{"type":"c","unique_key":"u"}'
-    assert await take_in(server, body) == {"imported": 3, "known": 0}
+    assert await import_jobs(server, body) == {"imported": 3, "known": 0}
     # A unique key that is taken is known too.
-    assert await take_in(server, body) == {"imported": 2, "known": 1}
+    assert await import_jobs(server, body) == {"imported": 2, "known": 1}
     assert [(await server.dequeue())["type"] for _ in range(3)] == ["a", "c", "a"]
 
 
 async def test_those_who_wait_get_what_comes_in(server):
     waiting = await server.ask("POST", "/jobs/dequeue?queue=q&wait=30")
     await server.waiting(1)
-    await take_in(server, '{"type":"a","queue":"q"}')
+    await import_jobs(server, '{"type":"a","queue":"q"}')
     assert (await waiting.read("POST")).json["type"] == "a"
 
 
@@ -188,7 +191,7 @@ async def test_an_instant_that_could_not_be_shown_does_not_come_in(server, line,
 async def test_all_instants_that_come_in_can_be_shown(server, at):
     line = {"attempt": 1, "started_at": at, "ended_at": at, "outcome": "stale"}
     job = {"type": "x", "status": "dead", "expires_at": at, "finished_at": at, "history": [line]}
-    await take_in(server, json.dumps(job))
+    await import_jobs(server, json.dumps(job))
     [shown] = (await server.get("/jobs")).json["jobs"]
     whole = await server.job(shown["id"])
     assert (whole["expires_at"], whole["finished_at"], whole["history"][0]["ended_at"]) == (at, at, at)
@@ -203,7 +206,7 @@ async def test_a_full_queue_takes_in_no_more(server):
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_body=2000)])
 async def test_there_is_no_limit_but_that_of_a_line(server):
     line = json.dumps({"type": "a", "payload": "x" * 1000}) + "\n"
-    assert (await take_in(server, line * 200))["imported"] == 200
+    assert (await import_jobs(server, line * 200))["imported"] == 200
     answer = await server.call("PUT", "/import", line + json.dumps({"type": "a", "payload": "x" * 5000}))
     check_problem(answer, 413, "body_too_large", line=2, imported=1)
     answer = await server.call("PUT", "/import", b"x" * 30_000)
@@ -263,14 +266,14 @@ async def test_one_who_goes_in_the_middle_leaves_what_came_whole(server, how):
 async def test_one_who_sends_faster_than_is_taken_in_is_slowed_down(server, monkeypatch):
     """What waits in the server is bounded, whatever is sent."""
     turn = asyncio.Event()
-    known = server.engine.take_in
+    known = server.engine.import_jobs
 
     async def slow(arrivals):
         await turn.wait()
         taken = known(arrivals)
         return await taken if isinstance(taken, asyncio.Future) else taken
 
-    patch_engine(monkeypatch, server, take_in=lambda arrivals: asyncio.ensure_future(slow(arrivals)))
+    patch_engine(monkeypatch, server, import_jobs=lambda arrivals: asyncio.ensure_future(slow(arrivals)))
     client = await server.connect()
     line = b'{"type":"x","payload":"%b"}\n' % (b"y" * 500)
     client.send(request("PUT", "/import", line * 50_000))
@@ -327,7 +330,7 @@ async def test_an_import_ends_when_the_server_stops(server):
 async def test_an_export_is_of_the_jobs_that_were_there(server):
     """However fast others come in, it ends; and a reader that stops holds up nobody."""
     server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 10_000))] * 3000)
-    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    reading = await StreamReader.begin(server, "GET", "/queues/q/export")
     first = await reading.line()
     reading.client._writer.transport.pause_reading()
     for _ in range(50):

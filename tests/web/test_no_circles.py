@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from serving import until
-from streams import Reading, consume, watch
+from streams import StreamReader, consume, watch
 
 _CUT = b'PUT /import HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n{"type":"x"}\n\r\n'
 _MANY = [{"type": "x" * 256}] * 1000
@@ -70,7 +70,7 @@ async def a_watcher_that_leaves(server):
 
 
 async def a_watcher_to_the_end(server):
-    reading = await Reading.begin(server, "GET", "/events?for=10ms")
+    reading = await StreamReader.begin(server, "GET", "/events?for=10ms")
     await reading.rest()
     reading.client.close()
 
@@ -93,7 +93,7 @@ async def a_stream_of_jobs(server):
 async def an_export_that_is_cut(server):
     for _ in range(25):
         await server.post("/queues/q/enqueue", _MANY)
-    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    reading = await StreamReader.begin(server, "GET", "/queues/q/export")
     await reading.line()
     reading.client.reset()
 

@@ -10,16 +10,18 @@ from serving import check_problem
 
 from jobqueue import MemoryEngine, Settings, errors
 from jobqueue.web.api import Api
-from jobqueue.web.parsing import shapes
-from jobqueue.web.parsing.fields import field_of
-from jobqueue.web.rendering.problems import STATUS
-from jobqueue.web.rendering.render import JobView
+from jobqueue.web.readers.fields import field_of
 from jobqueue.web.routes import ROUTES
+from jobqueue.web.schema import requests
+from jobqueue.web.writers.encoder import JobView
+from jobqueue.web.writers.problems import STATUS
 
 SETTINGS = Settings(first_id=1, wait_max="7s", lease_max="2h", max_batch=33)
 DOCUMENT = json.loads(Api(MemoryEngine(SETTINGS)).document)
 SHAPES = [
-    shape for shape in vars(shapes).values() if isinstance(shape, type) and issubclass(shape, shapes.Shape)
+    shape
+    for shape in vars(requests).values()
+    if isinstance(shape, type) and issubclass(shape, requests.Shape)
 ]
 OPERATIONS = {
     (method.upper(), path): operation
@@ -86,7 +88,7 @@ def test_every_field_of_a_call_is_in_the_document(route):
     assert parameters(operation, "path").keys() == set(re.findall(r"{(\w+)}", route.path))
     in_bodies = [set(body["properties"]) for body in bodies(operation)]
     if route.upload:
-        assert set(map(frozenset, in_bodies)) == {frozenset(fields(shapes.ImportShape))}
+        assert set(map(frozenset, in_bodies)) == {frozenset(fields(requests.ImportShape))}
     elif route.method in ("POST", "PATCH") and fields(route.shape):
         assert in_bodies == [set(fields(route.shape))] * len(in_bodies) != []
         for body in bodies(operation):

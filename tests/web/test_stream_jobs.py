@@ -9,8 +9,8 @@ from serving import check_problem, until
 from streams import consume
 
 from jobqueue import Settings
-from jobqueue.engine.api import NewJob
-from jobqueue.web.streams import consuming
+from jobqueue.model import NewJob
+from jobqueue.web.streams import job_stream
 
 
 def held(server):
@@ -254,7 +254,7 @@ async def test_many_at_once_get_each_job_once(server):
 
 
 async def test_one_who_works_for_long_hears_that_it_is_alive(server, monkeypatch):
-    monkeypatch.setattr(consuming, "BEAT", 0.02)
+    monkeypatch.setattr(job_stream, "BEAT", 0.02)
     await server.enqueue()
     reading = await consume(server)
     job = await reading.job()

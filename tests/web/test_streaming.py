@@ -5,12 +5,12 @@ from time import monotonic
 
 import pytest
 from serving import until
-from streams import Reading
+from streams import StreamReader
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.api import NewJob
+from jobqueue.model import NewJob
 from jobqueue.web.http import Stream
-from jobqueue.web.streams.streaming import LONG, Pouring, Streams, gathered
+from jobqueue.web.streams.flow import LONG, Streams, StreamWriter, gathered
 
 
 def test_many_lines_are_written_in_one_go_and_a_long_one_by_itself():
@@ -47,7 +47,7 @@ async def test_a_stream_lets_others_have_their_turn_however_small_its_pieces_are
 
     reader = FastReader()
     taking_turns = asyncio.ensure_future(others())
-    pouring = Pouring(Stream(pieces(), print, print), reader, print)
+    pouring = StreamWriter(Stream(pieces(), print, print), reader, print)
     assert await pouring.pour(Streams(MemoryEngine(Settings())))
     taking_turns.cancel()
     assert len(reader.taken) == 64
@@ -66,7 +66,7 @@ TIMEOUTS = Settings(first_id=1, write_timeout="200s", body_timeout="100s")
 @pytest.mark.parametrize("settings", [TIMEOUTS])
 async def test_one_who_takes_nothing_is_cut_off_after_the_write_timeout(server):
     server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 100_000))] * 400)
-    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    reading = await StreamReader.begin(server, "GET", "/queues/q/export")
     reading.client._writer.transport.pause_reading()
     await until(lambda: any(running._writing for running in server.api.streams._open))
     look(server.api.streams, 195)
@@ -94,12 +94,12 @@ async def test_one_who_sends_nothing_of_an_import_is_cut_off_after_the_body_time
 async def test_large_jobs_are_exported_one_by_one(server, monkeypatch):
     """So one who stops reading costs no more than one of them."""
     lengths = []
-    write = Pouring._write_now
+    write = StreamWriter._write_now
     monkeypatch.setattr(
-        Pouring, "_write_now", lambda self, piece: (lengths.append(len(piece)), write(self, piece))[1]
+        StreamWriter, "_write_now", lambda self, piece: (lengths.append(len(piece)), write(self, piece))[1]
     )
     server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 100_000))] * 20)
-    reading = await Reading.begin(server, "GET", "/queues/q/export")
+    reading = await StreamReader.begin(server, "GET", "/queues/q/export")
     assert (await reading.rest()).count(b"\n") == 20
     assert len(lengths) == 20
     assert max(lengths) < 101_000

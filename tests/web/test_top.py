@@ -1,14 +1,14 @@
 """GET /top: a screen that is redrawn."""
 
 from serving import until
-from streams import Reading
+from streams import StreamReader
 
-from jobqueue.web.streams import watching
+from jobqueue.web.streams import top
 
 
 async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
-    monkeypatch.setattr(watching, "REDRAW", 0.01)
-    reading = await Reading.begin(server, "GET", "/top")
+    monkeypatch.setattr(top, "REDRAW", 0.01)
+    reading = await StreamReader.begin(server, "GET", "/top")
     assert reading.headers["content-type"].startswith("text/plain")
     assert await reading.until(b"\x1b[J") != b""
     id = await server.enqueue(queue="mail")
@@ -23,11 +23,11 @@ async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
 
 async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_stops(server):
     assert 1 <= (await server.get("/top?for=10ms")).body.count(b"\x1b[J") <= 3
-    gone = await Reading.begin(server, "GET", "/top")
+    gone = await StreamReader.begin(server, "GET", "/top")
     await gone.until(b"\x1b[J")
     gone.client.reset()
     await until(lambda: len(server.api.streams) == 0)
-    reading = await Reading.begin(server, "GET", "/top")
+    reading = await StreamReader.begin(server, "GET", "/top")
     await reading.until(b"\x1b[J")
     server.stop_waiting()
     await reading.rest()
@@ -36,7 +36,7 @@ async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_st
 
 async def test_all_who_look_share_one_drawing(server, monkeypatch):
     drawn = []
-    monkeypatch.setattr(watching.tables, "screen", lambda api: drawn.append(1) or "screen\n")
+    monkeypatch.setattr(top.text_tables, "screen", lambda api: drawn.append(1) or "screen\n")
     for _ in range(20):
-        await (await Reading.begin(server, "GET", "/top")).until(b"\x1b[J")
+        await (await StreamReader.begin(server, "GET", "/top")).until(b"\x1b[J")
     assert len(drawn) <= 2

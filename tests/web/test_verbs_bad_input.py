@@ -5,8 +5,8 @@ import pytest
 from leasing import leased, said
 from serving import check_problem
 
-from jobqueue.web.parsing.fields import SET_BY_THE_QUEUE
-from jobqueue.web.parsing.shapes import EnqueueOptions
+from jobqueue.web.readers.fields import SET_BY_THE_QUEUE
+from jobqueue.web.schema.requests import EnqueueOptions
 
 YEAR = "366d"
 DURATIONS = ["1s", "5m", 90, 0.5, "0.5", "1h30m", "500ms", YEAR]

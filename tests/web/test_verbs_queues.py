@@ -4,7 +4,7 @@ import pytest
 from leasing import NOW, dead, later, leased, said
 from serving import check_problem
 
-from jobqueue.web.http import Later, Request
+from jobqueue.web.http import Deferred, Request
 
 
 async def patch(server, name, body, headers=None):
@@ -416,7 +416,7 @@ async def test_what_destroys_or_reconfigures_is_for_this_machine(server, method,
     for peer, status in [("10.0.0.7", 403), ("2001:db8::1", 403), ("127.0.0.1", 200), ("::1", 200)]:
         sent = Request(method, path, query[1:], {}, b"", peer, "id")
         answer = server.api.answer(sent)
-        assert (200 if isinstance(answer, Later) else answer.status) == status
+        assert (200 if isinstance(answer, Deferred) else answer.status) == status
     assert (await server.call(method, path + query)).status == 200
 
 

@@ -5,7 +5,7 @@ import logging
 import msgspec
 from msgspec import Struct
 
-from jobqueue.web.http import Answer, Later, Request, Response
+from jobqueue.web.http import Answer, Deferred, Request, Response
 
 _log = logging.getLogger("jobqueue.audit")
 
@@ -20,7 +20,7 @@ _read = msgspec.json.Decoder(_Swept).decode
 def audited(answer: Answer, request: Request, who: str) -> Answer:
     """`answer`, and a line about it; now, or once there is one; of what goes on for long the front tells.
     `who`: the name of an access token, or ""."""
-    if isinstance(answer, Later):
+    if isinstance(answer, Deferred):
         render = answer.render
         answer.render = lambda result: _tell(render(result), request, who)
         return answer

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from jobqueue.engine.api import Engine, Job, Kind
+from jobqueue.engine.api import Engine
+from jobqueue.model import Job
+from jobqueue.steps import Kind
 from jobqueue.units import instant
 from jobqueue.web.http import EVENTS, Stream
 
@@ -75,7 +77,7 @@ class Event(NamedTuple):
     frame: bytes
 
 
-class Choice(NamedTuple):
+class EventFilter(NamedTuple):
     """Which events somebody wants; None: whichever."""
 
     queues: frozenset[str] | None = None
@@ -97,7 +99,7 @@ class Watcher:
 
     __slots__ = ("beat", "choice", "cut", "next", "turn", "waits")
 
-    def __init__(self, choice: Choice, following: int) -> None:
+    def __init__(self, choice: EventFilter, following: int) -> None:
         self.choice = choice
         self.next = following
         self.turn: Future[None] | None = None  # what it waits for
@@ -129,7 +131,7 @@ class Events:
         self._told_at = 0.0
         self._to_tell: list[Watcher] = []
         self._encode = msgspec.json.Encoder().encode
-        self._pieces: dict[tuple[Choice, int], tuple[bytes, int]] = {}  # of this moment, for all alike
+        self._pieces: dict[tuple[EventFilter, int], tuple[bytes, int]] = {}  # of this moment, for all alike
 
     def __len__(self) -> int:
         """How many watch."""
@@ -185,13 +187,13 @@ class Events:
         """What has happened so far is told once it is on disk."""
         self._gathering = False
         self._told_at = time.monotonic()
-        last = self._engine.settled(self._last)
+        last = self._engine.after_commit(self._last)
         if isinstance(last, Future):
-            last.add_done_callback(self._settled)
+            last.add_done_callback(self._committed)
         else:
             self._tell(last)
 
-    def _settled(self, last: Future[int]) -> None:
+    def _committed(self, last: Future[int]) -> None:
         if not last.cancelled() and last.exception() is None:
             self._tell(last.result())
 
@@ -231,7 +233,7 @@ class Events:
 
     # -- who watches --------------------------------------------------------------------------------
 
-    def watch(self, choice: Choice, last_id: int | None) -> tuple[Watcher, bytes]:
+    def watch(self, choice: EventFilter, last_id: int | None) -> tuple[Watcher, bytes]:
         """A new watcher, and what it is sent first: what it missed since the event `last_id`."""
         self._switch_on()
         if not self._beats:
@@ -303,7 +305,7 @@ class Events:
         piece, watcher.next = self._piece(watcher.choice, watcher.next)
         return piece
 
-    def _piece(self, choice: Choice, following: int) -> tuple[bytes, int]:
+    def _piece(self, choice: EventFilter, following: int) -> tuple[bytes, int]:
         """The events from the number `following` on, and the number to go on at."""
         known = self._pieces.get((choice, following))
         if known is None:
@@ -320,7 +322,7 @@ class Events:
             return [self._ring[index] for index in range(start, end)]
         return islice(self._ring, start, end)
 
-    def _gathered(self, choice: Choice, following: int) -> tuple[bytes, int]:
+    def _gathered(self, choice: EventFilter, following: int) -> tuple[bytes, int]:
         frames: list[bytes] = []
         size = 0
         for event in self._between(following, self._told):
@@ -331,7 +333,7 @@ class Events:
                     return b"".join(frames), event.number + 1
         return b"".join(frames), max(following, self._told + 1)
 
-    def stream(self, choice: Choice, last_id: int | None, length: int | None) -> Stream:
+    def stream(self, choice: EventFilter, last_id: int | None, length: int | None) -> Stream:
         """For one client. `last_id`: of the last event it had; `length`: milliseconds, None: without end."""
         watching = _Watching(self, choice, last_id, length)
         return Stream(
@@ -343,7 +345,7 @@ class Events:
 class _Watching:
     """A Stream of events; it watches from its first piece on."""
 
-    def __init__(self, events: Events, choice: Choice, last_id: int | None, length: int | None) -> None:
+    def __init__(self, events: Events, choice: EventFilter, last_id: int | None, length: int | None) -> None:
         self._events = events
         self._asked = (choice, last_id)
         self._length = length

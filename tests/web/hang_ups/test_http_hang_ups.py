@@ -10,7 +10,7 @@ from http_client import HANG_UPS, request
 from serving import until
 
 from jobqueue import Settings
-from jobqueue.engine.api import NewJob
+from jobqueue.model import NewJob
 
 WAIT = request("POST", "/jobs/dequeue?wait=30")
 NEXT = request("GET", "/stats")

@@ -6,7 +6,7 @@ import pytest
 from http_client import HANG_UPS, request
 from serving import until
 
-from jobqueue.engine.api import NewJob
+from jobqueue.model import NewJob
 
 WAYS = ["raw", "by path", "next", "raw next"]
 

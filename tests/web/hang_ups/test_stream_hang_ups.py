@@ -7,7 +7,7 @@ import pytest
 from http_client import HANG_UPS, Blunt, request
 from serving import until
 
-from jobqueue.engine.api import Filter, NewJob
+from jobqueue.model import Filter, NewJob
 
 STREAM = request("POST", "/jobs/stream?prefetch=3")
 ANY = Filter()
@@ -104,7 +104,7 @@ async def test_no_job_is_leased_to_nobody(server, client, moment, how):
     # And each is there for the next one, in its place.
     waiting = [job.id for job in jobs if job.status == "queued"]
     assert [job["id"] for job in (await server.dequeue(count=100))["jobs"]] == waiting
-    assert not server.engine._queue.ends
+    assert not server.engine._queue.lease_end_callbacks
 
 
 async def test_a_hang_up_that_is_seen_in_the_pass_of_the_handing_over_gives_all_back(server, client):

@@ -1,0 +1,1 @@
+"""HTTP/1.1 from accepted sockets to the operations."""

@@ -1,0 +1,1 @@
+"""Storage: rows and their checksums, the writing thread, SQLite, the data directory."""

@@ -1,0 +1,221 @@
+"""Access tokens: who calls, and what that one may.
+
+A token comes as `Authorization: Bearer TOKEN`, or as the password of Basic (`curl -u :TOKEN`). What is kept
+of a token is its SHA-256 digest; so the file of tokens opens nothing. Here it is decided who calls, and
+whether the call is for such a one; `scope` has which queues and jobs a caller sees.
+"""
+
+import logging
+import time
+from asyncio import Future
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Callable, Iterable
+from functools import partial
+from hashlib import sha256
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from jobqueue.engine.api import Engine
+from jobqueue.errors import Refused, TooManyRequests, Unauthorized
+from jobqueue.settings import Settings
+from jobqueue.web.access.rate_limits import TokenBuckets, network
+from jobqueue.web.access.tokens import RIGHTS, Token, read_tokens
+from jobqueue.web.futures import under_way
+from jobqueue.web.http import Request
+from jobqueue.web.request_metrics import Operation
+from jobqueue.web.routes import ROUTES, Route
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+_log = logging.getLogger("jobqueue")
+# The one token of JOBQUEUE_ACCESS_TOKEN; no token of a file has this name.
+DEFAULT_TOKEN = "access-token"
+# Wrong tokens from one address: so many at once, then so many a second.
+_TRIES = 10
+_TRIES_A_SECOND = 1.0
+# Headers whose caller is known without a digest; and names of queues that a caller's patterns were held to.
+_KNOWN = 4096
+_WITHOUT = frozenset({"/healthz", "/readyz"})
+_FOR_ALL = frozenset({"/", "/help", "/openapi.json", "/worker.sh", "/worker.py"})
+_OF_PRODUCERS = frozenset({"enqueue", "redrive"})
+_OF_CONSUMERS = frozenset({"dequeue", "conclude", "heartbeat", "release", "fail", "stream"})
+
+
+def right_for(route: Route) -> str | None:
+    """The right that a call needs; "": any token will do; None: it needs no token. What is not known here is
+    for administrators."""
+    last = route.path.rpartition("/")[2]
+    if route.path in _WITHOUT:
+        return None
+    if route.admin:
+        return "admin"
+    if route.path in _FOR_ALL:
+        return ""
+    if route.method == "GET":
+        return "read"
+    if last in _OF_CONSUMERS:
+        return "dequeue"
+    if last in _OF_PRODUCERS or route.path == "/jobs/{id}":
+        return "enqueue"
+    return "admin"
+
+
+class Principal:
+    """Who calls: the holder of one token. `api`: what such a one is served by, made when it first calls."""
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self.name = token.name
+        self.admin = "admin" in token.rights
+        # An administrator may do all; "": what any token is good for.
+        self.rights = frozenset(RIGHTS if self.admin else token.rights) | {""}
+        self.expires_at = token.expires_at
+        self.api: Api | None = None
+        # The same, by operation that it may call and has called; none where its token has an end. Empty once
+        # the token is revoked: so whoever keeps this asks nothing that is out of date.
+        self.permitted: dict[Operation, Api] = {}
+        # By name of a queue: may it be used? Not all that were ever asked for.
+        self.queue_access: dict[str, bool] = {}
+        self._waiting: dict[Future[Any], Engine] = {}
+
+    def may_use(self, queue: str) -> bool:
+        """May it use the queue of this name?"""
+        seen = self.queue_access.get(queue)
+        if seen is None:
+            if len(self.queue_access) >= _KNOWN:
+                self.queue_access.clear()
+            seen = self.queue_access[queue] = self.token.matches(queue)
+        return seen
+
+    def waits(self, future: Future[Any], engine: Engine) -> None:
+        """A request of this caller waits for `future`."""
+        self._waiting[future] = engine
+        future.add_done_callback(self._waits_no_more)
+
+    def _waits_no_more(self, future: Future[Any]) -> None:
+        self._waiting.pop(future, None)
+
+    def revoke(self) -> None:
+        """The token is good no more: what waits under it ends."""
+        for future, engine in list(self._waiting.items()):
+            engine.end_wait(under_way(future), _unauthorized("this access token was revoked"))
+        self.api = None
+        self.permitted.clear()
+
+
+class Authenticator:
+    """All access tokens. `wall`: the wall clock, milliseconds. Raises `SettingError` where the file of tokens
+    cannot be read."""
+
+    def __init__(self, settings: Settings, wall: Callable[[], int]) -> None:
+        self._settings = settings
+        self._wall = wall
+        self._needs = {route.operation: right_for(route) for route in ROUTES}
+        self._by_digest: dict[bytes, Principal] = {}
+        # By the header as it came; of those that were right only.
+        self.known: dict[bytes | None, Principal] = {}  # not of all: it is emptied now and then
+        self._tries = TokenBuckets(_TRIES_A_SECOND, _TRIES)
+        self._take(self._read())
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
+
+    def reload(self) -> None:
+        """Reads the file anew. A token that is gone, or has changed, is good no more from now on; what waits
+        under it ends. Raises `SettingError`, and then all is as it was."""
+        before = self._by_digest
+        self._take(self._read())
+        for digest, principal in before.items():
+            if self._by_digest.get(digest) is not principal:
+                principal.revoke()
+
+    def _read(self) -> list[Token]:
+        tokens = []
+        if self._settings.access_token is not None:
+            tokens.append(Token(DEFAULT_TOKEN, bytes.fromhex(self._settings.access_token), RIGHTS))
+        if self._settings.tokens_file is not None:
+            tokens += read_tokens(self._settings.tokens_file, reserved={DEFAULT_TOKEN})
+        return tokens
+
+    def _take(self, tokens: Iterable[Token]) -> None:
+        """Who has a token that has not changed stays who it was, with all that waits for it."""
+        before, self._by_digest = self._by_digest, {}
+        for token in tokens:
+            known = before.get(token.digest)
+            same = known is not None and known.token == token
+            self._by_digest[token.digest] = known if known is not None and same else Principal(token)
+        self.known.clear()
+
+    def lasting(self, request: Request) -> Callable[[], bool] | None:
+        """Says whether the token of this request is still good; None: it needed none."""
+        who = self.caller(request)
+        return None if who is None else partial(self._knows, who)
+
+    def _knows(self, who: Principal) -> bool:
+        expired = who.expires_at is not None and self._wall() >= who.expires_at
+        return not expired and self._by_digest.get(who.token.digest) is who
+
+    def check(self, route: Route, request: Request) -> Principal | None:
+        """Who calls; None: the call is for everybody. Raises `Unauthorized`, `Refused`, `TooManyRequests`."""
+        header = request.headers.get(b"authorization")
+        who = self.known.get(header)
+        right = self._needs[route.operation]
+        if who is None:
+            if right is None:
+                return None
+            who = self._identify(header, request.peer)
+        if who.expires_at is not None and self._wall() >= who.expires_at:
+            raise _unauthorized("this access token has expired")
+        if right is not None and right not in who.rights:
+            raise Refused(f"this access token has not the right {right!r}")
+        return who
+
+    def _identify(self, header: bytes | None, peer: str) -> Principal:
+        """Whoever tries token after token is slowed down; whom we know does not come here."""
+        if header is None:
+            raise _unauthorized("this server wants an access token")
+        address, now = network(peer), time.monotonic()
+        if wait := self._tries.wait(address, now):
+            raise TooManyRequests("too many wrong access tokens from this address", retry_after=ceil(wait))
+        who = self._holder(header)
+        if who is None:
+            self._tries.take(address, now)
+            raise _unauthorized("this access token is not known here")
+        return who
+
+    def _holder(self, header: bytes) -> Principal | None:
+        token = _token_of(header)
+        who = self._by_digest.get(sha256(token).digest()) if token is not None else None
+        if who is not None:
+            if len(self.known) >= _KNOWN:
+                self.known.clear()
+            self.known[header] = who
+        return who
+
+    def caller(self, request: Request) -> Principal | None:
+        """Who sent a request that was let in; None: it was for everybody."""
+        header = request.headers.get(b"authorization")
+        if header is None:
+            return None
+        return self.known.get(header) or self._holder(header)  # it may have been let in without a look here
+
+
+def _token_of(header: bytes) -> bytes | None:
+    """The token in an Authorization header; None: it is of another kind."""
+    scheme, _, rest = header.partition(b" ")
+    rest = rest.strip()
+    if scheme.lower() == b"bearer":
+        return rest
+    if scheme.lower() == b"basic":
+        try:
+            user, _, password = b64decode(rest, validate=True).partition(b":")
+        except NotBase64:
+            return None
+        return password or user
+    return None
+
+
+def _unauthorized(why: str) -> Unauthorized:
+    return Unauthorized(f"{why}; send one as Authorization: Bearer TOKEN, or by curl -u :TOKEN")

@@ -1,0 +1,139 @@
+"""One URL, several faces: what a call answers as JSON can also be asked for as text, as a page, or as a
+stream of the events that change it. By `?format=`, else by `Accept`; who says neither gets JSON.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from jobqueue.errors import InvalidField
+from jobqueue.web import operations, service
+from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
+from jobqueue.web.readers.decoder import query_pairs
+from jobqueue.web.readers.fields import queue_name
+from jobqueue.web.streams.events import EventFilter
+from jobqueue.web.streams.top import watch
+from jobqueue.web.writers import html_pages, text_tables
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+# In the order in which they are taken where a client likes several as much.
+_FACES = {
+    "application/json": "json",
+    "text/html": "html",
+    "text/plain": "text",
+    EVENTS: "events",
+}
+FORMATS = frozenset(_FACES.values())
+_SPECIFIC = {"*/*": 0, "text/*": 1, "application/*": 1}
+
+
+def chosen(request: Request, live: bool = True) -> str:
+    """json, html, text or, if it is `live`, events."""
+    if "format" in request.query.lower():
+        for name, value in query_pairs(request.query):
+            if name.lower() == "format":
+                if value not in FORMATS or (value == "events" and not live):
+                    allowed = "json, text, html or events" if live else "json, text or html"
+                    raise InvalidField(f"format: {allowed}", field="format")
+                return value
+    accept = request.headers.get(b"accept")
+    face = "json" if accept is None or accept == b"*/*" else _accepted(accept)
+    return "json" if face == "events" and not live else face
+
+
+@lru_cache(maxsize=256)
+def _accepted(accept: bytes) -> str:
+    """What a client likes best of what there is; JSON where it likes none of it. Of ranges that match, the
+    more specific one counts (RFC 9110, 12.5.1)."""
+    likes = dict(filter(None, map(_like, accept.decode("latin-1").lower().split(","))))
+    best, face = (0.0, -1), "json"
+    for kind, name in _FACES.items():
+        ranges = (kind, kind.partition("/")[0] + "/*", "*/*")
+        found = next((one for one in ranges if one in likes), None)
+        if found is not None and likes[found] > 0 and (likes[found], _SPECIFIC.get(found, 2)) > best:
+            best, face = (likes[found], _SPECIFIC.get(found, 2)), name
+    return face
+
+
+def _like(part: str) -> tuple[str, float] | None:
+    kind, *parameters = (piece.strip() for piece in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return kind, float(parameter[2:])
+            except ValueError:
+                return None
+    return kind, 1.0
+
+
+# -- the calls --------------------------------------------------------------------------------------
+
+
+def list_queues(api: "Api", request: Request) -> Response | Deferred | Stream:
+    face = chosen(request)
+    if face == "events":
+        return watch(api, request, EventFilter(), api.schema.length_of_watch(request, "queues"))
+    return _dressed(face, operations.list_queues(api, request), text_tables.queues, html_pages.queues)
+
+
+def get_queue(api: "Api", request: Request) -> Response | Deferred | Stream:
+    face = chosen(request)
+    if face == "events":
+        wanted = EventFilter(queues=frozenset({queue_name(request.param, "name")}))
+        return watch(api, request, wanted, api.schema.length_of_watch(request, "queue"))
+    return _dressed(face, operations.get_queue(api, request), text_tables.one, partial(html_pages.queue, api))
+
+
+def list_jobs(api: "Api", request: Request) -> Response | Deferred:
+    return _dressed(
+        chosen(request, live=False),
+        operations.list_jobs(api, request),
+        text_tables.jobs,
+        partial(html_pages.jobs, request.query),
+    )
+
+
+def get_job(api: "Api", request: Request) -> Response | Deferred | Stream:
+    face = chosen(request)
+    if face == "events":
+        id = operations.job_id(request.param)
+        api.engine.get(id)
+        return watch(
+            api, request, EventFilter(jobs=frozenset({id})), api.schema.length_of_watch(request, "job")
+        )
+    return _dressed(face, operations.get_job(api, request), text_tables.one, html_pages.job)
+
+
+def root(api: "Api", request: Request) -> Response:
+    """For a browser a page; for everybody else, help."""
+    may_read = api.caller is None or "read" in api.caller.rights
+    if chosen(request) != "html" or not may_read or api.engine.refuses is not None:
+        return service.help_page(api, request)
+    shown = operations.list_queues(api, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
+    help = service.help_page(api, request).body.decode("utf-8")
+    return _page(shown, html_pages.front(shown.body, help))
+
+
+def _dressed(
+    face: str, answer: Response | Deferred, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
+) -> Response | Deferred:
+    if face == "json":
+        return answer
+    if isinstance(answer, Deferred):
+        render = answer.render
+        return Deferred(answer.future, lambda result: _apply_options(face, render(result), text, page))
+    return _apply_options(face, answer, text, page)
+
+
+def _apply_options(
+    face: str, answer: Response, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
+) -> Response:
+    if face == "html":
+        return _page(answer, page(answer.body))
+    return Response(answer.status, text(answer.body).encode(), answer.headers, TEXT)
+
+
+def _page(answer: Response, body: bytes) -> Response:
+    return Response(answer.status, body, answer.headers + html_pages.HEADERS, HTML)

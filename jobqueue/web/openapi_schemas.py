@@ -1,0 +1,111 @@
+"""Structs as schemas of the OpenAPI document (JSON Schema 2020-12): what msgspec says of them, what `shapes`
+says of values beyond their types, and what `fields` expects."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, get_args
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from jobqueue.settings import Settings
+from jobqueue.web.readers.decoder import RequestDecoder
+from jobqueue.web.readers.fields import field_of
+from jobqueue.web.schema import requests
+from jobqueue.web.schema.answers import Problem
+from jobqueue.web.schema.responses import AttemptView, JobView
+from jobqueue.web.writers import problems
+
+Json = dict[str, Any]
+Schemas = dict[str, Json]
+_AT = "#/components/schemas/"
+_IN_QUERY = "InQuery"
+_IGNORED = "the queue sets it: ignored, so that a fetched job can be enqueued again"
+# Types whose schema has a title and is no struct.
+_VALUES = ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age", "Batch", "Instant", "QueueName")
+
+
+def a(name: str) -> Json:
+    """A reference to a schema, or to that of a struct."""
+    return {"$ref": _AT + name}
+
+
+def schemas_of(
+    calls: "Mapping[Any, RequestDecoder[Any]]", answers: list[type[Struct]], settings: Settings
+) -> Schemas:
+    """By name: of what the calls take, of what they answer, and of the values in it that have a name."""
+    taken = {*calls, requests.JobShape, requests.ConcludeShape, requests.FailShape, requests.ErrorShape}
+    structs = [*map(_without_raw_defaults, taken), *answers, Problem]
+    found = msgspec.json.schema_components(structs, ref_template=_AT + "{name}")[1]
+    schemas: Schemas = {}
+    for name, schema in sorted(found.items()):
+        schemas[name] = _with_names(schema, schemas)
+        is_answer = schema.get("additionalProperties") is not False
+        for field, property in schemas[name]["properties"].items():
+            if not is_answer and "$ref" not in property:
+                kind = bool if property.get("type") == "boolean" else None
+                property["description"] = field_of(field, kind).expects
+            elif field.endswith("_at"):
+                property["format"] = "date-time"
+    for view in (JobView, AttemptView):
+        fields = msgspec.structs.fields(view)
+        schemas[view.__name__]["required"] = [f.name for f in fields if UnsetType not in get_args(f.type)]
+    ignored = sorted(calls[requests.EnqueueOptions].ignored - set(schemas["JobShape"]["properties"]))
+    schemas["JobShape"]["patternProperties"] = {f"^({'|'.join(ignored)})$": {"description": _IGNORED}}
+    schemas["Problem"]["properties"]["code"]["enum"] = [*chain(*problems.codes().values())]
+    limits = {"LeaseFor": settings.lease_max / 1000, "Wait": settings.wait_max / 1000}
+    for title, most in limits.items():
+        schemas[title]["maximum"] = schemas[title + _IN_QUERY]["maximum"] = most
+    schemas["Batch"]["maximum"] = settings.max_batch
+    return schemas
+
+
+def _without_raw_defaults(struct: type[Struct]) -> type[Struct]:
+    """msgspec cannot write down a default that is JSON not decoded."""
+    declared = msgspec.structs.fields(struct)
+    if not any(isinstance(field.default, Raw) for field in declared):
+        return struct
+    fields = []
+    for field in declared:
+        default = UNSET if isinstance(field.default, Raw) else field.default
+        fields.append((field.name, field.type, msgspec.field(default=default, name=field.encode_name)))
+    made = msgspec.defstruct(struct.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+    made.__doc__ = struct.__doc__
+    return made
+
+
+def _with_names(schema: Any, named: Schemas) -> Any:
+    """The schema with references to what has a name of its own; that goes into `named`."""
+    if isinstance(schema, list):
+        return [_with_names(part, named) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _with_names(part, named) for key, part in schema.items()}
+    title = schema.get("title")
+    if title not in _VALUES:
+        return schema
+    default = {"default": schema.pop("default")} if "default" in schema else {}
+    named[title] = schema
+    if {"type": "number"} in schema.get("anyOf", ()):
+        # As text, a number that is not whole has no exponent: the pattern says it.
+        named[title + _IN_QUERY] = {**schema, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+    return {**a(title), **default}
+
+
+def in_query(property: Json, known: Schemas) -> Json:
+    """A field as a parameter of a query, where all is text: no null, no object; a list with commas."""
+    kinds = [kind for kind in property.get("anyOf", [property]) if kind.get("type") != "null"]
+    kinds = [_as_text(kind, known) for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
+    lists = [kind for kind in kinds if kind.get("type") == "array"]
+    schema = lists[0] if lists else kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    if property.get("default") is not None:
+        schema["default"] = property["default"]
+    how = {"style": "form", "explode": False} if lists else {}
+    return {**how, "schema": schema}
+
+
+def _as_text(schema: Json, known: Schemas) -> Json:
+    if "items" in schema:
+        return {**schema, "items": _as_text(schema["items"], known)}
+    text = schema.get("$ref", "") + _IN_QUERY
+    return {**schema, "$ref": text} if text.removeprefix(_AT) in known else dict(schema)

@@ -1,0 +1,319 @@
+"""Call: how a request becomes a struct.
+
+A body is first decoded strictly, at the decoder's speed. Only what that refuses is looked at again, field by
+field: names in another letter case, `null` for a left-out option, fields that an enqueue ignores, options in
+the query or a header; and if it still will not do, what was wrong with it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, get_args
+from urllib.parse import unquote_plus
+
+import msgspec
+from msgspec import Raw, Struct
+
+from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
+from jobqueue.web.http import Request
+from jobqueue.web.readers import suggestions
+from jobqueue.web.readers.fields import FIELDS, field_of
+from jobqueue.web.readers.json_text import REFUSED, check_utf8, syntax_error, what_it_is
+
+S = TypeVar("S", bound=Struct)
+_BLANK = b" \t\r\n"
+_MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
+_CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
+OPTION_HEADERS = frozenset({b"job-lease", *_CONSUMER_HEADERS})
+ONE_LINE_HINT = (
+    "two JSON values on one line; put each on a line of its own (curl -d @file drops line ends, use "
+    "--data-binary @file), or send an array"
+)
+# What the message about a missing field adds.
+_WHY = {
+    "type": ', such as {"type":"email"}; it says what kind of work this is',
+    "id": ": which job?",
+}
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_RAW_ARRAY = msgspec.json.Decoder(list[Raw])
+_ANY = msgspec.json.Decoder(Raw)
+# So declared since msgspec's stub calls Raw a kind of bytes, and it is none.
+_UNDECODED: tuple[type[Any], ...] = (bytes, Raw)
+
+
+class RequestDecoder(Generic[S]):
+    """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`: names
+    that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out;
+    `body`: the struct without the options that belong in the query, if there are any; where `raw` is one of
+    those and is given, the body is no JSON, and not looked at; `first`: a smaller struct that most bodies
+    fit, tried first."""
+
+    def __init__(
+        self,
+        shape: type[S],
+        headers: tuple[str, ...] = (),
+        ignored: frozenset[str] = frozenset(),
+        nulls: frozenset[str] = frozenset(),
+        body: Any = None,
+        first: Any = None,
+    ) -> None:
+        self.shape = shape
+        self.nulls = nulls
+        self.headers = headers
+        self.ignored = ignored
+        body = body or shape
+        self._array = msgspec.json.Decoder(list[body]).decode
+        self.decode: Callable[[bytes], S] = msgspec.json.Decoder(first or body).decode
+        declared = msgspec.structs.fields(shape)
+        self._of_query = frozenset(shape.__struct_fields__) - frozenset(body.__struct_fields__)
+        # Fields that are objects themselves, and how those are read.
+        self._parts: dict[str, RequestDecoder[Any]] = {
+            field.encode_name: RequestDecoder(part)
+            for field in declared
+            if (part := _part(field.type)) is not None
+        }
+        self.types: dict[str, Any] = {
+            field.encode_name: msgspec.json.Decoder(field.type) for field in declared
+        }
+        self.fields = {field.encode_name: field_of(field.encode_name, field.type) for field in declared}
+        # Names that are no names in Python: the attribute for each.
+        self._attributes = {f.encode_name: f.name for f in declared if f.encode_name != f.name}
+        self.required = [field.encode_name for field in declared if field.required]
+
+    def read(self, request: Request, max_depth: int) -> S:
+        """The struct of a request with at most one JSON object. Raises `BadInput`."""
+        body = request.body
+        if body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
+            if not body.isascii():  # most are: a call less
+                check_utf8(body)
+            try:
+                return self.decode(body)
+            except REFUSED:
+                pass
+        options = self.options(request)
+        if options.get("raw") and "raw" in self._of_query:
+            body = b""
+        check_utf8(body)
+        return self.merge(body, options, max_depth, self._consumer(request))
+
+    def options(self, request: Request) -> dict[str, Any]:
+        """What the query and the headers say, by canonical name."""
+        found: dict[str, Any] = {}
+        for name, text in query_pairs(request.query):
+            canonical = self._canonical(name, "query")
+            if canonical is None:
+                continue
+            from_text = self.fields[canonical].from_text
+            if from_text is None:
+                raise InvalidField(f"{canonical} belongs in the body", field=canonical)
+            _agree(found, canonical, from_text(text, canonical))
+        if "lease" in self.headers and (lease := request.header(b"job-lease")) is not None:
+            _agree(found, "lease", lease)
+        return found
+
+    def merge(self, body: bytes, options: dict[str, Any], max_depth: int, consumer: str | None = None) -> S:
+        """The struct of one JSON object and the options that came beside it; `consumer`: the name that a
+        header gave, which counts where nothing else does."""
+        given = self._fields(body, max_depth) if body.strip(_BLANK) else {}
+        for name, value in options.items():
+            _agree(given, name, value)
+        if consumer is not None:
+            given.setdefault("consumer", consumer)
+        for name in self.required:
+            if name not in given:
+                raise MissingField(f"{name} is required{_WHY.get(name, '')}", field=name)
+        for name, attribute in self._attributes.items():
+            if name in given:
+                given[attribute] = given.pop(name)
+        return self.shape(**given)
+
+    def _fields(self, body: bytes, max_depth: int) -> dict[str, Any]:
+        try:
+            raw = _OBJECT.decode(body)
+        except REFUSED as bad:
+            error = syntax_error(body, bad, max_depth)
+            if "raw" in self.types and body.lstrip()[:1] not in (b"{", b"["):
+                error.detail += "; raw=1 takes it as it is"
+            if isinstance(error, InvalidField):
+                error = InvalidField(f"this must be a JSON object{what_it_is(bad)}")
+            raise error from None
+        given: dict[str, Any] = {}
+        for name, value in raw.items():
+            canonical = self._canonical(name, "body")
+            if canonical is None:
+                continue
+            if bytes(value) == b"null" and canonical not in self.nulls:
+                given.pop(canonical, None)
+                continue
+            try:
+                given[canonical] = self.types[canonical].decode(value)
+            except REFUSED as bad:
+                given[canonical] = self._second_look(canonical, bytes(value), bad, max_depth)
+        return given
+
+    def _second_look(self, name: str, value: bytes, bad: Exception, max_depth: int) -> Any:
+        """The value of a field that is an object itself: its names too match whatever their letter case."""
+        part = self._parts.get(name)
+        if part is not None and value[:1] == b"{":
+            try:
+                return part.merge(value, {}, max_depth)
+            except BadInput as inside:
+                inside.detail = f"{name}: {inside.detail}"
+                inside.facts.setdefault("field", name)
+                raise
+        raise InvalidField(
+            f"{name}: must be {self.fields[name].expects}{what_it_is(bad)}", field=name
+        ) from None
+
+    def _canonical(self, name: str, where: str) -> str | None:
+        """The field that `name` means, whatever its letter case; None: to be ignored."""
+        lower = name.lower() if name not in self.types else name
+        if lower in self.types:
+            if where == "body" and lower in self._of_query:
+                raise InvalidField(f"{lower} is for the whole request: it belongs in the query", field=lower)
+            return lower
+        if lower in self.ignored and where == "body":
+            return None
+        near = suggestions.field(lower, self.types)
+        known = ", ".join(self.types) or "none"
+        if near is not None:
+            hint = f"did you mean {near}? Known here: {known}"
+        elif (advice := suggestions.advice(lower)) is not None:
+            hint = advice
+        elif where == "body" and "payload" in self.types:
+            hint = f"your own data goes in payload; known here: {known}"
+        else:
+            hint = f"known here: {known}"
+        facts = {} if near is None else {"nearest": near}
+        raise UnknownField(f"unknown field {name[:64]!r}; {hint}", field=name[:64], **facts)
+
+    def _consumer(self, request: Request) -> str | None:
+        if "consumer" in self.headers:
+            for header in _CONSUMER_HEADERS:
+                if (consumer := request.headers.get(header)) is not None:
+                    return _header_text(consumer)
+        return None
+
+    # -- many at once -------------------------------------------------------------------------------
+
+    def many(
+        self, request: Request, options: dict[str, Any], max_depth: int, most: int
+    ) -> list[S | BadInput]:
+        """The structs of an array, or of a line each; in the place of a bad one what is wrong with it."""
+        body = request.body
+        check_utf8(body)
+        items: Sequence[Any]  # structs; Raw and bytes where they are still to be decoded
+        if body.lstrip(_BLANK)[:1] == b"[":
+            items = self._items(body, bool(options), max_depth)
+        else:
+            items = [line for line in body.split(b"\n") if line.strip(_BLANK)]
+        if not items:
+            raise InvalidField("nothing in it: send 1 or more, as an array or a line each")
+        if len(items) > most:
+            raise InvalidField(
+                f"at most {most:,} in one request; this one has {len(items):,}",
+                limit=most, setting="JOBQUEUE_MAX_BATCH",
+            )  # fmt: skip
+        consumer = self._consumer(request)
+        return [
+            self._item(item, options, max_depth, consumer) if isinstance(item, _UNDECODED) else item
+            for item in items
+        ]
+
+    def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> Sequence[Any]:
+        """The array's items; undecoded where one of them needs a second look."""
+        try:
+            if not one_by_one:
+                items: list[S] = self._array(body)
+                return items
+        except REFUSED:
+            pass
+        try:
+            return _RAW_ARRAY.decode(body)
+        except REFUSED as bad:
+            raise syntax_error(body, bad, max_depth) from None
+
+    def _item(self, item: Any, options: dict[str, Any], max_depth: int, consumer: str | None) -> S | BadInput:
+        text = bytes(item)
+        if not options and consumer is None:
+            try:
+                return self.decode(text)
+            except REFUSED:
+                pass
+        try:
+            return self.merge(text, options, max_depth, consumer)
+        except InvalidJson as bad:
+            return InvalidJson(ONE_LINE_HINT) if has_second_value(text) else bad
+        except BadInput as bad:
+            return bad
+
+
+def says_many(request: Request) -> bool:
+    """Does the content type say that the body holds a value a line?"""
+    kind = request.headers.get(b"content-type")
+    if kind is None or kind == b"application/json":
+        return False
+    return kind.partition(b";")[0].strip().lower() in _MANY_TYPES
+
+
+def is_many(request: Request) -> bool:
+    """Does the body begin as an array, or say that it holds a value a line?"""
+    return says_many(request) or request.body.lstrip(_BLANK)[:1] == b"["
+
+
+def has_second_line(body: bytes) -> bool:
+    """Does a second value stand on a line behind the first one?"""
+    return b"\n" in body.strip(_BLANK) and has_second_value(body)
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    """Names and values of a query string. `InvalidField` where its percent-encoding is not UTF-8."""
+    pairs = []
+    for part in query.split("&"):
+        if part:
+            name, _, value = part.partition("=")
+            if "%" in part or "+" in part:
+                try:
+                    name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+                except UnicodeDecodeError:
+                    raise InvalidField("the query string is not UTF-8", field=name[:64]) from None
+            pairs.append((name, value))
+    return pairs
+
+
+def _part(declared: Any) -> type[Struct] | None:
+    """The struct that a field declared so may be."""
+    for kind in (declared, *get_args(declared)):
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            return kind
+    return None
+
+
+def _agree(given: dict[str, Any], name: str, value: Any) -> None:
+    if name in given:
+        field = FIELDS.get(name)
+        meaning = _itself if field is None or field.meaning is None else field.meaning
+        if meaning(given[name]) != meaning(value):
+            several = "; several: queues=a,b" if name == "queue" else ""
+            raise InvalidField(f"{name} is given twice, with different values{several}", field=name)
+    given[name] = value
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _header_text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def has_second_value(body: bytes) -> bool:
+    """Is the trouble with `body` that something stands behind a first JSON value?"""
+    try:
+        _ANY.decode(body)
+    except msgspec.DecodeError as bad:
+        return "trailing characters" in str(bad)
+    except RecursionError:
+        return False
+    return False

@@ -1,0 +1,58 @@
+"""Meter: how many requests each operation had, how they were answered, and how long that took.
+
+On the way of every request, so it is one addition for each; what it means is said when somebody asks. Of an
+operation's requests that are answered alike the first few are timed, then one in 32.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from jobqueue.histogram import Histogram
+
+# Seconds; the last bucket is for what took longer. Long-polls take as long as they wait.
+BOUNDS: Final[tuple[float, ...]] = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0
+)  # fmt: skip
+# One in 32 is timed: those whose number has none of these bits.
+SKIP: Final = 31
+TIMED: Final = 256
+UNKNOWN: Final = "none"
+Operation: TypeAlias = Callable[..., Any] | None
+_STATUSES = 600
+
+
+class RequestMetrics:
+    """`counts`: of each operation, by status; None: what was refused before it was known which. Whoever
+    counts by hand calls `time` with every request whose number says so."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self.counts: dict[Operation, list[int]] = {
+            operation: [0] * _STATUSES for operation in (*operations, None)
+        }
+        self._times: dict[Operation, Histogram] = {}
+
+    def count(self, operation: Operation, status: int, seconds: float = 0.0) -> None:
+        counts = self.counts[operation]
+        counts[status] = number = counts[status] + 1
+        if not number & SKIP or number < TIMED:
+            self.time(operation, number, seconds)
+
+    def time(self, operation: Operation, number: int, seconds: float) -> None:
+        """The request that was counted as `number` took so long."""
+        times = self._times.get(operation)
+        if times is None:
+            times = self._times[operation] = Histogram(BOUNDS)
+        times.add(seconds, 1 if number < TIMED else SKIP + 1)
+
+    def answered(self) -> Iterator[tuple[str, int, int]]:
+        """Operation, status, how many."""
+        for operation, counts in self.counts.items():
+            for status, count in enumerate(counts):
+                if count:
+                    yield getattr(operation, "__name__", UNKNOWN), status, count
+
+    def times(self) -> Iterator[tuple[str, Histogram]]:
+        """Operation; the seconds that its requests took."""
+        for operation, times in self._times.items():
+            if operation is not None:
+                yield operation.__name__, times

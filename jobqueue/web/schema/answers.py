@@ -1,0 +1,283 @@
+"""What the calls answer, for the OpenAPI document: a struct for each answer that is not a job alone. Most are
+written by `render` and `operations` without these; the tests compare."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from jobqueue.model import Code
+from jobqueue.steps import Status
+from jobqueue.web.schema.responses import JobView
+
+Length = int | float
+
+
+class Jobs(Struct):
+    jobs: list[JobView]
+
+
+class JobPage(Jobs):
+    """`next`: the cursor of the next page; absent at the end."""
+
+    next: str | UnsetType = UNSET
+
+
+class Problem(Struct):
+    """Why a request, or one item of it, was refused (RFC 9457)."""
+
+    code: str
+    status: int
+    title: str
+    detail: str
+    request_id: str
+    field: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
+    nearest: str | UnsetType = UNSET
+    job_id: int | UnsetType = UNSET
+    job_status: Status | UnsetType = UNSET
+    attempts: int | UnsetType = UNSET
+    limit: Length | UnsetType = UNSET
+    setting: str | UnsetType = UNSET
+    retry_after: int | UnsetType = UNSET
+    line: int | UnsetType = UNSET
+    imported: int | UnsetType = UNSET
+    known: int | UnsetType = UNSET
+
+
+class Result(Struct):
+    """What became of one of many: the job, or why it was refused. `id` is the one that was asked for; `index`
+    stands in its place where there is none."""
+
+    index: int | UnsetType = UNSET
+    id: int | UnsetType = UNSET
+    job: JobView | UnsetType = UNSET
+    error: Problem | UnsetType = UNSET
+
+
+class Results(Struct):
+    ok: int
+    failed: int
+    results: list[Result]
+
+
+class ReasonView(Struct):
+    """What keeps a job from being handed out; `until`: when that ends by itself."""
+
+    code: Code
+    detail: str
+    until: str | UnsetType = UNSET
+
+
+class Explained(Struct):
+    """`ahead`: at most so many jobs are handed out before it. No reasons: the next dequeue gets it."""
+
+    id: int
+    status: Status
+    ahead: int
+    reasons: list[ReasonView]
+
+
+class Counted(Struct):
+    count: int
+
+
+class BulkResult(Struct):
+    """`sample`: the first few ids."""
+
+    matched: int
+    changed: int
+    sample: list[int]
+
+
+class Imported(Struct):
+    """`known`: here before."""
+
+    imported: int
+    known: int
+
+
+class ByStatus(Struct):
+    scheduled: int
+    queued: int
+    in_progress: int
+    concluded: int
+    dead: int
+    cancelled: int
+
+
+class Totals(Struct):
+    enqueued: int
+    dequeued: int
+    concluded: int
+    stale: int
+    released: int
+    failed: int
+    dead: int
+    cancelled: int
+
+
+class Rates(Struct, rename={"into": "in"}):
+    """Jobs a second."""
+
+    into: Length
+    out: Length
+
+
+class PauseView(Struct):
+    at: str
+    until: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class RateView(Struct):
+    count: int
+    per: Length
+    burst: int
+
+
+class KeyLimitsView(Struct):
+    max_in_progress: int | UnsetType = UNSET
+    rate: RateView | UnsetType = UNSET
+
+
+class QueueSettingsView(Struct):
+    """What was set for the queue."""
+
+    lease_for: Length | UnsetType = UNSET
+    max_attempts: int | UnsetType | None = UNSET
+    backoff: list[Length] | dict[str, Length] | UnsetType = UNSET
+    retain_for: Length | UnsetType = UNSET
+    dead_letter: str | UnsetType = UNSET
+    max_jobs: int | UnsetType = UNSET
+    max_bytes: int | UnsetType = UNSET
+    max_in_progress: int | UnsetType = UNSET
+    rate: RateView | UnsetType = UNSET
+    key_limits: KeyLimitsView | UnsetType = UNSET
+
+
+class Queue(Struct):
+    """Ages and times in seconds; `wait` until a job was first leased, `run` until its lease ended."""
+
+    name: str
+    paused: bool
+    jobs: ByStatus
+    consumers_waiting: int
+    rates: Rates
+    totals: Totals
+    settings: QueueSettingsView
+    pause: PauseView | UnsetType = UNSET
+    oldest_age: Length | UnsetType = UNSET
+    by_priority: dict[str, int] | UnsetType = UNSET
+    wait_p50: Length | UnsetType = UNSET
+    wait_p95: Length | UnsetType = UNSET
+    run_p50: Length | UnsetType = UNSET
+    run_p95: Length | UnsetType = UNSET
+
+
+class Queues(Struct):
+    queues: list[Queue]
+    next: str | UnsetType = UNSET
+
+
+class Loop(Struct):
+    """How late the loop is: how long whatever comes in waits at least."""
+
+    lag_ms: Length
+    lag_max_ms: Length
+    stalls: int
+
+
+class Ticks(Struct):
+    count: int
+    last_ms: Length
+    max_ms: Length
+
+
+class Lanes(Struct):
+    count: int
+    slots: int
+    empty: int
+    compactions: int
+    compaction_max_ms: Length
+
+
+class Remembered(Struct):
+    jobs: int
+    bytes: int
+
+
+class Idempotency(Struct):
+    """How many keys are remembered, and for how many seconds."""
+
+    window: Length
+    keys: int | UnsetType = UNSET
+
+
+class Memory(Struct):
+    rss_bytes: int | UnsetType = UNSET
+    limit_bytes: int | UnsetType = UNSET
+
+
+class Limits(Struct):
+    max_body: int
+    max_result: int
+    max_depth: int
+    max_batch: int
+    wait_max: Length
+    lease_max: Length
+    retain: Length
+    retain_jobs: int
+    retain_bytes: int
+    max_headers: int
+    max_queues: int
+    max_waiters: int
+    max_delay: Length
+    head_timeout: Length
+    body_timeout: Length
+    idle_timeout: Length
+    write_timeout: Length
+    max_jobs: int | UnsetType = UNSET
+    max_connections: int | UnsetType = UNSET
+    max_connections_by_address: int | UnsetType = UNSET
+    rate: int | UnsetType = UNSET
+
+
+class Journal(Struct):
+    commits: int
+    rows: int
+    pending: int
+    bytes: int
+    full: bool
+
+
+class Stats(Struct):
+    """An access token that is for certain queues is not told of what grows with the others."""
+
+    version: str
+    started_at: str
+    uptime: Length
+    durability: str
+    auth: Literal["none", "tokens"]
+    jobs: ByStatus
+    queues: int
+    consumers_waiting: int
+    ticks: Ticks
+    idempotency: Idempotency
+    memory: Memory
+    limits: Limits
+    lanes: Lanes | UnsetType = UNSET
+    remembered: Remembered | UnsetType = UNSET
+    journal: Journal | UnsetType = UNSET
+    connections: int | UnsetType = UNSET
+    loop: Loop | UnsetType = UNSET
+
+
+class Health(Struct):
+    status: Literal["ok"]
+    version: str
+    durability: str
+    auth: Literal["none", "tokens"]
+
+
+class Ready(Struct):
+    status: Literal["ready"]

@@ -1,0 +1,376 @@
+"""What each call takes: one struct a call. The names, types and defaults of the API stand here and nowhere
+else; what a value may be beyond its type `fields` checks. `_says` repeats that for the OpenAPI document: the
+decoder does not look at it."""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from jobqueue.steps import STATUSES
+from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
+from jobqueue.web.readers.fields import INT32, MEDIA_TYPE, QUEUE_NAME
+from jobqueue.web.streams.events import EVENT_NAMES
+
+NULL = Raw(b"null")
+ABSENT = Raw(b"")
+
+
+def _says(**schema: object) -> Meta:
+    return Meta(extra_json_schema=schema)
+
+
+def _text(most: int) -> Meta:
+    return _says(minLength=1, maxLength=most, pattern=r"^[^\u0000-\u001f\u007f]*$")
+
+
+def _whole(low: int, high: int) -> Meta:
+    return _says(minimum=low, maximum=high)
+
+
+def _length(title: str, least: float, **most: int) -> Meta:
+    return _says(title=title, description=DURATION_HELP, minimum=least, pattern=DURATION_PATTERN, **most)
+
+
+# A title makes it a schema of its own in the document. What the settings limit, the document says too.
+Duration = Annotated[int | float | str, _length("Duration", 0, maximum=366 * 86_400)]
+PositiveDuration = Annotated[int | float | str, _length("PositiveDuration", 0.001, maximum=366 * 86_400)]
+LeaseFor = Annotated[int | float | str, _length("LeaseFor", 1)]
+Wait = Annotated[int | float | str, _length("Wait", 0)]
+Age = Annotated[int | float | str, _length("Age", 0, maximum=36_600 * 86_400)]
+Instant = Annotated[
+    str,
+    _says(title="Instant", description="an instant with an offset, of the years 1970 to 9998",
+          format="date-time", pattern=INSTANT_PATTERN),
+]  # fmt: skip
+QueueName = Annotated[str, _says(title="QueueName", pattern=f"^{QUEUE_NAME}$")]
+Priority = Annotated[int, Meta(ge=INT32[0], le=INT32[1])]
+Attempts = Annotated[int, _whole(1, 10_000)]
+Count = Annotated[int, _whole(1, 2**53 - 1)]
+Batch = Annotated[int, _says(title="Batch", minimum=1)]
+Page = Annotated[int, _whole(1, 1000)]
+Type = Annotated[str, _text(256)]
+Key = Annotated[str, _text(256)]
+Tags = Annotated[list[Annotated[str, _text(64)]], _says(maxItems=16)]
+MediaType = Annotated[str, _says(minLength=3, maxLength=256, pattern=f"^{MEDIA_TYPE}$")]
+Consumer = Annotated[str, _text(128)]
+Lease = Annotated[str, _says(minLength=1, maxLength=64)]
+Lengths = Annotated[list[Duration], _says(minItems=1, maxItems=100)]
+Queues = Annotated[list[QueueName], _says(minItems=1, maxItems=1000)]
+Choice = Annotated[list[Annotated[str, _says(minLength=1)]], _says(minItems=1, maxItems=100)]
+Statuses = Annotated[list[Annotated[str, _says(enum=STATUSES)]], _says(minItems=1)]
+
+
+class Shape(Struct, gc=False, forbid_unknown_fields=True):
+    """Unknown names are refused; `RequestDecoder` then says which, and the nearest."""
+
+
+class BackoffShape(Shape):
+    """The curve of rests after failures: `base` × `factor` each time, at most `max`."""
+
+    base: Duration = 10
+    factor: Annotated[float, _says(minimum=1, maximum=100)] = 2.0
+    max: Duration = "6h"
+    jitter: Annotated[float, _says(minimum=0, maximum=1)] = 0.1
+
+
+class PlainJob(Shape):
+    """What most enqueues say. Decoded first; `JobShape` is what it may say in all."""
+
+    type: Type
+    queue: QueueName = "default"
+    priority: Priority = 0
+    payload: Raw = NULL
+
+
+class JobShape(PlainJob):
+    delay: Duration | None = None
+    run_at: Instant | None = None
+    expires_in: PositiveDuration | None = None
+    lease_for: LeaseFor | None = None
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | None = None
+    retain_for: Duration | None = None
+    key: Key | None = None
+    unique_key: Key | None = None
+    unique_while: Literal["queued", "active", "exists"] | None = None
+    on_conflict: Literal["ignore", "reject", "replace"] | None = None
+    tags: Tags | None = None
+    headers: dict[str, str] | None = None
+    content_type: MediaType | None = None
+    payload_encoding: Literal["base64"] | None = None
+
+
+class EnqueueOptions(JobShape):
+    """What the query of an enqueue may say besides. `raw`: the body is the payload."""
+
+    atomic: bool = True
+    raw: bool = False
+
+
+class ChangeShape(Shape):
+    """A merge-patch: what is left out stays, `null` is the default again; of `max_attempts`: no limit."""
+
+    queue: QueueName | UnsetType | None = UNSET
+    type: Type | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    payload: Raw = ABSENT
+    delay: Duration | UnsetType | None = UNSET
+    run_at: Instant | UnsetType | None = UNSET
+    expires_in: PositiveDuration | UnsetType | None = UNSET
+    lease_for: LeaseFor | UnsetType | None = UNSET
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | UnsetType | None = UNSET
+    retain_for: Duration | UnsetType | None = UNSET
+    key: Key | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    headers: dict[str, str] | UnsetType | None = UNSET
+
+
+class DequeueShape(Shape):
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
+    wait: Wait = 0
+    lease_for: LeaseFor | None = None
+    count: Batch | None = None
+    consumer: Consumer | None = None
+    raw: bool = False
+
+
+class HolderShape(Shape):
+    """What all calls of a job's holder take."""
+
+    lease: Lease | None = None
+    consumer: Consumer | None = None
+
+
+class PlainConclude(HolderShape):
+    """What most concludes say. Decoded first; `ConcludeShape` is what it may say in all."""
+
+    result: Raw = ABSENT
+
+
+class ConcludeShape(PlainConclude):
+    """`next`: and then dequeue; the rest is for that."""
+
+    next: bool = False
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
+    wait: Wait | None = None
+    lease_for: LeaseFor | None = None
+
+
+class ConcludeOptions(ConcludeShape):
+    """`raw`: the body is the result."""
+
+    raw: bool = False
+
+
+class HeartbeatShape(HolderShape):
+    lease_for: LeaseFor | None = None
+    progress: Annotated[int, _whole(0, 100)] | None = None
+    message: Annotated[str, _says(maxLength=500)] | None = None
+
+
+class ReleaseShape(HolderShape):
+    delay: Duration = 0
+
+
+class ErrorShape(Shape):
+    type: str | None = None
+    message: str | None = None
+    details: Raw = NULL
+
+
+_ERROR = _says(anyOf=[{"type": "string"}, {"$ref": "#/components/schemas/ErrorShape"}])
+
+
+class FailShape(HolderShape):
+    error: Annotated[Raw, _ERROR] = ABSENT
+    retry: bool = True
+    retry_in: Duration | None = None
+
+
+class FailOptions(FailShape):
+    """`raw`: the body is the error."""
+
+    raw: bool = False
+
+
+class ConcludeItem(PlainConclude, kw_only=True):
+    """One of many in one request, as the three below: it says which job."""
+
+    id: int
+
+
+class HeartbeatItem(HeartbeatShape, kw_only=True):
+    id: int
+
+
+class ReleaseItem(ReleaseShape, kw_only=True):
+    id: int
+
+
+class FailItem(FailShape, kw_only=True):
+    id: int
+
+
+class FaceShape(Shape, rename={"length": "for"}):
+    """What one URL may look like. `length`: of a stream of events."""
+
+    format: Literal["json", "text", "html", "events"] | None = None
+    length: PositiveDuration | None = None
+
+
+class WaitShape(FaceShape):
+    wait: Wait = 0
+
+
+class CancelShape(Shape):
+    force: bool = False
+
+
+class RateShape(Shape):
+    """`count` starts in `per`; at most `burst` at once, by default `count`."""
+
+    count: Count
+    per: PositiveDuration = 1
+    burst: Count | None = None
+
+
+class KeyLimitsShape(Shape):
+    max_in_progress: Count | None = None
+    rate: RateShape | None = None
+
+
+class QueueShape(Shape):
+    """A merge-patch of what is set for a queue: what is left out stays, `null` is the default again."""
+
+    lease_for: LeaseFor | UnsetType | None = UNSET
+    max_attempts: Attempts | UnsetType | None = UNSET
+    backoff: Lengths | BackoffShape | UnsetType | None = UNSET
+    retain_for: Duration | UnsetType | None = UNSET
+    dead_letter: QueueName | UnsetType | None = UNSET
+    max_jobs: Count | UnsetType | None = UNSET
+    max_bytes: Count | UnsetType | None = UNSET
+    max_in_progress: Count | UnsetType | None = UNSET
+    rate: RateShape | UnsetType | None = UNSET
+    key_limits: KeyLimitsShape | UnsetType | None = UNSET
+
+
+class PauseShape(Shape, rename={"length": "for"}):
+    length: PositiveDuration | None = None
+    reason: Annotated[str, _text(500)] | None = None
+
+
+class FilterShape(Shape):
+    """Each a list, or text with commas."""
+
+    status: Statuses | str | None = None
+    type: Choice | str | None = None
+    tag: Choice | str | None = None
+    key: Choice | str | None = None
+    older_than: Age | None = None
+
+
+class CountShape(FilterShape):
+    queue: Choice | str | None = None
+
+
+class ListShape(CountShape):
+    format: Literal["json", "text", "html"] | None = None
+    payload: bool = False
+    order: Literal["asc", "desc"] = "asc"
+    limit: Page = 100
+    cursor: Annotated[str, _says(pattern="^[0-9]{1,16}$")] | None = None
+
+
+class QueuesShape(FaceShape):
+    limit: Page = 1000
+    cursor: QueueName | None = None
+
+
+class PeekShape(Shape):
+    payload: bool = False
+    limit: Page = 10
+
+
+class PurgeShape(FilterShape):
+    all: bool = False
+    dry_run: bool = False
+
+
+class RedriveShape(PurgeShape):
+    limit: Count | None = None
+
+
+class StreamShape(Shape, rename={"length": "for"}):
+    """Jobs as a stream; without `length` it has no end."""
+
+    queues: Queues | str | None = None
+    queue: QueueName | None = None
+    prefetch: Page = 1
+    lease_for: LeaseFor | None = None
+    consumer: Consumer | None = None
+    length: PositiveDuration | None = None
+
+
+class EventsShape(Shape, rename={"length": "for"}):
+    """Each a list, or text with commas; without `length` there is no end."""
+
+    queue: Choice | str | None = None
+    job: (
+        Annotated[list[Annotated[int, _whole(1, 2**53 - 1)]], _says(minItems=1, maxItems=100)] | str | None
+    ) = None
+    event: Annotated[list[Annotated[str, _says(enum=EVENT_NAMES)]], _says(minItems=1)] | str | None = None
+    length: PositiveDuration | None = None
+
+
+class TopShape(Shape, rename={"length": "for"}):
+    length: PositiveDuration | None = None
+
+
+class AttemptShape(Shape):
+    """A line of a job's history."""
+
+    attempt: Annotated[int, _whole(0, 2**31 - 1)]
+    started_at: Instant
+    outcome: Literal["concluded", "failed", "stale", "released", "cancelled"]
+    ended_at: Instant | None = None
+    consumer: Consumer | None = None
+    error: Annotated[Raw, _ERROR] | UnsetType = UNSET
+
+
+class DeadFromShape(Shape):
+    queue: QueueName
+    reason: Literal["attempts", "no_retry", "expired"]
+
+
+class ImportShape(JobShape):
+    """A job as an export has it. `origin`: who it is, in whichever queue. The last ones are ignored."""
+
+    origin: Annotated[str, _text(128)] | None = None
+    status: Annotated[str, _says(enum=STATUSES)] | None = None
+    attempts: Annotated[int, _whole(0, 2**31 - 1)] = 0
+    leases: Annotated[int, _whole(0, 2**31 - 1)] = 0
+    created_at: Instant | None = None
+    finished_at: Instant | None = None
+    expires_at: Instant | None = None
+    reason: Literal["attempts", "no_retry", "expired"] | None = None
+    error: Annotated[Raw, _ERROR] = ABSENT
+    history: Annotated[list[AttemptShape], _says(maxItems=20)] | None = None
+    dead_from: DeadFromShape | None = None
+    id: Raw = NULL
+    lease: Raw = NULL
+    started_at: Raw = NULL
+    lease_expires_at: Raw = NULL
+    consumer: Raw = NULL
+    cancel_requested: Raw = NULL
+    duplicate: Raw = NULL
+    result: Raw = NULL
+    progress: Raw = NULL
+    message: Raw = NULL
+    etag: Raw = NULL
+
+
+class NoShape(Shape):
+    """For calls that take no option."""

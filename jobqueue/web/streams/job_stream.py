@@ -1,0 +1,124 @@
+"""Jobs as a stream: a consumer that keeps one connection open and is handed jobs as soon as it has room.
+
+It stands in the same line as those who dequeue. At most `prefetch` of its jobs are not concluded; each that
+ends, however it does, makes room for another one. If the client goes, what it still held returns to its
+place, uncharged; if the server ends the stream, what was sent stays leased, so that it can be concluded.
+"""
+
+import asyncio
+from asyncio import CancelledError, Future
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING
+
+from jobqueue.model import Delivery, DequeueRequest, Job
+from jobqueue.web.http import LINES, Request, Stream
+from jobqueue.web.streams.flow import Wakeup, gathered
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+# An empty line is sent to who has been sent nothing for so long, in seconds.
+BEAT = 15.0
+
+
+def stream_jobs(api: "Api", request: Request) -> Stream:
+    want, length = api.schema.stream(request)
+    if api.caller is not None:
+        for name in want.queues:
+            api.engine.queue(name)  # refuses one that is not for the caller
+    consumer = StreamingConsumer(api, want, length)
+    return Stream(consumer.pieces(), consumer.end, consumer.gone, LINES)
+
+
+class StreamingConsumer:
+    """`want.count`: how many it may hold. `length`: ends after so many milliseconds, None: never."""
+
+    def __init__(self, api: "Api", want: DequeueRequest, length: int | None) -> None:
+        self._api = api
+        self._engine = api.engine
+        self._want = want
+        self._length = length
+        self._held: dict[int, Delivery] = {}
+        self._taking: Future[list[Delivery]] | None = None
+        self._rest = Wakeup()
+        self._quiet = False  # it has been sent nothing since the last beat
+        self._gone = False
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        end = None if self._length is None else loop.call_later(self._length / 1000, self.end)
+        self._beats = loop.call_later(BEAT / 2, self._beat)
+        try:
+            while not self._rest.over:
+                handed = await self._take()
+                if self._gone:
+                    return
+                for piece in self._pieces_of(handed):
+                    yield piece
+        finally:
+            self._beats.cancel()
+            if end is not None:
+                end.cancel()
+
+    def _pieces_of(self, handed: list[Delivery]) -> Iterator[bytes]:
+        """Their lines; of none an empty line."""
+        render = self._api.renderer.handed
+        self._quiet = False
+        if not handed and not self._rest.over:
+            yield b"\n"
+        yield from gathered(render(one) for one in handed)
+
+    def _beat(self) -> None:
+        """Wakes one who has been sent nothing since the last beat, or the one before that."""
+        self._beats = asyncio.get_running_loop().call_later(BEAT / 2, self._beat)
+        if self._quiet:
+            self._rest.wake()
+        self._quiet = True
+
+    async def _take(self) -> list[Delivery]:
+        """Nothing: a beat has passed, or it is over."""
+        want = self._want
+        assert want.count is not None
+        if len(self._held) >= want.count:
+            await self._rest.wait()
+            if len(self._held) >= want.count or self._rest.over:
+                return []
+        room = DequeueRequest(want.queues, want.lease_for, want.count - len(self._held), want.consumer)
+        found = self._engine.dequeue(room, int(BEAT * 1000))
+        if isinstance(found, Future):
+            self._taking = found
+            try:
+                found = await found
+            except CancelledError:
+                if self._taking.cancelled() and self._rest.over:
+                    return []
+                raise
+            finally:
+                self._taking = None
+        if not self._gone:
+            self._keep(found)
+        return found
+
+    def _keep(self, handed: list[Delivery]) -> None:
+        for one in handed:
+            self._held[one[0].id] = one
+        self._engine.on_lease_end(handed, self._ended)
+
+    def _ended(self, job: Job) -> None:
+        self._held.pop(job.id, None)
+        self._rest.wake()
+
+    def end(self) -> None:
+        """It is to be sent no more."""
+        self._rest.end()
+        if self._taking is not None:
+            self._taking.cancel()
+
+    def gone(self) -> None:
+        """The client hung up."""
+        self._gone = True
+        taking = self._taking
+        self.end()
+        if taking is not None and not taking.cancelled() and taking.exception() is None:
+            self._engine.give_back(taking.result())  # handed over in this very pass of the loop
+        self._engine.give_back(list(self._held.values()))

@@ -1,0 +1,147 @@
+"""Export and import: a queue leaves as a job a line, and comes in elsewhere. Both go through as many jobs as
+there are, a few in each pass of the loop."""
+
+from asyncio import Future, sleep
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
+
+from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
+from jobqueue.model import Filter, ImportItem, ImportResult, Job
+from jobqueue.web.http import LINES, Request, Response, Stream, Upload
+from jobqueue.web.readers.fields import queue_name
+from jobqueue.web.streams.flow import gathered
+from jobqueue.web.writers import encoder
+
+if TYPE_CHECKING:
+    from jobqueue.web.api import Api
+
+# A line may be so many times as long as a body: it also says what became of the job, and a payload that is no
+# text is longer as one.
+_LINE = 2
+# Jobs in one pass of the loop.
+_AT_ONCE = 100
+
+
+def export_queue(api: "Api", request: Request) -> Stream:
+    name = queue_name(request.param, "name")
+    wanted = api.schema.export(request, name)
+    api.engine.queue(name)  # refuses one that is not for the caller
+    export = _Export(api, wanted)
+    return Stream(export.pieces(), export.end, export.end, LINES)
+
+
+class _Export:
+    """Of the jobs that are there when it begins, each as it is when its turn comes."""
+
+    def __init__(self, api: "Api", wanted: Filter) -> None:
+        self._api = api
+        self._wanted = wanted
+        self._over = False
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        engine, encoder = self._api.engine, self._api.renderer.exported
+        newest = engine.newest_id()
+        after: int | None = 0
+        while after is not None and not self._over:
+            jobs, after = engine.list_jobs(self._wanted, after, True, _AT_ONCE)
+            for piece in gathered(encoder(job) for job in jobs if job.id <= newest and not _leaving(job)):
+                yield piece
+            if after is not None and after >= newest:
+                return
+            await sleep(0)
+
+    def end(self) -> None:
+        self._over = True
+
+
+def _leaving(job: Job) -> bool:
+    """It runs, and is to be cancelled when it comes back."""
+    return job.extras is not None and job.extras.cancel_requested
+
+
+def import_jobs(api: "Api", request: Request) -> Upload:
+    api.schema.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
+    arriving = _Import(api, request)
+    return Upload(arriving.take, arriving.end)
+
+
+def put_jobs(api: "Api", request: Request) -> Upload:
+    """What `curl -T -` sends."""
+    return import_jobs(api, request)
+
+
+class _Import:
+    """Lines as they come. What was taken in stays, whatever is wrong with what follows: who sends all of it
+    again is told that these are known."""
+
+    def __init__(self, api: "Api", request: Request) -> None:
+        self._api = api
+        self._request = request
+        self._engine = api.engine
+        self._rest = bytearray()
+        self._most = _LINE * api.settings.max_body
+        self._line = 0
+        self._imported = 0
+        self._known = 0
+
+    async def take(self, piece: bytes) -> None:
+        """Raises what is wrong with a line, with its number and what was taken in before it."""
+        self._rest += piece
+        end = self._rest.rfind(b"\n") + 1
+        whole = bytes(self._rest[:end])
+        del self._rest[:end]
+        await self._lines(whole.split(b"\n")[:-1])
+        if len(self._rest) > self._most:
+            self._line += 1
+            raise self._stopped(self._too_long())
+
+    async def end(self) -> Response:
+        await self._lines([bytes(self._rest)] if self._rest else [])
+        return Response(200, encoder.document({"imported": self._imported, "known": self._known}))
+
+    async def _lines(self, lines: Sequence[bytes]) -> None:
+        for start in range(0, len(lines), _AT_ONCE):
+            await self._some(lines[start : start + _AT_ONCE])
+            await sleep(0)
+
+    async def _some(self, lines: Sequence[bytes]) -> None:
+        arrivals: list[ImportItem] = []
+        numbers: list[int] = []
+        bad: JobQueueError | None = None
+        first = self._line
+        for number, line in enumerate(lines, first + 1):
+            if not line.strip():
+                continue
+            try:
+                if len(line) > self._most:
+                    raise self._too_long()
+                arrivals.append(self._api.schema.arrival(line, self._request, self._engine.wall_now))
+            except (BadInput, BodyTooLarge) as found:
+                bad, self._line = found, number
+                break
+            numbers.append(number)
+        taken = await self._taken(arrivals) if arrivals else ImportResult(0, 0)
+        self._imported += taken.imported
+        self._known += taken.known
+        if taken.refused is not None:
+            self._line = numbers[taken.imported + taken.known]
+            raise self._stopped(taken.refused)
+        if bad is not None:
+            raise self._stopped(bad)
+        self._line = first + len(lines)
+
+    async def _taken(self, arrivals: Sequence[ImportItem]) -> ImportResult:
+        try:
+            taken = self._engine.import_jobs(arrivals)
+            return await taken if isinstance(taken, Future) else taken
+        except JobQueueError as refused:
+            return ImportResult(0, 0, refused)
+
+    def _too_long(self) -> BodyTooLarge:
+        most = self._most
+        return BodyTooLarge(f"a line is longer than {most:,} bytes", limit=most, setting="JOBQUEUE_MAX_BODY")
+
+    def _stopped(self, error: JobQueueError) -> JobQueueError:
+        error.detail = f"line {self._line}: {error.detail}"
+        error.facts.update(line=self._line, imported=self._imported, known=self._known)
+        return error
