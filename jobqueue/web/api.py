@@ -18,7 +18,6 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import (
     BodyTooLarge,
     JobQueueError,
-    NoSuchRoute,
     NotReady,
     TooManyRequests,
     UnsupportedEncoding,
@@ -116,19 +115,17 @@ class Api:
         self._documents: list[bytes] = []  # one, once it was asked for
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
 
-    def answer(self, request: Request, again: bool = False) -> Answer:
-        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500.
-        `again`: the same request was asked before, and is now to be served."""
+    def answer(self, request: Request) -> Answer:
+        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
             if request.method == "OPTIONS" and (preflight := self.guard.preflight(request)) is not None:
                 return preflight
             answer = self.failed(error, request.id)
-            if not isinstance(error, NoSuchRoute):  # such a one goes on to the application, which counts it
-                self.meter.count(None, answer.status)
+            self.meter.count(None, answer.status)
             return self.guard.dress(request, answer)
-        return self.perform(route, request, False, monotonic(), None, again)
+        return self.perform(route, request, False, monotonic(), None)
 
     def perform(
         self,
@@ -137,7 +134,6 @@ class Api:
         from_program: bool,
         began: float,
         permitted: dict[Operation, "Api"] | None,
-        again: bool = False,
     ) -> Answer:
         """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
         came (monotonic seconds), and the `permitted` of the principal whose token it carries.
@@ -146,7 +142,7 @@ class Api:
         answer: Answer
         try:
             if self._looks_first:
-                self._look_first(route, request, again)
+                self._look_first(route, request)
             if not from_program:
                 self.guard.check(request)
             if permitted is not None and (api := permitted.get(operation)) is not None:
@@ -179,18 +175,18 @@ class Api:
     def _locate(self, request: Request) -> None:
         """Where it comes from, if a proxy that is believed says so."""
         proxies = self.guard.proxies
-        if proxies is not None and not request.through:
+        if proxies is not None:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
-    def _look_first(self, route: Route, request: Request, again: bool) -> None:
+    def _look_first(self, route: Route, request: Request) -> None:
         """What not every server has to ask. So many requests a second for each access token; where there is
         none, for each address."""
         if self.engine.refuses is not None and route.path not in _ALWAYS:
             raise NotReady(self.engine.refuses, retry_after=1)
         self._locate(request)
         rates = self._rates
-        if rates is None or again or route.path in _ALWAYS:
+        if rates is None or route.path in _ALWAYS:
             return
         who = self.auth.caller(request) if self.auth is not None else None
         key = f"{who.name} by token" if who is not None else network(request.peer)

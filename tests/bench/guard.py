@@ -19,13 +19,11 @@ from statistics import median
 from typing import Any
 
 from jobqueue.engine.memory import MemoryEngine
-from jobqueue.server.http1.connection import Connection
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import check_administrator
 from jobqueue.web.api import Api
-from jobqueue.web.app import application
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject
@@ -110,10 +108,10 @@ class _Transport:
 class _Subject:
     def __init__(self, kind: type[Api], settings: Settings, tokens: list[str]) -> None:
         self.api = kind(MemoryEngine(settings))
-        front = FastFront(self.api, application(self.api), AccessLog("off"))
+        front = FastFront(self.api, AccessLog("off"))
         self.transport = _Transport()
         self.warm = False
-        self.connection = Connection(front, "10.0.0.1", asyncio.get_running_loop())
+        self.connection = front.new_connection("10.0.0.1")
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self._senders = [
             (f"Authorization: Bearer {tokens[n % len(tokens)]}\r\n" if tokens else "", f"q{n}")
