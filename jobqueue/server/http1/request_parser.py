@@ -37,8 +37,8 @@ class RequestParser:
     __deletable__ = ("_llhttp",)  # mypyc allows `del` of these attributes only
     __slots__ = (
         "_body", "_head_bytes", "_headers", "_last", "_llhttp", "_peer", "_state", "_upgrade",
-        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "learnable", "refusal", "requests",
-        "upload_body", "upload_due", "upload_ended",
+        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "learnable", "refusal",
+        "requests", "upload_body", "upload_due", "upload_ended",
     )  # fmt: skip
 
     def __init__(self, state: FrontState, peer: str) -> None:
