@@ -42,9 +42,9 @@ def _start(command: Sequence[str], **how: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, preexec_fn=_die_with_parent, **how)  # noqa: PLW1509  # no threads here
 
 
-def _environment(package: Path = PACKAGE) -> dict[str, str]:
+def _environment(package: Path = PACKAGE, root: Path = ROOT) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
-    return {**kept, "PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
+    return {**kept, "PYTHONPATH": f"{package}{os.pathsep}{root}"}
 
 
 # -- what the system says of a process --------------------------------------------------------------
@@ -134,15 +134,20 @@ class Process:
 
 
 class Server(Process):
-    """Our server, as `scripts/run.sh` starts it. `front`: fast or tornado; `settings`: lower case."""
+    """Our server, as `scripts/run.sh` starts it.
 
-    def __init__(self, front: str = "fast", **settings: object) -> None:
+    `front`: fast or tornado. `package`: the folder from which it imports jobqueue. `settings`: by their
+    lower-case names.
+    """
+
+    def __init__(self, front: str = "fast", package: Path = PACKAGE, **settings: object) -> None:
         super().__init__(sys.executable, "-P", "-m", "jobqueue")
+        self._package = package
         self._settings = {"host": HOST, "port": 0, "http": front, **settings}
 
     def environment(self) -> dict[str, str]:
         given = {f"JOBQUEUE_{name.upper()}": str(value) for name, value in self._settings.items()}
-        return {**_environment(), **given}
+        return {**_environment(self._package), **given}
 
     def is_up(self) -> bool:
         found = re.search(rf" on http://{re.escape(HOST)}:(\d+) ", self.output())
@@ -308,11 +313,17 @@ class Static(Process):
 # -- fresh memory -----------------------------------------------------------------------------------
 
 
-def fresh(function: str, limit: float = 600, package: Path = PACKAGE, **arguments: object) -> Any:
-    """Calls `module:function` of this folder in a new Python process, and answers what it returned: JSON.
-    `package`: where jobqueue is imported from there."""
+def fresh(
+    function: str, limit: float = 600, package: Path = PACKAGE, root: Path = ROOT, **arguments: object
+) -> Any:
+    """Calls `module:function` of this folder in a new Python process and returns its result, which is JSON.
+
+    `package`: the folder from which that process imports jobqueue. `root`: the checkout whose benchmarks it
+    runs.
+    """
     command = [sys.executable, "-P", "-m", "tests.bench.fresh", function, json.dumps(arguments)]
-    with _start(command, cwd=ROOT, env=_environment(package), stdout=subprocess.PIPE, text=True) as child:
+    environment = _environment(package, root)
+    with _start(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as child:
         try:
             said, _ = child.communicate(timeout=limit)
         finally:
