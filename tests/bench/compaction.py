@@ -1,6 +1,6 @@
-"""Compaction does what it should: order kept, slots shrink, memory settles, nothing stops the loop.
+"""Compaction keeps the order, shrinks the slots, bounds the memory and never stops the loop.
 
-In a fresh process, on the core, with ticks and the garbage collector as the program has them:
+In a fresh process, on the core, with ticks and the garbage collector as in the program:
 
 1. enqueue all jobs, one by one (growth);
 2. cancel 60 % of them, spread over the whole lane, with a tick and a slice of compaction after every 200;
@@ -8,7 +8,7 @@ In a fresh process, on the core, with ticks and the garbage collector as the pro
    standing rest: slots and RSS are noted after each round;
 4. dequeue and conclude everything; the ids must come in order, and all of them.
 
-Every single call is timed; the longest of each kind is what a client could have had to wait.
+Every single call is timed; the longest of each kind is the longest delay for a client.
 """
 
 from tests.bench import processes, subject
