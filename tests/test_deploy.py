@@ -31,7 +31,7 @@ async def told(folder):
     server = Server("fast", settings, ManualClock(), folder=folder)
     assert isinstance(server.engine, JournalEngine)
     await server.engine.load()
-    server.api.more_metrics.append(Watchdog().metrics)
+    server.api.server.more_metrics.append(Watchdog().metrics)
     await server.enqueue()
     job = await server.dequeue()
     await server.post(f"/jobs/{job['id']}/conclude")

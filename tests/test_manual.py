@@ -9,7 +9,7 @@ import pytest
 
 from jobqueue import MemoryEngine, Settings
 from jobqueue.model import Code
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.routes import ROUTES
 from jobqueue.web.streams.events import EVENT_NAMES
 from jobqueue.web.writers.problems import codes
@@ -17,7 +17,7 @@ from jobqueue.web.writers.problems import codes
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 ALL = "\n".join(PAGES.values())
-DOCUMENT = json.loads(Api(MemoryEngine(Settings(first_id=1))).document)
+DOCUMENT = json.loads(Dispatcher(MemoryEngine(Settings(first_id=1))).server.document())
 # The client's, for the workers that the server hands out.
 CLIENTS = {"JOBQUEUE_URL", "JOBQUEUE_TOKEN"}
 

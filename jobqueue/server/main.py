@@ -26,8 +26,8 @@ from jobqueue.settings import Settings, is_foreign
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.sqlite import JournalError
 from jobqueue.version import VERSION
-from jobqueue.web.api import Api
 from jobqueue.web.app import application
+from jobqueue.web.dispatch import Dispatcher
 
 _log = logging.getLogger("jobqueue")
 # Connections are looked at once in two seconds, a part at a time; seconds between the parts.
@@ -77,7 +77,7 @@ class Program:
         try:
             tls = Tls(settings)
             engine = self._engine()
-            api = Api(engine)
+            api = Dispatcher(engine)
         except (SettingError, JournalError) as bad:
             print(f"jobqueue: {bad.detail}", file=sys.stderr)
             return 2 if isinstance(bad, SettingError) else 1
@@ -96,10 +96,10 @@ class Program:
         access = log.AccessLog(settings.access_log)
         api.access = access.request
         front = self._front(api, access, tls)
-        api.connections = front.connections
-        api.max_connections = limit
+        api.server.connections = front.connections
+        api.server.max_connections = limit
         front.peers.limit = settings.max_connections_by_address or max(limit // 2, 1)
-        api.max_connections_by_address = front.peers.limit
+        api.server.max_connections_by_address = front.peers.limit
         listener = Listener(listening, limit, front.connections, front.take, front.peers)
         self._watch_signals(api, tls)
         collector = GcControl(lambda: sum(engine.stats().jobs.values()))
@@ -112,8 +112,8 @@ class Program:
         collector.start()
         watchdog = Watchdog()
         watchdog.start()
-        api.lag = lambda: watchdog.lag
-        api.more_metrics.append(watchdog.metrics)
+        api.server.lag = lambda: watchdog.lag
+        api.server.more_metrics.append(watchdog.metrics)
         collector.freeze()
         port = 0 if _by_path(settings) else listening.getsockname()[1]
         self._say_start(front.name, port, api)
@@ -179,7 +179,7 @@ class Program:
         self._status = status
         self._stop.set()
 
-    def _front(self, api: Api, access: log.AccessLog, tls: Tls) -> Front:
+    def _front(self, api: Dispatcher, access: log.AccessLog, tls: Tls) -> Front:
         app = application(api)
         wanted = self._settings.http
         if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
@@ -190,7 +190,7 @@ class Program:
 
         return TornadoFront(api, app, tls)
 
-    def _watch_signals(self, api: Api, tls: Tls) -> None:
+    def _watch_signals(self, api: Dispatcher, tls: Tls) -> None:
         loop = asyncio.get_running_loop()
         if self._settings.tokens_file is not None or tls.context is not None:
             loop.add_signal_handler(signal.SIGHUP, _reload, api, tls)
@@ -213,7 +213,7 @@ class Program:
                     return 0
         return 1
 
-    def _say_start(self, front: str, port: int, api: Api) -> None:
+    def _say_start(self, front: str, port: int, api: Dispatcher) -> None:
         host = self._settings.host
         scheme = "http" if self._settings.tls_cert is None else "https"
         at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -247,13 +247,13 @@ class Program:
         print(line, file=sys.stderr, flush=True)
 
 
-def _who_may_call(api: Api) -> str:
+def _who_may_call(api: Dispatcher) -> str:
     if api.auth is not None:
         return f"access tokens: {len(api.auth)}"
     return "no tokens: open to all who reach it" + (", also what destroys" if api.settings.open_admin else "")
 
 
-def _reload(api: Api, tls: Tls) -> None:
+def _reload(api: Dispatcher, tls: Tls) -> None:
     """SIGHUP: what is good in the files holds from now on; a file that is not good changes nothing."""
     try:
         tls.reload()

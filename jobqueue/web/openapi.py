@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Struct
 
 from jobqueue.settings import Settings
-from jobqueue.web.access.identity import right_for
 from jobqueue.web.http import BYTES, EVENTS, JSON, LINES, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
 from jobqueue.web.readers.admin import Schema
@@ -163,7 +162,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
 
 def _refusals(route: Route) -> list[int]:
     statuses = {*_ALWAYS, *route.refuses}
-    if right_for(route) is not None:
+    if route.right is not None:
         statuses |= {401, 429}
     if "{" in route.path:
         statuses.add(404)

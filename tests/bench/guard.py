@@ -25,8 +25,8 @@ from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import check_administrator
-from jobqueue.web.api import Api
 from jobqueue.web.app import application
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject
@@ -70,8 +70,8 @@ def _more(found: dict[str, list[float]], name: str, than: str) -> float:
     return median(a - b for a, b in zip(found[name], found[than], strict=True)) / 3
 
 
-def _bare() -> type[Api]:
-    class Bare(Api):
+def _bare() -> type[Dispatcher]:
+    class Bare(Dispatcher):
         """A server that neither counts requests nor checks tokens."""
 
         def perform(
@@ -79,10 +79,10 @@ def _bare() -> type[Api]:
         ) -> Response | Deferred:
             try:
                 if not from_program:
-                    self.guard.check(request)
-                if route.admin:
+                    self.browser_policy.check(request)
+                if route.right == "admin":
                     check_administrator(request.peer, request.headers)
-                answer: Any = route.operation(self, request)
+                answer: Any = route.operation(self.context, request)
                 return answer
             except Exception as error:
                 return self.failed(error, request.id)
@@ -109,7 +109,7 @@ class _Transport:
 
 
 class _Subject:
-    def __init__(self, kind: type[Api], settings: Settings, tokens: list[str]) -> None:
+    def __init__(self, kind: type[Dispatcher], settings: Settings, tokens: list[str]) -> None:
         self.api = kind(MemoryEngine(settings))
         front = FastFront(self.api, application(self.api), AccessLog("off"))
         self.transport = _Transport()
@@ -187,10 +187,10 @@ def _subject(name: str, folder: str) -> _Subject:
     if name == _BARE:
         return _Subject(_bare(), Settings(), [])
     if name == _PLAIN:
-        return _Subject(Api, Settings(), [])
+        return _Subject(Dispatcher, Settings(), [])
     if name == _ONE:
-        return _Subject(Api, Settings(access_token=tokens[0]), tokens[:1])
-    return _Subject(Api, Settings(tokens_file=_file(tokens, folder)), tokens)
+        return _Subject(Dispatcher, Settings(access_token=tokens[0]), tokens[:1])
+    return _Subject(Dispatcher, Settings(tokens_file=_file(tokens, folder)), tokens)
 
 
 # -- in a process of its own ------------------------------------------------------------------------
@@ -218,7 +218,7 @@ async def _measure(quick: bool, names: list[str]) -> dict[str, list[float]]:
     return found
 
 
-def _counting(api: Api, times: int) -> float:
+def _counting(api: Dispatcher, times: int) -> float:
     """Returns microseconds for counting one request."""
     count, operation = api.meter.count, api.router.find("POST", "/jobs/enqueue")[0].operation
     start = time.thread_time_ns()

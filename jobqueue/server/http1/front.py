@@ -25,14 +25,14 @@ from jobqueue.server.http1.response_writer import ResponseWriter
 from jobqueue.server.log import AccessLog
 from jobqueue.server.timeouts import Rounds, Timeouts
 from jobqueue.server.tls import HANDSHAKE, Tls
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import JSON, REASONS
 
 
 class FastFront:
     name = "fast"
 
-    def __init__(self, api: Api, app: Application, log: AccessLog, tls: Tls | None = None) -> None:
+    def __init__(self, api: Dispatcher, app: Application, log: AccessLog, tls: Tls | None = None) -> None:
         self.api = api
         self.app = app
         self.log = log

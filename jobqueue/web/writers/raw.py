@@ -6,22 +6,17 @@ is kept as any other JSON, so a job looks the same whichever way it came.
 
 import binascii
 from base64 import b64decode, b64encode
-from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from jobqueue.errors import InvalidField
-from jobqueue.model import Delivery, DequeueRequest, Job, Options
+from jobqueue.model import Job, Lease, Options
 from jobqueue.units import instant, seconds
-from jobqueue.web.http import BYTES, JSON, Request, Response
+from jobqueue.web.http import BYTES, JSON, Request
 from jobqueue.web.readers import fields
 from jobqueue.web.readers.json_text import REFUSED, check_utf8, one_line, syntax_error
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 # What curl says when it was not told: not what the body is.
 _UNTOLD = ("", "application/x-www-form-urlencoded")
@@ -133,23 +128,18 @@ def shown_result(result: bytes) -> tuple[str | UnsetType, Raw]:
     return "base64", Raw(msgspec.json.encode(b64encode(result[1:]).decode("ascii")))
 
 
-def handed(api: "Api", want: DequeueRequest, handed: list[Delivery]) -> Response:
-    """A job as its consumer gets it: the payload is the body, the rest stands in headers."""
-    if not handed:
-        return nothing(api, want)
-    job, lease = handed[0]
-    told = {
+def delivery_headers(job: Job, lease: Lease, expires_at: int) -> bytes:
+    """Returns the header lines of a delivery whose body is the payload.
+
+    `expires_at` is the end of the lease in milliseconds since 1970.
+    """
+    fields_of_job = {
         "Job-Id": job.id, "Job-Queue": job.queue, "Job-Type": job.type, "Job-Priority": job.priority,
         "Job-Attempts": job.attempts, "Job-Lease": lease.token, "Job-Lease-For": seconds(lease.length),
-        "Job-Lease-Expires-At": instant(api.engine.wall(lease.expires)),
+        "Job-Lease-Expires-At": instant(expires_at),
     }  # fmt: skip
     links = ", ".join(f'</jobs/{job.id}/{verb}?lease={lease.token}>; rel="{verb}"' for verb in _VERBS)
-    lines = "".join(f"\r\n{name}: {quote(str(value), safe=_IN_HEADER)}" for name, value in told.items())
-    headers = f'{lines}\r\nLink: {links}\r\nETag: "{job.version}"'.encode("ascii") + _SAFE
-    on_undelivered = partial(api.engine.give_back, handed)
-    return Response(200, job.payload, headers, type_of(job) or JSON, on_undelivered)
-
-
-def nothing(api: "Api", want: DequeueRequest) -> Response:
-    """The answer to a dequeue that gets nothing: it says why."""
-    return Response(204, b"", b"\r\nQueue-State: " + api.engine.state(want.queues).encode("ascii"))
+    lines = "".join(
+        f"\r\n{name}: {quote(str(value), safe=_IN_HEADER)}" for name, value in fields_of_job.items()
+    )
+    return f'{lines}\r\nLink: {links}\r\nETag: "{job.version}"'.encode("ascii") + _SAFE
