@@ -106,6 +106,8 @@ class Connection(RequestParser):
         self._clear = True
         if not self._recognise(data):
             self._read(data, False)
+        if self._ended:
+            self._go_on_soon()  # which closes
 
     def _read(self, data: bytes, new: bool = True) -> None:
         """Nothing is in the way of `data`; if it is `new`, it may be recognised."""
@@ -160,9 +162,17 @@ class Connection(RequestParser):
                 self._loop.call_later(WATCH, self._watch)
 
     def eof_received(self) -> bool:
-        """Half of a hang-up is one: whoever waits for an answer keeps its side open. But what came whole
-        before it, and only had to give others their turn, is performed and answered."""
-        self._ended = bool(self._parsed) and not (self._waiting or self._front.encrypts)  # TLS ends at once
+        """A half-close counts as a disconnect, except for requests that were complete before it.
+
+        A client that waits for an answer keeps its side open. Requests that only had to let other clients go
+        first (parsed, held for the batch, or still in the backlog) are performed and answered, and answers
+        that wait for the end of this loop pass are sent.
+        """
+        pending = bool(self._parsed or self._held or self._backlog or self._out)
+        waits = self._later is not None or self._bridge is not None or self._blocked
+        self._ended = pending and not (waits or self._front.encrypts)  # TLS ends at once
+        if self._ended:
+            self._go_on_soon()
         return self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
