@@ -1,5 +1,5 @@
 """Imports run one way only. A folder of the package, or a module at its top, is a layer; `ARROWS` says which
-layers a layer may import. DESIGN.md, section 2, says why.
+layers a layer may import. docs/design.md says why.
 """
 
 import ast
