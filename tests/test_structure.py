@@ -25,8 +25,6 @@ LEFT_CHAINS: set[str] = {
     "jobqueue.core.intake.Intake",
     "jobqueue.core.queue.JobQueue",
     "jobqueue.engine.journal.JournalEngine",
-    "jobqueue.web.readers.admin.Schema",
-    "jobqueue.web.readers.consume.Holding",
 }
 EXEMPT = {"jobqueue.errors", "jobqueue.web.schema.requests"}
 

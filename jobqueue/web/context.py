@@ -5,7 +5,10 @@ from jobqueue.errors import Refused
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import BrowserPolicy
 from jobqueue.web.access.identity import Principal
-from jobqueue.web.readers.admin import Schema
+from jobqueue.web.readers.admin import AdminReaders
+from jobqueue.web.readers.all import Readers
+from jobqueue.web.readers.consume import ConsumeReaders
+from jobqueue.web.readers.produce import ProduceReaders
 from jobqueue.web.server_info import ServerInfo
 from jobqueue.web.streams.events import Events
 from jobqueue.web.writers.encoder import Renderer
@@ -20,7 +23,8 @@ class Context:
     """
 
     __slots__ = (
-        "browser_policy", "caller", "encoder", "engine", "events", "schema", "screen", "server", "settings",
+        "admin", "browser_policy", "caller", "consume", "encoder", "engine", "events", "produce", "readers",
+        "screen", "server", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -28,7 +32,7 @@ class Context:
         engine: Engine,
         caller: Principal | None,
         settings: Settings,
-        schema: Schema,
+        readers: Readers,
         encoder: Renderer,
         events: Events,
         server: ServerInfo,
@@ -37,7 +41,10 @@ class Context:
         self.engine = engine
         self.caller = caller
         self.settings = settings
-        self.schema = schema
+        self.readers = readers
+        self.produce: ProduceReaders = readers.produce
+        self.consume: ConsumeReaders = readers.consume
+        self.admin: AdminReaders = readers.admin
         self.encoder = encoder
         self.events = events
         self.server = server
@@ -47,7 +54,7 @@ class Context:
     def for_caller(self, engine: Engine, caller: Principal) -> "Context":
         """Returns the context of `caller`, who sees `engine`; everything else is shared."""
         return Context(
-            engine, caller, self.settings, self.schema, self.encoder, self.events, self.server,
+            engine, caller, self.settings, self.readers, self.encoder, self.events, self.server,
             self.browser_policy,
         )  # fmt: skip
 

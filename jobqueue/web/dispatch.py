@@ -28,7 +28,7 @@ from jobqueue.web.access.rate_limits import TokenBuckets, network
 from jobqueue.web.context import Context
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.openapi import document
-from jobqueue.web.readers.admin import Schema
+from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
 from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
 from jobqueue.web.server_info import ServerInfo
@@ -71,8 +71,8 @@ class Dispatcher:
         self.router = Router(tuple([replace(route, counts=counts[route.operation]) for route in ROUTES]))
         self.server = ServerInfo(self.meter, has_tokens, self._document)
         self.context = Context(
-            engine, None, self.settings, Schema(self.settings), Renderer(engine), Events(engine), self.server,
-            self.browser_policy,
+            engine, None, self.settings, Readers(self.settings), Renderer(engine), Events(engine),
+            self.server, self.browser_policy,
         )  # fmt: skip
         rate = self.settings.rate
         self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
@@ -249,5 +249,5 @@ class Dispatcher:
     def _document(self) -> bytes:
         """Returns the OpenAPI document. It is made when it is first requested."""
         if not self._documents:
-            self._documents.append(document(self.context.schema, self.settings, self.server.version))
+            self._documents.append(document(self.context.readers, self.settings, self.server.version))
         return self._documents[0]

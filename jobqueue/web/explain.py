@@ -9,7 +9,7 @@ from jobqueue.web.writers.encoder import document
 
 def explained(context: Context, request: Request, found: Explanation) -> Response:
     """The answer to `GET /jobs/{id}/explain`."""
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     job = found.job
     reasons = []
     for cause in found.causes:

@@ -34,7 +34,7 @@ _BOUNDS = [*(f"{ms / 1000:g}" for ms in _TIMES), "+Inf"]
 
 
 def metrics(context: Context, request: Request) -> Deferred:
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     loop = asyncio.get_running_loop()
     text: Future[bytes] = loop.create_future()
     families = _families(context)

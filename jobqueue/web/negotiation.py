@@ -12,7 +12,7 @@ from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.readers.fields import queue_name
-from jobqueue.web.streams.events import EventFilter
+from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.top import watch
 from jobqueue.web.writers import html_pages, text_tables
 
@@ -72,7 +72,7 @@ def _like(part: str) -> tuple[str, float] | None:
 def list_queues(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
-        return watch(context, request, EventFilter(), context.schema.length_of_watch(request, "queues"))
+        return watch(context, request, EventFilter(), context.admin.length_of_watch(request, "queues"))
     return _dressed(face, operations.list_queues(context, request), text_tables.queues, html_pages.queues)
 
 
@@ -80,7 +80,7 @@ def get_queue(context: Context, request: Request) -> Response | Deferred | Strea
     face = chosen(request)
     if face == "events":
         wanted = EventFilter(queues=frozenset({queue_name(request.param, "name")}))
-        return watch(context, request, wanted, context.schema.length_of_watch(request, "queue"))
+        return watch(context, request, wanted, context.admin.length_of_watch(request, "queue"))
     return _dressed(
         face, operations.get_queue(context, request), text_tables.one, partial(_queue_page, context, request)
     )
@@ -111,7 +111,7 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
             context,
             request,
             EventFilter(jobs=frozenset({id})),
-            context.schema.length_of_watch(request, "job"),
+            context.admin.length_of_watch(request, "job"),
         )
     return _dressed(face, operations.get_job(context, request), text_tables.one, html_pages.job)
 

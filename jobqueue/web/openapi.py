@@ -11,7 +11,7 @@ from msgspec import Struct
 from jobqueue.settings import Settings
 from jobqueue.web.http import BYTES, EVENTS, JSON, LINES, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
-from jobqueue.web.readers.admin import Schema
+from jobqueue.web.readers.all import Readers
 from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.routes import ROUTES, Answer, Route
 from jobqueue.web.schema import requests
@@ -29,8 +29,8 @@ does. Every refusal is a problem document: an unknown path 404 `no_such_route`, 
 method 405 `method_not_allowed`."""
 
 
-def document(schema: Schema, settings: Settings, version: str) -> bytes:
-    calls = {call.shape: call for call in schema.calls()}
+def document(readers: Readers, settings: Settings, version: str) -> bytes:
+    calls = {call.shape: call for call in readers.decoders()}
     answers = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
     schemas = schemas_of(calls, answers, settings)
     paths: dict[str, Json] = {}

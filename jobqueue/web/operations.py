@@ -66,7 +66,7 @@ def enqueue(context: Context, request: Request) -> Response | Deferred:
 
 
 def _enqueue(context: Context, request: Request) -> Response | Deferred:
-    new = context.schema.enqueue(request, context.engine.wall_now)
+    new = context.produce.enqueue(request, context.engine.wall_now)
     if not isinstance(new, Many):
         made = context.engine.enqueue(new)
         return (
@@ -85,7 +85,7 @@ def _enqueue_once(context: Context, request: Request, sent: bytes) -> Response |
     key, digest, known = look_up(context, request, sent)
     if known is not None:
         return _reply(context, context.engine.after_commit(known), _created_before)
-    new = context.schema.enqueue(request, context.engine.wall_now)
+    new = context.produce.enqueue(request, context.engine.wall_now)
     if isinstance(new, Many) and not new.atomic:
         raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
     news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
@@ -149,7 +149,7 @@ def _with_queue(request: Request) -> str:
 
 
 def dequeue(context: Context, request: Request) -> Response | Deferred:
-    want, wait, is_raw = context.schema.dequeue(request)
+    want, wait, is_raw = context.consume.dequeue(request)
     return _handing(context, want, context.engine.dequeue(want, wait), wait, is_raw)
 
 
@@ -184,9 +184,13 @@ def _raw_delivery(context: Context, want: DequeueRequest, deliveries: list[Deliv
     if not deliveries:
         return _nothing(context, want)
     job, lease = deliveries[0]
-    headers = raw.delivery_headers(job, lease, context.engine.wall(lease.expires))
+    headers = raw.delivery_headers(deliveries[0], context.engine.wall(lease.expires))
     return Response(
-        200, job.payload, headers, raw.type_of(job) or JSON, partial(context.engine.give_back, deliveries)
+        200,
+        job.payload,
+        headers,
+        raw.content_type(job) or JSON,
+        partial(context.engine.give_back, deliveries),
     )
 
 
@@ -198,7 +202,7 @@ def _nothing(context: Context, want: DequeueRequest) -> Response:
 
 def conclude(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    lease, consumer, result, following = context.schema.conclude(request)
+    lease, consumer, result, following = context.consume.conclude(request)
     for name in (following.queues or ()) if following is not None else ():
         context.check_queue(name)  # before anything is done
     concluded = context.engine.conclude(id, lease, consumer, result)
@@ -228,7 +232,7 @@ def _tag(job: Job) -> bytes:
 
 def heartbeat(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    (_, lease, consumer), lease_for, progress, message = context.schema.heartbeat(request)
+    (_, lease, consumer), lease_for, progress, message = context.consume.heartbeat(request)
     return _reply(
         context, context.engine.heartbeat(id, lease, consumer, lease_for, progress, message), _beaten
     )
@@ -240,13 +244,13 @@ def _beaten(context: Context, job: Job) -> Response:
 
 def release(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    (_, lease, consumer), delay = context.schema.release(request)
+    (_, lease, consumer), delay = context.consume.release(request)
     return _reply(context, context.engine.release(id, lease, consumer, delay), _job)
 
 
 def fail(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    (_, lease, consumer), error, retry, retry_in = context.schema.fail(request)
+    (_, lease, consumer), error, retry, retry_in = context.consume.fail(request)
     return _reply(context, context.engine.fail(id, lease, consumer, error, retry, retry_in), _job)
 
 
@@ -257,7 +261,7 @@ def conclude_many(context: Context, request: Request) -> Response | Deferred:
     return _each(
         context,
         request,
-        context.schema.conclude_many(request),
+        context.consume.conclude_many(request),
         context.engine.conclude,
         context.encoder.shown,
     )
@@ -267,7 +271,7 @@ def heartbeat_many(context: Context, request: Request) -> Response | Deferred:
     return _each(
         context,
         request,
-        context.schema.heartbeat_many(request),
+        context.consume.heartbeat_many(request),
         context.engine.heartbeat,
         context.encoder.beaten,
     )
@@ -275,13 +279,13 @@ def heartbeat_many(context: Context, request: Request) -> Response | Deferred:
 
 def release_many(context: Context, request: Request) -> Response | Deferred:
     return _each(
-        context, request, context.schema.release_many(request), context.engine.release, context.encoder.view
+        context, request, context.consume.release_many(request), context.engine.release, context.encoder.view
     )
 
 
 def fail_many(context: Context, request: Request) -> Response | Deferred:
     return _each(
-        context, request, context.schema.fail_many(request), context.engine.fail, context.encoder.view
+        context, request, context.consume.fail_many(request), context.engine.fail, context.encoder.view
     )
 
 
@@ -316,7 +320,7 @@ def _each(
 
 def get_job(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    return _reply(context, context.engine.wait_for(id, context.schema.wait(request)), _whole_job)
+    return _reply(context, context.engine.wait_for(id, context.admin.wait(request)), _whole_job)
 
 
 def _whole_job(context: Context, job: Job) -> Response:
@@ -331,7 +335,7 @@ def cancel_job(context: Context, request: Request) -> Response | Deferred:
     """202 where the job is in progress: its consumer is asked."""
     id = job_id(request.param)
     return _reply(
-        context, context.engine.cancel(id, context.schema.force(request), _if_match(request)), _cancelled
+        context, context.engine.cancel(id, context.admin.force(request), _if_match(request)), _cancelled
     )
 
 
@@ -342,13 +346,13 @@ def _cancelled(context: Context, job: Job) -> Response:
 
 def change_job(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    change = context.schema.change(request, context.engine.wall_now())
+    change = context.produce.change(request, context.engine.wall_now())
     return _reply(context, context.engine.change(id, change, _if_match(request)), _job)
 
 
 def redrive_job(context: Context, request: Request) -> Response | Deferred:
     id = job_id(request.param)
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     return _reply(context, context.engine.redrive(id, _if_match(request)), _job)
 
 
@@ -365,13 +369,13 @@ def _if_match(request: Request) -> int | None:
 
 
 def list_jobs(context: Context, request: Request) -> Response:
-    wanted, after, rising, most, payload = context.schema.list_jobs(request)
+    wanted, after, rising, most, payload = context.admin.list_jobs(request)
     jobs, following = context.engine.list_jobs(wanted, after, rising, most)
     return Response(200, context.encoder.listed(jobs, payload, following))
 
 
 def count_jobs(context: Context, request: Request) -> Response | Deferred:
-    return _reply(context, context.engine.count_jobs(context.schema.count_jobs(request)), _counted)
+    return _reply(context, context.engine.count_jobs(context.admin.count_jobs(request)), _counted)
 
 
 def _counted(context: Context, count: int) -> Response:
@@ -379,12 +383,12 @@ def _counted(context: Context, count: int) -> Response:
 
 
 def purge(context: Context, request: Request) -> Response | Deferred:
-    wanted, dry_run = context.schema.purge(request, queue_name(request.param, "name"))
+    wanted, dry_run = context.admin.purge(request, queue_name(request.param, "name"))
     return _reply(context, context.engine.purge(wanted, dry_run), _swept)
 
 
 def redrive_many(context: Context, request: Request) -> Response | Deferred:
-    wanted, limit, dry_run = context.schema.redrive(request, queue_name(request.param, "name"))
+    wanted, limit, dry_run = context.admin.redrive(request, queue_name(request.param, "name"))
     return _reply(context, context.engine.redrive_many(wanted, limit, dry_run), _swept)
 
 
@@ -396,38 +400,38 @@ def _swept(context: Context, swept: BulkResult) -> Response:
 
 
 def list_queues(context: Context, request: Request) -> Response:
-    limit, cursor = context.schema.queues(request)
+    limit, cursor = context.admin.queues(request)
     views = context.engine.queues(limit + 1, cursor)
     return Response(200, encoder.queues(views[:limit], views[limit - 1].name if len(views) > limit else None))
 
 
 def get_queue(context: Context, request: Request) -> Response:
     name = queue_name(request.param, "name")
-    context.schema.queue(request)
+    context.admin.queue(request)
     return _queue(context, context.engine.queue(name))
 
 
 def peek(context: Context, request: Request) -> Response:
     name = queue_name(request.param, "name")
-    most, payload = context.schema.peek(request)
+    most, payload = context.admin.peek(request)
     return Response(200, context.encoder.listed(context.engine.peek(name, most), payload, None))
 
 
 def change_queue(context: Context, request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
-    given = context.schema.queue_settings(request)
+    given = context.admin.queue_settings(request)
     return _reply(context, context.engine.configure(name, given, _if_match(request)), _queue)
 
 
 def pause_queue(context: Context, request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
-    length, reason = context.schema.pause(request)
+    length, reason = context.admin.pause(request)
     return _reply(context, context.engine.pause(name, length, reason, _if_match(request)), _queue)
 
 
 def resume_queue(context: Context, request: Request) -> Response | Deferred:
     name = queue_name(request.param, "name")
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     return _reply(context, context.engine.resume(name, _if_match(request)), _queue)
 
 

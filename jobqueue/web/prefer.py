@@ -36,7 +36,7 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
             return None
         made = context.engine.after_commit([ExistingJob(job)])
     else:
-        new = context.schema.enqueue(request, context.engine.wall_now)
+        new = context.produce.enqueue(request, context.engine.wall_now)
         if isinstance(new, Many):
             return None
         made = context.engine.enqueue_many(

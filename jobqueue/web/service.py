@@ -14,7 +14,7 @@ from jobqueue.web.writers.worker_files import worker
 
 def stats(context: Context, request: Request) -> Response:
     """Whoever may not see all queues is not told either what the others have made of the server."""
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     whole = context.may_use_all
     s = context.engine.stats()
     settings = context.settings
@@ -92,7 +92,7 @@ def readyz(context: Context, request: Request) -> Response:
 
 
 def openapi(context: Context, request: Request) -> Response:
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     return Response(200, context.server.document())
 
 
@@ -105,7 +105,7 @@ def worker_py(context: Context, request: Request) -> Response:
 
 
 def _worker(context: Context, request: Request, name: str) -> Response:
-    context.schema.nothing(request)
+    context.admin.nothing(request)
     scheme, host = context.browser_policy.address(request)
     text = worker(name, scheme, host, context.server.version)
     return Response(200, text, b"", TEXT)

@@ -19,7 +19,7 @@ BEAT = 15.0
 
 
 def stream_jobs(context: Context, request: Request) -> Stream:
-    want, length = context.schema.stream(request)
+    want, length = context.consume.stream(request)
     for name in want.queues:
         context.check_queue(name)
     consumer = StreamingConsumer(context, want, length)

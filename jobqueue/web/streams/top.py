@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from jobqueue.web.context import Context
 from jobqueue.web.http import TEXT, Request, Stream
-from jobqueue.web.streams.events import EventFilter
+from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.flow import Wakeup
 from jobqueue.web.writers.top_screen import REDRAW
 
@@ -14,7 +14,7 @@ _CLEAR = "\x1b[2J"
 
 
 def events(context: Context, request: Request) -> Stream:
-    choice, length = context.schema.events(request)
+    choice, length = context.admin.events(request)
     return watch(context, request, choice, length)
 
 
@@ -37,7 +37,7 @@ def _last_id(request: Request) -> int | None:
 
 
 def top(context: Context, request: Request) -> Stream:
-    screen = _Screen(context, context.schema.top(request))
+    screen = _Screen(context, context.admin.top(request))
     return Stream(screen.pieces(), screen.rest.end, screen.rest.end, TEXT)
 
 

@@ -21,7 +21,7 @@ _AT_ONCE = 100
 
 def export_queue(context: Context, request: Request) -> Stream:
     name = queue_name(request.param, "name")
-    wanted = context.schema.export(request, name)
+    wanted = context.admin.export(request, name)
     context.check_queue(name)
     export = _Export(context, wanted)
     return Stream(export.pieces(), export.end, export.end, LINES)
@@ -57,7 +57,7 @@ def _leaving(job: Job) -> bool:
 
 
 def import_jobs(context: Context, request: Request) -> Upload:
-    context.schema.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
+    context.admin.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
     arriving = _Import(context, request)
     return Upload(arriving.take, arriving.end)
 
@@ -112,7 +112,7 @@ class _Import:
             try:
                 if len(line) > self._most:
                     raise self._too_long()
-                arrivals.append(self._context.schema.arrival(line, self._request, self._engine.wall_now))
+                arrivals.append(self._context.produce.import_item(line, self._request, self._engine.wall_now))
             except (BadInput, BodyTooLarge) as found:
                 bad, self._line = found, number
                 break
