@@ -33,7 +33,7 @@ class BulkOperation:
         self._left = limit
         self._now = now
         self._after: int = 0
-        self._last = queue.last_number
+        self._last = queue.state.last_number
         self._result = BulkResult(0, 0, [])
 
     def run(self, render: Callable[[BulkResult], T]) -> MaybeFuture[T]:

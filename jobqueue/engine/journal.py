@@ -93,7 +93,7 @@ class JournalEngine(MemoryEngine):
         self._waits = self.settings.sync != "interval"
         self._together = False
         self._full = False
-        self._book = RowBuilder(self._queue)
+        self._book = RowBuilder(self._queue.state)
 
     # -- the beginning ------------------------------------------------------------------------------
 
@@ -102,8 +102,8 @@ class JournalEngine(MemoryEngine):
         Raises `JournalError`."""
         self._loop = asyncio.get_running_loop()
         now = self._clock.monotonic()
-        self._queue.set_wall_offset(self._clock.wall() - now)
-        book, restoration = self._book, Restoration(self._queue, now)
+        self._queue.state.set_wall_offset(self._clock.wall() - now)
+        book, restoration = self._book, Restoration(self._queue.state, now)
         reader = Reader()
         keys: list[StoredKey] = []
         counters: Counters | None = None
@@ -136,7 +136,7 @@ class JournalEngine(MemoryEngine):
         for stored_key in reversed(keys):
             restoration.answered(*stored_key)
         restoration.end(self._clock.monotonic())
-        self._queue.changed = self._dirty.setdefault
+        self._queue.state.changed = self._dirty.setdefault
         book.close()
         self._writer = Writer(self._store, self._loop, self._written, self._held_up, self._broken)
         self._writer.start()
@@ -242,7 +242,7 @@ class JournalEngine(MemoryEngine):
 
     def _remember(self, once: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         super()._remember(once, ids, now)
-        until = self._queue.wall(now) + self._queue.limits.idempotency
+        until = self._queue.state.wall(now) + self._queue.state.limits.idempotency
         self._book.answered(once.owner, once.key, RecordedAnswer(once.digest, ids, once.many, until))
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
@@ -409,7 +409,7 @@ class JournalEngine(MemoryEngine):
         if self._timer is not None:
             self._timer.stop()
         writer, self._writer = self._writer, None
-        self._queue.changed = None
+        self._queue.state.changed = None
         if writer is not None:
             unwritten, failed = writer.stop()
             if failed is None or isinstance(failed, RetryableError):

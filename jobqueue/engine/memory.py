@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from jobqueue.core.counts import TransitionCounts
-from jobqueue.core.explain import explain, state
+from jobqueue.core.explain import explain, why_empty
 from jobqueue.core.waiters import OutcomeWaiter, Waiter
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.bulk import EXAMINED, BulkOperation
@@ -93,7 +93,7 @@ class MemoryEngine(Ticking):
                 known += 1
                 continue
             try:
-                made = self._queue.import_jobs(new, past, now)
+                made = self._queue.import_job(new, past, now)
             except JobQueueError as refused:
                 return ImportResult(imported, known, refused)
             job = made if isinstance(made, Job) else made.job
@@ -104,7 +104,7 @@ class MemoryEngine(Ticking):
 
     def _has_come(self, origin: str, now: int) -> bool:
         """A job of this origin came before, or is one of ours."""
-        if self._queue.idempotency.get(_ORIGINS, origin, now) is not None:
+        if self._queue.state.idempotency.get(_ORIGINS, origin, now) is not None:
             return True
         here, _, id = origin.partition("/")
         if here != self.identity or not (id.isascii() and id.isdigit() and len(id) <= 16):
@@ -121,7 +121,7 @@ class MemoryEngine(Ticking):
         handed = self._queue.dequeue(want, now)
         if handed or not wait:
             return handed
-        self._refuse_if_crowded(self._queue.waiters.places)
+        self._refuse_if_crowded(self._queue.state.waiters.places)
         waiting = WaitFuture[list[Delivery]](loop=asyncio.get_running_loop())
         waiter = Waiter(want, now + wait, partial(self._deliver, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
@@ -143,7 +143,7 @@ class MemoryEngine(Ticking):
     def on_lease_end(self, handed: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         for job, lease in handed:
             if lease.ended_by is None:
-                self._queue.lease_end_callbacks[job.id] = ended
+                self._queue.state.lease_end_callbacks[job.id] = ended
             else:
                 ended(job)
 
@@ -195,7 +195,7 @@ class MemoryEngine(Ticking):
         job = self._queue.get(id)
         if job.status in FINISHED or not wait or self.stopping:
             return job
-        self._refuse_if_crowded(self._queue.outcomes.count)
+        self._refuse_if_crowded(self._queue.state.outcomes.count)
         waiting = WaitFuture[Job](loop=asyncio.get_running_loop())
         waiter = OutcomeWaiter(job, self._now() + wait, partial(self._deliver_outcome, waiting))
         waiting.withdraw = partial(self._queue.stop_waiting, waiter)
@@ -203,13 +203,13 @@ class MemoryEngine(Ticking):
         return waiting
 
     def explain(self, id: int) -> Explanation:
-        return explain(self._queue, self._queue.get(id), self._now())
+        return explain(self._queue.state, self._queue.get(id), self._now())
 
     def state(self, names: Sequence[str]) -> str:
         if self.stopping:
             return "stopping"
-        queues = self._queue.queues
-        return state(queues[name] for name in names if name in queues)
+        queues = self._queue.state.queues
+        return why_empty(queues[name] for name in names if name in queues)
 
     def _deliver_outcome(self, waiting: WaitFuture[Job], job: Job) -> None:
         waiting.withdraw = nothing
@@ -237,7 +237,7 @@ class MemoryEngine(Ticking):
         """There is nothing to write."""
 
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
-        found = self._queue.idempotency.get(owner, key, self._now())
+        found = self._queue.state.idempotency.get(owner, key, self._now())
         if found is None:
             return None
         if found.digest != digest:
@@ -251,7 +251,7 @@ class MemoryEngine(Ticking):
         return PriorAnswer(made, found.many)
 
     def _remember(self, once: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
-        self._queue.idempotency.put(once.owner, once.key, once.digest, ids, once.many, now)
+        self._queue.state.idempotency.put(once.owner, once.key, once.digest, ids, once.many, now)
 
     # -- many jobs, queues --------------------------------------------------------------------------
 
@@ -262,10 +262,10 @@ class MemoryEngine(Ticking):
         return self._queue.scan(wanted, start, rising, self._now(), most, EXAMINED)
 
     def newest_id(self) -> int:
-        return self._queue.last_number
+        return self._queue.state.last_number
 
     def peek(self, name: str, most: int) -> list[Job]:
-        queue = self._queue.queues.get(name)
+        queue = self._queue.state.queues.get(name)
         return queue.upcoming(most, self._now()) if queue is not None else []
 
     def count_jobs(self, wanted: Filter) -> MaybeFuture[int]:
@@ -335,17 +335,17 @@ class MemoryEngine(Ticking):
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
     ) -> list[QueueView]:
         now = self._now()
-        names = sorted(filter(within, set(self._queue.queues).union(self._queue.waiters.names())))
+        names = sorted(filter(within, set(self._queue.state.queues).union(self._queue.state.waiters.names())))
         start = bisect_right(names, after) if after is not None else 0
         return [self._queue.view(name, now) for name in names[start : start + limit]]
 
     def oldest_queues(self, most: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
-        names = self._queue.queues if within is None else filter(within, self._queue.queues)
+        names = self._queue.state.queues if within is None else filter(within, self._queue.state.queues)
         now = self._now()
         return [self._queue.view(name, now) for name in islice(names, most)]
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
-        queue = self._queue
+        queue = self._queue.state
         counts, queues, waiting = queue.counts, len(queue.queues), queue.waiters.count
         if within is not None:
             some = [named.counts for name, named in queue.queues.items() if within(name)]
@@ -354,7 +354,7 @@ class MemoryEngine(Ticking):
                 len(some),
                 queue.waiters.waiting_within(within),
             )
-        lanes, slots, empty = queue.lane_figures()
+        lanes, slots, empty = self._queue.lane_figures()
         return EngineStats(
             jobs=counts.jobs(), queues=queues, consumers_waiting=waiting,
             ticks=self._ticks, tick_last=self._tick_last, tick_max=self._tick_max, lanes=lanes, slots=slots,
@@ -365,9 +365,9 @@ class MemoryEngine(Ticking):
         )  # fmt: skip
 
     def wall_now(self) -> int:
-        wall: int = self._queue.wall(self._now())
+        wall: int = self._queue.state.wall(self._now())
         return wall
 
     def wall(self, monotonic: int) -> int:
-        wall: int = self._queue.wall(monotonic)
+        wall: int = self._queue.state.wall(monotonic)
         return wall

@@ -58,7 +58,10 @@ class Ticking:
 
     def _payload_bytes(self) -> int:
         """Of what waits, and of what is remembered."""
-        return sum(queue.bytes for queue in self._queue.queues.values()) + self._queue.remembered_bytes
+        return (
+            sum(queue.bytes for queue in self._queue.state.queues.values())
+            + self._queue.state.remembered_bytes
+        )
 
     def tick(self) -> int:
         """Does everything that is due, and returns the number of jobs moved. For a manual clock."""
@@ -69,7 +72,7 @@ class Ticking:
         return moved
 
     def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
-        self._queue.event = see
+        self._queue.state.event = see
 
     def when_stopping(self, call: Callable[[], None]) -> None:
         self._at_stop.append(call)
@@ -113,14 +116,14 @@ class Ticking:
     def _slice(self) -> tuple[int, bool]:
         started = time.perf_counter()
         now = self._clock.monotonic()
-        self._queue.set_wall_offset(self._clock.wall() - now)
+        self._queue.state.set_wall_offset(self._clock.wall() - now)
         moved, more = self._queue.tick(now)
         ticked = time.perf_counter()
         if self._queue.compact():
             more = True
             self._compaction_max = max(self._compaction_max, (time.perf_counter() - ticked) * 1000)
         if not self.stopping:
-            self.full = self.memory_limit.look(self._queue.counts.held, self._payload_bytes)
+            self.full = self.memory_limit.look(self._queue.state.counts.held, self._payload_bytes)
         self._ticks += 1
         self._tick_last = (time.perf_counter() - started) * 1000
         self._tick_max = max(self._tick_max, self._tick_last)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from jobqueue.core.named_queue import NamedQueue
-from jobqueue.core.queue import JobQueue
+from jobqueue.core.state import QueueState
 from jobqueue.model import Job, QueueSettings, RecordedAnswer
 from jobqueue.steps import IN_PROGRESS
 from jobqueue.storage.records import (
@@ -31,7 +31,7 @@ _UNSET = QueueSettings()
 class RowBuilder:
     """Of `queue`. While a store is read its rows are entered with `job`, `named`, `key` and `close`."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: QueueState) -> None:
         self._queue = queue
         self.jobs = 0
         self._numbers: dict[str, int] = {}  # of the rows of queues

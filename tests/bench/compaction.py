@@ -109,9 +109,9 @@ def measure(jobs: int) -> dict[str, object]:
     work.take(jobs - cancelled)
     work.settle()
     check(not work.queue.dequeue(work.want, work.now), "more jobs came out than went in")
-    check(work.slots() <= work.queue.limits.lane_segment, f"{work.slots()} slots in an empty lane")
+    check(work.slots() <= work.queue.state.limits.lane_segment, f"{work.slots()} slots in an empty lane")
     found["rss_drained"] = processes.rss()
-    compactions, watch = work.queue.compactions, work.watch
+    compactions, watch = work.queue.state.compactions, work.watch
     return found | {
         "slots": slots, "rss": rss, "compactions": compactions, "cpu": watch.cpu, "wall": watch.wall,
         "calls": watch.calls, "pauses": watch.pauses,
@@ -144,7 +144,7 @@ class _Work:
 
     def cancel(self, newest: int) -> int:
         """Cancels a share of the newest jobs, in an order that jumps about; how many."""
-        first = self.queue.last_number - newest + 1
+        first = self.queue.state.last_number - newest + 1
         count = int(newest * CANCELLED)
         for number in range(count):
             self._call("cancel", self.queue.cancel, first + number * 1_000_003 % newest, self.now)

@@ -189,7 +189,7 @@ def stale_slices(size: int) -> tuple[float, int, float]:
     while queue.dequeue(want, now):
         pass
     found = _ticked(queue, now + subject.LEASE)
-    check(queue.counts.jobs()["queued"] == size, "not all leases ended")
+    check(queue.state.counts.jobs()["queued"] == size, "not all leases ended")
     return found
 
 
@@ -202,8 +202,8 @@ def idle_slices(size: int) -> tuple[float, int, float]:
         queue.conclude(job.id, lease.token, None, None, now)
     while queue.tick(now)[1]:
         pass
-    found = _ticked(queue, now + 2 * 3_600_000, lambda: bool(queue.queues))
-    check(not queue.queues, "not all queues were dropped")
+    found = _ticked(queue, now + 2 * 3_600_000, lambda: bool(queue.state.queues))
+    check(not queue.state.queues, "not all queues were dropped")
     return found
 
 

@@ -77,7 +77,7 @@ def jobs(sizes: list[int], rounds: int) -> list[dict[str, object]]:
         _put(queue, watch, subject.new_jobs(size - have))
         have = size
         found.append(_measured(queue, watch, lambda: (news, wants), rounds))
-        check(queue.counts.jobs()["queued"] == size, f"not {size} jobs queued")
+        check(queue.state.counts.jobs()["queued"] == size, f"not {size} jobs queued")
     return found
 
 

@@ -6,14 +6,14 @@ import pytest
 from test_queue_options import fail, keyed
 from test_queue_verbs import Driven
 
-from jobqueue.core.explain import explain, state
+from jobqueue.core.explain import explain, why_empty
 from jobqueue.model import KeyLimits, NewJob, Options, Rate
 
 HELD = {"paused", "queue_limit", "rate_limit", "key_limit"}
 
 
 def said(q, job):
-    return explain(q.core, job, q.now)
+    return explain(q.core.state, job, q.now)
 
 
 def causes(q, job):
@@ -60,20 +60,22 @@ def test_one_who_waited_in_vain_asked_until_the_end_of_its_wait():
 def test_a_job_that_rests_says_until_when():
     q = Driven()
     job = q.core.enqueue(NewJob("t", delay=60_000), q.now)
-    assert causes(q, job) == {"scheduled": ("scheduled", q.core.wall(q.now) + 60_000, None, 0, None, ())}
+    assert causes(q, job) == {
+        "scheduled": ("scheduled", q.core.state.wall(q.now) + 60_000, None, 0, None, ())
+    }
     q.core.pause("default", 5_000, "deploy", q.now)
     assert list(causes(q, job)) == ["scheduled", "paused"]
     [job] = q.enqueue()
     q.core.resume("default", q.now)
     fail(q, q.take(), retry_in=7_000)
-    assert causes(q, job)["scheduled"][1:4] == (q.core.wall(q.now) + 7_000, None, 1)
+    assert causes(q, job)["scheduled"][1:4] == (q.core.state.wall(q.now) + 7_000, None, 1)
 
 
 def test_a_pause_says_until_when_and_why():
     q = Driven()
     [job] = q.enqueue()
     q.core.pause("default", 5_000, "deploy", q.now)
-    assert causes(q, job)["paused"][1:3] == (q.core.wall(q.now) + 5_000, "deploy")
+    assert causes(q, job)["paused"][1:3] == (q.core.state.wall(q.now) + 5_000, "deploy")
     q.core.pause("default", None, None, q.now)
     assert causes(q, job)["paused"][1:3] == (None, None)
 
@@ -107,7 +109,7 @@ def test_a_rate_says_when_the_next_one_may_start():
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
     jobs = q.enqueue(2)
     q.take()
-    assert causes(q, jobs[1])["rate_limit"][1:4] == (q.core.wall(q.now) + 1_000, None, 1)
+    assert causes(q, jobs[1])["rate_limit"][1:4] == (q.core.state.wall(q.now) + 1_000, None, 1)
     q.now += 1_000
     assert HELD.isdisjoint(causes(q, jobs[1]))
     q.core.configure("default", {"rate": None, "key_limits": KeyLimits(None, Rate(1, 1_000, 1))}, q.now)
@@ -159,7 +161,7 @@ def test_what_is_said_is_what_dequeue_does(seed):
         q.core.configure("default", {"max_in_progress": len(running) + random.randrange(5)}, q.now)
     if random.random() < 0.1:
         q.core.pause("default", None, None, q.now)
-    queued = [job for job in q.core._by_id.after(0) if job.status == "queued"]
+    queued = [job for job in q.core.state.jobs.after(0) if job.status == "queued"]
     explained = {job: said(q, job) for job in queued}
     if queued:
         assert min(explanation.ahead for explanation in explained.values()) == 0
@@ -174,7 +176,7 @@ def test_what_is_said_is_what_dequeue_does(seed):
         assert ("behind" in {cause.code for cause in explained[job].causes}) == (explained[job].ahead > 0)
     free = [job for job in queued if HELD.isdisjoint(cause.code for cause in explained[job].causes)]
     assert bool(free) == bool(handed)
-    left = state(q.core.queues.values())
+    left = why_empty(q.core.state.queues.values())
     if len(handed) < len(queued):
         assert left in ("paused", "limited")
     else:

@@ -288,7 +288,7 @@ def test_a_lane_wants_compaction_when_more_than_half_of_its_slots_are_empty():
 
 
 def test_the_share_above_which_a_lane_wants_compaction_can_be_set():
-    lane, jobs = filled(100, size=10, above=0.2)
+    lane, jobs = filled(100, size=10, max_empty=0.2)
     for each in jobs[1:81:4]:
         lane.remove(each)
     assert not lane.wants_compaction

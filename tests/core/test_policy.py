@@ -1,10 +1,10 @@
-"""The table "Who may" of API.md, section 3, row by row. Row 1, an id without a job, is the queue's."""
+"""The table of `may_use_lease`, row by row; row 1 is tested with the queue."""
 
 from itertools import product
 
 import pytest
 
-from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES
+from jobqueue.core.leasing import CONCLUDES, FAILS, RELEASES
 from jobqueue.core.policy import (
     attempts_exhausted,
     backoff_delay,

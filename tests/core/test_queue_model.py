@@ -17,8 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from jobqueue.core.forgetting import FORGET_AT_ONCE
 from jobqueue.core.limits import Limits
-from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.retention import RECORD_BYTES
 from jobqueue.core.waiters import Waiter
@@ -209,7 +209,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         self.now, self.offset = 5_000, 1_800_000_000_000
         self.clock_was_set = False
         self.queue = JobQueue(lambda: f"lease-{next(numbers)}", FIRST_ID, limits, self.offset)
-        self.queue.event = lambda step, job: self.events.append((step, job.id))
+        self.queue.state.event = lambda step, job: self.events.append((step, job.id))
         self.model = Model(limits)
         self.waiters = {}  # the model's waiter -> the queue's
         self.events = []
@@ -372,7 +372,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @rule(ms=st.integers(-86_400_000, 86_400_000))
     def set_the_wall_clock_and_tick(self, ms):
         self.offset += ms
-        self.queue.set_wall_offset(self.offset)
+        self.queue.state.set_wall_offset(self.offset)
         self.clock_was_set = True
         self.tick()
 
@@ -451,11 +451,11 @@ class QueueAgainstModel(RuleBasedStateMachine):
             statuses = [job.status for job in jobs if not job.forgotten]
             return {status: statuses.count(status) for status in STATUSES}
 
-        assert self.queue.counts.jobs() == counts(self.model.jobs)
-        assert self.queue.counts.totals() == self.model.totals
-        assert len(self.queue.waiters) == len(self.model.waiting)
-        assert self.queue.remembered == len(self.model.finished)
-        assert self.queue.remembered_bytes == sum(job.bytes for job in self.model.finished)
+        assert self.queue.state.counts.jobs() == counts(self.model.jobs)
+        assert self.queue.state.counts.totals() == self.model.totals
+        assert len(self.queue.state.waiters) == len(self.model.waiting)
+        assert self.queue.state.remembered == len(self.model.finished)
+        assert self.queue.state.remembered_bytes == sum(job.bytes for job in self.model.finished)
         for name in ("a", "b", "c", "never used"):
             view, ready = self.queue.view(name, self.now), self.model.ready(name)
             assert view.jobs == counts(job for job in self.model.jobs if job.queue == name)
@@ -465,12 +465,12 @@ class QueueAgainstModel(RuleBasedStateMachine):
                 assert view.oldest_age in (ages or [None])
             else:
                 assert view.oldest_age == max(ages, default=None)
-        assert "never used" not in self.queue.queues
+        assert "never used" not in self.queue.state.queues
 
     @invariant()
     def each_queue_is_in_order(self):
         for name in ("a", "b", "c"):
-            queue, ready = self.queue.queues.get(name), self.model.ready(name)
+            queue, ready = self.queue.state.queues.get(name), self.model.ready(name)
             lanes = [list(lane) for lane in queue.lanes if lane.live] if queue else []
             lanes.sort(key=lambda jobs: -jobs[0].priority)
             assert [job.id for jobs in lanes for job in jobs] == [job.id for job in ready]
@@ -515,7 +515,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         return self.now + self.offset
 
     def _lanes(self):
-        return [lane for queue in self.queue.queues.values() for lane in queue.lanes]
+        return [lane for queue in self.queue.state.queues.values() for lane in queue.lanes]
 
     def _dequeue(self, want):
         expected = self.model.dequeue(want, self.now)
@@ -693,5 +693,5 @@ def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
         if number % 15 == 0:
             machine.check_all()
     assert min(machine.model.totals[what] for what in ("concluded", "stale", "released", "cancelled")) > 20
-    assert machine.queue.compactions > 5
+    assert machine.queue.state.compactions > 5
     machine.teardown()

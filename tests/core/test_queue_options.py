@@ -198,7 +198,7 @@ def test_replace_is_refused_where_the_payload_grows_beyond_what_the_queue_may_ho
     assert unique(q, conflict="replace", payload=b"3" * 10).job is job
     q.core.configure("default", {"max_bytes": 5}, q.now)
     unique(q, conflict="replace", payload=b"4" * 9)  # it shrinks, if not enough
-    assert (job.payload, q.core.queues["default"].bytes) == (b"4" * 9, 9)
+    assert (job.payload, q.core.state.queues["default"].bytes) == (b"4" * 9, 9)
 
 
 @pytest.mark.parametrize("sizes", [(1, 6), (8,), (7, 1)])
@@ -210,7 +210,7 @@ def test_a_batch_that_replaces_beyond_what_the_queue_may_hold_changes_nothing(si
     news = [NewJob("t", payload=b"x" * size, options=options) for size in sizes]
     with pytest.raises(QueueFull):
         q.core.enqueue_many([*news, NewJob("t", payload=b"x" * 4)], q.now)
-    assert (job.payload, job.version, q.core.queues["default"].queued) == (b"1" * 4, 1, 1)
+    assert (job.payload, job.version, q.core.state.queues["default"].queued) == (b"1" * 4, 1, 1)
     q.core.enqueue_many(news, q.now)
     assert len(job.payload) == sizes[-1]
 
@@ -222,7 +222,7 @@ def test_in_a_batch_one_conflict_refuses_all_and_says_which():
     with pytest.raises(DuplicateJob) as refused:
         q.core.enqueue_many([NewJob("t"), *(NewJob("t", options=each) for each in options)], q.now)
     assert refused.value.facts == {"job_id": 1, "index": 2}
-    assert q.core.last_number == 1
+    assert q.core.state.last_number == 1
     assert unique(q, "new").id == 2
 
 
@@ -259,9 +259,9 @@ def test_a_new_payload_counts_towards_the_bytes_of_its_queue(payload):
     q = Driven()
     q.enqueue()
     q.core.change(1, Change(payload=payload), q.now)
-    assert q.core.queues["default"].bytes == len(payload)
+    assert q.core.state.queues["default"].bytes == len(payload)
     q.take()
-    assert q.core.queues["default"].bytes == 0
+    assert q.core.state.queues["default"].bytes == 0
 
 
 # -- pausing ----------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_resuming_a_queue_that_nobody_used_does_not_keep_it():
     q = Driven()
     q.core.resume("never used", q.now)
     q.pass_time(3_600_000)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
 
 
 # -- limits -----------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_the_timer_of_a_rate_that_was_unset_harms_nothing_after_its_queue_is_dro
     q.core.configure("a", {limits: None}, q.now)
     q.conclude(q.take("a"))
     q.pass_time(2 * IDLE_QUEUE_MS)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
     q.pass_time(10 * IDLE_QUEUE_MS)
     assert q.enqueue(1, "a")[0] is q.take("a")
 
@@ -371,7 +371,7 @@ def test_a_full_queue_refuses_a_batch_whole():
         q.enqueue(2)
     assert refused.value.facts["limit"] == 3
     assert 1 <= refused.value.facts["retry_after"] <= 60
-    assert q.core.last_number == 2
+    assert q.core.state.last_number == 2
     q.take()
     assert [job.id for job in q.enqueue(2)] == [3, 4]
 
@@ -396,7 +396,7 @@ def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
     q.core.purge_one(made[1], q.now)
     assert q.core.view("default", q.now).jobs[status] == 2
     q.pass_time(8 * 86_400_000)
-    assert q.core.remembered_bytes == 0
+    assert q.core.state.remembered_bytes == 0
 
 
 def test_a_job_purged_under_its_lease_is_not_given_back():
@@ -405,7 +405,7 @@ def test_a_job_purged_under_its_lease_is_not_given_back():
     handed = q.dequeue()
     q.core.purge_one(handed[0][0], q.now)
     q.core.give_back(handed, q.now)
-    assert sum(q.core.counts.jobs().values()) == q.core.counts.totals()["released"] == 0
+    assert sum(q.core.state.counts.jobs().values()) == q.core.state.counts.totals()["released"] == 0
     assert q.pass_time(LEASE) == 0
 
 
@@ -434,4 +434,4 @@ def test_a_full_queue_takes_no_job_from_another_and_no_larger_payload():
     q.core.change(1, Change(payload=b"x" * 10), q.now)
     q.core.change(1, Change(queue="default"), q.now)
     q.core.change(2, Change(queue="small"), q.now)
-    assert q.core.queues["small"].queued == 1
+    assert q.core.state.queues["small"].queued == 1

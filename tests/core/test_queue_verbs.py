@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
+from jobqueue.core.forgetting import FORGET_AT_ONCE
 from jobqueue.core.limits import Limits
-from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import HELD_BACK_MS, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
 from jobqueue.core.waiters import Waiter
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
@@ -158,7 +158,7 @@ def test_neither_a_dequeue_nor_a_wait_nor_a_look_makes_a_queue():
     view = q.core.view("a", q.now)
     assert (set(view.jobs.values()), set(view.totals.values())) == ({0}, {0})
     assert (view.oldest_age, view.consumers_waiting) == (None, 1)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
 
 
 def test_no_two_leases_have_the_same_token():
@@ -340,8 +340,8 @@ def test_concluding_again_with_the_same_lease_answers_the_job_and_ignores_a_new_
     job = q.take()
     q.conclude(job, result=b"1")
     assert q.conclude(job, result=b"2").extras.result == b"1"
-    assert q.core.counts.totals()["concluded"] == 1
-    assert q.core.remembered == 1
+    assert q.core.state.counts.totals()["concluded"] == 1
+    assert q.core.state.remembered == 1
 
 
 def test_what_is_refused_changes_nothing():
@@ -378,7 +378,7 @@ def test_a_queued_job_is_cancelled_at_once_and_cancelling_it_again_changes_nothi
     finished_at = job.extras.finished_at
     q.now += 10
     assert (q.cancel(job).status, job.extras.finished_at) == ("cancelled", finished_at)
-    assert q.core.counts.totals()["cancelled"] == 1
+    assert q.core.state.counts.totals()["cancelled"] == 1
     assert q.ids() == [1, 3]
 
 
@@ -398,7 +398,7 @@ def test_cancelling_a_job_in_progress_asks_its_consumer_who_may_still_conclude_i
     assert (q.cancel(job).status, job.extras.cancel_requested) == ("in_progress", True)
     assert q.heartbeat(job).extras.cancel_requested
     assert q.conclude(job, result=b"1").status == "concluded"
-    assert q.core.counts.totals()["cancelled"] == 0
+    assert q.core.state.counts.totals()["cancelled"] == 0
 
 
 def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
@@ -433,7 +433,7 @@ def test_what_is_given_back_stands_ahead_and_was_not_charged():
     for job, _ in handed:
         assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
     assert q.ids() == [1, 2, 3]
-    assert q.core.counts.totals()["released"] == 2
+    assert q.core.state.counts.totals()["released"] == 2
 
 
 def test_what_has_moved_on_is_not_given_back():
@@ -570,7 +570,7 @@ def test_when_the_queue_stops_everybody_is_answered_with_nothing():
         q.wait(name, *queues)
     q.core.end_waits()
     assert q.answers == {"ann": [], "bob": [], "cat": []}
-    assert len(q.core.waiters) == 0
+    assert len(q.core.state.waiters) == 0
     q.enqueue(1, "a")
     assert q.ids("a") == [1]
 
@@ -588,7 +588,7 @@ def test_a_finished_job_is_forgotten_at_its_age():
     for id in (1, 2):
         with pytest.raises(JobForgotten):
             q.core.get(id)
-    assert (q.core.remembered, q.core.remembered_bytes) == (0, 0)
+    assert (q.core.state.remembered, q.core.state.remembered_bytes) == (0, 0)
 
 
 def test_jobs_that_are_not_finished_are_never_forgotten():
@@ -604,7 +604,7 @@ def test_one_finished_job_more_than_may_be_remembered_pushes_out_the_oldest_at_o
     q.enqueue(5)
     for _ in range(5):
         q.conclude(q.take())
-    assert q.core.remembered == 3
+    assert q.core.state.remembered == 3
     for id in (1, 2):
         with pytest.raises(JobForgotten):
             q.core.get(id)
@@ -617,9 +617,9 @@ def test_a_large_result_pushes_out_a_few_at_once_and_the_tick_does_the_rest():
     for _ in range(59):
         q.conclude(q.take())
     q.conclude(q.take(), result=b"x" * 48_000)
-    assert q.core.remembered == 60 - FORGET_AT_ONCE
+    assert q.core.state.remembered == 60 - FORGET_AT_ONCE
     assert q.tick() > 0
-    assert q.core.remembered_bytes <= 50_000
+    assert q.core.state.remembered_bytes <= 50_000
     assert q.core.get(60).status == "concluded"
 
 
@@ -628,7 +628,7 @@ def test_a_job_forgotten_at_once_is_still_answered_to_who_finished_it():
     q.enqueue(2)
     assert q.conclude(q.take(), result=b"1").extras.result == b"1"
     assert q.cancel(q.core.get(2)).status == "cancelled"
-    assert q.core.remembered == 0
+    assert q.core.state.remembered == 0
 
 
 def test_old_finished_jobs_go_in_slices():
@@ -661,7 +661,7 @@ def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_res
     q = Driven(retain=LEASE)
     fields = {
         "delayed": {"delay": LEASE},
-        "scheduled": {"run_at": q.core.wall(q.now) + LEASE},
+        "scheduled": {"run_at": q.core.state.wall(q.now) + LEASE},
         "expiring": {"expires_in": LEASE},
     }
     bad, good = (q.core.enqueue(NewJob("t", name, **fields.get(what, {})), q.now) for name in ("bad", "good"))
@@ -669,7 +669,7 @@ def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_res
         q.take("bad"), q.take("good")
     if what == "concluded":
         q.conclude(bad), q.conclude(good)
-    del q.core.queues["bad"]  # what no verb does; any other damage would do
+    del q.core.state.queues["bad"]  # what no verb does; any other damage would do
     q.wait("ann", "other", wait=LEASE)
     q.now += jumps
     with pytest.raises(KeyError):
@@ -691,9 +691,9 @@ def test_a_queue_without_jobs_is_dropped_from_the_list_after_an_hour():
     q.enqueue(1, "a")
     q.conclude(q.take("a"))
     q.pass_time(IDLE_QUEUE_MS - 1)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.pass_time(1)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
     q.enqueue(1, "a")
     assert q.ids("a") == [2]
 
@@ -706,13 +706,13 @@ def test_a_queue_that_was_only_paused_or_set_is_dropped_an_hour_after_that_ends(
     else:
         q.core.pause("a", 5_000 if how == "resumed by time" else None, None, q.now)
     q.pass_time(2 * IDLE_QUEUE_MS if how != "resumed by time" else 5_000)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     if how == "unset":
         q.core.configure("a", {"max_jobs": None}, q.now)
     elif how == "resumed":
         q.core.resume("a", q.now)
     q.pass_time(IDLE_QUEUE_MS - 1)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.pass_time(1)
     assert q.enqueue(1, "b")[0] is q.take("b")
 
@@ -723,7 +723,7 @@ def test_a_queue_that_was_used_again_has_its_hour_anew():
         q.enqueue(1, "a")
         q.conclude(q.take("a"))
         q.pass_time(IDLE_QUEUE_MS - 1)
-        assert set(q.core.queues) == {"a"}
+        assert set(q.core.state.queues) == {"a"}
     q.enqueue(1, "a")
     q.pass_time(3 * IDLE_QUEUE_MS)
     assert q.ids("a") == [4]
@@ -735,7 +735,7 @@ def test_a_queue_that_somebody_waits_on_stays_in_the_list():
     q.conclude(q.take("a"))
     q.wait("ann", "a", wait=3 * IDLE_QUEUE_MS)
     q.pass_time(2 * IDLE_QUEUE_MS)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.enqueue(1, "a")
     assert q.answers == {"ann": [2]}
 
@@ -764,10 +764,10 @@ def test_a_lane_is_compacted_when_more_than_half_of_its_slots_are_empty():
     jobs = q.enqueue(1600)
     for job in jobs[::2]:
         q.cancel(job)
-    assert (compacted(q), q.core.compactions) == (0, 0)
+    assert (compacted(q), q.core.state.compactions) == (0, 0)
     q.cancel(jobs[1])
     assert compacted(q) >= 100 // SLICE_SEGMENTS
-    assert (q.core.compactions, q.core.lane_figures()) == (1, (1, 799, 0))
+    assert (q.core.state.compactions, q.core.lane_figures()) == (1, (1, 799, 0))
     assert q.ids(number=2000) == [job.id for job in jobs[3::2]]
 
 
@@ -804,7 +804,7 @@ def test_a_jump_of_the_wall_clock_moves_neither_leases_nor_waits(jump):
     q.enqueue()
     job = q.take()
     q.wait("ann", "other", wait=LEASE)
-    q.core.set_wall_offset(1_800_000_000_000 + jump)
+    q.core.state.set_wall_offset(1_800_000_000_000 + jump)
     assert q.pass_time(LEASE - 1) == 0
     assert q.answers == {}
     assert q.pass_time(1) == 1
@@ -814,7 +814,7 @@ def test_a_jump_of_the_wall_clock_moves_neither_leases_nor_waits(jump):
 def test_after_a_jump_of_the_wall_clock_instants_are_those_of_the_new_time():
     q = Driven()
     [before] = q.enqueue()
-    q.core.set_wall_offset(1_900_000_000_000)
+    q.core.state.set_wall_offset(1_900_000_000_000)
     [after] = q.enqueue()
     assert (before.created_at, after.created_at) == (1_800_000_001_000, 1_900_000_001_000)
     assert q.take().lease.started_at == 1_900_000_001_000
@@ -825,14 +825,14 @@ def test_the_oldest_age_is_never_negative():
     q.enqueue()
     q.now += 300
     assert q.core.view("default", q.now).oldest_age == 300
-    q.core.set_wall_offset(1_700_000_000_000)
+    q.core.state.set_wall_offset(1_700_000_000_000)
     assert q.core.view("default", q.now).oldest_age == 0
 
 
 def test_every_step_is_told_to_whoever_watches():
     q = Driven(retain=30_000)
     seen = []
-    q.core.event = lambda step, job: seen.append((step, job.id))
+    q.core.state.event = lambda step, job: seen.append((step, job.id))
     q.enqueue(3)
     q.core.give_back(q.dequeue(), q.now)
     job = q.take()
@@ -860,7 +860,9 @@ def test_every_step_is_told_to_whoever_watches():
 def test_whatever_must_survive_a_restart_is_told_heartbeats_and_asked_cancels_too():
     q = Driven()
     seen = []
-    q.core.changed = lambda job: seen.append((job.status, bool(job.extras and job.extras.cancel_requested)))
+    q.core.state.changed = lambda job: seen.append(
+        (job.status, bool(job.extras and job.extras.cancel_requested))
+    )
     q.enqueue()
     job = q.take()
     q.heartbeat(job)
@@ -895,5 +897,5 @@ def test_totals_count_what_happened_and_stay_when_jobs_are_forgotten():
         "dead": 0,
     }
     assert q.core.view("a", q.now).totals == expected | {"cancelled": 1}
-    assert q.core.counts.totals() == expected | {"enqueued": 5, "cancelled": 1}
+    assert q.core.state.counts.totals() == expected | {"enqueued": 5, "cancelled": 1}
     assert q.core.view("a", q.now).jobs["queued"] == 2

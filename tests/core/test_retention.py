@@ -20,7 +20,7 @@ def job(id, payload=b"null", result=None):
 
 def forgotten(retention, now):
     gone = []
-    while (oldest := retention.over(now)) is not None:
+    while (oldest := retention.next_to_forget(now)) is not None:
         retention.discard(oldest)
         gone.append(oldest.id)
     return gone
@@ -100,8 +100,8 @@ def test_a_job_of_its_own_age_is_forgotten_at_that():
 def test_own_ages_count_towards_number_and_bytes():
     retention = Retention(1000, 2, MANY)
     for id, age in ((1, None), (2, 5000), (3, None)):
-        crowded = retention.add(job(id), 0, age)
-    assert crowded
+        over_limit = retention.add(job(id), 0, age)
+    assert over_limit
     assert forgotten(retention, 0) == [1]
 
 

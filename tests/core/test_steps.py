@@ -93,12 +93,12 @@ def test_from_every_status_but_concluded_and_cancelled_a_job_can_be_cancelled():
 def test_a_step_that_is_not_in_the_table_is_refused_and_changes_nothing(status, step):
     queue, job = queue_with_job(status)
     seen = []
-    queue.changed = seen.append
-    queue.event = lambda step, job: seen.append(job)
-    before = (repr(job), queue.counts.jobs(), queue.view("default", NOW))
+    queue.state.changed = seen.append
+    queue.state.event = lambda step, job: seen.append(job)
+    before = (repr(job), queue.state.counts.jobs(), queue.view("default", NOW))
     with pytest.raises(IllegalStep, match=f"{job.id}.*{step}.*{status}"):
-        queue.transition(job, step, NOW, queue.queues["default"])
-    assert (repr(job), queue.counts.jobs(), queue.view("default", NOW)) == before
+        queue.state.transition(job, step, NOW, queue.state.queues["default"])
+    assert (repr(job), queue.state.counts.jobs(), queue.view("default", NOW)) == before
     assert seen == []
 
 

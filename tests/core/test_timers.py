@@ -122,8 +122,8 @@ def test_what_was_given_and_could_not_be_dropped_can_be_let_go(now):
     for item in ("a", "b"):
         timers.add(item, 150)
     assert sorted(timers.due(now, 10)) == ["a", "b"]
-    timers.let_go("a", now)
-    timers.let_go("a", now)
+    timers.discard("a", now)
+    timers.discard("a", now)
     assert (timers.due(now, 10), len(timers)) == (["b"], 1)
     timers.drop("b", 150)
     assert (timers.due(now, 10), len(timers)) == ([], 0)

@@ -537,7 +537,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         numbers = count(1)
         self.model = Model(limits)
         self.queue = JobQueue(lambda: f"lease-{next(numbers)}", FIRST_ID, limits, self.model.offset)
-        self.queue.event = self.saw
+        self.queue.state.event = self.saw
         self.events, self.answers, self.handed, self.walks = [], [], [], []
         self.waiters = {}
 
@@ -608,7 +608,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 continue
             slot, size = (new.queue, new.options.unique_key), len(new.payload)
             if self.model.holders(new):
-                holder = self.queue.queues[new.queue].unique.holder[new.options.unique_key]
+                holder = self.queue.state.queues[new.queue].unique.owner[new.options.unique_key]
                 if holder.status not in WAITING or holder.leases:
                     continue
                 sizes.setdefault(slot, len(holder.payload))
@@ -881,7 +881,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def set_the_wall_clock(self, ms):
         self.stop_all_waits()  # much may be due at once now, and come in any order
         self.model.offset += ms
-        self.queue.set_wall_offset(self.model.offset)
+        self.queue.state.set_wall_offset(self.model.offset)
         self.tick()
 
     def tick(self):
@@ -991,12 +991,12 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def counts_add_up(self):
-        assert self.queue.counts.totals() == self.model.totals
-        assert self.queue.remembered == len(self.model.finished)
-        assert self.queue.remembered_bytes == sum(job.weight for job in self.model.finished)
-        assert len(self.queue.waiters) == len(self.model.waiting)
+        assert self.queue.state.counts.totals() == self.model.totals
+        assert self.queue.state.remembered == len(self.model.finished)
+        assert self.queue.state.remembered_bytes == sum(job.weight for job in self.model.finished)
+        assert len(self.queue.state.waiters) == len(self.model.waiting)
         for name in QUEUES:
-            view, queue = self.queue.view(name, self.now), self.queue.queues.get(name)
+            view, queue = self.queue.view(name, self.now), self.queue.state.queues.get(name)
             counts = {status: len(self.model.all(status, queue=name)) for status in STATUSES}
             assert view.jobs == counts
             assert (view.pause is not None) == (name in self.model.paused)
@@ -1008,7 +1008,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def each_lane_is_in_order_and_each_key_has_its_own(self):
-        for name, queue in self.queue.queues.items():
+        for name, queue in self.queue.state.queues.items():
             seen = []
             for lane in queue.lanes:
                 jobs = [self.model.jobs[job.id] for job in lane]
@@ -1021,25 +1021,25 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             )
 
     @invariant()
-    def unique_keys_are_taken_by_who_has_them(self):
+    def unique_keys_are_owned_by_the_jobs_that_claim_them(self):
         for name in QUEUES:
-            queue = self.queue.queues.get(name)
+            queue = self.queue.state.queues.get(name)
             having = {
                 job.unique
                 for job in self.model.jobs.values()
                 if job.queue == name and job.unique is not None and job.has_its_key
             }
-            assert set(queue.unique.holder if queue else ()) == having
+            assert set(queue.unique.owner if queue else ()) == having
 
     @invariant()
-    def gates_know_who_runs(self):
-        for name, queue in self.queue.queues.items():
+    def limiters_count_the_jobs_in_progress(self):
+        for name, queue in self.queue.state.queues.items():
             running = self.model.all("in_progress", queue=name)
-            if queue.gate is not None:
-                assert queue.gate.in_progress == len(running)
+            if queue.limiter is not None:
+                assert queue.limiter.in_progress == len(running)
             for key in {job.key for job in self.model.all(*STATUSES)} - {None}:
-                line = queue.lines.get(key)
-                assert (line.gate.in_progress if line else 0) == sum(job.key == key for job in running)
+                group = queue.groups.get(key)
+                assert (group.limiter.in_progress if group else 0) == sum(job.key == key for job in running)
 
     @invariant()
     def nobody_waits_for_what_is_there(self):
@@ -1052,8 +1052,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             self.every_job_is_as_expected,
             self.counts_add_up,
             self.each_lane_is_in_order_and_each_key_has_its_own,
-            self.unique_keys_are_taken_by_who_has_them,
-            self.gates_know_who_runs,
+            self.unique_keys_are_owned_by_the_jobs_that_claim_them,
+            self.limiters_count_the_jobs_in_progress,
             self.nobody_waits_for_what_is_there,
         ):
             holds()

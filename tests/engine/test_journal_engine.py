@@ -405,7 +405,7 @@ async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(dis
     clock.advance("1m")
     engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
     await engine.load()
-    await until(lambda: engine._queue.counts.jobs()["queued"] == 1)
+    await until(lambda: engine._queue.state.counts.jobs()["queued"] == 1)
     engine.close()
 
 

@@ -278,9 +278,9 @@ async def test_whoever_waited_for_a_job_is_not_told_what_became_of_it_elsewhere(
     asking, waiting = await server.connect(), await server.connect()
     prefer = {"Prefer": "wait=30"}
     asking.ask("POST", "/jobs/enqueue", {"type": "x", "queue": "mail"}, by("mailer") | prefer)
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     waiting.ask("GET", "/jobs/1?wait=30", None, by("mailer"))
-    await until(lambda: server.engine._queue.outcomes.count == 2)
+    await until(lambda: server.engine._queue.state.outcomes.count == 2)
     await moved_to_private(server, 1)
     now = (await call(server, "mailer", "GET", "/jobs/1")).json["detail"]
     for client in (asking, waiting):
@@ -291,7 +291,7 @@ async def test_whoever_waits_for_a_job_that_moves_where_one_may_see_it_is_told_o
     id = await enqueue(server, "mailer", queue="mail")
     waiting = await server.connect()
     waiting.ask("GET", f"/jobs/{id}?wait=30", None, by("mailer"))
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "mail-2"})
     await call(server, "mailer", "DELETE", f"/jobs/{id}")
     assert (await waiting.read()).json["status"] == "cancelled"
@@ -403,7 +403,9 @@ async def test_a_revoked_token_is_refused_at_once_and_who_waits_with_it_is_told(
     id = await enqueue(server, "worker", queue="elsewhere")
     watching = await server.connect()
     watching.ask("GET", f"/jobs/{id}?wait=30", None, by("worker"))
-    await until(lambda: server.engine.stats().consumers_waiting == 2 and server.engine._queue.outcomes.count)
+    await until(
+        lambda: server.engine.stats().consumers_waiting == 2 and server.engine._queue.state.outcomes.count
+    )
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()
     for client in (waiting["worker"], watching):
@@ -433,7 +435,7 @@ async def test_whoever_waits_for_a_job_that_was_just_enqueued_is_told_that_the_t
 ):
     client = await server.connect()
     client.ask("POST", "/jobs/enqueue", {"type": "x"}, by("worker") | {"Prefer": "wait=30"})
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()
     assert "revoked" in check_problem(await client.read(), 401, "unauthorized")["detail"]

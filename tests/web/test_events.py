@@ -127,7 +127,7 @@ async def test_nothing_is_kept_while_nobody_watches(server, monkeypatch):
     known = await reading.event()
     reading.client.close()
     await until(lambda: not hub.on)
-    assert server.engine._queue.event is None
+    assert server.engine._queue.state.event is None
     assert not hub._ring
     await server.enqueue()
     # What happened meanwhile nobody knows, and that is said.
