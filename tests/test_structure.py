@@ -20,10 +20,6 @@ LEFT_CIRCLES: list[set[str]] = [
 ]
 # Classes with more than one ancestor of our own; errors and the structs of requests may have more.
 LEFT_CHAINS: set[str] = {
-    "jobqueue.core.changes.Changes",
-    "jobqueue.core.control.Control",
-    "jobqueue.core.intake.Intake",
-    "jobqueue.core.queue.JobQueue",
     "jobqueue.engine.journal.JournalEngine",
 }
 EXEMPT = {"jobqueue.errors", "jobqueue.web.schema.requests"}
