@@ -177,7 +177,8 @@ class NamedQueue:
 
     def rates(self, now: int) -> tuple[float, float]:
         """Returns how many jobs a second were added and leased lately. It measures from the last call but
-        one, of calls at least ten seconds apart: called every ten seconds, it covers the last ten to twenty."""
+        one, of calls at least ten seconds apart. If called every ten seconds, it covers the last ten to
+        twenty."""
         totals = self.counts.totals()
         counts = (totals["enqueued"], totals["dequeued"])
         if now - self._rate_marks[1][0] >= 10_000:
