@@ -176,11 +176,9 @@ class NamedQueue:
         return list(self._lanes.values())
 
     def rates(self, now: int) -> tuple[float, float]:
-        """Returns how many jobs a second were added and leased lately.
-
-        It measures since the last call but one, of calls that are at least ten seconds apart. Called every
-        ten seconds, it covers the last ten to twenty.
-        """
+        """Returns how many jobs a second were added and leased lately. It measures from the last call but
+        one, of calls at least ten seconds apart. If called every ten seconds, it covers the last ten to
+        twenty."""
         totals = self.counts.totals()
         counts = (totals["enqueued"], totals["dequeued"])
         if now - self._rate_marks[1][0] >= 10_000:

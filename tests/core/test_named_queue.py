@@ -30,14 +30,14 @@ def drained(queue):
     return [queue.take(NOW).place for _ in range(queue.queued)]
 
 
-def test_higher_priorities_go_first_and_inside_one_priority_who_came_first():
+def test_higher_priorities_go_first_and_inside_one_priority_the_job_that_came_first():
     queue = named_queue()
     for place, priority in enumerate([0, LOWEST, 5, HIGHEST, 0, -1, 5, HIGHEST, LOWEST], start=1):
         queue.append(job(place, priority))
     assert drained(queue) == [4, 8, 3, 7, 1, 5, 6, 2, 9]
 
 
-def test_a_higher_priority_that_comes_later_goes_before_what_is_there():
+def test_a_higher_priority_that_comes_later_goes_first():
     queue = named_queue()
     for place in range(1, 8):
         queue.append(job(place))
@@ -46,7 +46,7 @@ def test_a_higher_priority_that_comes_later_goes_before_what_is_there():
     assert drained(queue) == [8, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_job_that_comes_back_stands_at_its_place_among_its_own_priority():
+def test_a_job_that_comes_back_is_at_its_place_in_its_own_priority():
     queue = named_queue()
     for place, priority in enumerate([0, 1, 0, 1], start=1):
         queue.append(job(place, priority))
@@ -87,7 +87,7 @@ def test_removing_what_is_not_queued_is_a_key_error():
     assert drained(queue) == [2]
 
 
-def test_the_oldest_is_the_first_that_came_whatever_its_priority():
+def test_the_oldest_job_is_the_one_that_came_first_whatever_its_priority():
     queue = named_queue()
     assert queue.oldest() is None
     for place, priority in [(1, -5), (2, 9), (3, 0)]:
@@ -98,7 +98,7 @@ def test_the_oldest_is_the_first_that_came_whatever_its_priority():
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
-def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
+def test_jobs_that_each_have_their_own_priority_leave_no_lanes(step):
     queue = named_queue()
     for place in range(1, 2000):
         queue.append(job(place, priority=step * place))
@@ -110,7 +110,7 @@ def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
-def test_jobs_that_each_have_their_own_priority_leave_no_memory_behind(step):
+def test_jobs_that_each_have_their_own_priority_leave_no_memory_in_use(step):
     queue = named_queue()
 
     def turns(first, last):
@@ -311,7 +311,7 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
         assert queue.take(NOW).place == place
     assert len(done) <= 2 * 50
     done.clear()
-    for each in running[:50]:  # a key comes back: its next job, and no other, is handed out
+    for each in running[:50]:  # a key has capacity again: its next job, and no other, is taken
         queue.count_end(each, NOW)
         following = queue.take(NOW)
         assert (following.place, following.extras.options.key) == (each.place + keys, each.extras.options.key)
@@ -325,7 +325,7 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
 
 
 @pytest.mark.parametrize("priorities", [1_000, 100_000])
-def test_a_key_of_many_priorities_comes_and_goes_as_one(monkeypatch, priorities):
+def test_a_key_with_many_priorities_is_blocked_and_unblocked_as_one(monkeypatch, priorities):
     queue = limited(max_in_progress=1)
     for place in range(1, priorities + 1):
         queue.append(keyed(place, "x", priority=place))
@@ -465,7 +465,7 @@ def test_the_next_jobs_are_those_that_are_taken_next(given_jobs, removed, taken,
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_memory(key):
+def test_a_job_that_is_put_back_repeatedly_is_listed_once_and_costs_no_memory(key):
     queue = named_queue()
     for place, priority in enumerate([0, 1, 1, 1], start=1):
         each = job(place, priority)
