@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Server
 
 from jobqueue import Settings
-from jobqueue.engine.journal import JournalEngine
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.testing import ManualClock
 
@@ -29,7 +28,6 @@ async def told(folder):
     """What a server tells which has done a little of everything."""
     settings = Settings(first_id=1, memory_limit="16GiB")
     server = Server("fast", settings, ManualClock(), folder=folder)
-    assert isinstance(server.engine, JournalEngine)
     await server.engine.load()
     server.api.more_metrics.append(Watchdog().metrics)
     await server.enqueue()
