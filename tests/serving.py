@@ -12,7 +12,7 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.local import open_journal
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.http1.front import FastFront
@@ -64,7 +64,7 @@ class Server:
         self.again = again
         self.engine: MemoryEngine = MemoryEngine(settings, clock)
         if folder is not None:
-            self.engine = JournalEngine(DataDir(folder), settings, clock)
+            self.engine = open_journal(DataDir(folder), settings, clock)
         self.api = Dispatcher(self.engine)
         access = log.AccessLog(settings.access_log)
         self.api.access = access.request

@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from jobqueue.engine import memory
+from jobqueue.engine import local
 from jobqueue.engine.api import Engine
-from jobqueue.engine.journal import JournalEngine
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine, open_journal
 from jobqueue.engine.memory_limit import default_limit
 from jobqueue.engine.ticker import Ticker
 from jobqueue.errors import SettingError
@@ -24,7 +23,7 @@ from jobqueue.server.tls import Tls
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.settings import Settings, is_foreign
 from jobqueue.storage.data_dir import DataDir
-from jobqueue.storage.sqlite import JournalError
+from jobqueue.storage.store import JournalError
 from jobqueue.version import VERSION
 from jobqueue.web.app import application
 from jobqueue.web.dispatch import Dispatcher
@@ -143,22 +142,22 @@ class Program:
             self._say_stop(engine)
         return self._status or told_twice
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> LocalEngine:
         """Raises `JournalError`."""
         settings = self._settings
         if settings.data is None:
-            engine = MemoryEngine(settings)
+            engine = LocalEngine(settings)
             engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
             return engine
-        engine = JournalEngine(DataDir(settings.data), settings)
+        engine = open_journal(DataDir(settings.data), settings)
         engine.on_failure = self._broken
         engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
         # The writing thread does little between its waits; it should not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         return engine
 
-    async def _load(self, engine: Engine, collector: GcControl) -> None:
-        if not isinstance(engine, JournalEngine):
+    async def _load(self, engine: LocalEngine, collector: GcControl) -> None:
+        if self._settings.data is None:
             return
         started = time.monotonic()
         try:
@@ -223,7 +222,7 @@ class Program:
             kept = "memory only: a stop loses all jobs"
         else:
             kept = f"journal in {self._settings.data}, sync {self._settings.sync}"
-        how = front if str(memory.__file__).endswith(".py") else f"{front}, compiled"
+        how = front if str(local.__file__).endswith(".py") else f"{front}, compiled"
         line = f"jobqueue {VERSION} on {at} ({how}), {kept}; {_who_may_call(api)}"
         if self._port_of_runner and port and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"

@@ -3,15 +3,15 @@
 from tornado.web import Application
 
 from jobqueue.engine.api import Engine
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.handlers import OperationHandler
 
 
 def make_app(engine: Engine | None = None) -> Application:
-    """A `tornado.web.Application` over `engine`; without one over a new `MemoryEngine` with defaults and the
+    """A `tornado.web.Application` over `engine`; without one over a new `LocalEngine` with defaults and the
     system's clock. Touches no loop and reads no environment."""
-    return application(Dispatcher(engine or MemoryEngine()))
+    return application(Dispatcher(engine or LocalEngine()))
 
 
 def application(api: Dispatcher) -> Application:

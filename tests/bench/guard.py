@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine
 from jobqueue.server.http1.connection import Connection
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
@@ -110,7 +110,7 @@ class _Transport:
 
 class _Subject:
     def __init__(self, kind: type[Dispatcher], settings: Settings, tokens: list[str]) -> None:
-        self.api = kind(MemoryEngine(settings))
+        self.api = kind(LocalEngine(settings))
         front = FastFront(self.api, application(self.api), AccessLog("off"))
         self.transport = _Transport()
         self.warm = False

@@ -260,7 +260,7 @@ async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
 async def test_an_event_leaves_once_what_it_tells_of_is_on_disk(server):
     reading, of_job = await watch(server), await watch(server, "?job=1")
     turn = threading.Event()
-    store = server.engine._store
+    store = server.engine._commit._store
     commit = store.commit
 
     def slow(rows):
