@@ -1,10 +1,10 @@
-"""jobqueue: the job queue that anybody can use with curl.
+"""jobqueue: a job queue behind a REST API that can be used with curl.
 
-For an embedder: `make_app()` is a Tornado application, `MemoryEngine` the queue behind it, `Settings` its
-settings. `jobqueue.testing.ManualClock` moves time by hand in tests.
+For embedders: `make_app()` returns a Tornado application, `MemoryEngine` is the queue it serves, `Settings`
+are its settings. `jobqueue.testing.ManualClock` moves time by hand in tests.
 """
 
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine as MemoryEngine
 from jobqueue.settings import Settings
 from jobqueue.version import VERSION as __version__
 from jobqueue.web.app import make_app

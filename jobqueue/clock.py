@@ -1,4 +1,4 @@
-"""Clocks: where an engine reads time. Milliseconds, as integers."""
+"""Clocks: the source of time of an engine, in whole milliseconds."""
 
 import time
 from typing import Protocol
@@ -7,18 +7,20 @@ _2026_MS = 1_767_225_600_000
 
 
 class Clock(Protocol):
-    """`manual`: time moves by hand, so the engine must not start a timer."""
+    """A source of time. If it is `manual`, time is moved by its owner, and the engine starts no timer."""
 
     manual: bool
 
     def monotonic(self) -> int:
-        """Never goes back, unaffected by a jump of the wall clock."""
+        """Returns a time that never decreases, whatever happens to the wall clock."""
 
     def wall(self) -> int:
-        """Since 1970."""
+        """Returns the milliseconds since 1970."""
 
 
 class SystemClock:
+    """The clocks of the operating system."""
+
     manual = False
 
     def monotonic(self) -> int:
@@ -29,6 +31,6 @@ class SystemClock:
 
 
 def first_id_at(wall: int) -> int:
-    """Where a fresh memory begins to count: below 2^53 until the year 2311, and above whatever an earlier
-    run gave at less than a million ids a second."""
+    """Returns the first id of a server that starts without jobs. It is above every id of an earlier run that
+    gave less than a million a second, and below 2^53 until the year 2311."""
     return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1

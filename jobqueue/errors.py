@@ -1,17 +1,17 @@
 """Expected failures: one class for each thing that a caller can do something about.
 
-Each class has a stable `code`. This module knows no HTTP: which status a failure becomes is said once,
-in `jobqueue.web.writers.problems`.
+Each class has a stable `code`. This module knows nothing of HTTP: `jobqueue.web.writers.problems` maps
+each class to a status.
 """
 
 from typing import ClassVar
 
 
 class JobQueueError(Exception):
-    """A refusal that a caller can understand.
+    """A refusal that the caller can understand and act on.
 
-    `detail` says what was wrong, what is allowed and how to do it. `facts` are further members for a
-    machine, such as `field`, `index`, `nearest`, `job_status`, `attempts`, `limit` or `setting`.
+    `detail` tells a person what was wrong, what is allowed and how to do it. `facts` are members for a
+    program, such as `field`, `index`, `nearest`, `job_status`, `attempts`, `limit` or `setting`.
     """
 
     code: ClassVar[str] = "internal"
@@ -23,20 +23,20 @@ class JobQueueError(Exception):
 
 
 class SettingError(JobQueueError):
-    """A setting has a bad value or an unknown name; the server does not start."""
+    """A setting has a bad value or an unknown name. The server does not start."""
 
     code = "bad_setting"
 
 
 class IllegalStep(Exception):
-    """A bug: a step that the table of `core.job` does not have. Never a caller's fault."""
+    """A step that the table in `jobqueue.steps` does not have. It is a bug, never the caller's fault."""
 
 
-# -- what was asked cannot be understood ------------------------------------------------------------
+# -- the request makes no sense -------------------------------------------------------------------
 
 
 class BadInput(JobQueueError):
-    """The request says something that no job queue could do."""
+    """The request is malformed, or has a value that is not allowed."""
 
 
 class InvalidJson(BadInput):
@@ -60,7 +60,7 @@ class LeaseRequired(BadInput):
 
 
 class BadRequest(BadInput):
-    """The framing of the request is broken or ambiguous."""
+    """The HTTP framing of the request is broken or ambiguous."""
 
     code = "bad_request"
 
@@ -69,22 +69,22 @@ class BadRequest(BadInput):
 
 
 class JobNotFound(JobQueueError):
-    """The id was never given."""
+    """The id was never assigned."""
 
     code = "job_not_found"
 
 
 class JobForgotten(JobQueueError):
-    """The id was given; its job finished, or was removed, and is no longer remembered."""
+    """The id was assigned. Its job has finished or was removed, and is no longer retained."""
 
     code = "job_forgotten"
 
 
-# -- the job is not in the state for it -------------------------------------------------------------
+# -- the state of the job does not allow the call -------------------------------------------------
 
 
 class Conflict(JobQueueError):
-    """The job exists, its state does not allow the call."""
+    """The job exists, but its state does not allow the call."""
 
 
 class LeaseLost(Conflict):
@@ -100,7 +100,7 @@ class NotWaiting(Conflict):
 
 
 class DuplicateJob(Conflict):
-    """The unique key is taken; fact `job_id` says by which job."""
+    """Another job has the unique key. The fact `job_id` names it."""
 
     code = "duplicate_job"
 
@@ -114,25 +114,25 @@ class JobFinished(Conflict):
 
 
 class PreconditionFailed(JobQueueError):
-    """`If-Match` names another version than the job has."""
+    """The version in `If-Match` is not the current one."""
 
     code = "precondition_failed"
 
 
-# -- who calls --------------------------------------------------------------------------------------
+# -- authentication -------------------------------------------------------------------------------
 
 
 class Unauthorized(JobQueueError):
-    """No access token, or one that is not good here."""
+    """The request has no access token, or one that is unknown, expired or revoked."""
 
     code = "unauthorized"
 
 
-# -- not for this caller ----------------------------------------------------------------------------
+# -- authorization --------------------------------------------------------------------------------
 
 
 class Refused(JobQueueError):
-    """The call is fine, the caller may not make it."""
+    """This caller may not make this call."""
 
     code = "forbidden"
 
@@ -145,7 +145,7 @@ class CrossOrigin(Refused):
     code = "cross_origin"
 
 
-# -- where the call went ----------------------------------------------------------------------------
+# -- routing --------------------------------------------------------------------------------------
 
 
 class NoSuchRoute(JobQueueError):
@@ -153,12 +153,12 @@ class NoSuchRoute(JobQueueError):
 
 
 class MethodNotAllowed(JobQueueError):
-    """The route exists with other methods; fact `allow` names them."""
+    """The path exists, with other methods. The fact `allow` names them."""
 
     code = "method_not_allowed"
 
 
-# -- too much ---------------------------------------------------------------------------------------
+# -- limits ---------------------------------------------------------------------------------------
 
 
 class BodyTooLarge(JobQueueError):
@@ -174,29 +174,29 @@ class UnsupportedEncoding(JobQueueError):
 
 
 class RequestTimeout(JobQueueError):
-    """The request did not arrive whole in its time."""
+    """The request did not arrive completely within its time limit."""
 
     code = "request_timeout"
 
 
 class TooMany(JobQueueError):
-    """Fewer, or later; fact `retry_after` says in how many seconds."""
+    """Too much, for now. The fact `retry_after` is the number of seconds to wait."""
 
 
 class TooManyRequests(TooMany):
-    """By one caller."""
+    """One caller sends more requests a second than allowed."""
 
     code = "too_many_requests"
 
 
 class QueueFull(TooMany):
-    """A bound of the queue, or of the server, is reached: fact `setting` names the server's."""
+    """A limit of a queue or of the server is reached. The fact `setting` names a limit of the server."""
 
     code = "queue_full"
 
 
 class NoRoom(JobQueueError):
-    """There is nowhere to put it, and waiting alone may not help."""
+    """There is no space for the job, and waiting alone may not help."""
 
 
 class OutOfMemory(NoRoom):
@@ -208,16 +208,16 @@ class DiskFull(NoRoom):
 
 
 class IdempotencyMismatch(JobQueueError):
-    """The same `Idempotency-Key` came with other bytes."""
+    """The `Idempotency-Key` was used before with a different request."""
 
     code = "idempotency_mismatch"
 
 
-# -- not now ----------------------------------------------------------------------------------------
+# -- unavailable ----------------------------------------------------------------------------------
 
 
 class Unavailable(JobQueueError):
-    """Try again later; fact `retry_after` says in how many seconds."""
+    """The server cannot serve this now. The fact `retry_after` is the number of seconds to wait."""
 
 
 class NotReady(Unavailable):

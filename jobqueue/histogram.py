@@ -1,15 +1,17 @@
-"""Buckets: how many values were at most so large, and what they came to; Prometheus calls it a histogram."""
+"""Histograms: how many values were at most as large as each bound, and the sum of all values."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
+# All counts are halved when there are this many values, so that old ones count for less and less.
 _HALVE_AT = 4096
-# After so much one in eight is sample enough.
-_YOUNG = 256
+# Beyond this many values, one in eight is enough.
+_SAMPLE_ABOVE = 256
 
 
 class Histogram:
-    """`bounds` rise; what is above the last one has a bucket of its own."""
+    """A histogram as Prometheus has it. `bounds` rise; values above the last one have a bucket of their own.
+    `total` is the sum of the values."""
 
     __slots__ = ("_bounds", "_counts", "total")
 
@@ -27,32 +29,35 @@ class Histogram:
         return sum(self._counts)
 
     def below(self) -> list[tuple[str, float]]:
-        """Each bound, and "+Inf"; how many values were at most that."""
-        below = 0
+        """Returns each bound, and "+Inf" at the end, with the number of values that were at most that."""
+        total = 0
         buckets: list[tuple[str, float]] = []
         names = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
         for name, count in zip(names, self._counts, strict=True):
-            below += count
-            buckets.append((name, below))
+            total += count
+            buckets.append((name, total))
         return buckets
 
 
 class DecayingHistogram:
-    """`skip`: which to leave out: a job whose id has one of these bits. `quantile` is right to a quarter.
-    `all_counts` and `all_ms` forget nothing: how many fell into each bucket since the beginning, and how long
-    those took together; where some are left out, as estimated from the others."""
+    """A histogram of times, with four buckets for each power of two. `quantile` prefers recent times.
+
+    The caller leaves out jobs whose id has a bit in common with `skip`, and each value that it adds stands
+    for `skip + 1`. `all_counts` and `all_ms` do not decay: they are the number of values in each bucket, and
+    the sum of their milliseconds, since the beginning.
+    """
 
     __slots__ = ("_counts", "_total", "all_counts", "all_ms", "skip")
 
     def __init__(self) -> None:
         self.all_counts: dict[int, int] = {}
         self.all_ms = 0
-        self._counts: dict[int, int] = {}  # by bucket; most queues fill few
+        self._counts: dict[int, int] = {}  # by bucket, as most queues use few
         self._total = 0
         self.skip = 0
 
     def add(self, ms: int) -> None:
-        """`ms` milliseconds; below 0, after a jump of a clock, counts as 0."""
+        """Adds a time of `ms` milliseconds. A negative one, after a jump of the clock, counts as 0."""
         if ms < 0:
             ms = 0
         bits = ms.bit_length()
@@ -65,10 +70,11 @@ class DecayingHistogram:
         if self._total >= _HALVE_AT:
             self._counts = {bucket: count // 2 for bucket, count in self._counts.items() if count > 1}
             self._total = sum(self._counts.values())
-        self.skip = 7 if self._total > _YOUNG else 0
+        self.skip = 7 if self._total > _SAMPLE_ABOVE else 0
 
     def below(self, bounds: Sequence[int]) -> list[int]:
-        """How many took at most each of `bounds` milliseconds, which rise; and last, how many there were."""
+        """Returns how many times were at most each of `bounds`, which are milliseconds and rise. The last
+        item is the number of all times."""
         left = sorted(self.all_counts.items(), reverse=True)
         counts, total = [], 0
         for bound in bounds:
@@ -78,7 +84,8 @@ class DecayingHistogram:
         return [*counts, total + sum(count for _, count in left)]
 
     def quantile(self, share: float) -> int | None:
-        """Milliseconds that the given share of what was added did not exceed; None: nothing was."""
+        """Returns the milliseconds that the given share of recent times did not exceed, at most a quarter too
+        high; None if there are no times."""
         if not self._total:
             return None
         left, bucket = share * self._total, 0
@@ -90,7 +97,7 @@ class DecayingHistogram:
 
 
 def _upper(bucket: int) -> int:
-    """The longest time that falls into a bucket."""
+    """Returns the longest time that belongs to a bucket."""
     if bucket < 4:
         return bucket
     doubling, quarter = divmod(bucket, 4)

@@ -1,12 +1,14 @@
-"""The records that every layer shares: jobs, leases, options, settings of queues, filters, and views.
+"""The records that all layers share: jobs, leases, options, settings of queues, filters and views.
 
-Times named `_at` are wall-clock milliseconds since 1970; `expires` and `due` are monotonic milliseconds;
-lengths are milliseconds. The records are structs that the garbage collector need not track: with millions of
-jobs a collection would otherwise stop the program for seconds. They must therefore never point back at
-anything that points at them.
+Units: a time named `…_at`, `until` or `at` is wall-clock milliseconds since 1970 unless its comment says
+otherwise; `expires` and `due` are monotonic milliseconds; a length of time is milliseconds.
 
-A journal keeps the records with their fields in the order in which they stand here (`array_like`): a new
-field goes to the end of its record and has a default, so that older files can be read.
+The records of jobs are structs that the garbage collector does not track (`gc=False`): with millions of jobs,
+one collection would stop the program for seconds. Such a record must therefore never be part of a reference
+cycle.
+
+A journal stores the fields of a record in the order in which they are declared here (`array_like`). A new
+field must be added at the end and have a default, so that older files can still be read.
 """
 
 from collections.abc import Callable
@@ -18,124 +20,141 @@ from jobqueue.errors import JobQueueError
 from jobqueue.histogram import DecayingHistogram, Histogram
 from jobqueue.steps import QUEUED, Status, Step
 
-# An int that millions of jobs keep, or two fields of one: as `int` compiled code would make a new object for
-# each, of 32 bytes.
+# An int that is kept in millions of jobs, or in two fields of one. Typed as `int`, compiled code would create
+# a new object of 32 bytes for each.
 OneObject: TypeAlias = Any
+# Why a job is dead: its attempts are exhausted, its consumer asked for no retry, or it expired.
 Reason = Literal["attempts", "no_retry", "expired"]
-# How long a unique key is taken by the job that has it, and what becomes of another one that wants it.
+# While a job is in one of these statuses it owns its unique key: scheduled and queued; those and in progress;
+# or any, until it is forgotten.
 UniqueWhile = Literal["queued", "active", "exists"]
+# What an enqueue does if its unique key is taken.
 OnConflict = Literal["ignore", "reject", "replace"]
 
-# An attempt limit of its own that says: as the queue has it.
+# The value of `max_attempts` that means: inherited from the queue, or from the server.
 INHERIT: Final = -1
 
 
 class Backoff(Struct, frozen=True, array_like=True):
-    """How long a failed job rests before its next attempt: the lengths of `steps`, the last one repeating;
-    or, where there are none, `base` × `factor` for each attempt after the first, at most `longest`. `jitter`:
-    the share by which chance may lengthen or shorten a rest."""
+    """How long a failed job waits for its next attempt.
+
+    If there are `steps`, these are the waits after the first, second, … attempt, and the last one repeats.
+    Otherwise the wait is `base` after the first attempt, `factor` times longer after each further one, and
+    never more than `longest`.
+    """
 
     base: int = 10_000
     factor: float = 2.0
     longest: int = 21_600_000
-    jitter: float = 0.1
+    jitter: float = 0.1  # the share by which a wait is randomly longer or shorter
     steps: tuple[int, ...] = ()
 
 
-class Lease(Struct, gc=False, eq=False, array_like=True):
-    """The time for which a job belongs to one consumer. A job keeps its last one after it ended."""
+# -- jobs ------------------------------------------------------------------------------------------
 
-    token: str
-    consumer: str | None
+
+class Lease(Struct, gc=False, eq=False, array_like=True):
+    """The right of one consumer to work on a job for a time. A job keeps its last lease after that ended."""
+
+    token: str  # the secret that the consumer sends to finish or extend it
+    consumer: str | None  # the name that the consumer gave
     started_at: int
-    granted: int  # length as dequeued: what a heartbeat without a length asks for
-    length: int  # length now in force, set by the last heartbeat
+    granted: int  # the length given by the dequeue; a heartbeat without a length sets it again
+    length: int  # the length in force, set by the last heartbeat
     expires: int
-    attempt: int = 0
+    attempt: int = 0  # the number of the attempt, as charged
     ended_at: int | None = None
-    ended_by: Step | None = None
+    ended_by: Step | None = None  # None: the lease is current
 
 
 class Attempt(Struct, gc=False, frozen=True, array_like=True):
-    """One line of a job's history. `outcome`: the step that ended the lease."""
+    """A past attempt in the history of a job."""
 
     attempt: int
     consumer: str | None
     started_at: int
     ended_at: int | None
-    outcome: Step | None
-    error: bytes | None
+    outcome: Step | None  # the step that ended the lease
+    error: bytes | None  # JSON
 
 
 class Options(Struct, gc=False, eq=False, array_like=True):
-    """What an enqueue may ask for besides; None: as the queue has it."""
+    """The optional settings of a job. None: inherited from the queue, or not set."""
 
     lease_for: int | None = None
-    max_attempts: int | None = INHERIT  # None: never dead
+    max_attempts: int | None = INHERIT  # None: no limit
     backoff: Backoff | None = None
-    retain_for: int | None = None
-    expires_at: int | None = None
+    retain_for: int | None = None  # how long the job is remembered after it finished
+    expires_at: int | None = None  # when the job is buried if it is still scheduled or queued
     unique_key: str | None = None
     unique_while: UniqueWhile = "active"
     on_conflict: OnConflict = "ignore"
-    key: str | None = None
+    key: str | None = None  # for the limits per key of its queue
     tags: tuple[str, ...] = ()
-    headers: bytes | None = None  # a JSON object, as it came in
-    content_type: str | None = None  # of a payload that is not JSON; a value of an HTTP header
-    claim_seq: int = 0  # the how manieth claim of a unique key it was; 0: it has none
+    headers: bytes | None = None  # a JSON object, as received
+    content_type: str | None = None  # of a payload that is not JSON, as an HTTP header has it
+    claim_seq: int = 0  # sequence number of its claim on the unique key; 0: none
 
 
 class JobTrace(Struct, gc=False, eq=False, array_like=True):
-    """What went wrong with a job, and what its consumers said."""
+    """What happened to a job: its errors and earlier attempts, and the reports of its consumers."""
 
-    reason: Reason | None = None
-    dead_from: str | None = None  # the queue in which it died, if that sent it on
-    error: bytes | None = None  # JSON: the last one
-    history: tuple[Attempt, ...] = ()  # attempts before the last lease
-    progress: int | None = None
-    message: str | None = None
-    dead_from_reason: Reason | None = None
+    reason: Reason | None = None  # why it is dead
+    dead_from: str | None = None  # the queue in which it died, if it went on to a dead-letter queue
+    error: bytes | None = None  # the last one; JSON
+    history: tuple[Attempt, ...] = ()  # the attempts before the last lease, the oldest first
+    progress: int | None = None  # reported by the last heartbeat of the lease that gave one
+    message: str | None = None  # the same
+    dead_from_reason: Reason | None = None  # why it died there
 
 
 class JobExtras(Struct, gc=False, eq=False, array_like=True):
-    """What most queued jobs do not have; made when first needed. `result`: JSON; or, behind a zero byte,
-    which no JSON begins with, bytes that are no text."""
+    """The fields that most queued jobs do not have. Created when first needed."""
 
     finished_at: int | None = None
-    result: bytes | None = None
-    cancel_requested: bool = False
-    run_at: int | None = None  # while scheduled: when it becomes ready
-    due: int | None = None  # the same on the monotonic clock, if that is what counts
+    result: bytes | None = None  # JSON; or a zero byte, which no JSON begins with, and then any bytes
+    cancel_requested: bool = False  # the consumer of the job in progress is asked to stop
+    run_at: int | None = None  # when the job becomes ready; only while it is scheduled
+    due: int | None = None  # the same on the monotonic clock; set for a delay, and then this one counts
     options: Options | None = None
     trace: JobTrace | None = None
 
     @property
     def plain(self) -> bool:
-        """Nothing but the times of an ordinary end."""
+        """Nothing is set except `finished_at`."""
         return self.options is None and self.trace is None and self.result is None and self.run_at is None
 
 
 class Job(Struct, gc=False, eq=False, array_like=True):
-    """One unit of work. About 200 bytes, and its payload."""
+    """One unit of work. It takes about 200 bytes, and its payload. `jobqueue.steps` draws its statuses."""
 
     id: int
     queue: str
     type: str
-    priority: int  # higher first
-    payload: bytes  # JSON text as it came in, on one line; or any bytes, if its options have a content type
+    priority: int  # a higher one is leased first
+    payload: bytes  # JSON on one line, as received; any bytes if its options have a content type
     created_at: int
-    place: int  # where it stands among its priority; kept through lease, release, stale and retry
+    # The position among the jobs of its queue and priority: the lowest is leased first. A place is a number
+    # of the same counter as ids. The job keeps it while it is leased, and when it is released, stale or
+    # retried. 0: it gets one when it is queued.
+    place: int
     status: Status = QUEUED
-    attempts: int = 0  # charged: a release takes one off again
-    leases: int = 0  # never falls
-    version: int = 0  # raised by every move and change, not by heartbeats
-    lease: Lease | None = None
+    attempts: int = 0  # a lease adds one, a release takes it off again, a redrive starts from 0
+    leases: int = 0  # all leases it ever had
+    version: int = 0  # incremented by every step and change, but not by heartbeats
+    lease: Lease | None = None  # the current one, or the last one
     extras: JobExtras | None = None
 
 
+# A job as it is delivered to a consumer, with its lease.
+Delivery = tuple[Job, Lease]
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
 class NewJob(Struct, gc=False):
-    """What an enqueue may say of a job. Id, status and times are the queue's to give. `delay` milliseconds,
-    `run_at` wall-clock milliseconds; not both."""
+    """A job to be enqueued. `delay` and `run_at` exclude each other."""
 
     type: str
     queue: str = "default"
@@ -148,44 +167,35 @@ class NewJob(Struct, gc=False):
 
 
 class DequeueRequest(Struct, gc=False, eq=False):
-    """What a dequeue asks for. `queues` in strict order; `count` at most so many, None: one;
-    `lease_for` milliseconds, None: the job's own, or the default. `owner`: what the lease's token begins
-    with, so that it tells who took it."""
+    """What a dequeue asks for."""
 
-    queues: tuple[str, ...]
-    lease_for: int | None = None
-    count: int | None = None
+    queues: tuple[str, ...]  # in order: a later one is tried only when those before it have no ready job
+    lease_for: int | None = None  # None: as the job or its queue says
+    count: int | None = None  # the largest number of jobs; None: one
     consumer: str | None = None
-    owner: str = ""
+    owner: str = ""  # the beginning of the lease tokens, which identifies the access token
 
 
 class ImportedHistory(Struct, gc=False):
-    """What a job went through elsewhere. Times are wall-clock milliseconds. `died_at`: it is dead."""
+    """What a job went through on another server."""
 
     created_at: int
     attempts: int = 0
     leases: int = 0
     trace: JobTrace | None = None
-    died_at: int | None = None
-
-
-class ExistingJob(Struct, gc=False, frozen=True):
-    """What an enqueue answers where a job with the same unique key was there before."""
-
-    job: Job
+    died_at: int | None = None  # None: it is not dead
 
 
 class Change(Struct, gc=False):
-    """What a waiting job becomes; UNSET: as it is. `delay` and `expires_in` milliseconds from now; None: at
-    once, never."""
+    """New values for a job that is scheduled or queued. UNSET: unchanged."""
 
     queue: str | UnsetType = UNSET
     type: str | UnsetType = UNSET
     priority: int | UnsetType = UNSET
     payload: bytes | UnsetType = UNSET
-    delay: int | UnsetType | None = UNSET
-    run_at: int | UnsetType | None = UNSET
-    expires_in: int | UnsetType | None = UNSET
+    delay: int | UnsetType | None = UNSET  # from now; None: ready at once
+    run_at: int | UnsetType | None = UNSET  # None: ready at once
+    expires_in: int | UnsetType | None = UNSET  # from now; None: never
     lease_for: int | UnsetType | None = UNSET
     max_attempts: int | UnsetType | None = UNSET
     backoff: Backoff | UnsetType | None = UNSET
@@ -193,18 +203,20 @@ class Change(Struct, gc=False):
     key: str | UnsetType | None = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     headers: bytes | UnsetType | None = UNSET
-    content_type: str | None = None  # goes with `payload`
+    content_type: str | None = None  # of the new `payload`; it is not read without one
 
 
-# A job as it was handed to a consumer, with the lease it was handed over under.
-Delivery = tuple[Job, Lease]
+class ExistingJob(Struct, gc=False, frozen=True):
+    """The answer to an enqueue whose unique key is taken: the job that owns it."""
+
+    job: Job
 
 
 # -- settings of a queue, filters ------------------------------------------------------------------
 
 
 class Rate(Struct, frozen=True, gc=False, array_like=True):
-    """`count` starts in `per` milliseconds; at most `burst` at once after a quiet time."""
+    """A token bucket: `count` jobs may start in `per` milliseconds, up to `burst` of them at once."""
 
     count: int
     per: int
@@ -212,50 +224,48 @@ class Rate(Struct, frozen=True, gc=False, array_like=True):
 
 
 class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
-    """For each key of a queue."""
+    """The limits of each key of a queue. None: no limit."""
 
     max_in_progress: int | None = None
     rate: Rate | None = None
 
 
 class QueueSettings(Struct, frozen=True, gc=False, array_like=True):
-    """What was set for one queue; None: as for all, or no limit. Lengths in milliseconds. `dead_letter`: the
-    queue to which its dead jobs go."""
+    """The settings of one queue. None: inherited from the server, or no limit."""
 
     lease_for: int | None = None
     max_attempts: int | None = INHERIT  # None: no limit
     backoff: Backoff | None = None
     retain_for: int | None = None
-    dead_letter: str | None = None
-    max_jobs: int | None = None
-    max_bytes: int | None = None
+    dead_letter: str | None = None  # the queue to which jobs go that die here
+    max_jobs: int | None = None  # scheduled and queued
+    max_bytes: int | None = None  # payloads of these
     max_in_progress: int | None = None
     rate: Rate | None = None
     key_limits: KeyLimits | None = None
 
 
 class Pause(Struct, frozen=True, gc=False, array_like=True):
-    """Nothing is handed out. Wall-clock milliseconds; `until` None: until it is resumed."""
+    """A pause of a queue, during which no job is leased."""
 
     at: int
-    until: int | None
+    until: int | None  # None: until it is resumed
     reason: str | None
 
 
 class Filter(Struct, gc=False, frozen=True):
-    """Each part that is given must hold; within a part any of its values. `older_than`: enqueued so many
-    milliseconds ago, or more. `within`: says of the name of a queue whether it may be looked into."""
+    """Selects jobs. Each condition that is set must hold; within one, any of its values may match."""
 
     queues: frozenset[str] | None = None
     statuses: frozenset[Status] | None = None
     types: frozenset[str] | None = None
     tags: frozenset[str] | None = None
     keys: frozenset[str] | None = None
-    older_than: int | None = None
-    within: Callable[[str], bool] | None = None
+    older_than: int | None = None  # the least time since the job was enqueued
+    within: Callable[[str], bool] | None = None  # accepts the names of queues that may be read
 
     def matches(self, job: Job, wall: int) -> bool:
-        """`wall`: now, milliseconds."""
+        """Returns whether `job` is selected. `wall` is the present wall-clock time."""
         if self.queues is not None and job.queue not in self.queues:
             return False
         if self.statuses is not None and job.status not in self.statuses:
@@ -272,7 +282,7 @@ class Filter(Struct, gc=False, frozen=True):
         return self.within is None or self.within(job.queue)
 
 
-# -- what the engine answers -----------------------------------------------------------------------
+# -- answers of the engine -------------------------------------------------------------------------
 
 
 Code = Literal[
@@ -283,112 +293,106 @@ State = Literal["empty", "scheduled", "paused", "limited"]
 
 
 class Cause(NamedTuple):
-    """One thing that keeps a job from being handed out. `until`: wall-clock milliseconds at which it ends by
-    itself. `name`: the key of a limit, the consumer that runs the job, why a queue is paused or a job dead.
-    `number`: the figure of a limit, the jobs ahead, the jobs of the queue in progress. `ago`: milliseconds
-    since somebody asked the queue for a job. `jobs`: some that use the limit up."""
+    """One reason why a job is not leased now."""
 
     code: Code
-    until: int | None = None
-    name: str | None = None
+    until: int | None = None  # when it ends by itself
+    name: str | None = (
+        None  # the key of a limit, the consumer of the job, why a queue is paused or a job dead
+    )
+    # The size of a rate limit, the jobs in progress under another limit or in a queue without waiting
+    # consumers, the jobs ahead, or the attempts.
     number: int = 0
-    ago: int | None = None
-    jobs: tuple[int, ...] = ()
+    ago: int | None = None  # milliseconds since a consumer asked the queue for a job
+    jobs: tuple[int, ...] = ()  # ids of some jobs that use up a limit
 
 
 class Explanation(NamedTuple):
-    """`ahead`: at most so many queued jobs are handed out before it."""
+    """Why a job is not leased now."""
 
     job: Job
-    ahead: int
+    ahead: int  # an upper bound for the number of queued jobs that are leased before it
     causes: list[Cause]
 
 
 class QueueView(NamedTuple):
-    """How one named queue stands. `oldest_age`: milliseconds since its oldest queued job was enqueued.
-    `by_priority`: queued jobs. `rates`: in and out, a second. `waits`, `runs`: how long jobs did; these go on
-    changing."""
+    """A description of one named queue."""
 
     name: str
     jobs: dict[Status, int]
-    totals: dict[str, int]
-    oldest_age: int | None
+    totals: dict[str, int]  # since the server started, by their names in the API
+    oldest_age: int | None  # milliseconds since its oldest queued job was created
     consumers_waiting: int
     settings: QueueSettings
     pause: Pause | None
     version: int
-    by_priority: dict[int, int]
-    rates: tuple[float, float]
-    waits: DecayingHistogram
-    runs: DecayingHistogram
+    by_priority: dict[int, int]  # queued jobs, the highest priority first
+    rates: tuple[float, float]  # jobs enqueued and dequeued a second
+    waits: DecayingHistogram  # from enqueue to the first lease; the queue continues to change it
+    runs: DecayingHistogram  # from the last lease to conclude; the same
 
 
 class RecordedAnswer(Struct, gc=False, frozen=True, array_like=True):
-    """What a request made. `digest`: of the bytes that were sent; `until`: monotonic milliseconds."""
+    """The answer to a request with an `Idempotency-Key`."""
 
-    digest: bytes
-    ids: tuple[int, ...]
-    many: bool
-    until: int
+    digest: bytes  # of the query and the body of the request
+    ids: tuple[int, ...]  # of the jobs in the answer
+    many: bool  # the request was one for several jobs
+    until: int  # the end of its retention, monotonic milliseconds
 
 
 class BulkResult(NamedTuple):
-    """What was done to many jobs: how many matched, how many were changed, the first few ids."""
+    """The result of an operation on many jobs."""
 
     matched: int
     changed: int
-    sample: list[int]
+    sample: list[int]  # ids of the first few that matched
 
 
 class ImportItem(NamedTuple):
-    """A job that comes from another queue. `origin`: names it there; None: it has none."""
+    """A job from another server."""
 
     new: NewJob
     past: ImportedHistory
-    origin: str | None
+    origin: str | None  # identifies the job there, so that it is imported only once; None: unknown
 
 
 class ImportResult(NamedTuple):
-    """How many arrivals became jobs, and how many were here before. `refused`: why the one behind these was
-    not taken in; it and what follows it were not looked at."""
+    """The result of an import."""
 
     imported: int
-    known: int
-    refused: JobQueueError | None = None
+    known: int  # items that were imported before, or whose unique key is taken
+    refused: JobQueueError | None = None  # why the next item was refused; it and those after it are not done
 
 
 class PriorAnswer(NamedTuple):
-    """What a request with an `Idempotency-Key` made, when it came first: jobs as they are now, or the ids of
-    forgotten ones."""
+    """The answer to an earlier request with the same `Idempotency-Key`."""
 
-    made: list[Job | int]
+    made: list[Job | int]  # its jobs as they are now, or the ids of those that are forgotten
     many: bool
 
 
 class IdempotencyKey(NamedTuple):
-    """The `Idempotency-Key` of a request, and what tells it from another under the same key. `many`: it may
-    make several jobs."""
+    """The `Idempotency-Key` of a request."""
 
-    owner: str
+    owner: str  # the access token, as each has keys of its own
     key: str
-    digest: bytes
-    many: bool
+    digest: bytes  # of the query and the body, to detect another request with the same key
+    many: bool  # the request is one for several jobs
 
 
 class JournalStats(NamedTuple):
-    """`rows`: of each group, which is one commit; `seconds`: until it was on disk. `pending`: changes that
-    are not there yet. `size`: bytes of the file and its log. `full`: no room for new jobs."""
+    """Figures of the journal."""
 
-    rows: Histogram
-    seconds: Histogram
-    pending: int
-    size: int
-    full: bool
+    rows: Histogram  # rows of each group, which is one commit
+    seconds: Histogram  # time until a group was on disk
+    pending: int  # changes that are not on disk yet
+    size: int  # bytes of the file and its log
+    full: bool  # the disk is almost full, and new jobs are refused
 
 
 class EngineStats(NamedTuple):
-    """How the whole stands. Times in milliseconds. `memory`: bytes that the process has, where the system
-    tells."""
+    """Figures of the whole engine. The times `tick_…` and `compaction_max` are milliseconds."""
 
     jobs: dict[Status, int]
     queues: int
@@ -401,11 +405,11 @@ class EngineStats(NamedTuple):
     empty_slots: int
     compactions: int
     compaction_max: float
-    remembered: int
+    remembered: int  # finished jobs
     remembered_bytes: int
     idempotency_keys: int
-    idempotency_window: int
-    memory: int | None
+    idempotency_window: int  # how long a key is remembered at present
+    memory: int | None  # bytes of the process; None: the system does not report it
     memory_limit: int | None
     totals: dict[str, int]
     journal: JournalStats | None = None

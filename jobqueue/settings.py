@@ -1,7 +1,7 @@
-"""Every setting once: its name, kind, default and meaning.
+"""The settings: the name, type, default and meaning of each, declared once.
 
-`Settings(lease="2s", first_id=1)` for an embedder; `Settings.from_environment(os.environ)` for the program.
-Nothing here reads the environment by itself. Lengths of time are kept as integer milliseconds.
+An embedder writes `Settings(lease="2s", first_id=1)`, the program `Settings.from_environment(os.environ)`.
+This module never reads the environment by itself. Durations are integer milliseconds, sizes integer bytes.
 """
 
 import re
@@ -16,7 +16,7 @@ from jobqueue.units import duration_ms, size_bytes
 
 PREFIX = "JOBQUEUE_"
 _OF_THE_CLIENT = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN"})
-# What Kubernetes injects into every pod for a Service named `jobqueue`.
+# Variables that Kubernetes sets in every pod for a Service named `jobqueue`.
 _OF_KUBERNETES = re.compile(r"JOBQUEUE_(SERVICE_.*|PORT_\d+_.*)")
 
 
@@ -124,18 +124,22 @@ def _networks(value: object) -> tuple[str, ...]:
 
 
 def _secret(value: object) -> str | None:
-    """Of a secret only its SHA-256 is kept, in hex."""
+    """Returns the SHA-256 of a secret in hex. The secret itself is not kept."""
     if value is None:
         return None
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{16,512}", value):
         raise InvalidField(
-            "must be 16 to 512 printable characters without a space; `./scripts/run.sh token` makes one"
+            "must be 16 to 512 printable characters without spaces; `./scripts/run.sh token` makes one"
         )
     return sha256(value.encode()).hexdigest()
 
 
 class Setting(NamedTuple):
-    """One declaration: `cast` checks and converts; `default` goes through it too. A `secret` is not shown."""
+    """The declaration of one setting.
+
+    `cast` checks and converts a value, the default included. It raises `InvalidField`. The value of a
+    `secret` setting is never shown.
+    """
 
     cast: Callable[[Any], Any]
     default: object
@@ -148,130 +152,163 @@ def _declare(cast: Callable[[Any], Any], default: object, meaning: str, secret: 
 
 
 class Settings:
-    """All settings, checked. Keyword arguments are the lower-case names below; values as people write them
-    (`lease="2s"`, `max_body="1MiB"`). Raises `SettingError` that names the setting."""
+    """All settings, checked.
+
+    Keyword arguments are the lower-case names below. Values may be written as people write them:
+    `lease="2s"`, `max_body="1MiB"`. Raises `SettingError`, which names the setting.
+    """
 
     host: str = _declare(
-        _host, "0.0.0.0", "where to listen; `::` serves IPv6 and IPv4; unix:/path: a Unix socket"
+        _host, "0.0.0.0", "address to listen on; `::` means IPv6 and IPv4, unix:/path a Unix socket"
     )
-    port: int = _declare(_integer(0, 65535), 8080, "port to listen on; 0: any free one")
+    port: int = _declare(_integer(0, 65535), 8080, "port to listen on; 0: any free port")
     tls_cert: str | None = _declare(
-        _text("the path of a file"), None, "certificates in PEM, ours first: then it speaks HTTPS only"
+        _text("the path of a file"),
+        None,
+        "certificate chain in PEM, the server's own first; the server then speaks HTTPS only",
     )
     tls_key: str | None = _declare(
-        _text("the path of a file"), None, "the key, where it is not in the same file"
+        _text("the path of a file"), None, "private key, if it is not in the same file"
     )
     tls_client_ca: str | None = _declare(
-        _text("the path of a file"), None, "every client must show a certificate signed by one of these"
+        _text("the path of a file"),
+        None,
+        "CA certificates; every client must then present a certificate signed by one of them",
     )
-    http: str = _declare(_choice("auto", "fast", "tornado"), "auto", "which front serves; auto: fast")
+    http: str = _declare(
+        _choice("auto", "fast", "tornado"),
+        "auto",
+        "HTTP implementation: fast, or Tornado's own (the reference); auto: fast",
+    )
     data: str | None = _declare(
         _text("the path of a folder"),
         None,
-        "folder of the journal; default: memory only, a stop loses all jobs",
+        "folder of the journal; default: memory only, jobs are lost when the server stops",
     )
     sync: str = _declare(
         _choice("always", "interval", "os"),
         "always",
-        "always, interval or os: on disk before the answer; within sync_interval; when the system does it",
+        "when a change reaches the disk: always (before the answer), interval (within sync_interval) or os",
     )
-    sync_interval: int = _declare(_duration("1ms", "10s"), "50ms", "how often the journal is written")
+    sync_interval: int = _declare(
+        _duration("1ms", "10s"), "50ms", "how often the journal is written with sync=interval"
+    )
     lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
-    lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may ask for")
-    wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may ask for")
-    require_lease: bool = _declare(_boolean, False, "refuse all that needs a lease without one")
-    retain: int = _declare(_duration("0s", "365d"), "1h", "how long a finished job is remembered")
-    retain_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
-    retain_bytes: int = _declare(_size(0, 1 << 40), "64MiB", "at most so many bytes of them")
+    lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may request")
+    wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may request")
+    require_lease: bool = _declare(
+        _boolean, False, "refuse to finish or extend a job without its lease token"
+    )
+    retain: int = _declare(_duration("0s", "365d"), "1h", "how long a finished job is retained")
+    retain_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "most finished jobs retained")
+    retain_bytes: int = _declare(_size(0, 1 << 40), "64MiB", "most bytes of finished jobs retained")
     max_attempts: int | None = _declare(
         _attempts, 25, "attempts before a failing job is dead; `none`: no limit"
     )
-    dead_retain: int = _declare(_duration("0s", "365d"), "7d", "how long a dead job is remembered")
-    dead_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "at most so many of them")
-    dead_bytes: int = _declare(_size(0, 1 << 40), "256MiB", "at most so many bytes of them")
+    dead_retain: int = _declare(_duration("0s", "365d"), "7d", "how long a dead job is retained")
+    dead_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "most dead jobs retained")
+    dead_bytes: int = _declare(_size(0, 1 << 40), "256MiB", "most bytes of dead jobs retained")
     max_body: int = _declare(_size(1 << 10, 1 << 30), "1MiB", "largest request body")
     max_result: int = _declare(_size(0, 1 << 30), "256KiB", "largest result of a job")
     max_depth: int = _declare(_integer(1, 500), 64, "deepest nesting of JSON")
     max_batch: int = _declare(_integer(1, 100_000), 1000, "most jobs in one request")
     max_connections: int | None = _declare(
-        _optional(_integer(1, 10_000_000)), None, "most connections at once; default: file limit - 64"
+        _optional(_integer(1, 10_000_000)),
+        None,
+        "most connections at once; default: the limit of open files minus 64",
     )
     access_token: str | None = _declare(
-        _secret, None, "the access token that every call must carry; it may do all", secret=True
+        _secret, None, "the access token that every request must carry; it has all rights", secret=True
     )
     tokens_file: str | None = _declare(
-        _text("the path of a file"), None, "access tokens, each with its rights (docs/security.md)"
+        _text("the path of a file"), None, "file of access tokens, each with its rights (docs/security.md)"
     )
     open_admin: bool = _declare(
-        _boolean, False, "without access tokens: purge, pause, settings and the like are for everybody"
+        _boolean,
+        False,
+        "without access tokens: everybody may make administrative calls, such as purge and pause",
     )
-    metrics_queues: int = _declare(
-        _integer(0, 10_000), 100, "so many queues have figures of their own in /metrics"
-    )
-    max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest head of a request")
+    metrics_queues: int = _declare(_integer(0, 10_000), 100, "number of queues with their own metrics")
+    max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest request line and headers together")
     max_jobs: int | None = _declare(
         _optional(_integer(1, 1_000_000_000)),
         None,
-        "most jobs of all queues, remembered ones too; beyond: 429",
+        "most jobs in all queues, retained finished ones included; beyond that 429",
     )
-    max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most named queues; beyond: 429")
+    max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most queues; beyond that 429")
     max_waiters: int = _declare(
         _integer(1, 10_000_000),
         100_000,
-        "most requests that wait at once, each for every queue it names; beyond: 503",
+        "most waiting requests, counted once for each queue they name; beyond that 503",
     )
     memory_limit: int | None = _declare(
         _optional(_size(32 << 20, 1 << 50)),
         None,
-        "memory of the process above which nothing is put in: 507; default: 75 % of the machine's",
+        "memory of the process above which no jobs are accepted (507); default: 75 % of the machine's",
     )
     max_connections_by_address: int | None = _declare(
-        _optional(_integer(1, 10_000_000)), None, "most of them from one address; default: half of all"
+        _optional(_integer(1, 10_000_000)),
+        None,
+        "most connections from one address; default: half of max_connections",
     )
-    head_timeout: int = _declare(_duration("1s", "1h"), "30s", "how long the head of a request may take")
+    head_timeout: int = _declare(
+        _duration("1s", "1h"), "30s", "how long a client may take to send the headers of a request"
+    )
     body_timeout: int = _declare(
-        _duration("1s", "1h"), "60s", "how long its body may take; of an import's: how long nothing may come"
+        _duration("1s", "1h"),
+        "60s",
+        "how long a client may take to send a body; for an import: how long it may send nothing",
     )
     idle_timeout: int = _declare(_duration("1s", "24h"), "5m", "how long a connection may be idle")
     write_timeout: int = _declare(
-        _duration("1s", "1h"), "30s", "how long a client may take nothing of its answer"
+        _duration("1s", "1h"), "30s", "how long a client may read nothing of its answer"
     )
     rate: int | None = _declare(
         _optional(_integer(1, 1_000_000)),
         None,
-        "requests a second for each access token, or each address without one; default: any number",
+        "requests a second for each access token, or for each address without a token; default: no limit",
     )
     allowed_hosts: tuple[str, ...] = _declare(
         _names(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", "names such as queue.example.com or .example.com"),
         "",
-        "names under which browsers may call, beside localhost, addresses and the machine's own",
+        "host names that browsers may use, besides localhost, IP addresses and the machine's own name",
     )
     allowed_origins: tuple[str, ...] = _declare(
         _names(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?", "origins, such as https://app.example.com"),
         "",
-        "web pages that may call from elsewhere (CORS)",
+        "origins of web pages that may call this server (CORS)",
     )
     trusted_proxies: tuple[str, ...] = _declare(
-        _networks, "", "addresses whose X-Forwarded-* are believed, such as 10.0.0.0/8; unix: a Unix socket's"
+        _networks,
+        "",
+        "proxies whose X-Forwarded-* headers are trusted, such as 10.0.0.0/8; unix: clients of a Unix socket",
     )
     lane_segment: int = _declare(_integer(16, 65_536), 1024, "slots in one segment of a lane")
     lane_spare: int = _declare(_integer(0, 1024), 1, "empty segments that a lane keeps for reuse")
     compact_above: float = _declare(_ratio, 0.5, "share of empty slots above which a lane is compacted")
-    tick: int = _declare(_duration("10ms", "10s"), "100ms", "how often stale jobs and waits are looked at")
-    drain: int = _declare(_duration("0s", "1h"), "4s", "how long running requests may take after a stop")
+    tick: int = _declare(
+        _duration("10ms", "10s"),
+        "100ms",
+        "how often due work is done: stale jobs, delays, waits that are over",
+    )
+    drain: int = _declare(
+        _duration("0s", "1h"),
+        "4s",
+        "how long requests in progress may take after the server was told to stop",
+    )
     first_id: int | None = _declare(
-        _optional(_integer(1, 2**53 - 1)), None, "the first id given; default: from the clock"
+        _optional(_integer(1, 2**53 - 1)), None, "the first job id; default: derived from the clock"
     )
     log_level: str = _declare(
         _choice("debug", "info", "warning", "error"),
         "info",
-        "debug, info, warning, error: the least level logged",
+        "lowest level that is logged: debug, info, warning or error",
     )
-    log_format: str = _declare(_choice("text", "json"), "text", "text or json: how a log line looks")
+    log_format: str = _declare(_choice("text", "json"), "text", "format of log lines: text or json")
     access_log: str = _declare(
         _choice("auto", "all", "errors", "off"),
         "auto",
-        "auto, all, errors or off: requests logged; auto: up to 100 a second, then a summary each second",
+        "requests that are logged: auto, all, errors or off; auto: 100 a second, then a summary each second",
     )
 
     declared: ClassVar[dict[str, Setting]]
@@ -291,7 +328,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Reads `JOBQUEUE_*` out of `environ`; `SettingError` names a bad value or an unknown name."""
+        """Reads the `JOBQUEUE_*` variables of `environ`.
+
+        Raises `SettingError` for a bad value or an unknown name.
+        """
         names = {PREFIX + name.upper(): name for name in cls.declared}
         given: dict[str, object] = {}
         for variable, value in environ.items():
@@ -311,7 +351,7 @@ Settings.declared = {name: value for name, value in vars(Settings).items() if is
 
 
 def is_foreign(variable: str, value: str) -> bool:
-    """True for `JOBQUEUE_*` variables that are not the server's: the client's, and Kubernetes's."""
+    """Tells whether a `JOBQUEUE_*` variable belongs to the client or to Kubernetes, not to the server."""
     if variable == "JOBQUEUE_PORT":
         return value.startswith("tcp://")
     return variable in _OF_THE_CLIENT or _OF_KUBERNETES.fullmatch(variable) is not None

@@ -1,16 +1,24 @@
-"""Statuses of a job, and the table of steps between them.
+"""The statuses of a job, and the table of steps between them.
 
- schedule              ready
-─────────▶ scheduled ─────────┐
-             ▲  ▲             ▼         lease              conclude
- enqueue     │  └────┐      queued ───────▶ in_progress ───────▶ concluded
-─────────────┼───────┼──────▶ ▲ ▲              │ │ │
-             │       │        │ └─ stale ──────┘ │ │
-             │       │        │    release       │ │
-             │       └────────┼─── fail ─────────┘ │   any but concluded ── cancel ──▶ cancelled
-             │                │    put_off         │
-             │                └─── redrive ── dead ◀── bury ── (in_progress, queued, scheduled)
-             finished jobs: forget
+                            ready
+    schedule ─▶ scheduled ─────────▶ queued ◀─────────── enqueue
+                    ▲                │    ▲  ▲
+                    │          lease │    │  └──────────────────┐
+                    │                ▼    │ stale, release      │ redrive
+                    └───────────── in_progress                  │
+                     fail, put_off │         │                  │
+                          conclude │         └── bury ──▶ dead ─┘
+                                   ▼
+                               concluded
+
+    bury               also from scheduled and queued
+    cancel             from scheduled, queued, in_progress and dead to cancelled
+    forget             removes a finished job: concluded, dead or cancelled
+    purge              removes a job of any status
+    leave              removes a scheduled, queued or dead job for the moment; then follows
+    enter, enter_later to queued, to scheduled
+
+Journals store the steps that ended leases, by these names.
 """
 
 from typing import Final, Literal
@@ -20,7 +28,7 @@ Step = Literal[
     "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
     "redrive", "cancel", "forget", "leave", "enter", "enter_later", "purge",
 ]  # fmt: skip
-# What `event` tells: a step; a change that moves nothing; and of a queue that it was paused, or resumed.
+# The kinds of events: a step; a change of a job in its place; the pause and the resumption of a queue.
 Kind = Step | Literal["change", "pause", "resume"]
 SCHEDULED: Final = "scheduled"
 QUEUED: Final = "queued"
@@ -31,7 +39,7 @@ CANCELLED: Final = "cancelled"
 STATUSES: Final[tuple[Status, ...]] = (SCHEDULED, QUEUED, IN_PROGRESS, CONCLUDED, DEAD, CANCELLED)
 
 ENQUEUE: Final = "enqueue"
-SCHEDULE: Final = "schedule"  # enqueued, not ready yet
+SCHEDULE: Final = "schedule"  # enqueued, but not ready yet
 READY: Final = "ready"
 LEASE: Final = "lease"
 CONCLUDE: Final = "conclude"
@@ -43,12 +51,12 @@ BURY: Final = "bury"
 REDRIVE: Final = "redrive"
 CANCEL: Final = "cancel"
 FORGET: Final = "forget"
-PURGE: Final = "purge"  # removed by hand
-LEAVE: Final = "leave"  # changed while it waits: out of where it stood …
-ENTER: Final = "enter"  # … and in again, perhaps elsewhere
+PURGE: Final = "purge"  # removed on request
+LEAVE: Final = "leave"  # a changed or dead job leaves its place or queue …
+ENTER: Final = "enter"  # … and enters again, perhaps in another one
 ENTER_LATER: Final = "enter_later"
 
-# Every legal step, and where it leads; None: not there. Nothing else ever changes a status.
+# (status before, step) -> status after; None: the job is not in the queue. There are no other steps.
 STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
     (None, ENQUEUE): QUEUED,
     (None, SCHEDULE): SCHEDULED,
@@ -82,7 +90,7 @@ STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
     (None, ENTER): QUEUED,
     (None, ENTER_LATER): SCHEDULED,
 }
-# The steps of a job that is not in the queue yet, or not for the moment.
+# The steps of a job that is not in the queue.
 FROM_OUTSIDE: Final = frozenset({ENQUEUE, SCHEDULE, ENTER, ENTER_LATER})
 WAITING: Final = frozenset({SCHEDULED, QUEUED})
 FINISHED: Final = frozenset({CONCLUDED, DEAD, CANCELLED})

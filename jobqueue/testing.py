@@ -1,4 +1,4 @@
-"""What the tests of an embedder need: a clock that is moved by hand."""
+"""For the tests of an embedder: a clock that is moved by hand."""
 
 from jobqueue.units import duration_ms
 
@@ -7,7 +7,8 @@ _START_MONOTONIC = 1_000_000
 
 
 class ManualClock:
-    """Stands still until told. For `MemoryEngine(clock=…)`; call `engine.tick()` after moving it."""
+    """A clock that stands still until it is moved. Pass it to `MemoryEngine(clock=…)`, and call
+    `engine.tick()` after moving it."""
 
     manual = True
 
@@ -22,11 +23,11 @@ class ManualClock:
         return self._wall
 
     def advance(self, duration: float | str) -> None:
-        """Both clocks go on: seconds, or "500ms", "5m", "1h30m"."""
+        """Moves both clocks forward by a duration: seconds, or a text such as "500ms", "5m" or "1h30m"."""
         ms = duration_ms(duration)
         self._monotonic += ms
         self._wall += ms
 
     def wall_jump(self, seconds: float) -> None:
-        """The wall clock alone jumps, back if negative: as when an administrator sets it."""
+        """Moves only the wall clock, as an administrator may. A negative number sets it back."""
         self._wall += round(seconds * 1000)

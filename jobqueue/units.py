@@ -1,7 +1,7 @@
-"""Durations, sizes and instants: from what people write to integers, and back.
+"""Durations, sizes and instants: converts what people write to integers, and back.
 
-Inside the program time is an integer number of milliseconds and a size an integer number of bytes, so that
-sums are exact and an edge is an edge. Imports nothing but the errors.
+Inside the program a time is an integer number of milliseconds and a size an integer number of bytes, so that
+sums and comparisons are exact.
 """
 
 import re
@@ -24,21 +24,24 @@ _END = datetime(9999, 1, 1, tzinfo=UTC)
 _SIZE = re.compile(r"([0-9]{1,18})(?: ?(B|KiB|MiB|GiB))?", re.ASCII)
 _UNITS_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LONGEST_S = 1e15
-# For whoever checks before sending: the texts that are durations, and those that look like instants.
+# For the OpenAPI document: texts that are durations, and texts that look like instants.
 DURATION_PATTERN = f"^(?:{_SECONDS.pattern}|{_PAIRS.pattern})$"
 INSTANT_PATTERN = f"^{_INSTANT.pattern}$"
 DURATION_HELP = 'a number of seconds, or text such as "500ms", "90s", "5m", "2h", "1h30m"'
 
 
 def duration_ms(value: object) -> int:
-    """Milliseconds of a duration: a number of seconds (`90`, `0.5`), or text ("90s", "1h30m"; digits alone
-    are seconds). Rounded up to a whole millisecond. `InvalidField` for anything else."""
+    """Returns a duration in milliseconds, rounded up to a whole one.
+
+    `value` is a number of seconds (`90`, `0.5`) or text ("90s", "1h30m"; digits alone are seconds). Raises
+    `InvalidField` for anything else.
+    """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < 0:
             raise InvalidField("a duration cannot be negative")
         if value < _LONGEST_S:
             return ceil(value * 1000 - 1e-6)
-        raise InvalidField(f"not a duration: too large, or no number; write {DURATION_HELP}")
+        raise InvalidField(f"not a duration: too large, or not a number; write {DURATION_HELP}")
     if isinstance(value, str):
         if _SECONDS.fullmatch(value):
             return ceil(float(value) * 1000 - 1e-6)
@@ -48,7 +51,10 @@ def duration_ms(value: object) -> int:
 
 
 def size_bytes(value: object) -> int:
-    """Bytes of a size: a whole number, or text such as "64KiB", "1MiB", "2GiB". Else `InvalidField`."""
+    """Returns a size in bytes. `value` is a whole number or text such as "64KiB", "1MiB" or "2GiB".
+
+    Raises `InvalidField` for anything else.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -58,8 +64,11 @@ def size_bytes(value: object) -> int:
 
 
 def parse_instant(value: object) -> int:
-    """Wall-clock milliseconds of an RFC 3339 instant with an offset, in the years that `instant` can write.
-    Else `InvalidField`."""
+    """Returns the milliseconds since 1970 of an RFC 3339 instant with an offset, such as
+    "2026-11-24T03:14:15Z".
+
+    Raises `InvalidField` for anything else, and for years that `instant` cannot write.
+    """
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         try:
             moment = datetime.fromisoformat(value.upper())
@@ -76,7 +85,7 @@ def parse_instant(value: object) -> int:
 
 @lru_cache(maxsize=1024)
 def seconds(ms: int) -> int | float:
-    """A length for an answer: whole seconds as an integer, else a float."""
+    """Returns a duration in seconds for an answer: an integer if it is whole, else a float."""
     whole, rest = divmod(ms, 1000)
     return whole if rest == 0 else ms / 1000
 
@@ -88,6 +97,6 @@ def _to_the_second(second: int) -> str:
 
 @lru_cache(maxsize=4096)
 def instant(wall_ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds: `2026-11-24T03:14:15.123Z`."""
+    """Returns an instant as RFC 3339 in UTC with milliseconds: `2026-11-24T03:14:15.123Z`."""
     second, rest = divmod(wall_ms, 1000)
     return f"{_to_the_second(second)}.{rest:03d}Z"

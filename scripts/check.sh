@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lint, format, types. `--fix` first mends what can be mended.
+# Checks lint, format and types. `--fix` first repairs what can be repaired.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 # shellcheck source=scripts/venv.sh
@@ -25,8 +25,8 @@ if command -v shellcheck >/dev/null; then
 else
     echo '== shellcheck: skipped, it is not installed'
 fi
-# Known vulnerabilities of what is pinned: where the index tells of them, at once.
-index_tells() {
+# Checks the pinned packages for known vulnerabilities, if the package index provides them and answers at once.
+index_has_vulnerabilities() {
     "$python" -c '
 from urllib.request import urlopen
 
@@ -34,11 +34,11 @@ pin = open("requirements.txt").readline().strip().replace("==", "/")
 urlopen(f"https://pypi.org/pypi/{pin}/json", timeout=2).read(1)
 ' 2>/dev/null
 }
-if index_tells; then
+if index_has_vulnerabilities; then
     "$python" -m pip_audit --version >/dev/null 2>&1 ||
         "$python" -I -m pip install --quiet --disable-pip-version-check --no-input pip-audit==2.10.1
     check "$python" -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r requirements.txt
 else
-    echo '== pip-audit: skipped, the index does not tell of vulnerabilities here'
+    echo '== pip-audit: skipped, the package index provides no vulnerabilities here'
 fi
 exit "$failed"

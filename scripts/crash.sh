@@ -1,10 +1,12 @@
 #!/bin/sh
-# The crash proof: kill -9, power cuts, damage, full and failing disks under load, and a checked ledger of it all.
-# Arguments go to `python -m tests.crash`; `--short` is what CI runs.
+# Runs the crash proof: kill -9, power cuts, damage, full and failing disks under load, checked against a ledger.
+# Arguments go to `python -m tests.crash`; the test suite runs it with `--short`.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
 # shellcheck source=scripts/venv.sh
 . "$root/scripts/venv.sh"
+# shellcheck source=scripts/compile.sh
+. "$root/scripts/compile.sh"
 
 use_venv tests/requirements.txt
 use_compiled

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Sourced by the scripts beside it, with $root set to the repository. Sets $python.
-# .venv belongs to these scripts. What was installed is kept in .venv/installed, written last: a .venv without
-# it is half-made and is made anew. All output goes to stderr.
+# Finds or makes the Python environment; sets $python. Sourced by the other scripts, with $root set to the repository.
+# .venv belongs to these scripts. .venv/installed lists what was installed and is written last, so a .venv without it is
+# incomplete and is made again. All output goes to stderr.
 
 : "${root:?}"
 newline='
@@ -12,7 +12,7 @@ fail() {
     exit 1
 }
 
-# find_pinned PYTHON: succeeds where exactly what requirements.txt pins is installed for PYTHON.
+# find_pinned PYTHON: succeeds if exactly the packages pinned in requirements.txt are installed for PYTHON. Sets $python.
 find_pinned() {
     python=$("$1" -P -c '
 import sys
@@ -28,7 +28,8 @@ print(sys.executable)
 ' "$root/requirements.txt" 2>/dev/null)
 }
 
-# use_venv FILE: takes the python of .venv, first bringing it in step with FILE: requirements.txt or one that holds it.
+# use_venv FILE: sets $python to the one of .venv, after installing what FILE pins. FILE is requirements.txt, or a file
+# that includes it.
 use_venv() {
     python=$root/.venv/bin/python
     wanted=$1
@@ -37,12 +38,12 @@ use_venv() {
     is_in_step || is_as_pinned || {
         python=$root/.venv/bin/python
         find_base
-        [ -w "$root" ] || fail "may not write to $root, where .venv is to be made: let its owner run this once"
+        [ -w "$root" ] || fail "may not write to $root, where .venv is to be made: its owner has to run this once"
         bring_in_step 9>"$root/.venv.lock"
     } >&2
 }
 
-# The first lines decide: a .venv for the tests serves too.
+# Compares the first lines only: a .venv made for the tests is also good for serving.
 is_in_step() {
     case $(cat "$root/.venv/installed" 2>/dev/null)$newline in
         "$pins$newline"*) works ;;
@@ -50,12 +51,12 @@ is_in_step() {
     esac
 }
 
-# One that somebody else has made, as a service's installation does: to serve it is good as it is.
+# A .venv that something else made, such as a service's installation, is good for serving if the packages are right.
 is_as_pinned() {
     [ "$wanted" = requirements.txt ] && find_pinned "$root/.venv/bin/python"
 }
 
-# Not so after an upgrade or removal of the Python it was made with.
+# Fails after an upgrade or removal of the Python that .venv was made with.
 works() {
     "$python" -I -c 'import pip' 2>/dev/null
 }
@@ -71,8 +72,8 @@ find_base() {
     fail 'needs Python 3.11 or newer, and found none on the PATH'
 }
 
-# lock PYTHON: one script at a time. The lock is on descriptor 9, so it ends with this script and with any pip that
-# outlives it.
+# lock PYTHON: lets one script at a time change .venv. The lock is on descriptor 9, so it ends with this script, or with a
+# pip that outlives it.
 lock() {
     "$1" -I -c '
 import fcntl
@@ -82,7 +83,7 @@ try:
 except BlockingIOError:
     print("another script is setting up .venv: waiting for it", flush=True)
     fcntl.flock(9, fcntl.LOCK_EX)
-' || echo 'cannot lock .venv here: start no other script until this one is done'
+' || echo 'cannot lock .venv: start no other script until this one has ended'
 }
 
 bring_in_step() {
@@ -95,66 +96,6 @@ bring_in_step() {
     rm -f "$root/.venv/installed"
     echo "installing $wanted into .venv"
     "$python" -I -m pip install --quiet --disable-pip-version-check --no-input -r "$root/$wanted" ||
-        fail 'could not install what is pinned; is a package index within reach?'
+        fail 'could not install the pinned packages; is a package index reachable?'
     printf '%s\n' "$pins" >"$root/.venv/installed"
-}
-
-# use_compiled: sets $package, the folder that jobqueue is imported from: a copy in which what every request passes
-# through is machine code; or the repository, where there is no C compiler, where .venv is not ours to write, or where
-# JOBQUEUE_COMPILE=0 is set. The copy is made anew whenever the sources are others; $compiled/of says what it was made
-# of, and whether it was.
-# shellcheck disable=SC2034  # whoever calls it uses it
-use_compiled() {
-    package=$root
-    compiled=$root/.venv/compiled
-    wanted=${JOBQUEUE_COMPILE:-1}
-    [ "$wanted" != 0 ] || return 0
-    sources=$(cd "$root" && find scripts/compile.py scripts/requirements.txt jobqueue -type f ! -name '*.pyc' |
-        LC_ALL=C sort | xargs cat | cksum)
-    case $(cat "$compiled/of" 2>/dev/null) in
-        "$sources yes" | "$sources no") ;;
-        *)
-            if ! [ -w "$root/.venv" ] || ! [ -w "$root" ]; then return 0; fi # its owner has to run this once
-            # Whatever goes wrong, the sources can be served.
-            compile_sources 9>"$root/.venv.lock" >&2 || echo 'it is not compiled' >&2
-            ;;
-    esac
-    [ "$(cat "$compiled/of" 2>/dev/null)" != "$sources yes" ] || package=$compiled
-}
-
-compile_sources() {
-    lock "$python"
-    case $(cat "$compiled/of" 2>/dev/null) in "$sources "*) return ;; esac
-    rm -rf "$compiled.new" "$compiled.tools"
-    mkdir -p "$compiled.new"
-    done=no
-    if has_compiler; then
-        echo 'compiling it for this machine, once: about half a minute (JOBQUEUE_COMPILE=0 leaves it out)'
-        {
-            "$python" -I -m pip install --quiet --disable-pip-version-check --no-input --target "$compiled.tools" \
-                -r "$root/scripts/requirements.txt" &&
-                PYTHONPATH=$compiled.tools "$python" -P "$root/scripts/compile.py" "$compiled.new"
-        } >"$root/.venv/compiled.log" 2>&1 && done=yes || echo 'could not: .venv/compiled.log says why'
-    else
-        echo 'no C compiler, or no headers of this Python: it is not compiled, and a third slower'
-    fi
-    rm -rf "$compiled.tools"
-    [ "$done" = yes ] || rm -rf "$compiled.new"/*
-    echo "$sources $done" >"$compiled.new/of"
-    rm -rf "$compiled"  # not before: a server may be running out of it
-    mv "$compiled.new" "$compiled"
-}
-
-# On macOS `cc` is there always; without the command line tools it opens a window that offers them.
-has_compiler() {
-    "$python" -I -c '
-import os, shutil, subprocess, sys, sysconfig
-
-compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-header = os.path.join(sysconfig.get_path("include"), "Python.h")
-there = shutil.which(compiler) and os.path.exists(header)
-if there and sys.platform == "darwin":
-    there = subprocess.run(["xcode-select", "-p"], capture_output=True).returncode == 0
-sys.exit(not there)
-'
 }

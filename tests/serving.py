@@ -12,7 +12,7 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.local import open_journal
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.http1.front import FastFront
@@ -20,8 +20,8 @@ from jobqueue.server.listener import Listener, bind
 from jobqueue.server.tornado_front import TornadoFront
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.testing import ManualClock
-from jobqueue.web.api import Api
 from jobqueue.web.app import application
+from jobqueue.web.dispatch import Dispatcher
 
 Headers = dict[str, str]
 
@@ -38,7 +38,9 @@ class Patched:
 
 
 def patch_engine(monkeypatch: pytest.MonkeyPatch, server: "Server", **verbs: Callable[..., Any]) -> None:
-    monkeypatch.setattr(server.api, "engine", Patched(server.engine, **verbs))
+    patched = Patched(server.engine, **verbs)
+    monkeypatch.setattr(server.api, "engine", patched)
+    monkeypatch.setattr(server.api.context, "engine", patched)
 
 
 class Server:
@@ -62,15 +64,15 @@ class Server:
         self.again = again
         self.engine: MemoryEngine = MemoryEngine(settings, clock)
         if folder is not None:
-            self.engine = JournalEngine(DataDir(folder), settings, clock)
-        self.api = Api(self.engine)
+            self.engine = open_journal(DataDir(folder), settings, clock)
+        self.api = Dispatcher(self.engine)
         access = log.AccessLog(settings.access_log)
         self.api.access = access.request
         self.front: Front = (
             FastFront(self.api, access) if front == "fast" else TornadoFront(self.api, application(self.api))
         )
-        self.api.connections = self.front.connections
-        self.api.max_connections = limit = settings.max_connections or 1000
+        self.api.server.connections = self.front.connections
+        self.api.server.max_connections = limit = settings.max_connections or 1000
         listening = bind("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.listener: Listener | None = Listener(listening, limit, self.front.connections, self.front.take)

@@ -1,4 +1,4 @@
-"""What mypyc is given, and what `scripts/venv.sh` does where it can or cannot compile.
+"""What mypyc is given, and what `scripts/compile.sh` does where it can or cannot compile.
 
 That the compiled package does what the sources do is shown by the whole suite: `./scripts/test.sh --compiled`.
 """
@@ -24,7 +24,7 @@ finally:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_what_is_compiled_has_no_structs(name):
-    """mypyc drops what stands in the brackets behind a struct's name: `gc=False`, `array_like`, `frozen`."""
+    """mypyc drops the class arguments of a struct: `gc=False`, `array_like`, `frozen`."""
     module = importlib.import_module(f"jobqueue.{name.replace('/', '.')}")
     made_here = [kind for kind in vars(module).values() if getattr(kind, "__module__", "") == module.__name__]
     assert not [kind for kind in made_here if isinstance(kind, type) and issubclass(kind, Struct)]
@@ -32,11 +32,12 @@ def test_what_is_compiled_has_no_structs(name):
 
 @pytest.fixture
 def repository(tmp_path):
-    """One with a package that is compiled in no time, and a set-up .venv."""
+    """A repository with a package that compiles at once, and a complete .venv."""
     root = tmp_path / "a repository"
     for folder in ("scripts", "jobqueue", ".venv/bin"):
         (root / folder).mkdir(parents=True)
-    shutil.copy(ROOT / "scripts" / "venv.sh", root / "scripts")
+    for script in ("venv.sh", "compile.sh"):
+        shutil.copy(ROOT / "scripts" / script, root / "scripts")
     (root / "scripts" / "requirements.txt").touch()
     (root / "jobqueue" / "it.py").write_text("one\n")
     (root / "scripts" / "compile.py").write_text(
@@ -47,8 +48,9 @@ def repository(tmp_path):
 
 
 def use_compiled(root, user=None, **environment):
-    """Where jobqueue is imported from then, by its place in the repository; and what was said."""
-    script = '. "$root/scripts/venv.sh"; python=$root/.venv/bin/python; use_compiled; echo "$package"'
+    """Returns `$package` relative to the repository, and the lines on stderr."""
+    sourced = '. "$root/scripts/venv.sh"; . "$root/scripts/compile.sh"'
+    script = f'{sourced}; python=$root/.venv/bin/python; use_compiled; echo "$package"'
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
     done = subprocess.run(
         ["/bin/sh", "-euc", script], env={**kept, "root": str(root), **environment}, capture_output=True,
@@ -72,21 +74,21 @@ def test_it_is_compiled_once_and_again_when_the_sources_change(repository):
     ]
 
 
-def test_who_does_not_want_it_compiled_is_served_the_sources(repository):
+def test_jobqueue_compile_0_serves_the_sources(repository):
     assert use_compiled(repository, JOBQUEUE_COMPILE="0") == (".", [])
     use_compiled(repository)
     assert use_compiled(repository, JOBQUEUE_COMPILE="0") == (".", [])
 
 
-def test_where_it_cannot_be_compiled_the_sources_are_served_and_it_is_said_once(repository):
+def test_a_failed_compilation_serves_the_sources_and_is_reported_once(repository):
     (repository / "scripts" / "compile.py").write_text("raise SystemExit('no way')\n")
     place, said = use_compiled(repository)
-    assert (place, said[1:]) == (".", ["could not: .venv/compiled.log says why"])
+    assert (place, said[1:]) == (".", ["could not compile: .venv/compiled.log says why"])
     assert "no way" in (repository / ".venv" / "compiled.log").read_text()
     assert use_compiled(repository) == (".", [])
 
 
-def test_who_may_not_write_to_the_venv_is_served_the_sources(repository):
+def test_a_venv_that_is_not_writable_serves_the_sources(repository):
     place = Path(tempfile.mkdtemp())
     try:
         root = Path(shutil.copytree(repository, place / "a repository", symlinks=True))

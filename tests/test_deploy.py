@@ -1,22 +1,20 @@
-"""What `deploy/` and docs/metrics.md say to Prometheus and Grafana speaks of metrics that there are."""
+"""What `deploy/` and docs/metrics.md say to Prometheus and Grafana speaks of metrics that exist."""
 
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Server
-
-from jobqueue import Settings
-from jobqueue.engine.journal import JournalEngine
-from jobqueue.server.watchdog import Watchdog
-from jobqueue.testing import ManualClock
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests" / "server"))
+from running import Program  # noqa: E402  # the folder has to be on the path first
+
 DEPLOY, DOCS = ROOT / "deploy", ROOT / "docs"
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text())
@@ -25,23 +23,22 @@ EXPRESSIONS = [rule["expr"] for rule in RULES] + [
 ]
 
 
-async def told(folder):
-    """What a server tells which has done a little of everything."""
-    settings = Settings(first_id=1, memory_limit="16GiB")
-    server = Server("fast", settings, ManualClock(), folder=folder)
-    assert isinstance(server.engine, JournalEngine)
-    await server.engine.load()
-    server.api.more_metrics.append(Watchdog().metrics)
-    await server.enqueue()
-    job = await server.dequeue()
-    await server.post(f"/jobs/{job['id']}/conclude")
-    text = (await server.get("/metrics")).body.decode()
-    await server.close()
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory):
+    """The metrics of the real program with a journal, after it did a little of everything."""
+    folder = str(tmp_path_factory.mktemp("metrics") / "data")
+    with Program(JOBQUEUE_DATA=folder, JOBQUEUE_FIRST_ID="1", JOBQUEUE_ACCESS_LOG="off") as program:
+        while program.call("POST", "/jobs/enqueue", {"type": "x"})[0] != 201:
+            pass  # it reads its journal
+        job = program.call("POST", "/jobs/dequeue")[1]
+        assert program.call("POST", f"/jobs/{job['id']}/conclude")[0] == 200
+        text = program.call("GET", "/metrics")[1].decode()
+        program.stop()
     return text
 
 
-async def test_every_metric_of_the_dashboard_and_of_the_rules_is_there_with_its_labels(tmp_path):
-    families = text_string_to_metric_families(await told(str(tmp_path / "data")))
+def test_every_metric_of_the_dashboard_and_of_the_rules_exists_with_its_labels(metrics):
+    families = text_string_to_metric_families(metrics)
     known = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     assert len(EXPRESSIONS) > 20
     for expression in EXPRESSIONS:
@@ -59,11 +56,24 @@ def test_the_dashboard_has_each_panel_in_a_place_of_its_own():
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
 
 
-async def test_the_manual_names_every_metric_and_no_other(tmp_path):
-    text = await told(str(tmp_path / "data"))
+def test_every_rule_has_a_summary():
+    assert all(rule["annotations"]["summary"] for rule in RULES)
+
+
+def test_the_manual_names_every_metric_and_no_other(metrics):
     table = re.search(r"^\| metric \|.*?\n\n", (DOCS / "metrics.md").read_text(), re.MULTILINE | re.DOTALL)
     named = re.findall(r"`(jobqueue_\w+)`", table[0])
-    assert sorted(named) == sorted(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    assert sorted(named) == sorted(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
+
+
+def test_the_image_has_every_file_that_it_copies():
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(copied) > 4
+    for name in " ".join(copied).split():
+        assert (ROOT / name).exists(), name
+    sourced = re.findall(r'^\. "\$root/(\S+)"$', (ROOT / "scripts" / "run.sh").read_text(), re.MULTILINE)
+    assert sourced
+    assert set(sourced) <= set(" ".join(copied).split())
 
 
 with_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -82,6 +92,5 @@ def test_prometheus_accepts_the_rules():
 
 
 @with_promtool
-async def test_prometheus_has_nothing_against_the_metrics(tmp_path):
-    """Neither their form nor their names."""
-    promtool("metrics", text=await told(str(tmp_path / "data")))
+def test_prometheus_accepts_the_metrics_and_their_names(metrics):
+    promtool("metrics", text=metrics)

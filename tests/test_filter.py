@@ -1,4 +1,4 @@
-"""A filter: which jobs are meant."""
+"""Which jobs a filter selects."""
 
 from itertools import product
 
@@ -41,12 +41,12 @@ def test_an_empty_filter_matches_everything():
         (Filter(older_than=0), job(age=0), job(age=-1)),
     ],
 )
-def test_within_a_part_any_of_its_values_will_do(part, matching, other):
+def test_within_a_condition_any_of_its_values_may_match(part, matching, other):
     assert part.matches(matching, WALL)
     assert not part.matches(other, WALL)
 
 
-def test_each_part_that_is_given_must_hold():
+def test_each_condition_that_is_set_must_hold():
     parts = {
         "queues": some("mail"),
         "statuses": some("queued"),
@@ -65,7 +65,7 @@ def test_each_part_that_is_given_must_hold():
         assert Filter(**parts).matches(made, WALL) == all(choice)
 
 
-def test_the_age_is_that_of_the_enqueue_by_the_wall_clock():
+def test_the_age_of_a_job_counts_from_its_enqueue_by_the_wall_clock():
     assert not Filter(older_than=500).matches(job(age=400), WALL)
     assert Filter(older_than=500).matches(job(age=400), WALL + 100)
     assert not Filter(older_than=500).matches(job(age=600), WALL - 200)

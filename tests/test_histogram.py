@@ -1,4 +1,4 @@
-"""How long things took, in buckets: the figures alone."""
+"""Histograms of times: the figures alone."""
 
 from jobqueue.histogram import DecayingHistogram
 
@@ -12,7 +12,7 @@ def test_a_time_below_zero_counts_as_zero_everywhere():
     assert histogram.quantile(0.5) == 0
 
 
-def test_what_was_added_stays_below_its_bucket_and_the_sum_is_exact_while_none_is_left_out():
+def test_each_value_is_below_its_bound_and_the_sum_is_exact_while_none_is_left_out():
     histogram = DecayingHistogram()
     for ms in (0, 3, 100, 1_000):
         histogram.add(ms)

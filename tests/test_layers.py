@@ -1,5 +1,5 @@
 """Imports run one way only. A folder of the package, or a module at its top, is a layer; `ARROWS` says which
-layers a layer may import. DESIGN.md, section 2, says why.
+layers a layer may import. docs/design.md says why.
 """
 
 import ast
@@ -33,7 +33,7 @@ ANYTHING = {"__init__", "__main__", "cli"}
 
 # Of a layer, only this module may be imported; but by these modules (those that make an engine).
 DOORS = {("web", "engine"): "jobqueue.engine.api"}
-DOOR_KEEPERS = {("jobqueue.web.app", "jobqueue.engine.memory")}
+DOOR_KEEPERS = {("jobqueue.web.app", "jobqueue.engine.local")}
 
 # What a layer takes from outside the package: nothing but the standard library, or these.
 OUTSIDE = {
@@ -156,12 +156,12 @@ def test_the_arrows_have_no_circle():
         ("jobqueue.core.queue", "import json.decoder"),
         ("jobqueue.core.queue", "if TYPE_CHECKING:\n    from tornado.ioloop import IOLoop"),
         ("jobqueue.core.__init__", "import os, secrets"),
-        ("jobqueue.engine.memory", "from jobqueue.web.app import make_app"),
-        ("jobqueue.engine.memory", "import httptools"),
+        ("jobqueue.engine.local", "from jobqueue.web.app import make_app"),
+        ("jobqueue.engine.local", "import httptools"),
         ("jobqueue.testing", "from jobqueue.core.queue import JobQueue"),
         ("jobqueue.testing", "import pytest"),
-        ("jobqueue.web.operations", "from jobqueue.engine.memory import MemoryEngine"),
-        ("jobqueue.web.operations", "from jobqueue.engine import memory"),
+        ("jobqueue.web.operations", "from jobqueue.engine.local import LocalEngine"),
+        ("jobqueue.web.operations", "from jobqueue.engine import local"),
         ("jobqueue.web.operations", "from jobqueue import engine"),
         ("jobqueue.web.operations", "from jobqueue.core.queue import JobQueue"),
         ("jobqueue.web.operations", "from jobqueue import MemoryEngine"),
@@ -191,11 +191,11 @@ def test_an_import_against_the_arrows_is_found(module, text):
             "jobqueue.core.queue",
             "from .lane import Lane\nfrom . import policy\nfrom ..errors import LeaseLost",
         ),
-        ("jobqueue.engine.memory", "import time, os\nfrom tornado.ioloop import IOLoop"),
+        ("jobqueue.engine.local", "import time, os\nfrom tornado.ioloop import IOLoop"),
         ("jobqueue.web.operations", "from jobqueue.model import Job\nfrom jobqueue.engine import api"),
-        ("jobqueue.web.app", "from jobqueue.engine.memory import MemoryEngine"),
+        ("jobqueue.web.app", "from jobqueue.engine.local import LocalEngine"),
         ("jobqueue.server.http1.front", "import httptools\nfrom jobqueue.web.http import Request"),
-        ("jobqueue.__init__", "from jobqueue.engine.memory import MemoryEngine"),
+        ("jobqueue.__init__", "from jobqueue.engine.local import LocalEngine"),
         ("jobqueue.__main__", "from jobqueue.server.main import main"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Tally: how often each step of the table was taken. All other counts follow from that.
+"""TransitionCounts: how often each transition of the table in `steps` was taken.
 
-A job that is counted in two places will one day be counted differently in them; here a move counts once, and
-how many jobs are in a status is what went in less what went out.
+All other counts follow from these: the number of jobs in a status is the number of those that entered it,
+less the number of those that left it. Counts that are kept in two places would differ one day.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from typing import Final
 from jobqueue import steps
 from jobqueue.steps import IN_PROGRESS, STATUSES, Status, Step
 
-# (status before, step) -> (status after, index of its counter).
+# (status before, step) -> (status after, index of its counter)
 TRANSITIONS: Final[dict[tuple[Status | None, Step], tuple[Status | None, int]]] = {
     key: (after, number) for number, (key, after) in enumerate(steps.STEPS.items())
 }
-# Which moves make up a total: by their step, or exactly.
+# The transitions that make up each total: all of a step, or exactly one.
 _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
     "enqueued": (steps.ENQUEUE, steps.SCHEDULE),
     "dequeued": (steps.LEASE,),
@@ -27,35 +27,35 @@ _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
 }  # fmt: skip
 
 _NUMBERS: Final[dict[str, list[int]]] = {
-    name: [number for key, (_, number) in TRANSITIONS.items() if key in moves or key[1] in moves]
-    for name, moves in _TOTALS.items()
+    name: [number for key, (_, number) in TRANSITIONS.items() if key in selected or key[1] in selected]
+    for name, selected in _TOTALS.items()
 }
-_COME = tuple(number for (before, _), (_, number) in TRANSITIONS.items() if before is None)
-_GONE = tuple(number for after, number in TRANSITIONS.values() if after is None)
+_ADDED = tuple(number for (before, _), (_, number) in TRANSITIONS.items() if before is None)
+_REMOVED = tuple(number for after, number in TRANSITIONS.values() if after is None)
 
 
 class TransitionCounts:
-    """`steps[n]` is raised by whoever makes move number n, and by nobody else. `before`: jobs in each status
-    that came from an earlier run."""
+    """`steps[n]` counts the transition number n; only `QueueState.transition` increments it. `restored` is
+    the number of jobs in each status that were restored from an earlier run."""
 
-    __slots__ = ("before", "steps")
+    __slots__ = ("restored", "steps")
 
     def __init__(self) -> None:
         self.steps = [0] * len(TRANSITIONS)
-        self.before = dict.fromkeys(STATUSES, 0)
+        self.restored = dict.fromkeys(STATUSES, 0)
 
     @classmethod
-    def of(cls, tallies: Sequence["TransitionCounts"]) -> "TransitionCounts":
-        """Of several, in sum."""
+    def of(cls, several: Sequence["TransitionCounts"]) -> "TransitionCounts":
+        """Returns the sum of several counts."""
         total = cls()
-        total.steps = list(map(sum, zip(total.steps, *[counts.steps for counts in tallies], strict=True)))
+        total.steps = list(map(sum, zip(total.steps, *[counts.steps for counts in several], strict=True)))
         for status in STATUSES:
-            total.before[status] = sum([counts.before[status] for counts in tallies])
+            total.restored[status] = sum([counts.restored[status] for counts in several])
         return total
 
     def jobs(self) -> dict[Status, int]:
-        """How many jobs are in each status now."""
-        counts = self.before.copy()
+        """Returns the number of jobs in each status."""
+        counts = self.restored.copy()
         for (before, _), (after, number) in TRANSITIONS.items():
             if before is not None:
                 counts[before] -= self.steps[number]
@@ -64,12 +64,13 @@ class TransitionCounts:
         return counts
 
     def held(self) -> int:
-        """How many jobs there are now, of any status."""
+        """Returns the number of jobs of any status."""
         steps = self.steps
-        come = sum([steps[number] for number in _COME])
-        return sum(self.before.values()) + come - sum([steps[number] for number in _GONE])
+        added = sum([steps[number] for number in _ADDED])
+        removed = sum([steps[number] for number in _REMOVED])
+        return sum(self.restored.values()) + added - removed
 
     def totals(self) -> dict[str, int]:
-        """What happened since the beginning, by the names of the API."""
+        """Returns the totals since this run began, by their names in the API."""
         steps = self.steps
         return {name: sum([steps[number] for number in numbers]) for name, numbers in _NUMBERS.items()}

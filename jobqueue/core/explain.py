@@ -1,6 +1,7 @@
-"""Explain: why a job is where it is, and why a queue hands nothing out.
+"""Explanations: why a job is not leased yet, and why a dequeue got nothing.
 
-Pure looks at what `NamedQueue.take` goes by: the pause, the gates, the order of the lanes. Changes nothing.
+They read what `NamedQueue.take` decides by, which is the pause, the limiters and the order of the lanes, and
+change nothing.
 """
 
 from collections.abc import Iterable
@@ -12,21 +13,21 @@ from jobqueue.core.state import QueueState
 from jobqueue.model import Cause, Code, Explanation, Job, State
 from jobqueue.steps import FINISHED, IN_PROGRESS, QUEUED, SCHEDULED
 
-# How many leases are looked through for the jobs that use up a limit, and how many of those are named.
-_LOOKED_AT = 5_000
+# How many leases are searched for the jobs that use up a limit, and how many of those are named.
+_EXAMINED = 5_000
 _NAMED = 10
 
 
-def explain(registry: QueueState, job: Job, now: int) -> Explanation:
-    """No causes: the next dequeue of its queue gets the job."""
-    queue = registry.queues[job.queue]
+def explain(state: QueueState, job: Job, now: int) -> Explanation:
+    """Explains where a job is. Without causes, the next dequeue of its queue gets it."""
+    queue = state.queues[job.queue]
     if job.status in FINISHED:
         trace = job.extras.trace if job.extras is not None else None
         return Explanation(job, 0, [Cause("finished", name=trace.reason if trace is not None else None)])
     if job.status == IN_PROGRESS:
         assert job.lease is not None
         return Explanation(
-            job, 0, [Cause("running", registry.wall(job.lease.expires), job.lease.consumer, job.attempts)]
+            job, 0, [Cause("running", state.wall(job.lease.expires), job.lease.consumer, job.attempts)]
         )
     causes = []
     if job.status == SCHEDULED:
@@ -36,36 +37,36 @@ def explain(registry: QueueState, job: Job, now: int) -> Explanation:
         causes.append(Cause("paused", queue.pause.until, queue.pause.reason))
     if job.status != QUEUED:
         return Explanation(job, 0, causes)
-    causes += [_limit(registry, gate, now) for gate in queue.shut_gates(job, now)]
+    causes += [_limit(state, limiter, now) for limiter in queue.exhausted_limiters(job, now)]
     ahead = queue.ahead(job)
     if ahead:
         causes.append(Cause("behind", number=ahead))
-    if not registry.waiters.waiting(queue.name):
+    if not state.waiters.waiting(queue.name):
         ago = None if queue.asked_at is None else now - queue.asked_at
         causes.append(Cause("no_consumer", number=queue.counts.jobs()[IN_PROGRESS], ago=ago))
     return Explanation(job, ahead, causes)
 
 
-def state(queues: Iterable[NamedQueue]) -> State:
-    """Why a dequeue of these queues, which there are, got nothing: the first in this order that holds for one
-    of them."""
+def why_empty(queues: Iterable[NamedQueue]) -> State:
+    """Returns why a dequeue of these queues got nothing: the first reason, in the order of this function,
+    that holds for one of them."""
     queues = list(queues)
     if any(queue.pause is not None for queue in queues):
         return "paused"
     if any(queue.queued for queue in queues):
-        return "limited"  # queued, not paused, and not taken: a gate is shut
+        return "limited"  # a queued job that is not paused and was not taken has an exhausted limiter
     return "scheduled" if any(queue.scheduled for queue in queues) else "empty"
 
 
-def _limit(registry: QueueState, gate: Limiter, now: int) -> Cause:
-    if gate.exhausted(now) == "rate":
-        at = gate.next_at(now)
-        assert gate.rate is not None
-        return Cause("rate_limit", None if at is None else registry.wall(at), gate.key, gate.rate.count)
+def _limit(state: QueueState, limiter: Limiter, now: int) -> Cause:
+    if limiter.exhausted(now) == "rate":
+        at = limiter.available_at(now)
+        assert limiter.rate is not None
+        return Cause("rate_limit", None if at is None else state.wall(at), limiter.key, limiter.rate.count)
     users = (
         job.id
-        for job in registry.leased(_LOOKED_AT)
-        if job.queue == gate.queue and (gate.key is None or key_of(job) == gate.key)
+        for job in state.leased(_EXAMINED)
+        if job.queue == limiter.queue and (limiter.key is None or key_of(job) == limiter.key)
     )
-    code: Code = "queue_limit" if gate.key is None else "key_limit"
-    return Cause(code, None, gate.key, gate.in_progress, jobs=tuple(islice(users, _NAMED)))
+    code: Code = "queue_limit" if limiter.key is None else "key_limit"
+    return Cause(code, None, limiter.key, limiter.in_progress, jobs=tuple(islice(users, _NAMED)))

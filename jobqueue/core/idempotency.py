@@ -1,36 +1,36 @@
-"""Idempotency keys: a request that was answered before is answered with what it made then.
+"""Idempotency keys: a repeated request gets the answer of the first one.
 
-A key is remembered for a day, and only the newest million of them; both bounds have names in `Limits`. The
-ids of large batches are bounded too.
+A key is remembered for a time, within a limit on their number; both are in `Limits`. The ids in the answers
+are limited too, because one request may have made many jobs.
 """
 
 from collections import OrderedDict
 
 from jobqueue.model import RecordedAnswer
 
-# Ids remembered for each key that may be, on average: 36 bytes each.
+# How many ids may be remembered for each key, on average. An id takes 36 bytes.
 _IDS = 4
 
 
 class IdempotencyKeys:
-    """By owner and key, the oldest first. O(1) each."""
+    """The recorded answers by owner and key, the oldest first. All operations are O(1)."""
 
-    __slots__ = ("_age", "_answered", "_ids", "_limit", "_pushed_out")
+    __slots__ = ("_age", "_answered", "_ids", "_limit", "_pushed_out_until")
 
     def __init__(self, age: int, limit: int) -> None:
         self._age = age
         self._limit = limit
         self._ids = 0
-        self._pushed_out = 0  # until when the last one would have been remembered that had to make room
+        self._pushed_out_until = 0  # when the last key that was dropped for the limit would have expired
         self._answered: OrderedDict[tuple[str, str], RecordedAnswer] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answered)
 
     def window(self, now: int) -> int:
-        """For how many milliseconds a key is remembered now: where there are too many, as long as the oldest
-        one has been."""
-        if len(self._answered) < self._limit and self._pushed_out <= now:
+        """Returns for how many milliseconds a key is remembered at present. While there are too many, this is
+        the age of the oldest one."""
+        if len(self._answered) < self._limit and self._pushed_out_until <= now:
             return self._age
         oldest = next(iter(self._answered.values()), None)
         return 0 if oldest is None else max(self._age - (oldest.until - now), 0)
@@ -48,18 +48,18 @@ class IdempotencyKeys:
         while len(self._answered) > self._limit or self._ids > _IDS * self._limit:
             _, oldest = self._answered.popitem(last=False)
             self._ids -= len(oldest.ids)
-            self._pushed_out = oldest.until
+            self._pushed_out_until = oldest.until
 
     def restore(self, owner: str, key: str, answered: RecordedAnswer) -> None:
-        """Of an earlier run; the oldest first."""
+        """Adds an answer of an earlier run. The oldest one must be added first."""
         before = self._answered.pop((owner, key), None)
-        if before is not None:  # the run ended before the older row was dropped
+        if before is not None:  # the run ended before it removed the older row
             self._ids -= len(before.ids)
         self._answered[owner, key] = answered
         self._ids += len(answered.ids)
 
     def forget_old(self, now: int, limit: int) -> bool:
-        """Drops up to `limit` keys whose time is over; True if there may be more."""
+        """Drops up to `limit` keys whose time is over. Returns whether there may be more."""
         for _ in range(limit):
             first = next(iter(self._answered.items()), None)
             if first is None or first[1].until > now:

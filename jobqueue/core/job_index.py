@@ -1,8 +1,8 @@
-"""Pages: jobs by id, in pages of 1,024.
+"""JobIndex: finds jobs by id.
 
-One dict of five million entries stops the program for 100 ms whenever it grows; pages do not. Ids are given
-in order, so a page is filled once. A page that has lost most of its jobs becomes a small dict, so that a few
-old jobs do not each hold a page of empty slots.
+Jobs are in pages of 1,024 ids. A single dict of five million entries would stop the program for 100 ms each
+time it grows. Ids are given in order, so a page is filled once. A page that has lost most of its jobs becomes
+a small dict, so that a few old jobs do not each keep a page of empty slots.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -25,13 +25,13 @@ class _Page:
 
 
 class JobIndex:
-    """A mapping of ids to jobs: `add`, `get`, `remove`, all O(1)."""
+    """A mapping of ids to jobs. `add`, `get` and `remove` are O(1)."""
 
     __slots__ = ("_numbers", "_pages")
 
     def __init__(self) -> None:
         self._pages: dict[int, _Page] = {}
-        self._numbers: list[int] = []  # of the pages there are, in order
+        self._numbers: list[int] = []  # of the pages that exist, in order
 
     def add(self, job: Job) -> None:
         number = job.id >> _BITS
@@ -47,15 +47,15 @@ class JobIndex:
         if page is None:
             return None
         jobs = page.jobs
-        return jobs[id & _MASK] if type(jobs) is list else jobs.get(id & _MASK)  # type: ignore[union-attr]  # mypy keeps the list
+        return jobs[id & _MASK] if type(jobs) is list else jobs.get(id & _MASK)  # type: ignore[union-attr]  # not narrowed by `type() is`
 
     def remove(self, job: Job) -> None:
-        """`job` must be here."""
+        """Removes a job, which must be in the index."""
         number, index = job.id >> _BITS, job.id & _MASK
         page = self._pages[number]
         page.live -= 1
         if page.live == 0:
-            # The page being filled goes too: the next id makes it again.
+            # The page that is being filled is dropped too; the next id creates it again.
             del self._pages[number]
             del self._numbers[bisect_left(self._numbers, number)]
         elif isinstance(page.jobs, dict):
@@ -66,18 +66,19 @@ class JobIndex:
                 page.jobs = {at: kept for at, kept in enumerate(page.jobs) if kept is not None}
 
     def after(self, id: int) -> Iterator[Job]:
-        """Jobs with higher ids, rising. What is added or removed meanwhile may or may not be seen."""
+        """Yields the jobs with higher ids, in rising order. Jobs that are added or removed meanwhile may or
+        may not be included."""
         at = bisect_left(self._numbers, (id + 1) >> _BITS)
         for number in self._numbers[at:]:
-            yield from (job for job in self._on(number) if job.id > id)
+            yield from (job for job in self._jobs_on(number) if job.id > id)
 
     def before(self, id: int) -> Iterator[Job]:
-        """Jobs with lower ids, falling."""
+        """Yields the jobs with lower ids, in falling order."""
         at = bisect_right(self._numbers, (id - 1) >> _BITS)
         for number in reversed(self._numbers[:at]):
-            yield from (job for job in reversed(self._on(number)) if job.id < id)
+            yield from (job for job in reversed(self._jobs_on(number)) if job.id < id)
 
-    def _on(self, number: int) -> list[Job]:
+    def _jobs_on(self, number: int) -> list[Job]:
         page = self._pages.get(number)
         if page is None:
             return []

@@ -1,16 +1,17 @@
-"""Lane: the jobs of one queue and one priority, first in, first out.
+"""Lane: the jobs of one queue, priority and key, first in, first out.
 
-A growable slot array with a head index, kept as a chain of segments so that growth never copies it. A slot
-holds a job, or what is left of one: taking the head leaves `None`; removing from the middle leaves the
-job's place as a tombstone, so that the array stays sorted by place and any job is found by bisection.
-When more than a share of the slots are empty the lane wants compaction: neighbouring segments are squeezed
-together, a few at a time, order kept.
+A lane is a growable array of slots, kept as a chain of segments so that growth never copies it, with the
+index of its first job, the head. A slot holds a job, or it is empty: taking the head leaves `None`; removing
+a job from the middle leaves its place, a tombstone, so that the array stays sorted by place and every job is
+found by bisection. When more than a share of the slots are empty, the lane wants compaction, which moves the
+jobs of neighbouring segments together, a few segments at a time, in the same order.
 
     segments  [ None None J3 J4 | J5 ·6 ·7 J8 | J9 J10 ]      · a tombstone
                           ▲ head
 
-Jobs that come back (stale, released, changed) have the places they had; they wait in a small heap beside the
-array, and whichever of the two has the lower place goes first. Knows jobs only by `place`; knows no status.
+Jobs that come back (stale, released, changed) keep their places. They are in a small heap beside the array;
+the next job is the one with the lower place, of the heap or of the head. A lane knows jobs by their `place`
+only, and knows no status.
 """
 
 from bisect import bisect_left, bisect_right
@@ -23,14 +24,15 @@ Slot = Job | int | None
 
 
 def _place(slot: Slot) -> int:
-    """Where a slot stands; slots before the head (`None`) stand before everything."""
+    """Returns the place of a slot. Those before the head, which are `None`, come first."""
     if type(slot) is int:
         return slot
     return -1 if slot is None else slot.place  # type: ignore[union-attr]  # mypy does not narrow by `type() is`
 
 
 class Segment:
-    """A piece of the array: slots `[0, used)`, of which `live` hold a job. `first` is its lowest place."""
+    """A piece of the array. Its slots `[0, used)` are in use, and `live` of them hold a job. `first` is its
+    lowest place."""
 
     __slots__ = ("first", "live", "slots", "used")
 
@@ -46,30 +48,41 @@ def _first(segment: Segment) -> int:
 
 
 class Lane:
-    """`size`: slots in a segment. `spare`: emptied segments kept for reuse. `above`: the share of empty
-    slots above which `wants_compaction` holds."""
+    """`size` is the number of slots in a segment. `spare` is the number of emptied segments that are kept for
+    reuse. Compaction is wanted if more than the share `max_empty` of the slots are empty."""
 
-    __slots__ = ("_cursor", "_head", "_heap", "_returned", "_segments", "_spares", "above",
-                 "live", "size", "slots", "spare")  # fmt: skip
+    __slots__ = (
+        "_cursor",
+        "_head",
+        "_returned",
+        "_returned_places",
+        "_segments",
+        "_spares",
+        "live",
+        "max_empty",
+        "size",
+        "slots",
+        "spare",
+    )
 
-    def __init__(self, size: int = 1024, spare: int = 1, above: float = 0.5) -> None:
+    def __init__(self, size: int = 1024, spare: int = 1, max_empty: float = 0.5) -> None:
         self.size = size
         self.spare = spare
-        self.above = above
-        self.live = 0  # jobs in the lane, the returned ones too
-        self.slots = 0  # slots in use, empty ones too
+        self.max_empty = max_empty
+        self.live = 0  # jobs in the lane, including the returned ones
+        self.slots = 0  # slots in use, including the empty ones
         self._segments: list[Segment] = []
-        self._head = 0  # index of the first live slot of the first segment
+        self._head = 0  # index of the first job in the first segment
         self._spares: list[Segment] = []
         self._returned: dict[int, Job] = {}  # by place
-        self._heap: list[int] = []  # places of the returned; some are left over
-        self._cursor: int | None = None  # next segment to squeeze, while a compaction is under way
+        self._returned_places: list[int] = []  # a heap; some of its places have left `_returned`
+        self._cursor: int | None = None  # the next segment to compact, during a compaction
 
     def __len__(self) -> int:
         return self.live
 
     def append(self, job: Job) -> None:
-        """To the end; the job's place must be above all places in the lane. Amortised O(1)."""
+        """Adds a job whose place is above all places in the lane. Amortized O(1)."""
         if not self._segments or (tail := self._segments[-1]).used == self.size:
             tail = self._grow(job.place)
         if tail.used == len(tail.slots):
@@ -82,28 +95,28 @@ class Lane:
         self.live += 1
 
     def put_back(self, job: Job) -> None:
-        """To its place, wherever that is. O(log returned)."""
+        """Adds a job at its place, wherever that is. O(log returned)."""
         self._returned[job.place] = job
-        heappush(self._heap, job.place)
+        heappush(self._returned_places, job.place)
         self.live += 1
 
     def peek(self) -> Job | None:
-        """The job that `pop` would give. O(1) amortised."""
+        """Returns the job that `pop` would take; None if there is none. Amortized O(1)."""
         if not self.live:
             return None
         if self._returned and self._returned_is_next():
-            return self._returned[self._heap[0]]
+            return self._returned[self._returned_places[0]]
         job = self._segments[0].slots[self._head]
         assert isinstance(job, Job)
         return job
 
     def pop(self) -> Job:
-        """Takes the job with the lowest place. `IndexError` if the lane is empty. O(1) amortised."""
+        """Takes the job with the lowest place. Raises `IndexError` if there is none. Amortized O(1)."""
         if not self.live:
             raise IndexError("pop from an empty lane")
         if self._returned and self._returned_is_next():
             self.live -= 1
-            return self._returned.pop(heappop(self._heap))
+            return self._returned.pop(heappop(self._returned_places))
         segment = self._segments[0]
         head = self._head
         slot = segment.slots[head]
@@ -114,11 +127,11 @@ class Lane:
             self._drop(0)
         else:
             self._seek(segment, head + 1)
-        return slot  # type: ignore[return-value]  # the head is on a live slot, always
+        return slot  # type: ignore[return-value]  # the slot at the head always holds a job
 
     def remove(self, job: Job) -> None:
-        """Takes `job` out, wherever it stands; `KeyError` if it is not here. Two bisections; a place in the
-        middle becomes a tombstone, a segment without jobs leaves the chain at once."""
+        """Removes a job from wherever it is. Raises `KeyError` if it is not here. This takes two bisections,
+        and leaves a tombstone. A segment without jobs is dropped at once."""
         place = job.place
         at = bisect_right(self._segments, place, key=_first) - 1
         if at >= 0:
@@ -136,11 +149,11 @@ class Lane:
                 return
         del self._returned[place]
         self.live -= 1
-        if len(self._heap) > 2 * len(self._returned):
-            self._heap = sorted(self._returned)
+        if len(self._returned_places) > 2 * len(self._returned):
+            self._returned_places = sorted(self._returned)
 
     def before(self, place: int) -> int:
-        """How many jobs stand before `place`. O(segments + one segment + returned)."""
+        """Returns how many jobs have a lower place. O(segments + one segment + returned)."""
         count = sum(returned < place for returned in self._returned)
         at = bisect_right(self._segments, place, key=_first) - 1
         if at >= 0:
@@ -151,18 +164,18 @@ class Lane:
         return count
 
     def __iter__(self) -> Iterator[Job]:
-        """The jobs in order, without taking them: the first few cost little."""
-        yield from merge(self._back(), self._array(), key=_place)
+        """Yields the jobs in order and takes none. The first few cost little."""
+        yield from merge(self._returned_jobs(), self._array_jobs(), key=_place)
 
-    def _back(self) -> Iterator[Job]:
-        places, last = self._heap.copy(), -1
+    def _returned_jobs(self) -> Iterator[Job]:
+        places, last = self._returned_places.copy(), -1
         while places:
             place = heappop(places)
             if place != last and (job := self._returned.get(place)) is not None:
                 last = place
                 yield job
 
-    def _array(self) -> Iterator[Job]:
+    def _array_jobs(self) -> Iterator[Job]:
         for at, segment in enumerate(self._segments):
             low = self._head if at == 0 else 0
             yield from (slot for slot in segment.slots[low : segment.used] if isinstance(slot, Job))
@@ -171,17 +184,17 @@ class Lane:
 
     @property
     def empty(self) -> int:
-        """Slots that hold no job: taken, and not yet given back, or tombstones."""
+        """The number of slots that hold no job."""
         return self.slots - self.live + len(self._returned)
 
     @property
     def wants_compaction(self) -> bool:
-        """More than the share `above` of the slots are empty, or a compaction is under way."""
-        return self._cursor is not None or self.empty > self.above * self.slots
+        """More than the share `max_empty` of the slots are empty, or a compaction is under way."""
+        return self._cursor is not None or self.empty > self.max_empty * self.slots
 
     def compact(self, budget: int = 8) -> bool:
-        """Squeezes up to `budget` segments together; the order of the jobs stays. True when done. What runs
-        between two calls may append, pop and remove."""
+        """Moves the jobs of up to `budget` segments together, in the same order. Returns whether the whole
+        lane is done. Jobs may be added and removed between two calls."""
         if self._cursor is None:
             self._cursor = 0
         start, end = self._cursor, min(self._cursor + max(budget, 2), len(self._segments))
@@ -198,7 +211,7 @@ class Lane:
         if last >= len(self._segments):
             self._cursor = None
             return True
-        # A last dense segment that is part full is squeezed again, together with its neighbours.
+        # A last dense segment that is not full is compacted again, together with its neighbours.
         self._cursor = last - 1 if dense and dense[-1].used < self.size else last
         return False
 
@@ -217,8 +230,8 @@ class Lane:
         return segment
 
     def _drop(self, at: int) -> None:
-        """Takes a segment without jobs out of the chain. The only one stays, emptied: a lane that is never
-        long should not make segments at every turn. A full-sized one is kept if spares are wanted."""
+        """Drops a segment without jobs. The only one stays, so that a lane that is always short need not make
+        new ones. A full-sized one is kept if fewer than `spare` are."""
         segment = self._segments[at]
         self.slots -= segment.used
         segment.used = 0
@@ -234,20 +247,20 @@ class Lane:
             self._seek(self._segments[0], 0)
 
     def _seek(self, segment: Segment, head: int) -> None:
-        """Moves the head of the first segment, which has a live slot, on to it."""
+        """Moves the head of the first segment, which holds a job, to the first job from index `head` on."""
         slots = segment.slots
         while (slot := slots[head]) is None or type(slot) is int:
             slots[head] = None
             head += 1
         self._head = head
 
-    # -- the returned -------------------------------------------------------------------------------
+    # -- returned jobs ------------------------------------------------------------------------------
 
     def _returned_is_next(self) -> bool:
-        """Does the lowest of the returned, of which there are some, stand before the head of the array? That
-        one is on top of the heap now; what was left over above it is dropped."""
-        while self._heap[0] not in self._returned:
-            heappop(self._heap)
+        """Returns whether the first of the returned jobs, of which there is at least one, comes before the
+        head of the array. Drops outdated places from the heap, so that its top is that job."""
+        while self._returned_places[0] not in self._returned:
+            heappop(self._returned_places)
         if self.live == len(self._returned):
             return True
-        return self._heap[0] < _place(self._segments[0].slots[self._head])
+        return self._returned_places[0] < _place(self._segments[0].slots[self._head])

@@ -1,4 +1,4 @@
-"""Limits: the figures that the core keeps to."""
+"""Limits: the settings of the core."""
 
 from msgspec import Struct
 
@@ -6,7 +6,8 @@ from jobqueue.model import Backoff
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The figures that the core keeps to; `Settings` says what they mean. Lengths in milliseconds."""
+    """The settings that the core needs, with the names, defaults and meaning that they have in `Settings`.
+    Lengths of time are milliseconds."""
 
     lane_segment: int = 1024
     lane_spare: int = 1

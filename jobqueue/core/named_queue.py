@@ -1,7 +1,17 @@
-"""NamedQueue: one named queue: its lanes and their gates, and its counts.
+"""NamedQueue: one named queue, with its jobs in order, its limiters, its settings and its counts.
 
-Jobs are ordered by priority, and inside one priority by their places. Those without a key stand in one line,
-those of each key in a line of its own, which stands aside while the key's gate is shut.
+Jobs are ordered by priority, and by place inside one priority. There are two levels, so that jobs whose key
+is at its limit are skipped as a whole:
+
+    _heap         the groups of keys whose limiter has capacity, as far as known
+      KeyGroup    the lanes of one key, by priority and place
+        Lane      the jobs of one key and priority, by place
+    _keyless      the one group of all jobs without a key
+    _blocked      the groups whose limiter was found exhausted, by when its rate allows the next job
+
+A group that is blocked by `max_in_progress` is in neither heap; the end of a lease brings it back. Both heaps
+are lazy, as that of a `KeyGroup` is. An entry of `_heap` is outdated if it does not have the `rank` and
+`place` of its group; an entry of `_blocked`, if its group is no longer blocked.
 """
 
 from collections.abc import Callable
@@ -16,36 +26,37 @@ from jobqueue.core.unique_keys import UniqueKeys
 from jobqueue.histogram import DecayingHistogram
 from jobqueue.model import Job, KeyLimits, Pause, QueueSettings
 
-# How many lanes one look goes through.
-_LOOKED_AT = 1000
+# How many lanes `ahead` examines.
+_EXAMINED = 1000
 
 
 def key_of(job: Job) -> str | None:
-    more = job.extras
-    return more.options.key if more is not None and more.options is not None else None
+    extras = job.extras
+    return extras.options.key if extras is not None and extras.options is not None else None
 
 
 class NamedQueue:
-    """`queued`, `scheduled`: jobs that wait; `bytes`: their payloads; `size`: jobs of any status. `used_at`:
-    monotonic milliseconds at which it was last left without jobs; `asked_at`: at which somebody last asked it
-    for a job, or ended to wait for one; None: never since it is there. `sleep(gate, at)` is called for a gate
-    that opens by itself at an instant, earlier than its `wakes_at` if it has one."""
+    """Jobs are added by `append` and `put_back`, and leave by `take` and `remove`. Changes no status.
+
+    `lane_shape` is what `Lane` takes. `schedule_wake(limiter, at)` is called for a limiter that will have
+    capacity at `at`, earlier than its `wakes_at` if it has one; the owner must then call `wake`.
+    """
 
     __slots__ = (
-        "_asleep",
+        "_blocked",
         "_heap",
+        "_keyless",
+        "_lane_shape",
         "_lanes",
-        "_marks",
-        "_only",
-        "_plain",
-        "_shape",
-        "_sleep",
+        "_only_lane",
+        "_rate_marks",
+        "_schedule_wake",
         "asked_at",
         "bounded",
         "bytes",
         "counts",
-        "gate",
-        "lines",
+        "groups",
+        "limiter",
         "name",
         "pause",
         "queued",
@@ -58,13 +69,13 @@ class NamedQueue:
         "used_at",
         "version",
         "waits",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
         name: str,
-        shape: tuple[int, int, float],
-        sleep: Callable[[Limiter, int], None] | None = None,
+        lane_shape: tuple[int, int, float],
+        schedule_wake: Callable[[Limiter, int], None] | None = None,
         now: int = 0,
     ) -> None:
         self.name = name
@@ -72,89 +83,65 @@ class NamedQueue:
         self.steps = self.counts.steps
         self.queued = 0
         self.scheduled = 0
-        self.size = 0
-        self.bytes = 0
+        self.size = 0  # jobs of any status
+        self.bytes = 0  # payloads of the queued and scheduled jobs
         self.settings = QueueSettings()
         self.bounded = False  # by `max_jobs` or `max_bytes`
         self.pause: Pause | None = None
         self.version = 0  # of its settings and its pause
         self.unique = UniqueKeys()
-        self.used_at = 0
-        self.asked_at: int | None = None
+        self.used_at = 0  # when it last ran out of jobs; monotonic milliseconds
+        self.asked_at: int | None = None  # when a consumer last asked for a job, or stopped waiting for one
         self.waits = DecayingHistogram()  # from enqueue to the first lease, milliseconds
-        self.runs = DecayingHistogram()  # from the last lease to conclude
-        self.gate: Limiter | None = None
-        self.lines: dict[str, KeyGroup] = {}  # of the keys that have jobs here
-        self._shape = shape
-        self._sleep = sleep
-        self._marks = ((now, (0, 0)), (now, (0, 0)))  # of the rates: when, and the counts then
+        self.runs = DecayingHistogram()  # from the last lease to conclude, milliseconds
+        self.limiter: Limiter | None = None
+        self.groups: dict[str, KeyGroup] = {}  # by key: with jobs, or a limiter that is in use
+        self._lane_shape = lane_shape
+        self._schedule_wake = schedule_wake
+        self._rate_marks = ((now, (0, 0)), (now, (0, 0)))  # two times, with the counts of `rates` then
         self._lanes: dict[int | tuple[int, str], GroupLane] = {}
-        self._plain = KeyGroup(None)
-        self._heap: list[tuple[int, int, KeyGroup]] = []  # of the keys; some entries are left over
-        self._asleep: list[
-            tuple[int, KeyGroup]
-        ] = []  # a heap: when the rate of a key that stands aside opens
-        self._only: GroupLane | None = None  # the lane, if there is but one and nothing gates it
+        self._keyless = KeyGroup(None)
+        self._heap: list[tuple[int, int, KeyGroup]] = []
+        self._blocked: list[tuple[int, KeyGroup]] = []
+        self._only_lane: GroupLane | None = None  # the lane, if there is one only and it has no key
 
-    @property
-    def idle(self) -> bool:
-        """No jobs of any status, and nothing set."""
-        return self.size == 0 and self.pause is None and self.settings == _UNSET
-
-    @property
-    def ready(self) -> bool:
-        """Has queued jobs and is not paused; a gate may be shut all the same."""
-        return self.queued > 0 and self.pause is None
-
-    def rates(self, now: int) -> tuple[float, float]:
-        """Jobs put in and handed out a second. Measured from the look before the last one, so that whoever
-        looks every ten seconds gets the rates of the last ten to twenty."""
-        totals = self.counts.totals()
-        counts = (totals["enqueued"], totals["dequeued"])
-        if now - self._marks[1][0] >= 10_000:
-            self._marks = (self._marks[1], (now, counts))
-        since, then = self._marks[0]
-        seconds = max(now - since, 1000) / 1000
-        return (counts[0] - then[0]) / seconds, (counts[1] - then[1]) / seconds
-
-    @property
-    def lanes(self) -> list[GroupLane]:
-        return list(self._lanes.values())
+    # -- jobs ---------------------------------------------------------------------------------------
 
     def append(self, job: Job) -> None:
-        """Puts a job at the end of its priority, or of its key's part of it."""
+        """Puts a job at the end of its priority; its place is above all others."""
         lane = self._lanes.get(job.priority) if job.extras is None else self._lane_of(job)
         if lane is None:
             lane = self._new_lane(job.priority)
         lane.append(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if lane.shown < 0:
-            self._show(lane, job.place)
+        if lane.indexed_place < 0:
+            self._index(lane, job.place)
 
     def put_back(self, job: Job) -> None:
-        """Puts a job that was leased before at its place."""
+        """Puts a job that was taken before at its place."""
         lane = self._lane_of(job)
         lane.put_back(job)
         self.queued += 1
         self.bytes += len(job.payload)
-        if job.place < lane.shown or lane.shown < 0:
-            self._show(lane, job.place)
+        if job.place < lane.indexed_place or lane.indexed_place < 0:
+            self._index(lane, job.place)
 
     def take(self, now: int) -> Job | None:
-        """Takes the next job: highest priority, then lowest place, of those whose gate is open."""
+        """Takes the next job: of those whose limiters have capacity, the one of the highest priority, and of
+        these the one with the lowest place."""
         if not self.queued or self.pause is not None:
             return None
-        if self.gate is not None and not self.gate.is_open(now):
-            self._wait_for(self.gate, self.gate.next_at(now))
+        if self.limiter is not None and self.limiter.exhausted(now) is not None:
+            self._wake_limiter_at(self.limiter, self.limiter.available_at(now))
             return None
-        if self._only is not None:
-            job = self._only.pop()
-        elif (lane := self._best(now)) is not None:
+        if self._only_lane is not None:
+            job = self._only_lane.pop()
+        elif (lane := self._first_lane(now)) is not None:
             job = lane.pop()
-            lane.line.move_on(lane)
+            lane.group.popped(lane)
             if not lane.live:
-                self._drop(lane, now)
+                self._drop_lane(lane, now)
         else:
             return None
         self.queued -= 1
@@ -162,39 +149,68 @@ class NamedQueue:
         return job
 
     def remove(self, job: Job, now: int) -> Lane:
-        """Takes a queued job out, wherever it stands; answers the lane that it was in."""
+        """Removes a queued job from wherever it is, and returns its lane. Raises `KeyError` if the job is not
+        queued here."""
         lane = self._lane_of(job)
         lane.remove(job)
         self.queued -= 1
         self.bytes -= len(job.payload)
         if not lane.live:
-            self._drop(lane, now)
+            self._drop_lane(lane, now)
         return lane
 
-    def upcoming(self, most: int, now: int) -> list[Job]:
-        """Up to `most` jobs in the order in which `take` would give them, if the queue is not paused and its
-        own gate is open; none is taken. Jobs behind the shut gate of their key are left out."""
+    # -- reading ------------------------------------------------------------------------------------
 
-        self._awaken(now)
+    @property
+    def idle(self) -> bool:
+        """It has no jobs of any status, no settings and no pause."""
+        return self.size == 0 and self.pause is None and self.settings == _UNSET
 
-        def of_key(_: int, line: KeyGroup) -> Jobs:
-            open = line.place >= 0 and line.gate is not None and line.gate.is_open(now)
-            return line.jobs() if open else iter(())
+    @property
+    def ready(self) -> bool:
+        """It has queued jobs and is not paused. Its limiters may be exhausted."""
+        return self.queued > 0 and self.pause is None
 
-        both = merge(self._plain.jobs(), in_order(self._heap, of_key))
-        return [job for _, _, job in islice(both, most)]
+    @property
+    def lanes(self) -> list[GroupLane]:
+        return list(self._lanes.values())
+
+    def rates(self, now: int) -> tuple[float, float]:
+        """Returns how many jobs a second were added and leased lately. It measures from the last call but
+        one, of calls at least ten seconds apart. If called every ten seconds, it covers the last ten to
+        twenty."""
+        totals = self.counts.totals()
+        counts = (totals["enqueued"], totals["dequeued"])
+        if now - self._rate_marks[1][0] >= 10_000:
+            self._rate_marks = (self._rate_marks[1], (now, counts))
+        since, then = self._rate_marks[0]
+        seconds = max(now - since, 1000) / 1000
+        return (counts[0] - then[0]) / seconds, (counts[1] - then[1]) / seconds
+
+    def upcoming(self, limit: int, now: int) -> list[Job]:
+        """Returns up to `limit` jobs in the order in which `take` would return them, as if there were no
+        pause and no limiter of the queue. Jobs whose key is at its limit are left out."""
+        self._unblock_due(now)
+
+        def jobs_of(_: int, group: KeyGroup) -> Jobs:
+            limiter = group.limiter
+            open = group.place >= 0 and limiter is not None and limiter.exhausted(now) is None
+            return group.jobs() if open else iter(())
+
+        both = merge(self._keyless.jobs(), in_order(self._heap, jobs_of))
+        return [job for _, _, job in islice(both, limit)]
 
     def oldest(self) -> Job | None:
-        """The queued job that came first, over all lanes; O(lanes)."""
-        oldest, since = None, 0
-        for lane in self._lanes.values():  # a plain loop: there may be as many as there are jobs
+        """Returns the job that was created first, of the first jobs of all lanes. O(lanes)."""
+        oldest, created_at = None, 0
+        for lane in self._lanes.values():  # a plain loop, as there may be as many lanes as jobs
             head = lane.peek()
-            if head is not None and (oldest is None or head.created_at < since):
-                oldest, since = head, head.created_at
+            if head is not None and (oldest is None or head.created_at < created_at):
+                oldest, created_at = head, head.created_at
         return oldest
 
     def lane_figures(self) -> tuple[int, int, int]:
-        """Its lanes, slots in them, empty slots; O(lanes)."""
+        """Returns the numbers of lanes, of their slots, and of those that are empty. O(lanes)."""
         slots = empty = 0
         for lane in self._lanes.values():
             slots += lane.slots
@@ -202,10 +218,10 @@ class NamedQueue:
         return len(self._lanes), slots, empty
 
     def by_priority(self) -> dict[int, int]:
-        """How many are queued at each priority, the highest first; O(lanes)."""
+        """Returns how many jobs are queued at each priority, the highest first. O(lanes)."""
         counts: dict[int, int] = {}
         priority = live = 0
-        for lane in self._lanes.values():  # of many lanes, most stand beside one of the same priority
+        for lane in self._lanes.values():  # neighbouring lanes often have the same priority
             if lane.priority != priority:
                 counts[priority] = counts.get(priority, 0) + live
                 priority, live = lane.priority, 0
@@ -215,11 +231,11 @@ class NamedQueue:
         return dict(sorted(counts.items(), reverse=True))
 
     def ahead(self, job: Job) -> int:
-        """At most so many queued jobs are handed out before `job`, which is queued here. Those behind another
-        key's limit are counted, and of many lanes all that stand in those that are not looked at."""
+        """Returns an upper bound for the number of queued jobs that are leased before `job`, which is queued
+        here. It counts jobs whose key is at its limit, and beyond the first `_EXAMINED` lanes all jobs."""
         own = self._lane_of(job)
         count, seen = own.before(job.place), own.live
-        for lane in islice(self._lanes.values(), _LOOKED_AT):
+        for lane in islice(self._lanes.values(), _EXAMINED):
             head = lane.peek()
             if lane is own or head is None:
                 continue
@@ -230,95 +246,101 @@ class NamedQueue:
                 count += lane.before(job.place)
         return count + self.queued - seen
 
-    def shut_gates(self, job: Job, now: int) -> list[Limiter]:
-        """The gates that keep `job`, which is queued here, from being taken."""
-        gates = (self.gate, self._lane_of(job).line.gate)
-        return [gate for gate in gates if gate is not None and not gate.is_open(now)]
+    def exhausted_limiters(self, job: Job, now: int) -> list[Limiter]:
+        """Returns the limiters that keep `job`, which is queued here, from being taken."""
+        limiters = (self.limiter, self._lane_of(job).group.limiter)
+        return [limiter for limiter in limiters if limiter is not None and limiter.exhausted(now) is not None]
 
-    # -- gates --------------------------------------------------------------------------------------
+    # -- limiters -----------------------------------------------------------------------------------
 
     def configure(self, settings: QueueSettings, in_progress: int) -> None:
-        """`in_progress`: how many of its jobs are, now. O(keys) where their limits change."""
+        """Sets all settings. `in_progress` is the number of its jobs in progress. O(keys) if the limits of
+        keys change."""
         before, self.settings = self.settings, settings
         self.bounded = settings.max_jobs is not None or settings.max_bytes is not None
         self.version += 1
         if settings.max_in_progress is None and settings.rate is None:
-            self.gate = None
+            self.limiter = None
         else:
-            self.gate = self.gate or Limiter(self.name, None, None, None)
-            self.gate.in_progress = in_progress
-            self.gate.limit(settings.max_in_progress, settings.rate)
+            self.limiter = self.limiter or Limiter(self.name, None, None, None)
+            self.limiter.in_progress = in_progress
+            self.limiter.set_limits(settings.max_in_progress, settings.rate)
         if settings.key_limits != before.key_limits:
             limits = settings.key_limits or KeyLimits()
-            self._asleep.clear()
-            for line in self.lines.values():
-                assert line.gate is not None
-                line.gate.limit(limits.max_in_progress, limits.rate)
-                self._reopen(line)
+            self._blocked.clear()
+            for group in self.groups.values():
+                assert group.limiter is not None
+                group.limiter.set_limits(limits.max_in_progress, limits.rate)
+                self._unblock(group)
 
-    def enter(self, job: Job, now: int) -> None:
-        """A job of this queue is in progress."""
-        if self.gate is not None:
-            self.gate.enter(now)
+    def count_start(self, job: Job, now: int) -> None:
+        """Counts a job of this queue that was leased."""
+        if self.limiter is not None:
+            self.limiter.count_start(now)
         if (key := key_of(job)) is not None:
-            self._line_of(key)[1].enter(now)
+            self._group_of(key)[1].count_start(now)
 
-    def enter_again(self, job: Job) -> None:
-        """It was in progress when an earlier run ended: it counts, and no rate is charged."""
-        if self.gate is not None:
-            self.gate.in_progress += 1
+    def restore_in_progress(self, job: Job) -> None:
+        """Counts a job that was leased in an earlier run. It takes no token of a rate."""
+        if self.limiter is not None:
+            self.limiter.in_progress += 1
         if (key := key_of(job)) is not None:
-            self._line_of(key)[1].in_progress += 1
+            self._group_of(key)[1].in_progress += 1
 
-    def leave(self, job: Job, now: int) -> bool:
-        """It is no more; True if that opened a gate."""
-        opened = self.gate is not None and self.gate.leave()
+    def count_end(self, job: Job, now: int) -> bool:
+        """Counts the end of a lease. Returns whether a limiter has capacity again."""
+        has_capacity = self.limiter is not None and self.limiter.count_end()
         if (key := key_of(job)) is not None:
-            line, gate = self._line_of(key)
-            if gate.leave():
-                self._reopen(line)
-                opened = True
-            self._forget(line, gate, now)
-        return opened
+            group, limiter = self._group_of(key)
+            if limiter.count_end():
+                self._unblock(group)
+                has_capacity = True
+            self._drop_unused_group(group, limiter, now)
+        return has_capacity
 
-    def woken(self, gate: Limiter, now: int) -> None:
-        """The instant has come for which `gate` slept."""
-        gate.wakes_at = None
-        line = self.lines.get(gate.key) if gate.key is not None else None
-        if line is not None and line.gate is gate:  # else the key is an old one, whose timer came late
-            self._forget(line, gate, now)
+    def wake(self, limiter: Limiter, now: int) -> None:
+        """Handles the timer of a limiter, which has been dropped."""
+        limiter.wakes_at = None
+        group = self.groups.get(limiter.key) if limiter.key is not None else None
+        if group is not None and group.limiter is limiter:  # the key may have got a new limiter since
+            self._drop_unused_group(group, limiter, now)
 
-    def _awaken(self, now: int) -> None:
-        while self._asleep and self._asleep[0][0] <= now:
-            self._reopen(heappop(self._asleep)[1])
+    def _unblock_due(self, now: int) -> None:
+        while self._blocked and self._blocked[0][0] <= now:
+            self._unblock(heappop(self._blocked)[1])
 
-    def _reopen(self, line: KeyGroup) -> None:
-        """If the line stands aside it comes back."""
-        if line.aside:
-            line.aside = False
-            if (lane := line.best()) is not None:
-                self._show_line(line, -lane.priority, lane.shown)
+    def _unblock(self, group: KeyGroup) -> None:
+        if group.blocked:
+            group.blocked = False
+            if (lane := group.first_lane()) is not None:
+                self._index_group(group, -lane.priority, lane.indexed_place)
 
-    def _line_of(self, key: str) -> tuple[KeyGroup, Limiter]:
-        line = self.lines.get(key)
-        if line is None:
+    def _group_of(self, key: str) -> tuple[KeyGroup, Limiter]:
+        group = self.groups.get(key)
+        if group is None:
             limits = self.settings.key_limits or KeyLimits()
-            line = self.lines[key] = KeyGroup(Limiter(self.name, key, limits.max_in_progress, limits.rate))
-        assert line.gate is not None
-        return line, line.gate
+            limiter = Limiter(self.name, key, limits.max_in_progress, limits.rate)
+            group = self.groups[key] = KeyGroup(limiter)
+        assert group.limiter is not None
+        return group, group.limiter
 
-    def _wait_for(self, gate: Limiter, at: int | None) -> None:
-        if at is not None and (gate.wakes_at is None or at < gate.wakes_at) and self._sleep is not None:
-            self._sleep(gate, at)
+    def _wake_limiter_at(self, limiter: Limiter, at: int | None) -> None:
+        """Makes sure that the limiter is woken at `at` or earlier."""
+        if (
+            at is not None
+            and (limiter.wakes_at is None or at < limiter.wakes_at)
+            and self._schedule_wake is not None
+        ):
+            self._schedule_wake(limiter, at)
 
-    def _forget(self, line: KeyGroup, gate: Limiter, now: int) -> None:
-        """A key without jobs is not kept, once its rate has nothing to remember."""
-        if line.lanes == 0 and gate.in_progress == 0 and gate.key is not None:
-            full_at = gate.full_at(now)
+    def _drop_unused_group(self, group: KeyGroup, limiter: Limiter, now: int) -> None:
+        """Drops a group without jobs. While its token bucket is not full, this waits for its timer."""
+        if group.lanes == 0 and limiter.in_progress == 0 and limiter.key is not None:
+            full_at = limiter.full_at(now)
             if full_at > now:
-                self._wait_for(gate, full_at)
+                self._wake_limiter_at(limiter, full_at)
             else:
-                del self.lines[gate.key]
+                del self.groups[limiter.key]
 
     # -- lanes --------------------------------------------------------------------------------------
 
@@ -330,84 +352,88 @@ class NamedQueue:
         return lane if lane is not None else self._new_lane(name)
 
     def _new_lane(self, name: int | tuple[int, str]) -> GroupLane:
-        if self._only is not None and not self._only.live:  # it stayed for the next job of its priority
-            self._drop(self._only, 0)
-        line = self._plain if isinstance(name, int) else self._line_of(name[1])[0]
-        line.lanes += 1
-        lane = self._lanes[name] = GroupLane(name, line, self._shape)
-        self._only = lane if line is self._plain and len(self._lanes) == 1 else None
+        if self._only_lane is not None and not self._only_lane.live:  # it was kept for its priority
+            self._drop_lane(self._only_lane, 0)
+        group = self._keyless if isinstance(name, int) else self._group_of(name[1])[0]
+        group.lanes += 1
+        lane = self._lanes[name] = GroupLane(name, group, self._lane_shape)
+        self._only_lane = lane if group is self._keyless and len(self._lanes) == 1 else None
         return lane
 
-    def _drop(self, lane: GroupLane, now: int) -> None:
-        """An empty lane goes."""
+    def _drop_lane(self, lane: GroupLane, now: int) -> None:
+        """Drops a lane without jobs."""
         del self._lanes[lane.name]
-        line = lane.line
-        line.drop(lane)
-        if line.gate is not None:
-            if line.lanes == 0:
-                line.place = -1
-                self._forget(line, line.gate, now)
-            self._sweep()
+        group = lane.group
+        group.remove(lane)
+        if group.limiter is not None:
+            if group.lanes == 0:
+                group.place = -1
+                self._drop_unused_group(group, group.limiter, now)
+            self._drop_outdated()
         if len(self._lanes) == 1:
             (only,) = self._lanes.values()
-            self._only = only if only.line is self._plain else None
+            self._only_lane = only if only.group is self._keyless else None
         else:
-            self._only = None
+            self._only_lane = None
 
-    # -- their order --------------------------------------------------------------------------------
+    # -- the order of lanes -------------------------------------------------------------------------
 
-    def _show(self, lane: GroupLane, place: int) -> None:
-        line = lane.line
-        line.show(lane, place)
-        if line.gate is not None and not line.aside:
+    def _index(self, lane: GroupLane, place: int) -> None:
+        """Adds the entry of a lane to its group, and that of the group here if it is now further ahead."""
+        group = lane.group
+        group.index(lane, place)
+        if group.limiter is not None and not group.blocked:
             rank = -lane.priority
-            if line.place < 0 or rank < line.rank or (rank == line.rank and place < line.place):
-                self._show_line(line, rank, place)
+            if group.place < 0 or rank < group.rank or (rank == group.rank and place < group.place):
+                self._index_group(group, rank, place)
 
-    def _show_line(self, line: KeyGroup, rank: int, place: int) -> None:
-        line.rank = rank
-        line.place = place
-        heappush(self._heap, (rank, place, line))
-        self._sweep()
+    def _index_group(self, group: KeyGroup, rank: int, place: int) -> None:
+        group.rank = rank
+        group.place = place
+        heappush(self._heap, (rank, place, group))
+        self._drop_outdated()
 
-    def _sweep(self) -> None:
-        """As a line does it."""
-        if len(self._heap) > 2 * len(self.lines) + 8:
-            self._heap = [(line.rank, line.place, line) for line in self.lines.values() if line.place >= 0]
+    def _drop_outdated(self) -> None:
+        """Rebuilds the heap if more than half of it is outdated: O(1) on average for each such entry."""
+        if len(self._heap) > 2 * len(self.groups) + 8:
+            self._heap = [
+                (group.rank, group.place, group) for group in self.groups.values() if group.place >= 0
+            ]
             heapify(self._heap)
 
-    def _best(self, now: int) -> GroupLane | None:
-        """The lane to serve."""
-        self._awaken(now)
-        plain = self._plain.best()
-        keyed = self._best_of_keys(now) if self._heap else None
-        if plain is None or keyed is None:
-            return plain or keyed
-        if keyed.priority == plain.priority:
-            return keyed if keyed.shown < plain.shown else plain
-        return keyed if keyed.priority > plain.priority else plain
+    def _first_lane(self, now: int) -> GroupLane | None:
+        """Returns the lane of the next job."""
+        self._unblock_due(now)
+        keyless = self._keyless.first_lane()
+        keyed = self._first_keyed_lane(now) if self._heap else None
+        if keyless is None or keyed is None:
+            return keyless or keyed
+        if keyed.priority == keyless.priority:
+            return keyed if keyed.indexed_place < keyless.indexed_place else keyless
+        return keyed if keyed.priority > keyless.priority else keyless
 
-    def _best_of_keys(self, now: int) -> GroupLane | None:
-        """What is left over on top of the heap goes; lines behind a shut gate go aside."""
+    def _first_keyed_lane(self, now: int) -> GroupLane | None:
+        """Returns the lane of the next job with a key. Above it, drops outdated entries and blocks groups
+        whose limiter is exhausted."""
         while heap := self._heap:
-            rank, place, line = heap[0]
-            lane = line.best() if line.place == place and line.rank == rank else None
+            rank, place, group = heap[0]
+            lane = group.first_lane() if group.place == place and group.rank == rank else None
             if lane is None:
                 heappop(heap)
                 continue
-            gate = line.gate
-            assert gate is not None
-            if not gate.is_open(now):
+            limiter = group.limiter
+            assert limiter is not None
+            if limiter.exhausted(now) is not None:
                 heappop(heap)
-                line.place = -1
-                line.aside = True
-                if (at := gate.next_at(now)) is not None:
-                    heappush(self._asleep, (at, line))
-                    self._wait_for(gate, at)
-            elif lane.shown != place or lane.priority != -rank:
-                line.rank = -lane.priority
-                line.place = lane.shown
-                heapreplace(heap, (line.rank, line.place, line))
+                group.place = -1
+                group.blocked = True
+                if (at := limiter.available_at(now)) is not None:
+                    heappush(self._blocked, (at, group))
+                    self._wake_limiter_at(limiter, at)
+            elif lane.indexed_place != place or lane.priority != -rank:
+                group.rank = -lane.priority
+                group.place = lane.indexed_place
+                heapreplace(heap, (group.rank, group.place, group))
             else:
                 return lane
         return None

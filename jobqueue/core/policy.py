@@ -1,7 +1,4 @@
-"""Pure rules: who may finish a job, and how long a failed one rests.
-
-The order of the cases in `may_use_lease` is the table "Who may" of the API.
-"""
+"""Policy: who may use a lease, how long a failed job waits, when its attempts are exhausted."""
 
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
 from jobqueue.model import INHERIT, Backoff, Job, Options
@@ -11,9 +8,20 @@ from jobqueue.steps import IN_PROGRESS, Step
 def may_use_lease(
     job: Job, steps: tuple[Step, ...], token: str | None, consumer: str | None, require_lease: bool
 ) -> bool:
-    """True: do it. False: this caller has done it already by this same verb; answer with the job as it
-    stands. Raises `LeaseLost`, `NotInProgress`, `LeaseRequired` or `NotTheConsumer`. `steps` are what the
-    verb may do to a job; none for a heartbeat, which ends no lease."""
+    """Returns whether a verb may act on the lease of `job`: False if the caller has ended the lease before by
+    the same verb, and the answer is the job as it is. `steps` are those by which the verb ends a lease; a
+    heartbeat has none.
+
+    1  no such job                                                  (`QueueState.get` raises)
+    2  the token of the current lease                               True
+    3  the token of the last lease, which this verb ended           False
+    4  any other token                                              `LeaseLost`
+    5  no token, the consumer whose lease this verb ended           False
+    6  no token, the job is not in progress                         `NotInProgress`
+    7  no token, and `require_lease`                                `LeaseRequired`
+    8  no token, not the consumer that the lease names              `NotTheConsumer`
+    9  no token, the consumer that it names, or it names none       True
+    """
     lease = job.lease
     running = job.status == IN_PROGRESS
     if token is not None:
@@ -23,8 +31,9 @@ def may_use_lease(
             if lease.ended_by in steps:
                 return False
         raise LeaseLost(
-            "this lease is not the current one of the job: it ran out and the job went back to its queue, "
-            "the job was finished another way, or it never was this job's. Drop the work, or dequeue again.",
+            "this lease is not the current one of the job: it expired and the job went back to its queue, "
+            "the job was finished in another way, or the lease is that of another job. Drop the work, or "
+            "dequeue again.",
             job_status=job.status,
             attempts=job.attempts,
         )
@@ -39,36 +48,37 @@ def may_use_lease(
         )
     if require_lease:
         raise LeaseRequired(
-            "send the lease that dequeue answered: in the body, as ?lease=…, or as header Job-Lease",
+            "send the lease from the answer to dequeue: in the body, as ?lease=…, or in the header Job-Lease",
             field="lease",
             setting="JOBQUEUE_REQUIRE_LEASE",
         )
     if lease.consumer is not None and lease.consumer != consumer:
         raise NotTheConsumer(
-            "the job is leased under another consumer's name; send the lease that dequeue answered, or the "
-            "same consumer",
+            "the job is leased under the name of another consumer; send the lease from the answer to "
+            "dequeue, or the same consumer",
             job_status=job.status,
         )
     return True
 
 
 def backoff_delay_without_jitter(backoff: Backoff, attempt: int) -> int:
-    """Milliseconds until the next attempt after attempt number `attempt` (1, 2, …) failed."""
+    """Returns the milliseconds until the next attempt, after attempt number `attempt` (1, 2, …) failed."""
     if backoff.steps:
         return backoff.steps[min(attempt, len(backoff.steps)) - 1]
-    try:  # both fail beyond what a float can say, and between the two lies infinity
+    try:  # the power overflows, or its product is infinite and has no int
         return min(int(backoff.base * backoff.factor ** (attempt - 1)), backoff.longest)
     except OverflowError:
         return backoff.longest if backoff.base else 0
 
 
 def backoff_delay(backoff: Backoff, attempt: int, chance: float) -> int:
-    """The same, longer or shorter by up to the share `jitter`; `chance` is from 0 to 1."""
+    """Returns the same, longer or shorter by up to the share `jitter`. `chance` is from 0 to 1."""
     exact = backoff_delay_without_jitter(backoff, attempt)
     return round(exact * (1 + backoff.jitter * (2 * chance - 1)))
 
 
-def attempts_exhausted(job: Job, options: Options | None, of_the_queue: int | None) -> bool:
-    """Has the job had all its attempts? None: there is no limit."""
-    limit = of_the_queue if options is None or options.max_attempts == INHERIT else options.max_attempts
+def attempts_exhausted(job: Job, options: Options | None, of_queue: int | None) -> bool:
+    """Returns whether the job has had all its attempts. `of_queue` is the limit for jobs without one of their
+    own; None: no limit."""
+    limit = of_queue if options is None or options.max_attempts == INHERIT else options.max_attempts
     return limit is not None and job.attempts >= limit

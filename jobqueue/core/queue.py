@@ -1,7 +1,8 @@
-"""JobQueue: THE queue object: the verbs.
+"""JobQueue: the verbs of the queue, and the work that becomes due as time passes.
 
-Everything happens at once or raises. `now` is monotonic milliseconds and never goes back; wall-clock instants
-are `now` plus an offset that is set at each tick.
+Every verb acts at once or raises. It first checks, then changes the state, and then matches waiting consumers
+with the jobs that became ready. `now` is monotonic milliseconds and never decreases; wall-clock times are
+`now` plus an offset that the engine sets before each tick.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -10,107 +11,213 @@ from typing import TypeVar
 from msgspec import UNSET
 
 from jobqueue import steps
-from jobqueue.core.intake import Intake
+from jobqueue.core import admin, transfer
+from jobqueue.core.admission import (
+    add_job,
+    check_capacity,
+    check_capacity_for_change,
+    check_job_limit,
+    check_queue_limit,
+)
+from jobqueue.core.dedup import replacement_growth, resolve_conflict, unique_owner, without_duplicates
+from jobqueue.core.edit import change_job
+from jobqueue.core.forgetting import forget_due, make_room
+from jobqueue.core.leasing import (
+    CONCLUDES,
+    FAILS,
+    RELEASES,
+    bury,
+    cancel_requested,
+    max_attempts,
+    options_of,
+    put_off,
+    return_job,
+    trace_of,
+)
 from jobqueue.core.limiter import Limiter
-from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES, cancel_asked, options_of, trace_of
+from jobqueue.core.limits import Limits
+from jobqueue.core.matching import match_before_dequeue, match_waiters, stop_waiting, take
 from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.policy import attempts_exhausted, backoff_delay, may_use_lease
+from jobqueue.core.state import QueueState
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import OutcomeWaiter, Waiter
 from jobqueue.errors import JobFinished, NotDead, NotWaiting
-from jobqueue.model import Change, Delivery, ExistingJob, Job, JobExtras, NewJob, QueueView
+from jobqueue.model import (
+    Change,
+    Delivery,
+    DequeueRequest,
+    ExistingJob,
+    Filter,
+    ImportedHistory,
+    Job,
+    JobExtras,
+    NewJob,
+    QueueView,
+)
 from jobqueue.steps import CANCELLED, CONCLUDED, DEAD, IN_PROGRESS, WAITING
 
 T = TypeVar("T", bound=Hashable)
 
-# How many jobs, waiters or lanes one slice of work may touch: under 5 ms each.
+# How many jobs, waiters or lanes one slice of work may touch, so that it takes less than 5 ms.
 SLICE = 250
-# How many segments of a lane one slice may squeeze.
+# How many segments of a lane one slice may compact.
 SLICE_SEGMENTS = 8
+# How long a queue without jobs is kept.
 IDLE_QUEUE_MS = 3_600_000
-# For how long waits that are over may be held back by jobs that come due.
+# How long waits that are over may be held open while due jobs keep coming.
 HELD_BACK_MS = 500
 
 
-class JobQueue(Intake):
-    """All named queues, and what may be done with the jobs in them."""
+class JobQueue:
+    """All named queues and their jobs.
 
-    __slots__ = ()
+    `new_token` makes lease tokens as text, with at least 96 random bits each. `chance` returns numbers from 0
+    to 1, for the jitter of a backoff.
+    """
 
-    # -- putting in and taking ----------------------------------------------------------------------
+    __slots__ = ("_backlog_since", "_chance", "state")
+
+    def __init__(
+        self,
+        new_token: Callable[[], str],
+        first_id: int = 1,
+        limits: Limits | None = None,
+        wall_offset: int = 0,
+        chance: Callable[[], float] = lambda: 0.5,
+    ) -> None:
+        self.state = QueueState(first_id, limits or Limits(), wall_offset, new_token)
+        self._chance = chance
+        # When the current run of slices that made jobs ready began; 0: the last slice made none ready.
+        self._backlog_since = 0
+
+    # -- adding jobs --------------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob, now: int) -> Job | ExistingJob:
-        """Makes a job of `new` and puts it at the end of its priority, or sets it aside until it is ready.
-        Where its unique key is taken: as it asks for, the job that has it, or `DuplicateJob`. `QueueFull`."""
+        """Makes a job of `new`: queued at the end of its priority, or scheduled. If its unique key is taken,
+        returns the existing job or raises `DuplicateJob`, as `new` asks for. Raises `QueueFull`."""
+        state = self.state
         if new.options is not None and new.options.unique_key is not None:
-            holder = self._holder(new)
-            if holder is not None:
-                if self.queues[holder.queue].bounded:
-                    self._refuse_full([], self._growth([new]), now)
-                return self._after_matching(self.resolve_conflict(holder, new, now), now)
-        if self.last_number >= self._admitted_until:
-            self._refuse_beyond(1)
-        queue = self.queues.get(new.queue)
+            owner = unique_owner(state, new)
+            if owner is not None:
+                if state.queues[owner.queue].bounded:
+                    check_capacity(state, [], replacement_growth(state, [new]), now)
+                existing = resolve_conflict(state, owner, new, now)
+                self.match(now)
+                return existing
+        if state.last_number >= state.admitted_until:
+            check_job_limit(state, 1)
+        queue = state.queues.get(new.queue)
         if queue is None:
-            self._refuse_new_queues((new.queue,))
-            queue = self._new_queue(new.queue, now)
+            check_queue_limit(state, (new.queue,))
+            queue = state.new_queue(new.queue, now)
         elif queue.bounded:
-            self._refuse_full([new], {}, now)
-        job = self._put(new, queue, now)
-        if self._to_match:
-            self._match_waiters(now)
+            check_capacity(state, [new], {}, now)
+        job = add_job(state, new, queue, now)
+        if state.to_match:
+            match_waiters(state, now)
         return job
 
     def enqueue_many(self, news: Sequence[NewJob], now: int) -> list[Job | ExistingJob]:
-        """The same for many, all or nothing: all are in before the first is handed to a waiting consumer."""
+        """Enqueues all of `news`, or raises and enqueues none. All are added before the first one is leased
+        to a waiting consumer."""
+        state = self.state
         if all(new.options is None for new in news):
-            fresh, keyed = news, False
+            fresh, may_conflict = news, False
         else:
-            fresh, keyed = self._refuse_duplicates(news), True
-        if fresh and self.last_number + len(fresh) > self._admitted_until:
-            self._refuse_beyond(len(fresh))
-        if any(queue.bounded for new in news if (queue := self.queues.get(new.queue)) is not None):
-            self._refuse_full(fresh, self._growth(news) if keyed else {}, now)
-        if names := {new.queue for new in fresh}.difference(self.queues):
-            self._refuse_new_queues(names)
+            fresh, may_conflict = without_duplicates(state, news), True
+        if fresh and state.last_number + len(fresh) > state.admitted_until:
+            check_job_limit(state, len(fresh))
+        if any(queue.bounded for new in news if (queue := state.queues.get(new.queue)) is not None):
+            check_capacity(state, fresh, replacement_growth(state, news) if may_conflict else {}, now)
+        if names := {new.queue for new in fresh}.difference(state.queues):
+            check_queue_limit(state, names)
         made: list[Job | ExistingJob] = []
         for new in news:
-            if keyed and (holder := self._holder(new)) is not None:
-                made.append(self.resolve_conflict(holder, new, now))
+            if may_conflict and (owner := unique_owner(state, new)) is not None:
+                made.append(resolve_conflict(state, owner, new, now))
             else:
-                queue = self.queues.get(new.queue) or self._new_queue(new.queue, now)
-                made.append(self._put(new, queue, now))
-        return self._after_matching(made, now)
+                queue = state.queues.get(new.queue) or state.new_queue(new.queue, now)
+                made.append(add_job(state, new, queue, now))
+        self.match(now)
+        return made
 
-    # -- finishing: under a lease -------------------------------------------------------------------
+    def import_job(self, new: NewJob, past: ImportedHistory, now: int) -> Job | ExistingJob:
+        """Makes a job as `enqueue` does, with a new id, and gives it its past. A dead job stays dead, in the
+        queue in which it died. Returns the existing job if the unique key is taken, whatever `new` asks for.
+        Raises `QueueFull`."""
+        made = transfer.import_job(self.state, new, past, now)
+        self.match(now)
+        return made
+
+    # -- leasing ------------------------------------------------------------------------------------
+
+    def dequeue(self, request: DequeueRequest, now: int) -> list[Delivery]:
+        """Leases up to `request.count` ready jobs, from the queues in the order in which they are named."""
+        state = self.state
+        if state.waiters.count:
+            match_before_dequeue(state, request.queues, now)
+        return take(state, request, now)
+
+    def wait(self, waiter: Waiter) -> None:
+        """Keeps `waiter` until there is a job for it, or its time is over. Call `dequeue` first."""
+        self.state.waiters.add(waiter)
+        self.state.wait_timers.add(waiter, waiter.until)
+
+    def wait_for_outcome(self, waiter: OutcomeWaiter) -> None:
+        """Keeps `waiter` until its job, which is not finished, is finished; or its time is over."""
+        self.state.outcomes.add(waiter)
+        self.state.wait_timers.add(waiter, waiter.until)
+
+    def stop_waiting(self, waiter: Waiter | OutcomeWaiter) -> None:
+        """Removes a waiter whose client has left. Raises `KeyError` if it does not wait."""
+        stop_waiting(self.state, waiter)
+
+    def match(self, now: int) -> None:
+        """Gives ready jobs to waiting consumers. Every verb does so itself, except those that say not."""
+        if self.state.to_match:
+            match_waiters(self.state, now)
+
+    def give_back(self, deliveries: Iterable[Delivery], now: int) -> None:
+        """Returns jobs that never reached their consumers, and takes their attempts off again. Leaves those
+        alone whose lease has ended in the meantime."""
+        for job, lease in deliveries:
+            if job.lease is lease and lease.ended_by is None:
+                return_job(self.state, job, steps.RELEASE, now)
+        self.match(now)
+
+    # -- under a lease ------------------------------------------------------------------------------
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None, now: int
     ) -> Job:
-        """Finishes a job in progress; who may: `policy.may_use_lease`. Done before by the same caller: the
-        job as it stands, a new result ignored."""
-        job = self.get(id)
-        if may_use_lease(job, CONCLUDES, token, consumer, self.limits.require_lease):
+        """Concludes a job in progress. Raises what `policy.may_use_lease` raises. If the same caller has
+        concluded it before, the job is returned as it is, and `result` is ignored."""
+        state = self.state
+        job = state.get(id)
+        if may_use_lease(job, CONCLUDES, token, consumer, state.limits.require_lease):
             if result is not None:
                 job.extras = job.extras or JobExtras()
                 job.extras.result = result
-            queue = self.queues[job.queue]
-            self.transition(job, steps.CONCLUDE, now, queue)
+            queue = state.queues[job.queue]
+            state.transition(job, steps.CONCLUDE, now, queue)
             if not id & queue.runs.skip and (lease := job.lease) is not None and lease.ended_at is not None:
                 queue.runs.add(lease.ended_at - lease.started_at)
-            if self._over_retention:
-                self._make_room(now)
-            if self._to_match:
-                self._match_waiters(now)
+            if state.over_retention:
+                make_room(state, now)
+            if state.to_match:
+                match_waiters(state, now)
         return job
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int, now: int) -> Job:
-        """Gives a job in progress back, uncharged; with `delay` (milliseconds) it rests first. Done before
-        by the same caller: the job as it stands."""
-        job = self.get(id)
-        if may_use_lease(job, RELEASES, token, consumer, self.limits.require_lease):
-            self._return(job, steps.PUT_OFF if delay else steps.RELEASE, now, delay)
-        return self._after_matching(job, now)
+        """Puts a job in progress back at its place, after `delay` milliseconds, and takes its attempt off
+        again. If the same caller has released it before, the job is returned as it is."""
+        state = self.state
+        job = state.get(id)
+        if may_use_lease(job, RELEASES, token, consumer, state.limits.require_lease):
+            return_job(state, job, steps.PUT_OFF if delay else steps.RELEASE, now, delay)
+        self.match(now)
+        return job
 
     def fail(
         self,
@@ -122,32 +229,34 @@ class JobQueue(Intake):
         retry_in: int | None,
         now: int,
     ) -> Job:
-        """The attempt went wrong: the job rests for `retry_in` (milliseconds; None: by its backoff) and is
-        ready again, or is dead if it had all its attempts or is not to be retried. `error` is JSON. Done
-        before by the same caller: the job as it stands."""
-        job = self.get(id)
-        if not may_use_lease(job, FAILS, token, consumer, self.limits.require_lease):
+        """Ends a failed attempt: the job is ready again after `retry_in` milliseconds (None: its backoff). It
+        is dead if this was its last attempt, or `retry` is false. `error` is JSON. If the same caller has
+        reported this before, the job is returned as it is."""
+        state = self.state
+        job = state.get(id)
+        if not may_use_lease(job, FAILS, token, consumer, state.limits.require_lease):
             return job
-        queue = self.queues[job.queue]
+        queue = state.queues[job.queue]
         options = options_of(job)
         trace = trace_of(job)
         trace.error = error
-        if cancel_asked(job):
-            self._put_off(job, steps.FAIL, now, queue, 0)
+        if cancel_requested(job):
+            put_off(state, job, steps.FAIL, now, queue, 0)
         elif not retry:
-            self._bury(job, "no_retry", now, queue)
-        elif attempts_exhausted(job, options, self._max_attempts(queue)):
-            self._bury(job, "attempts", now, queue)
+            bury(state, job, "no_retry", now, queue)
+        elif attempts_exhausted(job, options, max_attempts(state, queue)):
+            bury(state, job, "attempts", now, queue)
         else:
             if retry_in is None:
                 backoff = (
                     (options.backoff if options is not None else None)
                     or queue.settings.backoff
-                    or self.limits.backoff
+                    or state.limits.backoff
                 )
                 retry_in = backoff_delay(backoff, job.attempts, self._chance())
-            self._put_off(job, steps.FAIL, now, queue, retry_in)
-        return self._after_matching(job, now)
+            put_off(state, job, steps.FAIL, now, queue, retry_in)
+        self.match(now)
+        return job
 
     def heartbeat(
         self,
@@ -159,177 +268,243 @@ class JobQueue(Intake):
         progress: int | None = None,
         message: str | None = None,
     ) -> Job:
-        """Extends, or shortens, the lease to `lease_for` (None: as dequeued) from now."""
-        job = self.get(id)
-        may_use_lease(job, (), token, consumer, self.limits.require_lease)
+        """Lets the lease end `lease_for` milliseconds from now (None: the length granted by the dequeue).
+        Sets progress and message if they are given."""
+        state = self.state
+        job = state.get(id)
+        may_use_lease(job, (), token, consumer, state.limits.require_lease)
         lease = job.lease
         assert lease is not None
-        self._leases.drop(job, lease.expires)
+        state.lease_timers.drop(job, lease.expires)
         lease.length = lease.granted if lease_for is None else lease_for
         lease.expires = now + lease.length
-        self._leases.add(job, lease.expires)
+        state.lease_timers.add(job, lease.expires)
         if progress is not None or message is not None:
             trace = trace_of(job)
             trace.progress = trace.progress if progress is None else progress
             trace.message = trace.message if message is None else message
-        if self.changed is not None:
-            self.changed(job)
-        return self._after_matching(job, now)
+        if state.changed is not None:
+            state.changed(job)
+        self.match(now)
+        return job
 
-    # -- from outside -------------------------------------------------------------------------------
+    # -- one job ------------------------------------------------------------------------------------
+
+    def get(self, id: int) -> Job:
+        """Returns a job. Raises `JobNotFound` or `JobForgotten`."""
+        return self.state.get(id)
 
     def cancel(self, id: int, now: int, force: bool = False) -> Job:
-        """Cancels a job that is not running; asks a running one's consumer, by `cancel_requested`, which its
-        next heartbeat is told, or with `force` takes it away. Cancelled before: as it stands. `JobFinished`
-        if it was concluded."""
-        job = self.get(id)
+        """Cancels a job. The consumer of a job in progress is asked to stop: `cancel_requested` is in the
+        answer to its next heartbeat. With `force` its lease ends at once. A cancelled job is returned as it
+        is. Raises `JobFinished` for a concluded one."""
+        state = self.state
+        job = state.get(id)
         if job.status == CONCLUDED:
             raise JobFinished("the job is concluded; it cannot be cancelled", job_status=job.status)
         if job.status == IN_PROGRESS and not force:
             job.extras = job.extras or JobExtras()
             job.extras.cancel_requested = True
-            if self.changed is not None:
-                self.changed(job)
+            if state.changed is not None:
+                state.changed(job)
         elif job.status != CANCELLED:
-            self.transition(job, steps.CANCEL, now, self.queues[job.queue])
-            if self._over_retention:
-                self._make_room(now)
-        return self._after_matching(job, now)
+            state.transition(job, steps.CANCEL, now, state.queues[job.queue])
+            if state.over_retention:
+                make_room(state, now)
+        self.match(now)
+        return job
 
     def change(self, id: int, change: Change, now: int) -> Job:
-        """Changes a job that waits; another queue or priority puts it at the end there. `NotWaiting`,
-        `QueueFull`."""
-        job = self.get(id)
+        """Changes a job that is scheduled or queued. Another queue or priority puts it at the end there.
+        Raises `NotWaiting`, `QueueFull`."""
+        state = self.state
+        job = state.get(id)
         if job.status not in WAITING:
             raise NotWaiting(
-                f"the job is {job.status}; only one that is queued or scheduled can be changed",
+                f"the job is {job.status}; only a queued or scheduled job can be changed",
                 job_status=job.status,
             )
         if (change.queue is not UNSET and change.queue != job.queue) or change.payload is not UNSET:
-            self._refuse_change(job, change, now)
-        self._change(job, change, now)
-        return self._after_matching(job, now)
-
-    def redrive(self, id: int, now: int) -> Job:
-        return self._after_matching(self.redrive_one(id, now), now)
-
-    def redrive_one(self, id: int, now: int) -> Job:
-        """Until `match` nobody who waits gets it."""
-        """Puts a dead job back to work: attempts from 0, at the end of its priority. `NotDead`."""
-        job = self.get(id)
-        if job.status != DEAD:
-            raise NotDead(f"the job is {job.status}; only a dead one is redriven", job_status=job.status)
-        job.attempts = 0
-        trace_of(job).reason = None
-        more = job.extras
-        assert more is not None
-        more.finished_at = None
-        if more.options is not None:
-            more.options.expires_at = None
-        self.transition(job, steps.REDRIVE, now, self.queues[job.queue])
+            check_capacity_for_change(state, job, change, now)
+        change_job(state, job, change, now)
+        self.match(now)
         return job
 
-    def give_back(self, handed: Iterable[Delivery], now: int) -> None:
-        """Jobs that were handed over but never reached their consumer return, uncharged. What has moved on
-        since is left alone."""
-        for job, lease in handed:
-            if job.lease is lease and lease.ended_by is None:
-                self._return(job, steps.RELEASE, now)
-        self._after_matching(None, now)
+    def redrive(self, id: int, now: int) -> Job:
+        """Queues a dead job again, at the end of its priority and with its attempts counted from 0. Raises
+        `NotDead`."""
+        job = self.redrive_one(id, now)
+        self.match(now)
+        return job
 
-    # -- what time brings ---------------------------------------------------------------------------
+    def redrive_one(self, id: int, now: int) -> Job:
+        """Redrives one of many jobs. The caller must call `match` after the last one."""
+        state = self.state
+        job = state.get(id)
+        if job.status != DEAD:
+            raise NotDead(f"the job is {job.status}; only a dead job can be redriven", job_status=job.status)
+        job.attempts = 0
+        trace_of(job).reason = None
+        extras = job.extras
+        assert extras is not None
+        extras.finished_at = None
+        if extras.options is not None:
+            extras.options.expires_at = None
+        state.transition(job, steps.REDRIVE, now, state.queues[job.queue])
+        return job
+
+    # -- queues, and many jobs ----------------------------------------------------------------------
+
+    def configure(self, name: str, given: dict[str, object], now: int) -> NamedQueue:
+        """Sets the given fields of the `QueueSettings` of a queue, which is created if there is none. A
+        field's default value unsets it. Raises `QueueFull`."""
+        queue = admin.configure(self.state, name, given, now)
+        self.match(now)
+        return queue
+
+    def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
+        """Pauses a queue, which is created if there is none: no job is leased for `length` milliseconds, or
+        until it is resumed if that is None. Raises `QueueFull`."""
+        return admin.pause(self.state, name, length, reason, now)
+
+    def resume(self, name: str, now: int) -> NamedQueue:
+        """Ends the pause of a queue, which is created if there is none. Raises `QueueFull`."""
+        queue = admin.resume(self.state, name, now)
+        self.match(now)
+        return queue
+
+    def scan(
+        self, wanted: Filter, after: int, rising: bool, now: int, limit: int, examine: int
+    ) -> tuple[list[Job], int | None]:
+        """Examines up to `examine` jobs by rising (or falling) id, starting after the id `after`. Returns up
+        to `limit` that match, and the id to continue after; None if there are no more."""
+        return admin.scan(self.state, wanted, after, rising, now, limit, examine)
+
+    def purge_one(self, job: Job, now: int) -> None:
+        """Removes a job of any status. The caller must call `match` after the last one."""
+        admin.purge_job(self.state, job, now)
+
+    # -- the passage of time ------------------------------------------------------------------------
 
     def tick(self, now: int) -> tuple[int, bool]:
-        """One slice of what is due: stale jobs, delayed jobs, jobs that expired, waits that are over, old
-        finished jobs, idle queues. Returns how many jobs moved, and whether more is due now. `compact` is the
-        other half of a tick."""
-        wall = now + self._wall_offset
-        stale = self._run_due(self._leases, now, lambda job: self._return(job, steps.STALE, now))
-        expired = self._run_due(self._expiries, wall, lambda job: self._expire(job, now))
-        ready = self._run_due(self._delays, now, lambda job: self._make_ready(job, now))
-        ready += self._run_due(self._runs, wall, lambda job: self._make_ready(job, now))
-        resumed = self._run_due(self._pauses, wall, lambda queue: self._resume(queue, now))
-        woken = self._run_due(self._gates, now, lambda gate: self._wake(gate, now))
-        self._after_matching(None, now)
-        # While slices bring jobs back nobody is sent away, the next one may be for them; up to a point.
+        """Does one slice of the work that is due: ends leases, makes jobs ready, buries expired ones, resumes
+        queues, ends waits, forgets finished jobs and idempotency keys, drops idle queues. Returns the number
+        of jobs moved, and whether more work is due now. `compact` does the other part of a tick."""
+        state = self.state
+        wall = now + state.wall_offset
+        stale = self._run_due(state.lease_timers, now, self._end_lease, now)
+        expired = self._run_due(state.expiry_timers, wall, self._expire, now)
+        ready = self._run_due(state.delay_timers, now, self._make_ready, now)
+        ready += self._run_due(state.run_at_timers, wall, self._make_ready, now)
+        resumed = self._run_due(state.pause_timers, wall, self._resume, now)
+        woken = self._run_due(state.limiter_timers, now, self._wake, now)
+        self.match(now)
+        # While slices make jobs ready, no wait ends, because the next slice may have a job for it; but only
+        # for so long.
         busy = bool(stale or expired or ready or resumed or woken)
         self._backlog_since = (self._backlog_since or now) if busy else 0
         held_back = busy and now - self._backlog_since <= HELD_BACK_MS
-        over = 0 if held_back else self._run_due(self._waits, now, self._time_up)
-        forgotten = self._forget_some(now, SLICE)
-        self.idempotency.forget_old(now, SLICE)
-        self._drop_idle(now)
-        return stale + expired + ready + forgotten, bool(busy or over) or forgotten == SLICE
+        ended = 0 if held_back else self._run_due(state.wait_timers, now, self._end_wait, now)
+        forgotten = forget_due(state, now, SLICE)
+        state.idempotency.forget_old(now, SLICE)
+        self._drop_idle_queues(now)
+        return stale + expired + ready + forgotten, bool(busy or ended) or forgotten == SLICE
 
-    def _run_due(self, timers: Timers[T], at: int, act: Callable[[T], None]) -> int:
-        """A slice of what is due at `at`. Where `act` fails, that item is let go: all later ticks would fail
-        there again, and never get to the rest."""
+    def _run_due(self, timers: Timers[T], at: int, act: Callable[[T, int], None], now: int) -> int:
+        """Calls `act` for a slice of what is due at `at`, and returns for how many. An item for which `act`
+        fails loses its timer: otherwise every later tick would fail there and never reach the others."""
         due = timers.due(at, SLICE)
         for item in due:
             try:
-                act(item)
+                act(item, now)
             except Exception:
-                timers.let_go(item, at)
+                timers.discard(item, at)
                 raise
         return len(due)
 
+    def _end_lease(self, job: Job, now: int) -> None:
+        return_job(self.state, job, steps.STALE, now)
+
     def _expire(self, job: Job, now: int) -> None:
-        self._bury(job, "expired", now, self.queues[job.queue])
+        bury(self.state, job, "expired", now, self.state.queues[job.queue])
 
     def _make_ready(self, job: Job, now: int) -> None:
-        self.transition(job, steps.READY, now, self.queues[job.queue])
+        self.state.transition(job, steps.READY, now, self.state.queues[job.queue])
 
-    def _wake(self, gate: Limiter, now: int) -> None:
-        assert gate.wakes_at is not None
-        self._gates.drop(gate, gate.wakes_at)
-        # The queue may have been dropped since, and made anew: limits that are unset leave their timers.
-        if (queue := self.queues.get(gate.queue)) is not None:
-            queue.woken(gate, now)
-            self._to_match[gate.queue] = None
+    def _resume(self, queue: NamedQueue, now: int) -> None:
+        admin.resume_paused(self.state, queue, now)
 
-    def _time_up(self, waiter: Waiter | OutcomeWaiter) -> None:
-        self.stop_waiting(waiter)
+    def _wake(self, limiter: Limiter, now: int) -> None:
+        state = self.state
+        assert limiter.wakes_at is not None
+        state.limiter_timers.drop(limiter, limiter.wakes_at)
+        # A timer outlives a limit that is unset and a queue that is dropped; there may be a new queue by now.
+        if (queue := state.queues.get(limiter.queue)) is not None:
+            queue.wake(limiter, now)
+            state.to_match[limiter.queue] = None
+
+    def _end_wait(self, waiter: Waiter | OutcomeWaiter, _: int = 0) -> None:
+        stop_waiting(self.state, waiter)
         if isinstance(waiter, Waiter):
             for name in waiter.request.queues:
-                if (queue := self.queues.get(name)) is not None:
+                if (queue := self.state.queues.get(name)) is not None:
                     queue.asked_at = waiter.until
             waiter.deliver([])
         else:
             waiter.deliver(waiter.job)
 
+    def _drop_idle_queues(self, now: int) -> None:
+        """Drops queues that have had no jobs for an hour, no settings and no waiters."""
+        state = self.state
+        for _ in range(min(len(state.idle_queues), SLICE)):
+            queue = next(iter(state.idle_queues))
+            if queue.idle and now < queue.used_at + IDLE_QUEUE_MS:
+                return
+            del state.idle_queues[queue]
+            if queue.idle:
+                if state.waiters.waiting(queue.name):
+                    state.mark_idle(queue, now)
+                else:
+                    del state.queues[queue.name]
+
     def compact(self) -> bool:
-        """Squeezes one lane that has too many empty slots a little; True if more is to do."""
-        for _ in range(min(len(self._to_compact), SLICE)):
-            lane = next(iter(self._to_compact))
+        """Compacts a few segments of one lane. Returns whether there is more to do."""
+        state = self.state
+        for _ in range(min(len(state.to_compact), SLICE)):
+            lane = next(iter(state.to_compact))
             if lane.wants_compaction:
                 if lane.compact(SLICE_SEGMENTS):
-                    self.compactions += 1
+                    state.compactions += 1
                 return True
-            del self._to_compact[lane]
+            del state.to_compact[lane]
             if lane.empty > lane.size:
-                self._to_compact[lane] = None  # asked again: what dequeues take raises the share of the holes
+                state.to_compact[lane] = None  # later dequeues may raise its share of empty slots
         return False
 
     def end_waits(self) -> None:
-        """Answers everybody who waits with what there is: the queue stops."""
-        for name in self.waiters.names():
-            while (waiter := self.waiters.first(name)) is not None:
-                self._time_up(waiter)
-        for watcher in self.outcomes.all():
-            self._time_up(watcher)
+        """Ends all waits, since the server stops: consumers get no job, outcome waiters their unfinished
+        one."""
+        state = self.state
+        for name in state.waiters.names():
+            while (waiter := state.waiters.first(name)) is not None:
+                self._end_wait(waiter)
+        for outcome_waiter in state.outcomes.all():
+            self._end_wait(outcome_waiter)
 
-    # -- looking ------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------
 
     def view(self, name: str, now: int) -> QueueView:
-        """How the queue `name` stands; zeros if there is none, which this does not change."""
-        queue = self.queues.get(name) or NamedQueue(name, (16, 0, 0.5), now=now)
+        """Describes the queue `name`. A queue that does not exist looks like an empty one, and is not
+        created."""
+        state = self.state
+        queue = state.queues.get(name) or NamedQueue(name, (16, 0, 0.5), now=now)
         oldest = queue.oldest()
         return QueueView(
             name=name,
             jobs=queue.counts.jobs(),
             totals=queue.counts.totals(),
-            oldest_age=max(self.wall(now) - oldest.created_at, 0) if oldest is not None else None,
-            consumers_waiting=self.waiters.waiting(name),
+            oldest_age=max(state.wall(now) - oldest.created_at, 0) if oldest is not None else None,
+            consumers_waiting=state.waiters.waiting(name),
             settings=queue.settings,
             pause=queue.pause,
             version=queue.version,
@@ -340,22 +515,9 @@ class JobQueue(Intake):
         )
 
     def lane_figures(self) -> tuple[int, int, int]:
-        """Lanes, slots in them, empty slots. O(lanes)."""
+        """Returns the numbers of lanes, of their slots, and of those that are empty. O(lanes)."""
         lanes = slots = empty = 0
-        for queue in self.queues.values():
-            more = queue.lane_figures()
-            lanes, slots, empty = lanes + more[0], slots + more[1], empty + more[2]
+        for queue in self.state.queues.values():
+            figures = queue.lane_figures()
+            lanes, slots, empty = lanes + figures[0], slots + figures[1], empty + figures[2]
         return lanes, slots, empty
-
-    def _drop_idle(self, now: int) -> None:
-        """Queues that have been without jobs for an hour are dropped from the list."""
-        for _ in range(min(len(self._idle), SLICE)):
-            queue = next(iter(self._idle))
-            if queue.idle and now < queue.used_at + IDLE_QUEUE_MS:
-                return
-            del self._idle[queue]
-            if queue.idle:
-                if self.waiters.waiting(queue.name):
-                    self._rest(queue, now)
-                else:
-                    del self.queues[queue.name]

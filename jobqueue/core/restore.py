@@ -1,67 +1,68 @@
-"""Restoration: a `JobQueue` is filled again with what an earlier run left.
+"""Restoration: fills a fresh `QueueState` with the records of an earlier run.
 
-Knows the registry from inside, as `transition` does, since nothing moves here: each record goes to where its
-status says. What was written down are wall-clock instants; on the monotonic clock they are told anew.
+No job takes a step here, so this does not go through `transition`: each record goes directly to where its
+status says. The records have wall-clock times, which are converted to the monotonic clock.
 """
 
 from jobqueue.core.named_queue import NamedQueue
-from jobqueue.core.queue import JobQueue
+from jobqueue.core.state import QueueState
 from jobqueue.model import Job, Options, Pause, QueueSettings, RecordedAnswer
 from jobqueue.steps import DEAD, IN_PROGRESS, QUEUED, SCHEDULED, STATUSES, Status
 
-# The least that a lease still runs for: its consumer lived on, and is to find the server again first.
+# A lease goes on for at least this long, or its full length: its consumer must first find the server again.
 LEAST_LEASE = 30_000
 _STATUS: dict[str, Status] = {status: status for status in STATUSES}
 
 
 class Restoration:
-    """Of a fresh `queue`, at `now`. Call `named` for each queue that has settings or a pause, then `job` for
-    each job by rising id, then `numbers`, `answered` for each idempotency key, and `end`."""
+    """Restores into `state` at `now`. Call in this order: `named` for each queue with settings or a pause,
+    `job` for each job by rising id, `numbers`, `answered` for each idempotency key, and `end`."""
 
-    def __init__(self, queue: JobQueue, now: int) -> None:
-        self._queue = queue
+    def __init__(self, state: QueueState, now: int) -> None:
+        self._state = state
         self._now = now
-        self._wall = queue.wall(now)
+        self._wall = state.wall(now)
         self._texts: dict[str, str] = {}
+        # Jobs that need an order other than that of their ids; see `end`.
         self._moved: list[Job] = []
         self._keyed: list[tuple[Job, Options]] = []
         self._leased: list[tuple[Job, int]] = []
         self._finished: list[Job] = []
 
     def numbers(self, first_id: int, last_number: int) -> None:
-        self._queue.first_id = first_id
-        self._queue.last_number = last_number
+        self._state.first_id = first_id
+        self._state.last_number = last_number
 
     def named(self, name: str, settings: QueueSettings, pause: Pause | None, version: int) -> None:
-        named = self._named(name)
+        named = self._named_queue(name)
         named.configure(settings, 0)
         named.version = version
         named.pause = pause
         if pause is not None and pause.until is not None:
-            self._queue._pauses.add(named, pause.until)
+            self._state.pause_timers.add(named, pause.until)
 
     def answered(self, owner: str, key: str, answered: RecordedAnswer) -> None:
-        """An idempotency key, the oldest first; its `until` is a wall-clock instant here."""
+        """Restores an idempotency key, the oldest first. `until` is a wall-clock time here."""
         until = answered.until - self._wall + self._now
-        self._queue.idempotency.restore(
+        self._state.idempotency.restore(
             owner, key, RecordedAnswer(answered.digest, answered.ids, answered.many, until)
         )
 
     def job(self, job: Job, expires: int | None, due: int | None) -> None:
-        """`expires`: when its lease ends, if it is in progress; `due`: when it is ready, if it waits by the
-        monotonic clock; both wall-clock milliseconds."""
-        queue, now = self._queue, self._now
-        named = self._named(job.queue)
+        """Restores a job. `expires` is the end of its lease if it is in progress; `due` is when it becomes
+        ready if it is scheduled by a delay. Both are wall-clock milliseconds."""
+        state, now = self._state, self._now
+        named = self._named_queue(job.queue)
         job.queue = named.name
-        self._share(job)
+        self._share_values(job)
         status = job.status = _STATUS[job.status]
-        queue._by_id.add(job)
+        state.jobs.add(job)
         named.size += 1
-        named.counts.before[status] += 1
-        queue.counts.before[status] += 1
+        named.counts.restored[status] += 1
+        state.counts.restored[status] += 1
         if job.extras is not None and job.extras.options is not None:
             if job.extras.options.unique_key is None:
-                queue._watch(job, job.extras.options, None, status, named)
+                state.track_options(job, job.extras.options, None, status, named)
             else:
                 self._keyed.append((job, job.extras.options))
         if status is QUEUED:
@@ -72,46 +73,46 @@ class Restoration:
         elif status is IN_PROGRESS:
             assert expires is not None
             self._leased.append((job, expires - self._wall + now))
-            named.enter_again(job)
+            named.restore_in_progress(job)
         elif status is SCHEDULED:
             assert job.extras is not None
             job.extras.due = None if due is None else now + due - self._wall
-            queue._schedule(job, named)
+            state.schedule(job, named)
         else:
             self._finished.append(job)
 
     def end(self, now: int) -> None:
-        """What has an order of its own gets it: jobs with another place than their id, those that have
-        unique keys, or stand in line for them, and finished ones. Leases go on from `now`."""
-        queue = self._queue
+        """Adds what has an order of its own: unique keys by their claims, returned jobs by their places,
+        finished jobs by the time at which they finished. Leases continue from `now`."""
+        state = self._state
         for job, options in sorted(self._keyed, key=_claim):
-            queue.last_claim = max(queue.last_claim, options.claim_seq)
-            queue._watch(job, options, None, job.status, queue.queues[job.queue])
+            state.last_claim = max(state.last_claim, options.claim_seq)
+            state.track_options(job, options, None, job.status, state.queues[job.queue])
         for job, expires in self._leased:
             lease = job.lease
             assert lease is not None
             lease.expires = now + min(max(expires - now, LEAST_LEASE), lease.length)
-            queue._leases.add(job, lease.expires)
+            state.lease_timers.add(job, lease.expires)
         for job in sorted(self._moved, key=_place):
-            queue.queues[job.queue].put_back(job)
+            state.queues[job.queue].put_back(job)
         for job in sorted(self._finished, key=_finished_at):
-            age = queue.queues[job.queue].settings.retain_for
+            age = state.queues[job.queue].settings.retain_for
             if job.extras is not None and job.extras.options is not None:
                 age = age if job.extras.options.retain_for is None else job.extras.options.retain_for
             finished = self._now - self._wall + _finished_at(job)
             if job.status is DEAD:
-                queue._dead.add(job, finished, queue.limits.dead_retain if age is None else age)
+                state.dead.add(job, finished, state.limits.dead_retain if age is None else age)
             else:
-                queue._finished.add(job, finished, age)
-        for named in queue.queues.values():
+                state.finished.add(job, finished, age)
+        for named in state.queues.values():
             if named.size == 0:
-                queue._rest(named, now)
+                state.mark_idle(named, now)
 
-    def _named(self, name: str) -> NamedQueue:
-        return self._queue.queues.get(name) or self._queue._new_queue(name, self._now)
+    def _named_queue(self, name: str) -> NamedQueue:
+        return self._state.queues.get(name) or self._state.new_queue(name, self._now)
 
-    def _share(self, job: Job) -> None:
-        """What many jobs have alike is kept once."""
+    def _share_values(self, job: Job) -> None:
+        """Lets equal values of many jobs be one object."""
         texts = self._texts
         job.type = texts.setdefault(job.type, job.type)
         if job.place == job.id:
@@ -126,7 +127,7 @@ def _place(job: Job) -> int:
 
 
 def _claim(keyed: tuple[Job, Options]) -> tuple[int, int]:
-    """A claim that a journal of before does not number is older."""
+    """Sorts by claim. Older journals have no `claim_seq`: there it is 0, which comes first."""
     job, options = keyed
     return options.claim_seq, job.place
 

@@ -1,71 +1,87 @@
-"""Retention: finished jobs are remembered for a while, bounded by age, number and bytes."""
+"""Retention: finished jobs are remembered for a time, within limits of number and bytes."""
 
 from collections import OrderedDict, deque
 
 from jobqueue.core.timers import Timers
 from jobqueue.model import Job
 
-# What a finished job costs besides its payload and result: the record, its last lease, its times.
+# What a finished job is counted for besides its payload and result: the record, its last lease, its times.
 RECORD_BYTES = 512
-# What one line of its history costs.
+# What one attempt of its history is counted for.
 _ATTEMPT_BYTES = 160
-# So much is not worth the work of letting it go before its turn.
+# Removed jobs that are still held are dropped only beyond this many bytes.
 _HELD_BYTES = 256 << 10
 
 
 def weight(job: Job) -> int:
-    """Bytes that a finished job counts for."""
+    """Returns the bytes that a finished job counts for."""
     size = RECORD_BYTES + len(job.payload)
-    more = job.extras
-    if more is not None:
-        if more.result is not None:
-            size += len(more.result)
-        if more.trace is None and more.options is None:
+    extras = job.extras
+    if extras is not None:
+        if extras.result is not None:
+            size += len(extras.result)
+        if extras.trace is None and extras.options is None:
             return size
-        if more.trace is not None:
-            size += sum(_ATTEMPT_BYTES + len(line.error or b"") for line in more.trace.history)
-            size += len(more.trace.error or b"")
-        if more.options is not None and more.options.headers is not None:
-            size += len(more.options.headers)
+        if extras.trace is not None:
+            size += sum(_ATTEMPT_BYTES + len(attempt.error or b"") for attempt in extras.trace.history)
+            size += len(extras.trace.error or b"")
+        if extras.options is not None and extras.options.headers is not None:
+            size += len(extras.options.headers)
     return size
 
 
 class Retention:
-    """Finished jobs in the order in which they finished. It says what to forget, and forgets nothing itself.
+    """Finished jobs, in the order in which they finished. It selects the jobs to forget; the caller forgets
+    them.
 
-    `age`: milliseconds, for jobs that have none of their own. Those leave in the order in which they
-    came, but for those that are purged by hand: they are held for a while, until they are half of what is
-    held or stand first. The others may leave whenever they like.
+    Jobs without an age of their own have the general `age` in milliseconds, and are in a deque in the order
+    in which it ends. One that is purged before its turn stays in the deque, marked as removed, until it comes
+    to the front or the removed ones outweigh the others. Jobs with an age of their own are in a dict and
+    under timers; they can leave at any time at no cost.
     """
 
     __slots__ = (
-        "_age", "_gone", "_gone_bytes", "_jobs", "_limit", "_limit_bytes", "_own", "_until", "bytes",
-        "count", "crowded",
-    )  # fmt: skip
+        "_age",
+        "_jobs",
+        "_limit",
+        "_limit_bytes",
+        "_own",
+        "_own_timers",
+        "_removed",
+        "_removed_bytes",
+        "bytes",
+        "count",
+        "over_limit",
+    )
 
     def __init__(self, age: int, limit: int, limit_bytes: int) -> None:
         self._age = age
         self._limit = limit
         self._limit_bytes = limit_bytes
-        self._jobs: deque[tuple[int, int, Job]] = deque()  # until when, weight
-        self._gone: set[Job] = set()  # purged out of turn, and still held
-        self._gone_bytes = 0
-        self._own: OrderedDict[Job, tuple[int, int, int]] = OrderedDict()  # until, weight, since when
-        self._until: Timers[Job] = Timers()
+        self._jobs: deque[tuple[int, int, Job]] = deque()  # end of its retention, weight, job
+        self._removed: set[Job] = set()  # jobs that are still in `_jobs`
+        self._removed_bytes = 0
+        self._own: OrderedDict[Job, tuple[int, int, int]] = OrderedDict()  # end, weight, when it finished
+        self._own_timers: Timers[Job] = Timers()
         self.bytes = 0
         self.count = 0
-        self.crowded = False  # too many jobs, or too large ones
+        self.over_limit = False  # in number or bytes
 
     def __len__(self) -> int:
         return self.count
 
     def add(self, job: Job, now: int, age: int | None = None) -> bool:
-        """`now`: monotonic milliseconds at which it finished; `age`: its own. True if `over` has something to
-        forget."""
-        more = job.extras
-        if more is None or more.trace is not None or more.options is not None or more.result is not None:
+        """Adds a job that finished at `now`, monotonic milliseconds; `age` is its own. Returns whether
+        `next_to_forget` may have a job."""
+        extras = job.extras
+        if (
+            extras is None
+            or extras.trace is not None
+            or extras.options is not None
+            or extras.result is not None
+        ):
             size = weight(job)
-        else:
+        else:  # what most jobs are, without a call
             size = RECORD_BYTES + len(job.payload)
         self.bytes += size
         self.count += 1
@@ -74,50 +90,50 @@ class Retention:
             self._jobs.append((now + age, size, job))
         else:
             self._own[job] = (now + age, size, now)
-            self._until.add(job, now + age)
-        self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
-        return self.crowded or age == 0
+            self._own_timers.add(job, now + age)
+        self.over_limit = self.count > self._limit or self.bytes > self._limit_bytes
+        return self.over_limit or age == 0
 
     def discard(self, job: Job) -> None:
-        """It is finished no more: forgotten, redriven, purged."""
+        """Removes a job that is forgotten, redriven, cancelled or purged."""
         self.count -= 1
         if self._own and (entry := self._own.pop(job, None)) is not None:
-            self._until.drop(job, entry[0])
+            self._own_timers.drop(job, entry[0])
             self.bytes -= entry[1]
         elif self._jobs[0][2] is job:
             self.bytes -= self._jobs.popleft()[1]
         else:
             size = weight(job)
             self.bytes -= size
-            self._gone.add(job)
-            self._gone_bytes += size
-        if self._gone:
-            self._let_go()
-        self.crowded = self.count > self._limit or self.bytes > self._limit_bytes
+            self._removed.add(job)
+            self._removed_bytes += size
+        if self._removed:
+            self._drop_removed()
+        self.over_limit = self.count > self._limit or self.bytes > self._limit_bytes
 
-    def _let_go(self) -> None:
-        """Of what was purged out of turn: what stands first; or all, where that weighs more than the rest: as
-        every job weighs something, O(1) on average for each `RECORD_BYTES` let go."""
-        if self._gone_bytes > self.bytes + _HELD_BYTES:
-            self._jobs = deque([entry for entry in self._jobs if entry[2] not in self._gone])
-            self._gone.clear()
-            self._gone_bytes = 0
-        while self._gone and self._jobs[0][2] in self._gone:
+    def _drop_removed(self) -> None:
+        """Drops removed jobs: those at the front, or all once they outweigh the others. Every job has some
+        weight, so this is O(1) on average for each `RECORD_BYTES` dropped."""
+        if self._removed_bytes > self.bytes + _HELD_BYTES:
+            self._jobs = deque([entry for entry in self._jobs if entry[2] not in self._removed])
+            self._removed.clear()
+            self._removed_bytes = 0
+        while self._removed and self._jobs[0][2] in self._removed:
             _, size, job = self._jobs.popleft()
-            self._gone.remove(job)
-            self._gone_bytes -= size
+            self._removed.remove(job)
+            self._removed_bytes -= size
 
-    def over(self, now: int) -> Job | None:
-        """A job that is too old, or the one that finished first where there are too many or too large ones;
-        None: all may stay. It stays here until it is discarded."""
+    def next_to_forget(self, now: int) -> Job | None:
+        """Returns a job whose time is over; or if a limit is exceeded, the one that finished first. None if
+        all may stay. The job stays here until it is discarded."""
         first = self._jobs[0] if self._jobs else None
-        if first is not None and (first[0] <= now or (self.crowded and not self._own)):
+        if first is not None and (first[0] <= now or (self.over_limit and not self._own)):
             return first[2]
         if not self._own:
             return None
-        if due := self._until.due(now, 1):
+        if due := self._own_timers.due(now, 1):
             return due[0]
-        if not self.crowded:
+        if not self.over_limit:
             return None
-        job, (_, _, since) = next(iter(self._own.items()))
-        return first[2] if first is not None and first[0] - self._age <= since else job
+        job, (_, _, finished_at) = next(iter(self._own.items()))
+        return first[2] if first is not None and first[0] - self._age <= finished_at else job

@@ -1,12 +1,20 @@
-"""Registry: every job, where each one sits, and the one door through which a status changes.
+"""The state of a `JobQueue`: every job and named queue, and the one place where the status of a job changes.
 
-`JobQueue` builds the verbs on it. What a job sits in follows from its status alone: `queued` in a lane,
-`in_progress` under a lease timer, `scheduled` under a timer of its delay, finished in a retention. What waits
-and has an end of its own (`expires_at`) hangs under a timer of that, too.
+The status of a job says where it is kept:
+
+    scheduled            `delay_timers` if its `due` counts, otherwise `run_at_timers`
+    queued               a lane of its named queue
+    in_progress          `lease_timers`
+    concluded, cancelled `finished`
+    dead                 `dead`
+
+A job that is scheduled or queued and has an `expires_at` is in `expiry_timers` as well. The verbs are in
+`JobQueue` and in the modules of functions beside it. They check what a caller may do, and change a status
+only through `transition`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from jobqueue import steps
 from jobqueue.core.counts import TRANSITIONS, TransitionCounts
@@ -19,192 +27,206 @@ from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.retention import Retention
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import OutcomeWaiter, OutcomeWaiters, Waiter, Waiters
-from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound, QueueFull
+from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
 from jobqueue.model import Job, JobExtras, OneObject, Options, UniqueWhile
 from jobqueue.steps import DEAD, FINISHED, IN_PROGRESS, QUEUED, SCHEDULED, WAITING, Kind, Step
 
 
 class QueueState:
-    """One counter, `last_number`, gives ids and places: a job that is queued at once stands at its own id.
+    """All jobs, named queues, timers, indexes and counts.
 
-    Two hooks leave the core: `changed(record)` for whatever must survive a restart, jobs and named queues,
-    and `event(kind, job)`, or `event(kind, name)` of a queue, for whoever watches.
-    `payload_changed`: where there is a
-    `changed`, ids of jobs that got another payload; who writes them down empties it. `ends`: who is told,
-    once, when the lease of the job with this id ends. None of them may call the queue. `now` is monotonic
-    milliseconds everywhere. Slots, here and in what builds on it: beyond thirty attributes a plain object
-    keeps them in a dict of its own, and every step pays for that.
+    One counter, `last_number`, gives both ids and places: a job that is queued at once has its own id as its
+    place. `new_token` makes lease tokens. `now` is monotonic milliseconds in every method.
+
+    Three hooks report to the outside; none of them may call the queue:
+
+    - `changed(record)` is called after each change of a job or named queue that must survive a restart. While
+      it is set, `payload_changed` collects the ids of jobs with a new payload; the reader empties it.
+    - `event(kind, subject)` is called with a step and its job, or with "pause" or "resume" and a queue name.
+    - `lease_end_callbacks[id](job)` is called once, when the current lease of that job ends.
     """
 
+    # A plain object with more than thirty attributes keeps them in a dict, which slows down every step.
     __slots__ = (
-        "_admitted_until",
-        "_backlog_since",
-        "_by_id",
-        "_dead",
-        "_delays",
-        "_expiries",
-        "_finished",
-        "_gates",
-        "_idle",
-        "_leases",
-        "_over_retention",
-        "_pauses",
-        "_runs",
-        "_steps",
-        "_to_compact",
-        "_to_match",
-        "_waits",
-        "_wall_is",
-        "_wall_of",
-        "_wall_offset",
+        "_counts_by_step",
+        "_wall_at",
+        "_wall_now",
+        "admitted_until",
         "changed",
         "compactions",
         "counts",
+        "dead",
+        "delay_timers",
         "event",
+        "expiry_timers",
         "find",
+        "finished",
         "first_id",
         "idempotency",
+        "idle_queues",
+        "jobs",
         "last_claim",
         "last_number",
         "lease_end_callbacks",
+        "lease_timers",
+        "limiter_timers",
         "limits",
+        "new_token",
         "outcomes",
+        "over_retention",
+        "pause_timers",
         "payload_changed",
         "queues",
+        "run_at_timers",
+        "to_compact",
+        "to_match",
+        "wait_timers",
         "waiters",
-    )  # fmt: skip
+        "wall_offset",
+    )
 
-    def __init__(self, first_id: int, limits: Limits, wall_offset: int) -> None:
+    def __init__(self, first_id: int, limits: Limits, wall_offset: int, new_token: Callable[[], str]) -> None:
         self.limits = limits
+        self.new_token = new_token
         self.first_id = first_id
         self.last_number = first_id - 1
-        self.last_claim = 0  # of a unique key: so that claims have their order after a restart, too
-        # Up to this `last_number` there is room for certain: each new job takes a number, or more.
-        self._admitted_until = _NO_END if limits.max_jobs is None else 0
-        self.compactions = 0
+        self.last_claim = 0  # sequence number of the last claim on a unique key, kept through restarts
+        self.jobs = JobIndex()
+        self.find: Callable[[int], Job | None] = self.jobs.get
         self.queues: dict[str, NamedQueue] = {}
         self.counts = TransitionCounts()
-        self._steps = self.counts.steps
+        self._counts_by_step = self.counts.steps
+        self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
+
         self.changed: Callable[[Job | NamedQueue], object] | None = None
         self.payload_changed: set[int] = set()
         self.event: Callable[[Kind, Job | str], None] | None = None
         self.lease_end_callbacks: dict[int, Callable[[Job], None]] = {}
-        width = max(limits.tick // 10, 1)  # of the buckets of timers: one that is half due is looked through
+
+        # Timers by the monotonic clock. A bucket that is due in part is searched, so it is kept narrow.
+        width = max(limits.tick // 10, 1)
+        self.lease_timers: Timers[Job] = Timers(width)
+        self.delay_timers: Timers[Job] = Timers(width)
+        self.wait_timers: Timers[Waiter | OutcomeWaiter] = Timers(width)
+        self.limiter_timers: Timers[Limiter] = Timers(width)
+        # Timers by the wall clock.
+        self.run_at_timers: Timers[Job] = Timers(width)
+        self.expiry_timers: Timers[Job] = Timers(width)
+        self.pause_timers: Timers[NamedQueue] = Timers(width)
+
         self.waiters = Waiters()
         self.outcomes = OutcomeWaiters()
-        self._waits: Timers[Waiter | OutcomeWaiter] = Timers(width)
-        self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
-        self._by_id = JobIndex()
-        self.find: Callable[[int], Job | None] = self._by_id.get
-        self._leases: Timers[Job] = Timers(width)
-        self._delays: Timers[Job] = Timers(width)  # by the monotonic clock: `due`
-        self._runs: Timers[Job] = Timers(width)  # by the wall clock: `run_at`
-        self._expiries: Timers[Job] = Timers(width)  # by the wall clock: `expires_at`
-        self._finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
-        self._dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
-        self._gates: Timers[Limiter] = Timers(width)
-        self._pauses: Timers[NamedQueue] = Timers(width)  # by the wall clock
-        self._to_match: dict[str, None] = {}  # queues in which something may be handed out now
-        self._backlog_since = (
-            0  # the first of the slices in a row that brought jobs back; 0: the last did not
-        )
-        self._over_retention = False  # more finished jobs than may be remembered
-        self._idle: OrderedDict[NamedQueue, None] = OrderedDict()
-        self._to_compact: OrderedDict[Lane, None] = (
-            OrderedDict()
-        )  # lanes that may want compaction, now or later
-        self._wall_offset = wall_offset
-        self._wall_is: OneObject = wall_offset
-        self._wall_of = 0
+        self.to_match: dict[str, None] = {}  # names of queues in which a waiter may now get a job
+
+        self.finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
+        self.dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
+        self.over_retention = False  # one of the two may have a job to forget
+        # No count is needed while `last_number` is below this: each new job takes at least one number.
+        self.admitted_until = _NO_LIMIT if limits.max_jobs is None else 0
+        self.idle_queues: OrderedDict[NamedQueue, None] = OrderedDict()  # without jobs, the longest first
+        self.to_compact: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction
+        self.compactions = 0
+
+        self.wall_offset = wall_offset
+        self._wall_now: OneObject = wall_offset
+        self._wall_at = 0
+
+    # -- reading ------------------------------------------------------------------------------------
 
     def get(self, id: int) -> Job:
-        """`JobNotFound` for an id never given, `JobForgotten` for one no longer remembered."""
-        job = self._by_id.get(id)
+        """Returns a job. Raises `JobNotFound` for an id that was never given, `JobForgotten` for one whose
+        job is no longer remembered."""
+        job = self.jobs.get(id)
         if job is not None:
             return job
         if self.first_id <= id <= self.last_number:
             raise JobForgotten("the job finished or was removed, and is no longer remembered")
         if id < self.first_id:
-            raise JobNotFound("that id was never given, or before this server began: then its job is gone")
+            raise JobNotFound(
+                "no job has that id; or it is from before this server began, and its job is gone"
+            )
         raise JobNotFound("this server has never given that id")
 
-    def set_wall_offset(self, wall_offset: int) -> None:
-        """Wall clock minus monotonic clock, milliseconds."""
-        self._wall_offset = wall_offset
-        self._wall_is = wall_offset
-        self._wall_of = 0
-
     def wall(self, now: int) -> OneObject:
-        """The wall-clock instant of a monotonic one; the same object within a millisecond."""
-        if self._wall_of != now:
-            self._wall_of = now
-            self._wall_is = now + self._wall_offset
-        return self._wall_is
+        """Returns the wall-clock time of a monotonic one; the same object for calls with the same `now`."""
+        if self._wall_at != now:
+            self._wall_at = now
+            self._wall_now = now + self.wall_offset
+        return self._wall_now
+
+    def set_wall_offset(self, wall_offset: int) -> None:
+        """Sets wall clock minus monotonic clock, in milliseconds."""
+        self.wall_offset = wall_offset
+        self._wall_now = wall_offset
+        self._wall_at = 0
 
     def leased(self, limit: int) -> list[Job]:
-        """Up to `limit` of the jobs in progress, in no order."""
-        return self._leases.some(limit)
+        """Returns up to `limit` of the jobs in progress, in no order."""
+        return self.lease_timers.some(limit)
 
     @property
     def remembered(self) -> int:
-        """Finished jobs still remembered."""
-        return len(self._finished) + len(self._dead)
+        """The number of finished jobs that are still remembered."""
+        return len(self.finished) + len(self.dead)
 
     @property
     def remembered_bytes(self) -> int:
-        return self._finished.bytes + self._dead.bytes
+        return self.finished.bytes + self.dead.bytes
 
-    # -- the one door -------------------------------------------------------------------------------
+    # -- the status of a job ------------------------------------------------------------------------
 
     def transition(self, job: Job, step: Step, now: int, queue: NamedQueue) -> None:
-        """Changes the status of `job`, the lane or timer it sits in, and the counts. To be leased, a job has
-        been popped from its queue and has its new lease; to be enqueued, it is new; to be scheduled, its
-        `more` says until when."""
+        """Takes one step of the table in `steps`: changes the status of `job`, where it is kept, and the
+        counts. `queue` is its named queue. Raises `IllegalStep`.
+
+        Before the call, a job to be leased has been taken from its queue and has its new lease; one to be
+        enqueued is new; one to be scheduled has its `run_at`, and its `due` if the delay counts.
+        """
         before = None if step in steps.FROM_OUTSIDE else job.status
-        move = _transition_of((before, step))
-        if move is None:
+        transition = _transition_of((before, step))
+        if transition is None:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
-        after, number = move
+        after, number = transition
         wall = None
         queue.steps[number] += 1
-        self._steps[number] += 1
+        self._counts_by_step[number] += 1
         if before is IN_PROGRESS:
             lease = job.lease
             assert lease is not None
-            self._leases.drop(job, lease.expires)
+            self.lease_timers.drop(job, lease.expires)
             lease.ended_by = step
             lease.ended_at = wall = self.wall(now)
             if self.lease_end_callbacks and (ended := self.lease_end_callbacks.pop(job.id, None)) is not None:
                 ended(job)
-            if (queue.gate is not None or queue.lines) and queue.leave(job, now):
-                self._to_match[queue.name] = None
+            if (queue.limiter is not None or queue.groups) and queue.count_end(job, now):
+                self.to_match[queue.name] = None
         elif step is not steps.LEASE:
             if before is None:
-                self._by_id.add(job)
+                self.jobs.add(job)
                 queue.size += 1
             elif before is QUEUED:
                 lane = queue.remove(job, now)
                 if lane.empty > lane.size or lane.wants_compaction:
-                    self._to_compact[lane] = None
+                    self.to_compact[lane] = None
             else:
-                self._leave(job, before, queue)
+                self._remove_from(job, before, queue)
         job.version += 1
         if job.extras is not None and job.extras.options is not None:
-            self._watch(job, job.extras.options, before, after, queue, step is steps.LEAVE)
+            self.track_options(job, job.extras.options, before, after, queue, step is steps.LEAVE)
         if after is None:
-            self._by_id.remove(job)
+            self.jobs.remove(job)
             queue.size -= 1
             if queue.size == 0:
-                self._rest(queue, now)
+                self.mark_idle(queue, now)
         else:
             job.status = after
             if after is IN_PROGRESS:
-                self._leases.add(job, job.lease.expires)  # type: ignore[union-attr]  # see above
-                if queue.gate is not None or job.extras is not None:
-                    queue.enter(job, now)
+                self.lease_timers.add(job, job.lease.expires)  # type: ignore[union-attr]  # the caller made it
+                if queue.limiter is not None or job.extras is not None:
+                    queue.count_start(job, now)
             elif after is QUEUED:
                 if self.waiters.count:
-                    self._to_match[queue.name] = None
+                    self.to_match[queue.name] = None
                 if step is steps.ENQUEUE:
                     queue.append(job)
                 elif job.place and step is not steps.REDRIVE:
@@ -213,7 +235,7 @@ class QueueState:
                     self.last_number = job.place = self.last_number + 1
                     queue.append(job)
             elif after is SCHEDULED:
-                self._schedule(job, queue)
+                self.schedule(job, queue)
             else:
                 self._finish(job, now, self.wall(now) if wall is None else wall, queue)
         if self.changed is not None:
@@ -221,33 +243,34 @@ class QueueState:
         if self.event is not None:
             self.event(step, job)
 
-    def _schedule(self, job: Job, queue: NamedQueue) -> None:
-        more = job.extras
-        assert more is not None
-        assert more.run_at is not None
+    def schedule(self, job: Job, queue: NamedQueue) -> None:
+        """Counts a scheduled job in its queue and sets the timer of its `due` or `run_at`."""
+        extras = job.extras
+        assert extras is not None
+        assert extras.run_at is not None
         queue.scheduled += 1
         queue.bytes += len(job.payload)
-        if more.due is not None:
-            self._delays.add(job, more.due)
+        if extras.due is not None:
+            self.delay_timers.add(job, extras.due)
         else:
-            self._runs.add(job, more.run_at)
+            self.run_at_timers.add(job, extras.run_at)
 
-    def _leave(self, job: Job, before: str, queue: NamedQueue) -> None:
-        """Out of what a scheduled or finished job sits in."""
-        more = job.extras
-        assert more is not None
+    def _remove_from(self, job: Job, before: str, queue: NamedQueue) -> None:
+        """Takes a scheduled or finished job out of its timer or retention."""
+        extras = job.extras
+        assert extras is not None
         if before is SCHEDULED:
             queue.scheduled -= 1
             queue.bytes -= len(job.payload)
-            if more.due is not None:
-                self._delays.drop(job, more.due)
-            elif more.run_at is not None:
-                self._runs.drop(job, more.run_at)
-            more.run_at = more.due = None
+            if extras.due is not None:
+                self.delay_timers.drop(job, extras.due)
+            elif extras.run_at is not None:
+                self.run_at_timers.drop(job, extras.run_at)
+            extras.run_at = extras.due = None
         else:
-            (self._dead if before is DEAD else self._finished).discard(job)
+            (self.dead if before is DEAD else self.finished).discard(job)
 
-    def _watch(
+    def track_options(
         self,
         job: Job,
         options: Options,
@@ -256,110 +279,87 @@ class QueueState:
         queue: NamedQueue,
         returns: bool = False,
     ) -> None:
-        """`expires_at` counts while the job waits; a unique key is its own while its scope says so, or it
-        `returns` at once."""
+        """Sets or drops the expiry timer and the claim on the unique key, as the new status requires.
+
+        An `expires_at` counts while the job is scheduled or queued. A unique key is claimed while its scope,
+        `unique_while`, includes the status. With `returns` the job is back at once, and keeps its claim.
+        """
         if options.expires_at is not None:
             waited, waits = before in WAITING, after in WAITING
             if waits and not waited:
-                self._expiries.add(job, options.expires_at)
+                self.expiry_timers.add(job, options.expires_at)
             elif waited and not waits:
-                self._expiries.drop(job, options.expires_at)
+                self.expiry_timers.drop(job, options.expires_at)
         key = options.unique_key
         if key is not None:
-            if after in _TAKEN_WHILE[options.unique_while]:
+            if after in _CLAIMED_WHILE[options.unique_while]:
                 queue.unique.claim(key, job)
                 if not options.claim_seq:
                     self.last_claim = options.claim_seq = self.last_claim + 1
             elif before is not None and not returns:
                 options.claim_seq = 0
-                queue.unique.disclaim(key, job)
+                queue.unique.drop_claim(key, job)
 
-    def _leave_for_good(self, job: Job, now: int, queue: NamedQueue) -> None:
-        """To another queue; who only leaves its place keeps its unique key."""
+    def leave_queue(self, job: Job, now: int, queue: NamedQueue) -> None:
+        """Takes a job out of `queue` to enter another one. Unlike the step `leave` alone, which a job takes
+        to change its place, this drops the claim on its unique key."""
         self.transition(job, steps.LEAVE, now, queue)
         options = job.extras.options if job.extras is not None else None
         if options is not None and options.unique_key is not None:
             options.claim_seq = 0
-            queue.unique.disclaim(options.unique_key, job)
+            queue.unique.drop_claim(options.unique_key, job)
 
     def _finish(self, job: Job, now: int, wall: int, queue: NamedQueue) -> None:
         age = queue.settings.retain_for
-        more = job.extras
-        if more is None:
+        extras = job.extras
+        if extras is None:
             job.extras = JobExtras(wall)
         else:
-            more.finished_at = wall
-            if more.options is not None and more.options.retain_for is not None:
-                age = more.options.retain_for
+            extras.finished_at = wall
+            if extras.options is not None and extras.options.retain_for is not None:
+                age = extras.options.retain_for
         if job.status is DEAD:
-            # Dead jobs may come back, so each has an age of its own.
-            crowded = self._dead.add(job, now, self.limits.dead_retain if age is None else age)
+            # A redriven job leaves before its time, which is cheap only for jobs with an age of their own.
+            over = self.dead.add(job, now, self.limits.dead_retain if age is None else age)
         else:
-            crowded = self._finished.add(job, now, age)
-        if crowded:
-            self._over_retention = True
-        if self.outcomes.count and job.status is not DEAD:  # a dead one may go on: `_bury` knows
-            self._tell_outcome(job)
+            over = self.finished.add(job, now, age)
+        if over:
+            self.over_retention = True
+        if self.outcomes.count and job.status is not DEAD:  # `leasing.bury` knows whether a dead one goes on
+            self.answer_outcome_waiters(job)
 
-    def _tell_outcome(self, job: Job) -> None:
-        """To all who wait for it: the job is finished, or gone."""
-        for waiter in self.outcomes.on(job):
+    def answer_outcome_waiters(self, job: Job) -> None:
+        """Delivers `job`, which is finished or gone, to all waiters for its outcome."""
+        for waiter in self.outcomes.waiting_for(job):
             self.outcomes.drop(waiter)
-            self._waits.drop(waiter, waiter.until)
+            self.wait_timers.drop(waiter, waiter.until)
             waiter.deliver(job)
 
-    # -- limits, before anything is made ------------------------------------------------------------
+    # -- named queues -------------------------------------------------------------------------------
 
-    def _refuse_beyond(self, more: int) -> None:
-        """Where `_admitted_until` does not say that there is room for `more` jobs, they are counted.
-        `QueueFull`."""
-        most = self.limits.max_jobs
-        assert most is not None
-        held = self.counts.held()
-        if held + more > most:
-            raise QueueFull(
-                f"the server holds {held:,} jobs, finished ones that it remembers included, and may hold "
-                f"{most:,}",
-                limit=most, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
-            )  # fmt: skip
-        self._admitted_until = self.last_number + most - held
-
-    def _refuse_new_queues(self, names: Iterable[str]) -> None:
-        """`QueueFull` where there would be too many."""
-        most = self.limits.max_queues
-        new = {name for name in names if name not in self.queues}
-        if new and len(self.queues) + len(new) > most:
-            raise QueueFull(
-                f"there are {len(self.queues):,} queues, and may be no more; one that is empty goes after an "
-                "hour",
-                limit=most, setting="JOBQUEUE_MAX_QUEUES", retry_after=60,
-            )  # fmt: skip
-
-    # -- queues -------------------------------------------------------------------------------------
-
-    def _new_queue(self, name: str, now: int) -> NamedQueue:
+    def new_queue(self, name: str, now: int) -> NamedQueue:
         limits = self.limits
-        shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
-        queue = NamedQueue(name, shape, self._sleep, now)
+        lane_shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
+        queue = NamedQueue(name, lane_shape, self._schedule_wake, now)
         self.queues[name] = queue
         return queue
 
-    def _sleep(self, gate: Limiter, at: int) -> None:
-        if gate.wakes_at is not None:
-            self._gates.drop(gate, gate.wakes_at)
-        gate.wakes_at = at
-        self._gates.add(gate, at)
+    def _schedule_wake(self, limiter: Limiter, at: int) -> None:
+        if limiter.wakes_at is not None:
+            self.limiter_timers.drop(limiter, limiter.wakes_at)
+        limiter.wakes_at = at
+        self.limiter_timers.add(limiter, at)
 
-    def _rest(self, queue: NamedQueue, now: int) -> None:
-        """`queue` has no jobs since `now`; `_idle` stays in the order of that."""
+    def mark_idle(self, queue: NamedQueue, now: int) -> None:
+        """Notes that `queue` has no jobs since `now`, and moves it to the end of `idle_queues`."""
         queue.used_at = now
-        self._idle.pop(queue, None)
-        self._idle[queue] = None
+        self.idle_queues.pop(queue, None)
+        self.idle_queues[queue] = None
 
 
-_NO_END = 1 << 63
-_transition_of = TRANSITIONS.get  # bound once, and not at each move
-_TAKEN_WHILE: dict[UniqueWhile, frozenset[str]] = {
+_NO_LIMIT = 1 << 63
+_transition_of = TRANSITIONS.get  # bound once, not at each step
+_CLAIMED_WHILE: dict[UniqueWhile, frozenset[str]] = {
     "queued": WAITING,
     "active": WAITING | {IN_PROGRESS},
     "exists": WAITING | {IN_PROGRESS} | FINISHED,

@@ -1,10 +1,14 @@
-"""Timers: what comes due and when: leases, waits, delays, ends of jobs, of pauses, of shut gates.
+"""Timers: items that become due at a time, such as leases, waits, delays, expiries and pauses.
 
-Buckets of some milliseconds and a heap of bucket numbers: adding and dropping are O(1) on average. What was
-dropped is gone at once, and a bucket that it leaves empty when the next one is made; numbers without a bucket
-stay in the heap until they are more than half of it. (A heap with an entry for each timer would keep the dead
-ones: at 20,000 jobs a second under five-minute leases, six million of them.) Times are milliseconds, all of
-one clock.
+The items are in buckets of some milliseconds, and a heap holds the numbers of the buckets:
+
+    _numbers   [ 412  415  418 ]       bucket number = time // width
+    _buckets   { 412: {item: time, …}, 415: {…}, 418: {…} }
+
+Adding and dropping are O(1) on average. A dropped item is gone at once, and so is a bucket without items; the
+heap keeps the number of such a bucket until it gets to the top, or until they are more than half of the heap.
+A heap with an entry for each item would keep the dropped ones: at 20,000 jobs a second under leases of five
+minutes, six million of them. Times are milliseconds, all of one clock.
 """
 
 from collections.abc import Hashable
@@ -13,36 +17,37 @@ from itertools import chain, islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
-# So many numbers without a bucket are not worth the work of making the heap anew.
-_LEFT_OVER = 256
+# The heap is rebuilt only if it has at least this many numbers without a bucket.
+_OUTDATED = 256
 
 
 class Timers(Generic[T]):
-    """`width`: milliseconds in a bucket. What is added may be anything hashable; it is due at `when`."""
+    """Items are anything hashable. `width` is the number of milliseconds in a bucket."""
 
-    __slots__ = ("_buckets", "_line", "_line_of", "_newest", "_numbers", "_width")
+    __slots__ = ("_buckets", "_newest", "_numbers", "_pending", "_pending_number", "_width")
 
     def __init__(self, width: int = 100) -> None:
         self._width = width
         self._buckets: dict[int, dict[T, int]] = {}
         self._numbers: list[int] = []
-        self._newest = 0  # the number of the bucket made last
-        self._line: list[T] = []  # what `due` has still to give of the bucket `_line_of`, the last one first
-        self._line_of = -1
+        self._newest = 0  # the number of the bucket that was created last
+        # The items of the bucket `_pending_number` that `due` has yet to return, in reverse order.
+        self._pending: list[T] = []
+        self._pending_number = -1
 
     def __len__(self) -> int:
         """O(buckets)."""
         return sum(map(len, self._buckets.values()))
 
     def add(self, item: T, when: int) -> None:
-        """An item may hang here once; to move it, drop it first."""
+        """Schedules `item`. To reschedule it, drop it first."""
         number = when // self._width
         bucket = self._buckets.get(number)
         if bucket is None:
-            bucket = self._open(number)
+            bucket = self._new_bucket(number)
         bucket[item] = when
 
-    def _open(self, number: int) -> dict[T, int]:
+    def _new_bucket(self, number: int) -> dict[T, int]:
         newest = self._buckets.get(self._newest)
         if newest is not None and not newest:
             del self._buckets[self._newest]
@@ -50,45 +55,44 @@ class Timers(Generic[T]):
         bucket: dict[T, int] = {}
         self._buckets[number] = bucket
         heappush(self._numbers, number)
-        if len(self._numbers) > 2 * len(self._buckets) + _LEFT_OVER:
+        if len(self._numbers) > 2 * len(self._buckets) + _OUTDATED:
             self._numbers = list(self._buckets)
             heapify(self._numbers)
         return bucket
 
     def drop(self, item: T, when: int) -> None:
-        """`when` as it was added; `KeyError` if it is not here."""
+        """Removes `item`, which was added with this `when`. Raises `KeyError` if it is not scheduled."""
         number = when // self._width
         bucket = self._buckets[number]
         del bucket[item]
         if not bucket:
-            if number == self._newest:  # it may well be used again
-                bucket.clear()  # an emptied dict keeps the room that it had
+            if number == self._newest:  # kept, as the next item is often for the same bucket
+                bucket.clear()  # a dict that lost its last item by `del` keeps its full size
             else:
                 del self._buckets[number]
 
-    def let_go(self, item: T, now: int) -> None:
-        """Drops one that `due` gave at `now`, if it still hangs here."""
-        for number in (self._line_of, now // self._width):
+    def discard(self, item: T, now: int) -> None:
+        """Removes an item that `due` returned at `now`, if it is still scheduled."""
+        for number in (self._pending_number, now // self._width):
             if (bucket := self._buckets.get(number)) and bucket.pop(item, None) is not None:
                 break
 
     def some(self, limit: int) -> list[T]:
-        """Up to `limit` of all that hang here, in no order."""
+        """Returns up to `limit` of all items, in no order."""
         return list(islice(chain.from_iterable(self._buckets.values()), limit))
 
     def due(self, now: int, limit: int) -> list[T]:
-        """Up to `limit` items with `when <= now`, out of the earliest bucket that has any, in the order in
-        which they came there; empty: nothing is due. They hang here until they are dropped, which whoever
-        asks is to do."""
+        """Returns up to `limit` items with `when <= now`, from the earliest bucket that has any, in the order
+        in which they were added. They stay scheduled, and the caller must drop each of them."""
         last = now // self._width
         while self._numbers and self._numbers[0] <= last:
             number = self._numbers[0]
             bucket = self._buckets.get(number)
             if bucket:
                 if number < last:
-                    return self._of_line(number, bucket, limit)
+                    return self._next_pending(number, bucket, limit)
                 found = []
-                for item, when in bucket.items():  # no generator: compiled, it would be a list of all
+                for item, when in bucket.items():  # not a generator: compiled code would list all items
                     if when <= now:
                         found.append(item)
                         if len(found) == limit:
@@ -98,14 +102,14 @@ class Timers(Generic[T]):
             self._buckets.pop(number, None)
         return []
 
-    def _of_line(self, number: int, bucket: dict[T, int], limit: int) -> list[T]:
-        """Out of a bucket all of which is due. The line is kept from call to call: a dict that loses its
-        first items is searched past all of them, each time."""
-        line = self._line if self._line_of == number else []
-        while line and line[-1] not in bucket:
-            line.pop()
-        if not line:
-            line = list(bucket)
-            line.reverse()
-        self._line, self._line_of = line, number
-        return [item for item in reversed(line[-limit:]) if item in bucket]
+    def _next_pending(self, number: int, bucket: dict[T, int], limit: int) -> list[T]:
+        """Returns the next items of a bucket that is due as a whole. The list of them is kept between calls,
+        because finding the first item of a dict that has lost its first ones means skipping all of those."""
+        pending = self._pending if self._pending_number == number else []
+        while pending and pending[-1] not in bucket:
+            pending.pop()
+        if not pending:
+            pending = list(bucket)
+            pending.reverse()
+        self._pending, self._pending_number = pending, number
+        return [item for item in reversed(pending[-limit:]) if item in bucket]

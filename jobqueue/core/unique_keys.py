@@ -1,32 +1,32 @@
-"""UniqueKeys: which job of a queue has a unique key, and who stands in line for it."""
+"""UniqueKeys: which job of a queue owns a unique key, and which are next."""
 
 from jobqueue.model import Job
 
 
 class UniqueKeys:
-    """`holder`: by key, the job that has it. All O(1)."""
+    """`owner` is the job that owns a key, by key. All operations are O(1)."""
 
-    __slots__ = ("_heirs", "holder")
+    __slots__ = ("_next", "owner")
 
     def __init__(self) -> None:
-        self.holder: dict[str, Job] = {}
-        self._heirs: dict[str, dict[Job, None]] = {}
+        self.owner: dict[str, Job] = {}
+        self._next: dict[str, dict[Job, None]] = {}  # jobs that own the key after the owner, in order
 
     def claim(self, key: str, job: Job) -> None:
-        """`job` has the key; or stands in line for it where another came first (it was stale, redriven or
-        moved here while its key was free)."""
-        if self.holder.setdefault(key, job) is not job:
-            self._heirs.setdefault(key, {})[job] = None
+        """Makes `job` the owner; or the last of the next ones if there is an owner. (Such a job became stale,
+        or was redriven or moved here, after another one had claimed the key.)"""
+        if self.owner.setdefault(key, job) is not job:
+            self._next.setdefault(key, {})[job] = None
 
-    def disclaim(self, key: str, job: Job) -> None:
-        """It has the key no more, or leaves the line; the first in line gets the key."""
-        heirs = self._heirs.get(key, {})
-        if self.holder.get(key) is job:
-            del self.holder[key]
-            if heirs:
-                self.holder[key] = next(iter(heirs))
-                del heirs[self.holder[key]]
+    def drop_claim(self, key: str, job: Job) -> None:
+        """Ends the claim of `job`, if it has one. If it was the owner, the first of the next ones is now."""
+        following = self._next.get(key, {})
+        if self.owner.get(key) is job:
+            del self.owner[key]
+            if following:
+                self.owner[key] = next(iter(following))
+                del following[self.owner[key]]
         else:
-            heirs.pop(job, None)
-        if not heirs:
-            self._heirs.pop(key, None)
+            following.pop(job, None)
+        if not following:
+            self._next.pop(key, None)

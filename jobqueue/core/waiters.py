@@ -1,4 +1,4 @@
-"""Waiters: consumers that asked for a job when there was none. First come, first served."""
+"""Waiters: consumers that wait for a job, first come, first served; and clients that wait for an outcome."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,75 +7,82 @@ from jobqueue.model import Delivery, DequeueRequest, Job
 
 
 class Waiter:
-    """One waiting consumer. `deliver` is called once, with what it was given: nothing when its time was up
-    or the queue stops. `until`: monotonic milliseconds. `number`: in the order in which they came to wait."""
+    """A waiting consumer. `deliver` is called once: with deliveries, or with none when the wait is over.
+    `until` is the end of the wait, in monotonic milliseconds. `number` rises in the order of arrival."""
 
     __slots__ = ("deliver", "number", "request", "until")
 
-    def __init__(self, want: DequeueRequest, until: int, deliver: Callable[[list[Delivery]], None]) -> None:
-        self.request = want
+    def __init__(
+        self, request: DequeueRequest, until: int, deliver: Callable[[list[Delivery]], None]
+    ) -> None:
+        self.request = request
         self.until = until
         self.deliver = deliver
         self.number = 0
 
 
 class Waiters:
-    """Who waits on which queue. A waiter may wait on several; adding and dropping are O(1) for each. A
-    queue need not exist to be waited on. `count`: of the waiters; `places`: in all lines together."""
+    """The waiting consumers of each queue, in order. A waiter may wait on several queues, which need not
+    exist. Adding and dropping are O(1) for each queue. `count` is the number of waiters; `places` is the sum
+    of the queues they wait on."""
 
-    __slots__ = ("_last", "_lines", "count", "places")
+    __slots__ = ("_by_queue", "_last_number", "count", "places")
 
     def __init__(self) -> None:
         self.count = self.places = 0
-        self._last = 0
-        self._lines: dict[str, OrderedDict[Waiter, None]] = {}
+        self._last_number = 0
+        self._by_queue: dict[str, OrderedDict[Waiter, None]] = {}
 
     def __len__(self) -> int:
         return self.count
 
     def add(self, waiter: Waiter) -> None:
-        waiter.number = self._last = self._last + 1
+        waiter.number = self._last_number = self._last_number + 1
         names = dict.fromkeys(waiter.request.queues)
         for name in names:
-            line = self._lines.get(name)
-            if line is None:
-                line = self._lines[name] = OrderedDict()
-            line[waiter] = None
+            waiting = self._by_queue.get(name)
+            if waiting is None:
+                waiting = self._by_queue[name] = OrderedDict()
+            waiting[waiter] = None
         self.count += 1
         self.places += len(names)
 
     def drop(self, waiter: Waiter) -> None:
-        """`KeyError` if it does not wait."""
+        """Removes a waiter. Raises `KeyError` if it does not wait."""
         names = dict.fromkeys(waiter.request.queues)
         for name in names:
-            line = self._lines[name]
-            del line[waiter]
-            if not line:
-                del self._lines[name]
+            waiting = self._by_queue[name]
+            del waiting[waiter]
+            if not waiting:
+                del self._by_queue[name]
         self.count -= 1
         self.places -= len(names)
 
     def first(self, name: str) -> Waiter | None:
-        line = self._lines.get(name)
-        return next(iter(line)) if line else None
+        waiting = self._by_queue.get(name)
+        return next(iter(waiting)) if waiting else None
 
     def waiting(self, name: str) -> int:
-        """How many wait on the queue `name`."""
-        line = self._lines.get(name)
-        return len(line) if line else 0
+        """Returns the number of waiters on the queue `name`."""
+        waiting = self._by_queue.get(name)
+        return len(waiting) if waiting else 0
 
     def waiting_within(self, within: Callable[[str], bool]) -> int:
-        """How many wait on queues of whose names `within` says so; each once. O(of those)."""
-        lines = [line for name, line in self._lines.items() if within(name)]
-        return len(lines[0]) if len(lines) == 1 else len({waiter for line in lines for waiter in line})
+        """Returns the number of waiters on queues whose names `within` accepts, each counted once. O(those
+        waiters)."""
+        selected = [waiting for name, waiting in self._by_queue.items() if within(name)]
+        if len(selected) == 1:
+            return len(selected[0])
+        return len({waiter for waiting in selected for waiter in waiting})
 
     def names(self) -> list[str]:
-        return list(self._lines)
+        """Returns the names of the queues that have waiters."""
+        return list(self._by_queue)
 
 
 class OutcomeWaiter:
-    """One who waits until a job is finished. `deliver` is called once, with the job; `until`: monotonic
-    milliseconds."""
+    """A client that waits until `job` is finished. `deliver` is called once, with the job, which is not
+    finished if the wait is over. `until` is the end of the wait, in monotonic milliseconds."""
 
     __slots__ = ("deliver", "job", "until")
 
@@ -86,7 +93,7 @@ class OutcomeWaiter:
 
 
 class OutcomeWaiters:
-    """Who waits for which job; adding and dropping are O(1)."""
+    """The outcome waiters of each job. Adding and dropping are O(1). `count` is the number of waiters."""
 
     __slots__ = ("_by_job", "count")
 
@@ -99,15 +106,14 @@ class OutcomeWaiters:
         self.count += 1
 
     def drop(self, waiter: OutcomeWaiter) -> None:
-        """`KeyError` if it does not wait."""
+        """Removes a waiter. Raises `KeyError` if it does not wait."""
         waiting = self._by_job[waiter.job]
         del waiting[waiter]
         if not waiting:
             del self._by_job[waiter.job]
         self.count -= 1
 
-    def on(self, job: Job) -> list[OutcomeWaiter]:
-        """All who wait for `job`."""
+    def waiting_for(self, job: Job) -> list[OutcomeWaiter]:
         return list(self._by_job.get(job, ()))
 
     def all(self) -> list[OutcomeWaiter]:

@@ -1,1 +1,1 @@
-"""Engines make the core awaitable, durable or shared. What stands above knows `engine.api` only."""
+"""The engine adds time, waiting and durability to the core. The layers above it use `engine.api` only."""

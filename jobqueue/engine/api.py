@@ -1,8 +1,9 @@
-"""Engine: the verbs that everything above sees, with their contracts; and the records that they answer.
+"""Engine: the verbs of a job queue, with their contracts. The layers above the engine know nothing else of
+it.
 
-A verb answers at once, or with a Future where its answer takes time: a dequeue that waits, any change that
-must reach a disk first. `MaybeFuture` says so. All calls are made on the loop's thread. An expected failure
-raises (or is set on the Future as) one of `jobqueue.errors`.
+A verb returns its answer at once, or a Future where the answer takes time: a dequeue that waits, a change
+that must reach a disk first. The type `MaybeFuture` marks such verbs. All calls are made on the event loop's
+thread. An expected failure is one of `jobqueue.errors`: the call raises it, or the Future fails with it.
 """
 
 from asyncio import Future
@@ -28,70 +29,101 @@ from jobqueue.model import (
     QueueView,
 )
 from jobqueue.settings import Settings
-from jobqueue.steps import (
-    Kind,
-)
+from jobqueue.steps import Kind
 
 T = TypeVar("T")
 MaybeFuture: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
 
 
 class Engine(Protocol):
-    """Ids are integers; times wall-clock milliseconds; lengths milliseconds."""
+    """Ids are integers. Instants are wall-clock milliseconds since 1970; durations are milliseconds.
+
+    Verbs under a lease take the job's `id`, the lease's `token` and the name of the `consumer`, the last two
+    possibly None; whether they suffice is for `core.policy.may_use_lease` to say. `version`: if given, a
+    change is made only if the job or queue still has this version. `within`: if given, a function that tells
+    whether the queue of a name is included.
+    """
 
     settings: Settings
-    durability: str
-    identity: str  # no other engine has it; begins the origins of its jobs
+    durability: str  # "memory", or a description of the journal
+    identity: str  # unique to this engine; the origins of its exported jobs begin with it
 
     @property
     def refuses(self) -> str | None:
-        """Why no request is taken now: the disk is being read, or cannot be written. In memory: None."""
+        """Why no request is accepted at present: the journal is being read, or could not be written. None if
+        requests are accepted."""
 
     @property
     def stopping(self) -> bool:
-        """True once `stop_waiting` was called."""
+        """True after `stop_waiting`."""
 
-    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
-        """Makes a job; id, status, place and times are the queue's to give. `ExistingJob`: the one that has
-        its
-        unique key. Raises `DuplicateJob`, `Stopping`."""
+    # -- enqueue ------------------------------------------------------------------------------------
+
+    def enqueue(self, new: NewJob, /) -> MaybeFuture[Job | ExistingJob]:
+        """Creates a job, which is delivered at once if a consumer waits for it.
+
+        Returns the job; or, if its unique key is in use, the `ExistingJob` that has the key. Raises
+        `DuplicateJob` if the new job asks for that instead. Raises `QueueFull` at a limit of the queue or
+        the server, and `OutOfMemory`, `DiskFull`, `Overloaded` or `Stopping` if no new jobs are accepted.
+        """
 
     def enqueue_many(
-        self, news: Sequence[NewJob], once: IdempotencyKey | None = None
+        self, news: Sequence[NewJob], key: IdempotencyKey | None = None, /
     ) -> MaybeFuture[list[Job | ExistingJob]]:
-        """All or nothing, in order. What was made is remembered under `once`. Raises as `enqueue`, with the
-        fact `index`."""
+        """Creates all of the jobs or none, in order. The answer is remembered under `key`. Raises as
+        `enqueue`, with the fact `index` if a single job is the reason."""
 
-    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
-        """Each by itself, in order: the job, or why it was refused. Raises `Stopping`."""
+    def enqueue_each(self, news: Sequence[NewJob], /) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
+        """Creates each of the jobs independently, in order. Returns for each what `enqueue` returns or
+        raises. Raises only if no new jobs are accepted at all."""
 
-    def import_jobs(self, arrivals: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
-        """Makes jobs of those that were not here before, in order. That is known by their origin, for as long
-        as an idempotency key is remembered; or because they are from here. Raises `Stopping`."""
+    def import_jobs(self, items: Sequence[ImportItem], /) -> MaybeFuture[ImportResult]:
+        """Creates jobs with the history that they bring from another queue, in order, up to the first
+        refusal.
 
-    def dequeue(self, want: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
-        """Leases what is there; if nothing is, waits up to `wait` milliseconds. Empty: nothing by then, or
-        the queue stops. Cancelling the Future withdraws the wait at once; jobs of a Future that was done
-        but not used go to `give_back`."""
+        Skips a job whose origin was imported before, or is a job of this engine. Origins are remembered as
+        long as idempotency keys. Raises only if no new jobs are accepted at all.
+        """
 
-    def give_back(self, handed: Sequence[Delivery]) -> None:
-        """Jobs that never reached their consumer return to their place, uncharged."""
+    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
+        """Returns what the request of `owner` under this idempotency key created before; None if there was
+        none. Raises `IdempotencyMismatch` if it had another `digest`."""
+
+    # -- dequeue ------------------------------------------------------------------------------------
+
+    def dequeue(self, request: DequeueRequest, /, wait: int = 0) -> MaybeFuture[list[Delivery]]:
+        """Leases the next jobs to a consumer.
+
+        If there is none, waits for up to `wait` milliseconds. The list is empty if no job came in time, or if
+        the server is stopping. Cancelling the Future withdraws the request at once, and returns jobs that
+        were on their way. Jobs of a Future that is done but was not used must be returned with `give_back`.
+        Raises `Overloaded` if too many consumers are waiting.
+        """
+
+    def give_back(self, deliveries: Sequence[Delivery], /) -> None:
+        """Returns jobs that never reached their consumer to their places. The attempt is not counted. Leases
+        that have ended since are ignored."""
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
-        """Who waits on `future`, which a verb answered, is told `error` instead, and is given nothing. Where
-        it is not a wait but work, that goes on."""
+        """Fails a Future of `dequeue` or `wait_for` with `error`, and withdraws the wait. A Future of any
+        other verb is left alone: that work goes on."""
 
-    def on_lease_end(self, handed: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
-        """Calls `ended`, which must not call the engine, once for each of these leases when it ends."""
+    def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None], /) -> None:
+        """Calls `ended` once for each delivery when its lease ends, or now if it has ended. `ended` must not
+        call the engine."""
+
+    # -- under a lease ------------------------------------------------------------------------------
 
     def conclude(
         self, id: int, token: str | None, consumer: str | None, result: bytes | None
     ) -> MaybeFuture[Job]:
-        """Finishes a job in progress, or answers it as it stands if this caller did so before. Raises
-        `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`, `LeaseRequired`, `NotTheConsumer`."""
+        """Finishes a job in progress, with `result` as JSON or other bytes. Returns the job as it is if the
+        same caller concluded it before. Raises `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`,
+        `LeaseRequired` or `NotTheConsumer`."""
 
     def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
-        """Gives a job in progress back, uncharged; with a delay it rests first. Raises as `conclude`."""
+        """Returns a job in progress to its place, or schedules it for after `delay` milliseconds. The attempt
+        is not counted. Raises as `conclude`."""
 
     def fail(
         self,
@@ -102,8 +134,9 @@ class Engine(Protocol):
         retry: bool = True,
         retry_in: int | None = None,
     ) -> MaybeFuture[Job]:
-        """The attempt went wrong (`error`: JSON): the job is retried in `retry_in`, None: by its backoff; or
-        is dead. Raises as `conclude`."""
+        """Ends an attempt that failed, with `error` as JSON. The job is retried after `retry_in` milliseconds
+        (None: its backoff), or is dead if `retry` is False or its attempts are exhausted. Raises as
+        `conclude`."""
 
     def heartbeat(
         self,
@@ -114,110 +147,127 @@ class Engine(Protocol):
         progress: int | None = None,
         message: str | None = None,
     ) -> MaybeFuture[Job]:
-        """Lets the lease run for `lease_for` (None: as dequeued) from now. Raises as `conclude`."""
+        """Extends the lease to `lease_for` milliseconds from now (None: the length it was dequeued with), and
+        records progress. Raises as `conclude`."""
 
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
-        """Makes several calls of this engine, and answers for each its job or why it was refused."""
+        """Makes several calls of this engine, and returns for each its job or the error that it raised."""
+
+    # -- single jobs --------------------------------------------------------------------------------
 
     def get(self, id: int) -> Job:
-        """Raises `JobNotFound`, `JobForgotten`."""
+        """Returns the job. Raises `JobNotFound` if the id was never given out, `JobForgotten` if the job is
+        no longer kept."""
 
     def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
-        """The job once it is finished, or as it is after `wait` milliseconds. Raises as `get`, also where it
-        is purged meanwhile."""
+        """Returns the job once it is finished, or as it is after `wait` milliseconds. Raises as `get`, also
+        if the job is purged meanwhile, and `Overloaded` if too many requests wait."""
 
     def explain(self, id: int) -> Explanation:
-        """Why the job is where it is. Raises as `get`."""
+        """Tells what keeps the job from being delivered. Raises as `get`."""
 
     def state(self, names: Sequence[str]) -> str:
-        """Why a dequeue of these queues gets nothing now: empty, scheduled, paused, limited or stopping."""
+        """Tells why a dequeue from these queues gets nothing at present: "empty", "scheduled", "paused",
+        "limited" or "stopping"."""
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
-        """Cancels, or asks the consumer of a job in progress; with `force` takes it away. Raises
-        `JobNotFound`, `JobForgotten`, `JobFinished`."""
+        """Cancels a job. If it is in progress its consumer is asked to stop; with `force` the lease ends at
+        once. Raises `JobNotFound`, `JobForgotten`, `JobFinished` or `PreconditionFailed`."""
 
     def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
-        """Changes a job that waits, if its version is `version`. Raises `JobNotFound`, `JobForgotten`,
-        `NotWaiting`, `PreconditionFailed`."""
+        """Changes a job that is queued or scheduled. Raises `JobNotFound`, `JobForgotten`, `NotWaiting`,
+        `PreconditionFailed` or `QueueFull`; for a new payload also `DiskFull` or `Overloaded`."""
 
     def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
-        """Puts a dead job back to work. Raises `JobNotFound`, `JobForgotten`, `NotDead`."""
+        """Queues a dead job again, with no attempts counted. Raises `JobNotFound`, `JobForgotten`, `NotDead`
+        or `PreconditionFailed`."""
 
-    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
-        """What the same request of the same owner made before. Raises `IdempotencyMismatch`."""
-
-    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
-        """`answer`, once all is on disk that was done before."""
-
-    def flush(self) -> None:
-        """What was done in this loop pass may go to the disk. Whoever does not say so only loses time."""
+    # -- many jobs ----------------------------------------------------------------------------------
 
     def list_jobs(
-        self, wanted: Filter, after: int | None, rising: bool, most: int
+        self, where: Filter, after: int | None, ascending: bool, limit: int, /
     ) -> tuple[list[Job], int | None]:
-        """Jobs that match, by id, behind `after` (None: from the end it begins at), and where to go on; None:
-        that was all. May be short of `most`: the work of one call is bounded."""
+        """Returns matching jobs in the order of ids, from beyond `after` (None: from the start); and the id
+        to continue from, or None at the end. May return fewer than `limit` before the end, since the work of
+        one call is bounded."""
 
     def newest_id(self) -> int:
-        """At most this is the id of any job there is; those to come have higher ones."""
+        """Returns an id that no existing job exceeds. All later jobs have higher ids."""
 
-    def peek(self, name: str, most: int) -> list[Job]:
-        """The next jobs of a queue in the order in which dequeue takes them; none is taken. Jobs behind the
-        limit of their key are left out; a pause and the queue's own limit do not matter."""
+    def peek(self, name: str, limit: int, /) -> list[Job]:
+        """Returns the next jobs of a queue in the order of delivery, without leasing them. Leaves out jobs
+        whose key is at its limit; ignores a pause and the limits of the queue itself."""
 
-    def count_jobs(self, wanted: Filter) -> MaybeFuture[int]:
-        """How many match of those there were when it began."""
+    def count_jobs(self, where: Filter, /) -> MaybeFuture[int]:
+        """Counts the matching jobs among those that exist at the start."""
 
-    def purge(self, wanted: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
-        """Removes what matches; those jobs are forgotten."""
+    def purge(self, where: Filter, dry_run: bool, /) -> MaybeFuture[BulkResult]:
+        """Removes the matching jobs, or only counts them."""
 
-    def redrive_many(self, wanted: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
-        """Puts dead jobs that match back to work."""
+    def redrive_many(self, where: Filter, limit: int | None, dry_run: bool, /) -> MaybeFuture[BulkResult]:
+        """Queues matching dead jobs again, at most `limit` of them, or only counts them."""
+
+    # -- queues -------------------------------------------------------------------------------------
 
     def configure(
-        self, name: str, given: dict[str, object], version: int | None = None
+        self, name: str, changes: dict[str, object], /, version: int | None = None
     ) -> MaybeFuture[QueueView]:
-        """Sets what is given for a queue, if its version is `version`. Raises `PreconditionFailed`."""
+        """Changes settings of a queue: fields of `QueueSettings` and their values. Raises
+        `PreconditionFailed` or `QueueFull`."""
 
     def pause(
-        self, name: str, length: int | None, reason: str | None, version: int | None = None
+        self, name: str, duration: int | None, reason: str | None, /, version: int | None = None
     ) -> MaybeFuture[QueueView]:
-        """Hands nothing out of a queue for `length` milliseconds; None: until `resume`."""
+        """Stops deliveries from a queue for `duration` milliseconds, or until `resume` if that is None.
+        Raises as `configure`."""
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
-        """Ends a pause."""
+        """Ends a pause. Raises as `configure`."""
 
     def queue(self, name: str) -> QueueView:
-        """Also for a name not used yet: zeros, and asking does not make it."""
+        """Returns the figures of a queue: zeros for an unused name, for which no queue is created."""
 
     def queues(
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
     ) -> list[QueueView]:
-        """By name, those behind `after`; and `within`, which says that of a name."""
+        """Returns up to `limit` queues in the order of names, from beyond `after`. Includes queues that do
+        not exist but have waiting consumers."""
 
-    def oldest_queues(self, most: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
-        """The queues that have been there longest; so the same ones each time it is asked. At most `most`,
-        and of those names of which `within` says so."""
+    def oldest_queues(self, limit: int, /, within: Callable[[str], bool] | None = None) -> list[QueueView]:
+        """Returns up to `limit` queues, those that have existed longest, so that repeated calls return the
+        same ones."""
 
-    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
-        """Counts and figures; O(lanes). `jobs`, `queues`, `consumers_waiting` and `totals` are of the queues
-        of whose names `within` says so."""
+    # -- time, durability, statistics ---------------------------------------------------------------
 
     def wall_now(self) -> int:
-        """The wall clock, milliseconds, as the engine goes by it."""
+        """Returns the wall-clock time, in milliseconds, as of the last tick."""
 
     def wall(self, monotonic: int) -> int:
-        """The wall-clock instant of a lease's `expires`."""
+        """Converts an instant on the engine's monotonic clock, such as `Lease.expires`, to the wall clock."""
 
-    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
-        """Calls `see` with whatever happens to a job, or to a queue, of which it gives the name. It must not
-        call the engine. None: no more; what nobody watches costs nothing."""
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
+        """Returns `answer`, or a Future of it that is done once all changes made until now are durable."""
 
-    def when_stopping(self, call: Callable[[], None]) -> None:
-        """Calls `call` in `stop_waiting`."""
+    def flush(self) -> None:
+        """Hints that the current group of changes may be committed now. Optional: otherwise it is committed
+        at the end of the loop pass."""
+
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+        """Returns statistics. The number of queues, waiting consumers, and all figures of jobs are those of
+        the queues in `within`. Takes time proportional to the number of lanes."""
+
+    def watch(self, observer: Callable[[Kind, Job | str], None] | None, /) -> None:
+        """Calls `observer(kind, subject)` at every event, with the job or the name of the queue. `observer`
+        must not call the engine. None ends this."""
+
+    # -- stopping -----------------------------------------------------------------------------------
+
+    def when_stopping(self, callback: Callable[[], None], /) -> None:
+        """Has `stop_waiting` call `callback`."""
 
     def stop_waiting(self) -> None:
-        """Answers all waiting dequeues with nothing, and from now on every dequeue. The rest goes on."""
+        """Ends all waits with what there is, refuses new jobs, and delivers no more jobs. Everything else
+        goes on."""
 
     def close(self) -> None:
-        """`stop_waiting`, and no more ticks."""
+        """Stops as `stop_waiting`, ends all ticks, and makes all changes durable. Blocks until then."""

@@ -1,4 +1,4 @@
-"""Sweep: one pass over many jobs, in slices, so that others have their turn."""
+"""BulkOperation: one pass over many jobs, in slices, so that the event loop is never blocked for long."""
 
 import asyncio
 from asyncio import Future
@@ -10,61 +10,63 @@ from jobqueue.engine.api import MaybeFuture
 from jobqueue.model import BulkResult, Filter, Job
 
 T = TypeVar("T")
-# Jobs that one slice may examine, or change.
+# Limits of one slice: jobs examined, and jobs matched.
 EXAMINED = 5000
-_SWEPT = 300
-_SAMPLE = 10
+_MATCHED = 300
+_SAMPLE = 10  # ids in the result
 
 
 class BulkOperation:
-    """One pass over the jobs there are now: does `act` to those that are `wanted`, up to `limit` of them."""
+    """Calls `act(job, now)` for each job that matches `where`, for at most `limit` jobs. Jobs that are
+    created after the start are left out. Without `act` matching jobs are only counted."""
 
     def __init__(
         self,
         queue: JobQueue,
-        wanted: Filter,
+        where: Filter,
         act: Callable[[Job, int], object] | None,
         limit: int | None,
         now: Callable[[], int],
     ) -> None:
         self._queue = queue
-        self._wanted = wanted
+        self._where = where
         self._act = act
-        self._left = limit
+        self._jobs_left = limit
         self._now = now
-        self._after: int = 0
-        self._last = queue.last_number
+        self._after: int = 0  # the last id examined
+        self._last_id = queue.state.last_number
         self._result = BulkResult(0, 0, [])
 
-    def run(self, render: Callable[[BulkResult], T]) -> MaybeFuture[T]:
-        """What `render` makes of it: at once where one slice is enough, else a slice in each loop pass."""
-        if self._slice():
-            return render(self._result)
+    def run(self, convert: Callable[[BulkResult], T]) -> MaybeFuture[T]:
+        """Returns `convert(result)`: at once if one slice is enough, otherwise as a Future, with one slice in
+        each pass of the loop. Cancelling the Future stops the operation."""
+        if self._run_slice():
+            return convert(self._result)
         loop = asyncio.get_running_loop()
         future: Future[T] = loop.create_future()
 
-        def go_on() -> None:
+        def proceed() -> None:
             if future.cancelled():
                 return
             try:
-                if self._slice():
-                    future.set_result(render(self._result))
+                if self._run_slice():
+                    future.set_result(convert(self._result))
                 else:
-                    loop.call_soon(go_on)
+                    loop.call_soon(proceed)
             except Exception as bug:
                 future.set_exception(bug)
 
-        loop.call_soon(go_on)
+        loop.call_soon(proceed)
         return future
 
-    def _slice(self) -> bool:
-        """True when all is done."""
-        most = _SWEPT if self._left is None else min(self._left, _SWEPT)
+    def _run_slice(self) -> bool:
+        """True if the operation is complete."""
+        limit = _MATCHED if self._jobs_left is None else min(self._jobs_left, _MATCHED)
         now = self._now()
-        jobs, after = self._queue.scan(self._wanted, self._after, True, now, most, EXAMINED)
+        jobs, after = self._queue.scan(self._where, self._after, True, now, limit, EXAMINED)
         matched, changed, sample = self._result
         for job in jobs:
-            if job.id > self._last:
+            if job.id > self._last_id:
                 after = None
                 break
             matched += 1
@@ -76,7 +78,7 @@ class BulkOperation:
         if changed:
             self._queue.match(now)
         self._result = BulkResult(matched, changed, sample)
-        if self._left is not None:
-            self._left -= len(jobs)
+        if self._jobs_left is not None:
+            self._jobs_left -= len(jobs)
         self._after = after or 0
-        return after is None or after >= self._last or self._left == 0
+        return after is None or after >= self._last_id or self._jobs_left == 0

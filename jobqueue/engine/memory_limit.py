@@ -1,8 +1,8 @@
-"""Room: whether there is memory for more jobs; looked at with each tick.
+"""MemoryLimit: refuses new jobs while the process uses too much memory. Checked at each tick.
 
-What drains goes on without it, so the figure that counts is what the process takes of the machine. But an
-allocator does not give back all that is freed: so once that figure is at the limit, what the jobs take
-decides when there is room again. A tenth must be gone.
+What drains the queue goes on, so the figure that counts is the memory the process has from the system. But an
+allocator does not return all that is freed. So once the limit is reached, the size of the jobs decides when
+new ones are accepted again: a tenth of it must be gone.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from jobqueue.errors import OutOfMemory
 
-# Of the machine's memory, or of the cgroup's, where no limit is set.
+# Share of the memory of the machine, or of the cgroup, that is used if no limit is set.
 SHARE = 0.75
-_A_JOB = 400  # bytes, about, beside its payload
+_JOB_BYTES = 400  # approximate size of a job without its payload
 
 
 def resident() -> int | None:
-    """Bytes of memory that this process has, where the system tells."""
+    """Returns the resident memory of this process in bytes, or None if the system does not tell."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -27,17 +27,19 @@ def resident() -> int | None:
 
 
 def default_limit(root: Path = Path("/")) -> int | None:
-    """A share of what this machine has, or what a container or a service manager lets this process have."""
-    found = cgroup_limits(root)
+    """Returns a share of the memory, in bytes, that this process may use: that of the machine, the container
+    or the service. None if it is unknown. `root` is the root of the file system."""
+    limits = cgroup_limits(root)
     with contextlib.suppress(OSError, ValueError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return int(min(found) * SHARE) if found else None
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return int(min(limits) * SHARE) if limits else None
 
 
 def cgroup_limits(root: Path) -> list[int]:
-    """Of this process's group and of all that hold it. In a container the names may be the host's, and only
-    the topmost folder, which is the container's own, is there."""
-    found = []
+    """Returns the limits, in bytes, of this process's control group and of all its parents. In a container
+    the names may be those of the host; then only the topmost directory exists, which is the container's
+    own."""
+    limits = []
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
@@ -48,42 +50,44 @@ def cgroup_limits(root: Path) -> list[int]:
             else:
                 continue
             folder = top / group.lstrip("/")
-            for holding in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
-                with contextlib.suppress(OSError, ValueError):  # not there; "max"
-                    found.append(int((holding / name).read_text()))
-    return found
+            for level in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+                with contextlib.suppress(OSError, ValueError):  # it does not exist, or says "max"
+                    limits.append(int((level / name).read_text()))
+    return limits
 
 
 class MemoryLimit:
-    """`limit`: bytes. None: as many as there are. `taken`: what `look` found last."""
+    """`limit`: bytes; None: no limit. `memory` returns the bytes in use, or None if they are unknown."""
 
     def __init__(self, limit: int | None, memory: Callable[[], int | None] = resident) -> None:
         self.limit = limit
-        self.taken: int | None = None
         self._memory = memory
-        self._mark = 0  # what the jobs took when the limit was met
+        self._load_at_limit = 0  # size of the jobs when the limit was reached; 0: it was not
         self._full = False
 
-    def look(self, jobs: Callable[[], int], payloads: Callable[[], int]) -> OutOfMemory | None:
-        """Why nothing more is taken in; None: it is. `jobs`: how many there are; `payloads`: their bytes."""
-        if self.limit is not None:
-            self.taken = self._memory()
-            if self.taken is not None and self._is_full(jobs, payloads):
-                return OutOfMemory(
-                    "the server has all the memory it may: nothing is put in, what is there can be finished",
-                    limit=self.limit, setting="JOBQUEUE_MEMORY_LIMIT", retry_after=5,
-                )  # fmt: skip
-        return None
+    def check(self, jobs: Callable[[], int], payload_bytes: Callable[[], int]) -> OutOfMemory | None:
+        """Returns the error with which new jobs are refused, or None. `jobs` and `payload_bytes` return the
+        number of jobs and the size of their payloads."""
+        if self.limit is None or (used := self._memory()) is None:
+            return None
+        if not self._is_full(used, self.limit, jobs, payload_bytes):
+            return None
+        return OutOfMemory(
+            "the server has reached its memory limit: it refuses new jobs until others are finished",
+            limit=self.limit,
+            setting="JOBQUEUE_MEMORY_LIMIT",
+            retry_after=5,
+        )
 
-    def _is_full(self, jobs: Callable[[], int], payloads: Callable[[], int]) -> bool:
-        assert self.limit is not None
-        assert self.taken is not None
-        if self.taken < self.limit:
-            if self.taken < 0.95 * self.limit:
-                self._mark, self._full = 0, False
+    def _is_full(
+        self, used: int, limit: int, jobs: Callable[[], int], payload_bytes: Callable[[], int]
+    ) -> bool:
+        if used < limit:
+            if used < 0.95 * limit:
+                self._load_at_limit, self._full = 0, False
             return self._full
-        load = _A_JOB * jobs() + payloads()
-        if not self._mark:
-            self._mark = load
-        self._full = load >= (0.9 * self._mark if self._full else self._mark)
+        load = _JOB_BYTES * jobs() + payload_bytes()
+        if not self._load_at_limit:
+            self._load_at_limit = load
+        self._full = load >= (0.9 * self._load_at_limit if self._full else self._load_at_limit)
         return self._full

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 _BYTES = 12
 _CHARS = 16
-_AT_ONCE = 512
+_BATCH = 512
 
 
 def tokens() -> Iterator[str]:
-    """Without end. The system is asked for randomness once for many of them."""
+    """Yields tokens without end. One system call provides the randomness of a batch."""
     while True:
-        text = urlsafe_b64encode(os.urandom(_BYTES * _AT_ONCE)).decode("ascii")
+        text = urlsafe_b64encode(os.urandom(_BYTES * _BATCH)).decode("ascii")
         for start in range(0, len(text), _CHARS):
             yield text[start : start + _CHARS]

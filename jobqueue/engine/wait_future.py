@@ -1,4 +1,4 @@
-"""Waiting: the Future of one who waits for a job, or for an outcome."""
+"""WaitFuture: the Future of a consumer that waits for a job, or of a caller that waits for an outcome."""
 
 from asyncio import Future
 from collections.abc import Callable
@@ -8,9 +8,12 @@ T = TypeVar("T")
 
 
 class WaitFuture(Future[T]):
-    """The Future of one who waits. Cancelling it withdraws the wait in the same moment, so that nothing is
-    handed to one who has left. Once that is over `withdraw` is `nothing`: the other one leads back to this
-    Future, and what has grown old in a circle is not freed while there are many jobs."""
+    """A Future whose cancellation takes effect at once: `withdraw` removes the waiter, or gives back the jobs
+    that were on their way to it, before `cancel` returns.
+
+    `withdraw` is reset to `nothing` when the wait ends. The waiter refers to this Future, and with millions
+    of jobs the garbage collector would free such a reference cycle late.
+    """
 
     withdraw: Callable[[], object]
 
@@ -26,4 +29,4 @@ class WaitFuture(Future[T]):
 
 
 def nothing() -> None:
-    """There is nothing to withdraw."""
+    """Does nothing: there is no wait to withdraw."""

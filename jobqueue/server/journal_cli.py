@@ -9,7 +9,7 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import SettingError
 from jobqueue.settings import Settings
 from jobqueue.storage.maintenance import Findings, back_up, jobs_in, repair, verify
-from jobqueue.storage.sqlite import JournalError
+from jobqueue.storage.store import JournalError
 from jobqueue.web.writers.encoder import Renderer
 
 USAGE = """usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal …

@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from jobqueue.engine import memory
+from jobqueue.engine import local
 from jobqueue.engine.api import Engine
-from jobqueue.engine.journal import JournalEngine
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine, open_journal
 from jobqueue.engine.memory_limit import default_limit
 from jobqueue.engine.ticker import Ticker
 from jobqueue.errors import SettingError
@@ -24,10 +23,10 @@ from jobqueue.server.tls import Tls
 from jobqueue.server.watchdog import Watchdog
 from jobqueue.settings import Settings, is_foreign
 from jobqueue.storage.data_dir import DataDir
-from jobqueue.storage.sqlite import JournalError
+from jobqueue.storage.store import JournalError
 from jobqueue.version import VERSION
-from jobqueue.web.api import Api
 from jobqueue.web.app import application
+from jobqueue.web.dispatch import Dispatcher
 
 _log = logging.getLogger("jobqueue")
 # Connections are looked at once in two seconds, a part at a time; seconds between the parts.
@@ -77,7 +76,7 @@ class Program:
         try:
             tls = Tls(settings)
             engine = self._engine()
-            api = Api(engine)
+            api = Dispatcher(engine)
         except (SettingError, JournalError) as bad:
             print(f"jobqueue: {bad.detail}", file=sys.stderr)
             return 2 if isinstance(bad, SettingError) else 1
@@ -96,10 +95,10 @@ class Program:
         access = log.AccessLog(settings.access_log)
         api.access = access.request
         front = self._front(api, access, tls)
-        api.connections = front.connections
-        api.max_connections = limit
+        api.server.connections = front.connections
+        api.server.max_connections = limit
         front.peers.limit = settings.max_connections_by_address or max(limit // 2, 1)
-        api.max_connections_by_address = front.peers.limit
+        api.server.max_connections_by_address = front.peers.limit
         listener = Listener(listening, limit, front.connections, front.take, front.peers)
         self._watch_signals(api, tls)
         collector = GcControl(lambda: sum(engine.stats().jobs.values()))
@@ -112,8 +111,8 @@ class Program:
         collector.start()
         watchdog = Watchdog()
         watchdog.start()
-        api.lag = lambda: watchdog.lag
-        api.more_metrics.append(watchdog.metrics)
+        api.server.lag = lambda: watchdog.lag
+        api.server.more_metrics.append(watchdog.metrics)
         collector.freeze()
         port = 0 if _by_path(settings) else listening.getsockname()[1]
         self._say_start(front.name, port, api)
@@ -143,22 +142,22 @@ class Program:
             self._say_stop(engine)
         return self._status or told_twice
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> LocalEngine:
         """Raises `JournalError`."""
         settings = self._settings
         if settings.data is None:
-            engine = MemoryEngine(settings)
+            engine = LocalEngine(settings)
             engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
             return engine
-        engine = JournalEngine(DataDir(settings.data), settings)
+        engine = open_journal(DataDir(settings.data), settings)
         engine.on_failure = self._broken
         engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
         # The writing thread does little between its waits; it should not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         return engine
 
-    async def _load(self, engine: Engine, collector: GcControl) -> None:
-        if not isinstance(engine, JournalEngine):
+    async def _load(self, engine: LocalEngine, collector: GcControl) -> None:
+        if self._settings.data is None:
             return
         started = time.monotonic()
         try:
@@ -179,7 +178,7 @@ class Program:
         self._status = status
         self._stop.set()
 
-    def _front(self, api: Api, access: log.AccessLog, tls: Tls) -> Front:
+    def _front(self, api: Dispatcher, access: log.AccessLog, tls: Tls) -> Front:
         wanted = self._settings.http
         if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
             from jobqueue.server.http1.front import FastFront
@@ -189,7 +188,7 @@ class Program:
 
         return TornadoFront(api, application(api), tls)
 
-    def _watch_signals(self, api: Api, tls: Tls) -> None:
+    def _watch_signals(self, api: Dispatcher, tls: Tls) -> None:
         loop = asyncio.get_running_loop()
         if self._settings.tokens_file is not None or tls.context is not None:
             loop.add_signal_handler(signal.SIGHUP, _reload, api, tls)
@@ -212,7 +211,7 @@ class Program:
                     return 0
         return 1
 
-    def _say_start(self, front: str, port: int, api: Api) -> None:
+    def _say_start(self, front: str, port: int, api: Dispatcher) -> None:
         host = self._settings.host
         scheme = "http" if self._settings.tls_cert is None else "https"
         at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -222,7 +221,7 @@ class Program:
             kept = "memory only: a stop loses all jobs"
         else:
             kept = f"journal in {self._settings.data}, sync {self._settings.sync}"
-        how = front if str(memory.__file__).endswith(".py") else f"{front}, compiled"
+        how = front if str(local.__file__).endswith(".py") else f"{front}, compiled"
         line = f"jobqueue {VERSION} on {at} ({how}), {kept}; {_who_may_call(api)}"
         if self._port_of_runner and port and self._port_of_runner != str(port):
             line += f"; PORT={self._port_of_runner} is not read: set JOBQUEUE_PORT=$PORT to use it"
@@ -246,13 +245,13 @@ class Program:
         print(line, file=sys.stderr, flush=True)
 
 
-def _who_may_call(api: Api) -> str:
+def _who_may_call(api: Dispatcher) -> str:
     if api.auth is not None:
         return f"access tokens: {len(api.auth)}"
     return "no tokens: open to all who reach it" + (", also what destroys" if api.settings.open_admin else "")
 
 
-def _reload(api: Api, tls: Tls) -> None:
+def _reload(api: Dispatcher, tls: Tls) -> None:
     """SIGHUP: what is good in the files holds from now on; a file that is not good changes nothing."""
     try:
         tls.reload()

@@ -15,7 +15,7 @@ from tornado.web import Application
 from jobqueue.server.connection_limits import ConnectionLimits
 from jobqueue.server.timeouts import Rounds, Timeouts, untaken
 from jobqueue.server.tls import HANDSHAKE, Tls
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 
 # Above what `OperationHandler` reads of a body that is too large: it, not Tornado, answers those.
 _MAX_BODY_FACTOR = 64
@@ -102,7 +102,7 @@ class WatchfulSSLStream(WatchfulStream, SSLIOStream):
 class TornadoFront:
     name = "tornado"
 
-    def __init__(self, api: Api, app: Application, tls: Tls | None = None) -> None:
+    def __init__(self, api: Dispatcher, app: Application, tls: Tls | None = None) -> None:
         self._api = api
         self._tls = tls
         self.peers = ConnectionLimits(None)

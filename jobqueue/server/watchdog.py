@@ -16,7 +16,7 @@ from traceback import extract_stack
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from jobqueue.histogram import Histogram
-from jobqueue.web.api import Lag
+from jobqueue.web.server_info import Lag
 
 _log = logging.getLogger("jobqueue")
 BEAT = 0.05

@@ -1,1 +1,1 @@
-"""Storage: rows and their checksums, the writing thread, SQLite, the data directory."""
+"""Storage: rows and their checksums, the writing thread, stores such as SQLite, the data directory."""

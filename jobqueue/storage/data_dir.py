@@ -1,8 +1,8 @@
-"""Folder: where a journal lives: made if need be, checked, and locked by one server at a time.
+"""DataDir: the directory that holds a journal. It is created if missing, checked, and locked for one server.
 
-The lock belongs to the process and ends with it, however it ends; there is nothing to remove after a crash.
-Beside the journal lies a reserve: a file of nothing but room, let go when the disk is full, so that what is
-there can still be finished.
+The lock belongs to the process and ends with it, however it ends, so there is nothing to clean up after a
+crash. A reserve lies beside the journal: a preallocated file that is deleted when the disk fills up, so that
+existing jobs can still be finished.
 """
 
 import contextlib
@@ -13,9 +13,12 @@ import re
 import stat
 from pathlib import Path
 
-from jobqueue.storage.sqlite import JournalError
+from jobqueue.storage.store import JournalError
 
 RESERVE = 8 << 20
+# Free space in bytes: below the first the disk counts as full, above the second no longer.
+LOW = 8 << 20
+ENOUGH = 3 * LOW
 _LOCK = "lock"
 _RESERVE = "reserve"
 _IDENTITY = "identity"
@@ -23,7 +26,7 @@ _IS_IDENTITY = re.compile("[0-9a-f]{12}")
 
 
 class DataDir:
-    """`path`, locked until `close`. Raises `JournalError`: one clear line."""
+    """The directory `path`, locked until `close`. Raises `JournalError` if it cannot be used."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path).absolute()
@@ -31,31 +34,32 @@ class DataDir:
             self.path.mkdir(0o700)
         except FileExistsError as bad:
             if not self.path.exists():
-                raise JournalError(f"{self.path} is a link to nothing") from bad
+                raise JournalError(f"{self.path} is a symbolic link to nothing") from bad
         except OSError as bad:
-            raise JournalError(f"cannot make the folder {self.path}: {bad.strerror}") from None
+            raise JournalError(f"cannot create the directory {self.path}: {bad.strerror}") from None
         self._check()
-        self._lock = self._locked()
+        self._lock = self._take_lock()
         self._reserve = self.path / _RESERVE
         self.keep_reserve()
 
     def _check(self) -> None:
         found = self.path.stat()
         if not stat.S_ISDIR(found.st_mode):
-            raise JournalError(f"{self.path} is not a folder")
+            raise JournalError(f"{self.path} is not a directory")
         if found.st_uid not in (0, os.geteuid()):
             raise JournalError(
-                f"{self.path} belongs to user {found.st_uid}, and this server runs as user {os.geteuid()}"
+                f"{self.path} belongs to user {found.st_uid}, but this server runs as user {os.geteuid()}"
             )
         if found.st_mode & stat.S_IWOTH:
             raise JournalError(
-                f"anybody may write to {self.path}; a folder of its own is wanted, such as "
-                f"{self.path / 'jobqueue'}, or one that only its owner may write to (chmod 700)"
+                f"{self.path} is writable by everybody; use a directory of its own, such as "
+                f"{self.path / 'jobqueue'}, or let only its owner write to it (chmod 700)"
             )
         if not os.access(self.path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise JournalError(f"{self.path} cannot be written to")
+            raise JournalError(f"{self.path} is not writable for this server")
 
-    def _locked(self) -> int:
+    def _take_lock(self) -> int:
+        """Returns the descriptor of the locked file, which holds the process id for people to read."""
         path = self.path / _LOCK
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -66,14 +70,15 @@ class DataDir:
         except OSError:
             pid = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
-            raise JournalError(f"another server, process {pid}, uses {self.path}") from None
+            raise JournalError(f"another server, process {pid}, is using {self.path}") from None
         os.ftruncate(lock, 0)
-        with contextlib.suppress(OSError):  # a full disk; the pid is only for people
+        with contextlib.suppress(OSError):  # the disk may be full
             os.pwrite(lock, b"%d\n" % os.getpid(), 0)
         return lock
 
     def identity(self) -> str:
-        """Text that no other folder has: the same for as long as the file that holds it is there."""
+        """Returns twelve hexadecimal digits that no other directory has. They are the same at each start, as
+        long as the file that holds them exists."""
         path = self.path / _IDENTITY
         try:
             known = path.read_text("ascii").strip()
@@ -81,12 +86,20 @@ class DataDir:
             known = ""
         if not _IS_IDENTITY.fullmatch(known):
             known = os.urandom(6).hex()
-            with contextlib.suppress(OSError):  # a full disk; then it is for this run only
+            with contextlib.suppress(OSError):  # the disk may be full; then the identity is for this run only
                 path.touch(0o600)
                 path.write_text(known + "\n", "ascii")
         return known
 
-    # -- room ---------------------------------------------------------------------------------------
+    # -- free space ---------------------------------------------------------------------------------
+
+    def is_full(self, was_full: bool) -> bool:
+        """True while the disk has no space for new jobs. A disk that was full counts as full until there is
+        clearly more space again, and the reserve is back."""
+        free = self.free()
+        if was_full:
+            return free < ENOUGH or not self.keep_reserve()
+        return free < LOW
 
     def free(self) -> int:
         """Bytes that may still be written."""
@@ -94,13 +107,13 @@ class DataDir:
         return found.f_bavail * found.f_frsize
 
     def keep_reserve(self) -> bool:
-        """True if there is a reserve now."""
+        """Creates the reserve if it is missing. True if there is one now."""
         try:
             reserve = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError:
             return False
         try:
-            _fill(reserve)
+            _preallocate(reserve)
         except OSError:
             self.use_reserve()
             return False
@@ -109,15 +122,17 @@ class DataDir:
         return True
 
     def use_reserve(self) -> None:
+        """Deletes the reserve, which frees its space for the journal."""
         with contextlib.suppress(OSError):
             self._reserve.unlink()
 
     def close(self) -> None:
+        """Releases the lock."""
         os.close(self._lock)
 
 
-def _fill(reserve: int) -> None:
-    """Has the system set the space aside. Raises `OSError`."""
+def _preallocate(reserve: int) -> None:
+    """Has the system allocate the space. Raises `OSError`."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(reserve, 0, RESERVE)
     elif os.pwrite(reserve, bytes(RESERVE), 0) < RESERVE:  # macOS

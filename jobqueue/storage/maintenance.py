@@ -1,4 +1,4 @@
-"""Care: looking after a journal: verify, repair, back up, read."""
+"""Maintenance of a journal file: verify, repair, back up, list its jobs."""
 
 import contextlib
 import os
@@ -16,6 +16,7 @@ from jobqueue.storage.records import (
     Counters,
     Damaged,
     Reader,
+    Row,
     Stored,
     StoredJob,
     StoredQueue,
@@ -24,23 +25,24 @@ from jobqueue.storage.records import (
     without_checksum,
 )  # fmt: skip
 from jobqueue.storage.salvage import rows_in
-from jobqueue.storage.sqlite import FILE, JournalError, Store, check_version, refuse_newer, sync_folder
+from jobqueue.storage.sqlite import FILE, SQLiteStore, check_version, refuse_newer, sync_folder
+from jobqueue.storage.store import JournalError
 
-_AT_ONCE = 1000
+_SLICE = 1000  # rows
 
 
 @dataclass
 class Findings:
-    """What is in a journal, and what is wrong with it, for people."""
+    """What a journal holds, and what is wrong with it, in words for people."""
 
     jobs: int = 0
     queues: int = 0
     keys: int = 0
     wrong: list[str] = field(default_factory=list)
     counters: Counters | None = None
-    highest: int = 0  # of all ids and places seen
+    highest: int = 0  # id or place
 
-    def see(self, stored: Stored) -> None:
+    def add(self, stored: Stored) -> None:
         if isinstance(stored, StoredJob):
             self.jobs += 1
             self.highest = max(self.highest, stored.job.id, stored.job.place)
@@ -53,7 +55,8 @@ class Findings:
 
 
 def verify(folder: Path) -> Findings:
-    """Reads everything; a running server does not mind. `JournalError` where there is no journal."""
+    """Reads and checks the whole journal, also while a server is using it. Raises `JournalError` if there is
+    none."""
     return _verify_file(folder / FILE)
 
 
@@ -62,29 +65,29 @@ def _verify_file(path: Path) -> Findings:
     with _reading(path) as db:
         try:
             found.wrong += [f"SQLite: {line}" for (line,) in db.execute("PRAGMA quick_check") if line != "ok"]
-            # One transaction: what a running server writes meanwhile is not seen.
+            # One transaction, so that changes of a running server are not seen.
             db.execute("BEGIN")
             cursor = db.execute("SELECT key, body FROM record ORDER BY key")
             reader = Reader()
-            while rows := cursor.fetchmany(_AT_ONCE):
-                _see_each(reader, rows, found)
-            with _noting(found):
+            while rows := cursor.fetchmany(_SLICE):
+                _add_rows(reader, rows, found)
+            with _noting_damage(found):
                 reader.end()
         except sqlite3.DatabaseError as bad:
             found.wrong.append(f"SQLite: {bad}")
     if found.counters is None:
-        found.wrong.append("there are no counters")
+        found.wrong.append("the counters are missing")
     elif found.counters.jobs != found.jobs or found.counters.queues != found.queues:
         found.wrong.append(
-            f"it holds {found.jobs:,} jobs and {found.queues:,} queues, and should hold "
+            f"it holds {found.jobs:,} jobs and {found.queues:,} queues instead of "
             f"{found.counters.jobs:,} and {found.counters.queues:,}"
         )
     return found
 
 
 def repair(path: str) -> Findings:
-    """Saves what can be read into a new file; the old one stays beside it. No server may use the folder.
-    Raises `JournalError`."""
+    """Replaces a damaged journal by a new one with all that can be read, and keeps the damaged file beside
+    it. No server may be using the directory. Raises `JournalError`."""
     folder = DataDir(path)
     try:
         return _repair(folder.path)
@@ -105,80 +108,81 @@ def _repair(folder: Path) -> Findings:
     with contextlib.suppress(sqlite3.Error):
         db = sqlite3.connect(old, isolation_level=None)
         refuse_newer(db, old)
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # brings in the log, where SQLite still can
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # copies the log into the file, if SQLite still can
         db.close()
     content = old.read_bytes()
-    good: dict[int, bytes] = {}
+    valid: dict[int, bytes] = {}
     found = Findings()
-    for key, sealed in rows_in(content):
+    for key, body in rows_in(content):
         try:
-            without_checksum(key, sealed)
-            good[key] = sealed
+            without_checksum(key, body)
+            valid[key] = body
         except Damaged as damaged:
             found.wrong.append(str(damaged))
-    names = {name_of(key) for key in good}  # of rows that stand twice, once whole
+    names = {name_of(key) for key in valid}  # a row may be found twice, once damaged and once valid
     found.wrong = [line for line in found.wrong if line.partition(":")[0] not in names]
-    kept = _whole(good, found)
+    kept = _complete(valid, found)
     new = folder / "repaired"
     new.mkdir(mode=0o700, exist_ok=True)
     (new / FILE).unlink(missing_ok=True)
-    store = Store(new)
-    for start in range(0, len(kept), _AT_ONCE):
-        store.commit(kept[start : start + _AT_ONCE])
+    store = SQLiteStore(new)
+    for start in range(0, len(kept), _SLICE):
+        store.commit(kept[start : start + _SLICE])
     store.commit([put_counters(_counters_of(found))])
     store.close()
-    aside = _aside(old)
+    damaged_file = _unused_name(old)
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
-            (folder / (FILE + suffix)).rename(str(aside) + suffix)
-    # At no moment is there no journal: a server would begin an empty one.
+            (folder / (FILE + suffix)).rename(str(damaged_file) + suffix)
+    # There must be a journal at any moment: a server would start an empty one.
     try:
-        os.link(old, aside)
+        os.link(old, damaged_file)
     except OSError:  # a file system without links
-        shutil.copy2(old, aside)
-        with aside.open("rb") as copy:
+        shutil.copy2(old, damaged_file)
+        with damaged_file.open("rb") as copy:
             os.fsync(copy.fileno())
     (new / FILE).replace(old)
     sync_folder(folder)
     new.rmdir()
-    found.wrong.append(f"what could be read is saved; the damaged file is kept as {aside}")
+    found.wrong.append(f"saved what could be read; the damaged file is kept as {damaged_file}")
     return found
 
 
-def _whole(good: dict[int, bytes], found: Findings) -> list[tuple[int, bytes | None]]:
-    """The rows that make whole records; `found` is told what they are, and which are not."""
-    kept: list[tuple[int, bytes | None]] = []
+def _complete(valid: dict[int, bytes], found: Findings) -> list[Row]:
+    """Returns the rows of complete records, and adds them to `found`, with what is wrong with the others."""
+    kept: list[Row] = []
     reader = Reader()
-    for key in sorted(good):
-        if key > 0 and key & 1 and key - 1 not in good:
-            found.wrong.append(f"{name_of(key)}: there is no such job any more")
+    for key in sorted(valid):
+        if key > 0 and key & 1 and key - 1 not in valid:
+            found.wrong.append(f"{name_of(key)}: its job is missing")
             continue
         before = found.jobs + found.queues + found.keys
-        _see_each(reader, [(key, good[key])], found)
+        _add_rows(reader, [(key, valid[key])], found)
         if found.jobs + found.queues + found.keys > before:
             if key > 0 and key & 1:
-                kept.append((key - 1, good[key - 1]))
-            kept.append((key, good[key]))
-    with _noting(found):
+                kept.append((key - 1, valid[key - 1]))
+            kept.append((key, valid[key]))
+    with _noting_damage(found):
         reader.end()
     return kept
 
 
 def _counters_of(found: Findings) -> Counters:
-    """Ids that were given to forgotten jobs must not be given again."""
+    """Returns the counters of a repaired journal. Ids of forgotten jobs must not be given out again."""
     before = found.counters
     if before is not None:
-        gone = before.jobs - found.jobs
-        if gone > 0:
-            found.wrong.append(f"{gone:,} of {before.jobs:,} jobs are gone")
+        lost = before.jobs - found.jobs
+        if lost > 0:
+            found.wrong.append(f"{lost:,} of {before.jobs:,} jobs are lost")
         return Counters(before.first_id, max(before.last_number, found.highest), found.jobs, found.queues)
-    found.wrong.append("how many jobs there were is not known any more; ids go on from the clock")
+    found.wrong.append("the number of jobs is unknown; new ids are derived from the clock")
     last = max(found.highest, first_id_at(SystemClock().wall()))
     return Counters(1, last, found.jobs, found.queues)
 
 
 def back_up(folder: Path, to: Path) -> Findings:
-    """A copy as of this moment, also while a server runs; then it is verified. `JournalError`."""
+    """Copies the journal to the new file `to`, also while a server is using it, and verifies the copy. Raises
+    `JournalError`."""
     with _reading(folder / FILE) as db:
         try:
             os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -198,10 +202,11 @@ def back_up(folder: Path, to: Path) -> Findings:
 
 
 def _raise_ids(copy: sqlite3.Connection) -> None:
-    """Whoever goes back to the copy gives no id again that the server has given since."""
-    for key, sealed in copy.execute("SELECT key, body FROM record WHERE key = ?", (COUNTERS,)).fetchall():
-        with contextlib.suppress(Damaged):  # `verify` will say so
-            for _, counters in Reader().read([(key, sealed)]):
+    """Raises the last number of a copy to the clock's, so that a server that starts from the copy reuses no
+    id that was given out after the copy was made."""
+    for key, body in copy.execute("SELECT key, body FROM record WHERE key = ?", (COUNTERS,)).fetchall():
+        with contextlib.suppress(Damaged):  # `verify` reports it
+            for _, counters in Reader().read([(key, body)]):
                 assert isinstance(counters, Counters)
                 last = max(counters.last_number, first_id_at(SystemClock().wall()))
                 row = put_counters(counters._replace(last_number=last))
@@ -210,12 +215,13 @@ def _raise_ids(copy: sqlite3.Connection) -> None:
 
 
 def jobs_in(folder: Path) -> Iterator[Job]:
-    """By id; the ends of leases are wall-clock instants. Raises `JournalError` at the first damage."""
+    """Yields all jobs by id. `lease.expires` is wall-clock milliseconds here. Raises `JournalError` at the
+    first damaged row."""
     with _reading(folder / FILE) as db:
         try:
             cursor = db.execute("SELECT key, body FROM record WHERE key > 0 ORDER BY key")
             reader = Reader()
-            while rows := cursor.fetchmany(_AT_ONCE):
+            while rows := cursor.fetchmany(_SLICE):
                 for _, stored in reader.read(rows):
                     assert isinstance(stored, StoredJob)
                     if stored.expires is not None and stored.job.lease is not None:
@@ -224,23 +230,23 @@ def jobs_in(folder: Path) -> Iterator[Job]:
             reader.end()
         except (sqlite3.DatabaseError, Damaged) as bad:
             raise JournalError(
-                f"{folder / FILE} is damaged: {bad}. `./scripts/run.sh journal repair` saves the rest"
+                f"{folder / FILE} is damaged: {bad}. `./scripts/run.sh journal repair` saves what it can"
             ) from None
 
 
-def _aside(old: Path) -> Path:
+def _unused_name(old: Path) -> Path:
     number = 1
     while (path := old.with_name(f"{FILE}.damaged-{number}")).exists():
         number += 1
     return path
 
 
-def _see_each(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) -> None:
+def _add_rows(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) -> None:
     for row in rows:
-        for _ in range(2):  # once more, where it was the row before that turned out to be incomplete
+        for _ in range(2):  # again, if the damage is that the row before this one is incomplete
             try:
                 for _, stored in reader.read([row]):
-                    found.see(stored)
+                    found.add(stored)
                 break
             except Damaged as damaged:
                 found.wrong.append(str(damaged))
@@ -249,7 +255,7 @@ def _see_each(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) ->
 
 
 @contextlib.contextmanager
-def _noting(found: Findings) -> Iterator[None]:
+def _noting_damage(found: Findings) -> Iterator[None]:
     try:
         yield
     except Damaged as damaged:
@@ -258,6 +264,7 @@ def _noting(found: Findings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for reading. SQLite's errors become `JournalError`."""
     if not path.exists():
         raise JournalError(f"there is no journal at {path}")
     db = sqlite3.connect(path, isolation_level=None)
@@ -266,7 +273,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
     except sqlite3.DatabaseError as bad:
         raise JournalError(
-            f"{path} is damaged: {bad}. `./scripts/run.sh journal repair` saves the rest"
+            f"{path} is damaged: {bad}. `./scripts/run.sh journal repair` saves what it can"
         ) from None
     finally:
         db.close()

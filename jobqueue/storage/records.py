@@ -1,9 +1,13 @@
-"""Records: how jobs, queues, keys and counters look in a store.
+"""Records: how jobs, queues, idempotency keys and counters are encoded as rows.
 
-A row is a key and a body; the body is MessagePack, its fields in the order of the structs, ended by a
-checksum over both. Keys: 0 the counters; above it a job at twice its id, and behind it, at the odd number,
-its payload where that is large (so that a heartbeat does not write it anew); below it queues at even and
-idempotency keys at odd numbers.
+A row is a key and a body. The body is MessagePack, with fields in the order of the structs, followed by a
+checksum of key and body. The key says what the row holds:
+
+     0           the counters
+     2 * id      a job
+     2 * id + 1  its payload, if that is large, so that a heartbeat does not write it again
+    -2 * n       a queue that has settings or a pause
+    -2 * n - 1   an idempotency key
 """
 
 from collections.abc import Iterator
@@ -14,17 +18,17 @@ import msgspec
 
 from jobqueue.model import Job, Pause, QueueSettings, RecordedAnswer
 
-# Larger payloads have a row of their own.
+# Payloads of more bytes have a row of their own.
 PAYLOAD_ROW_ABOVE = 1024
 COUNTERS = 0
-_SUM = 4  # bytes
+_CHECKSUM_BYTES = 4
 _encode = msgspec.msgpack.Encoder().encode
 
 Row = tuple[int, bytes | None]
 
 
 class Damaged(Exception):
-    """A row is not what was written. `key`: which, if it is known."""
+    """A row, or the set of rows, is not what was written. `key`: of the damaged row, if known."""
 
     def __init__(self, what: str, key: int | None = None) -> None:
         super().__init__(what)
@@ -32,7 +36,8 @@ class Damaged(Exception):
 
 
 class Counters(NamedTuple):
-    """`jobs`, `queues`: how many rows there are of each, so that a missing one is noticed."""
+    """Where ids begin, the last number given out, and the numbers of job and queue rows, which reveal missing
+    rows."""
 
     first_id: int
     last_number: int
@@ -41,6 +46,8 @@ class Counters(NamedTuple):
 
 
 class StoredQueue(NamedTuple):
+    """A queue that has settings or a pause."""
+
     name: str
     settings: QueueSettings
     pause: Pause | None
@@ -48,7 +55,7 @@ class StoredQueue(NamedTuple):
 
 
 class StoredKey(NamedTuple):
-    """An idempotency key; `answered.until` is a wall-clock instant."""
+    """An idempotency key. `answered.until` is wall-clock milliseconds here."""
 
     owner: str
     key: str
@@ -56,8 +63,8 @@ class StoredKey(NamedTuple):
 
 
 class StoredJob(NamedTuple):
-    """`expires`, `due`: wall-clock milliseconds, where they count. `payload_row`: its payload has its own
-    row."""
+    """A job. `expires` (of its lease) and `due` are wall-clock milliseconds, or None if it is not in progress
+    or not delayed. `payload_row`: the payload is in a row of its own."""
 
     expires: int | None
     due: int | None
@@ -74,22 +81,23 @@ _job = msgspec.msgpack.Decoder(StoredJob).decode
 
 
 def with_checksum(key: int, body: bytes) -> bytes:
-    """`body` and its checksum, which the key goes into, so that no body can pass for another row's."""
-    return body + crc32(body, key & 0xFFFFFFFF).to_bytes(_SUM, "big")
+    """Returns `body` followed by its checksum. The key is part of the checksum, so that a body is valid in
+    its own row only."""
+    return body + crc32(body, key & 0xFFFFFFFF).to_bytes(_CHECKSUM_BYTES, "big")
 
 
-def without_checksum(key: int, sealed: object) -> bytes:
-    """Raises `Damaged`."""
-    if not isinstance(sealed, bytes):  # a damaged page may say anything
+def without_checksum(key: int, stored: object) -> bytes:
+    """Returns the body without its checksum. Raises `Damaged` if the checksum does not match."""
+    if not isinstance(stored, bytes):  # a damaged page may hold any type
         raise Damaged(f"{name_of(key)}: it has no body", key)
-    body = sealed[:-_SUM]
-    if crc32(body, key & 0xFFFFFFFF).to_bytes(_SUM, "big") != sealed[-_SUM:]:
+    body = stored[:-_CHECKSUM_BYTES]
+    if crc32(body, key & 0xFFFFFFFF).to_bytes(_CHECKSUM_BYTES, "big") != stored[-_CHECKSUM_BYTES:]:
         raise Damaged(f"{name_of(key)}: its checksum is wrong", key)
     return body
 
 
 def name_of(key: int) -> str:
-    """What the row at `key` is, for people."""
+    """Names the row at `key` in messages."""
     if key == COUNTERS:
         return "the counters"
     if key > 0:
@@ -98,7 +106,7 @@ def name_of(key: int) -> str:
 
 
 def number_of(key: int) -> int:
-    """Of a queue's or an idempotency key's row."""
+    """Returns the number n of the row of a queue or an idempotency key."""
     return -key >> 1
 
 
@@ -125,7 +133,8 @@ def put_answered(number: int, stored: StoredKey) -> Row:
 
 
 def put_job(job: Job, expires: int | None, due: int | None) -> bytes:
-    """The body of a job's row: without its payload, where that has its own."""
+    """Returns the body of a job's row, with the payload unless that has a row of its own. `expires`, `due`:
+    wall-clock milliseconds or None."""
     payload = job.payload
     if len(payload) <= PAYLOAD_ROW_ABOVE:
         body = _encode((expires, due, False, job))
@@ -142,30 +151,33 @@ def put_payload(job: Job) -> Row:
 
 
 class Reader:
-    """Turns the rows of a store, by rising keys, into records. A job whose payload stands apart comes once
-    that was read. Raises `Damaged`."""
+    """Decodes the rows of a store, which must come by rising key; `end` follows the last of them. Raises
+    `Damaged`."""
 
     def __init__(self) -> None:
-        self._waiting: StoredJob | None = None
+        self._without_payload: StoredJob | None = None  # its payload is the next row
 
     def read(self, rows: list[tuple[int, bytes]]) -> Iterator[tuple[int, Stored]]:
-        for key, sealed in rows:
-            body = without_checksum(key, sealed)
+        """Yields each record with the key of its row. A job that has a payload row comes with that row's
+        key."""
+        for key, stored_body in rows:
+            body = without_checksum(key, stored_body)
             if key > 0 and key & 1:
                 yield key, self._with_payload(key, body)
                 continue
-            self._nobody_waits()
+            self._check_payload_came()
             try:
                 stored = self._decode(key, body)
             except msgspec.MsgspecError as bad:
                 raise Damaged(f"{name_of(key)}: it cannot be read: {bad}", key) from None
             if isinstance(stored, StoredJob) and stored.payload_row:
-                self._waiting = stored
+                self._without_payload = stored
             else:
                 yield key, stored
 
     def end(self) -> None:
-        self._nobody_waits()
+        """Checks that no payload is missing."""
+        self._check_payload_came()
 
     def _decode(self, key: int, body: bytes) -> Stored:
         if key > 0:
@@ -175,14 +187,14 @@ class Reader:
         return _key(body) if key & 1 else _queue(body)
 
     def _with_payload(self, key: int, body: bytes) -> StoredJob:
-        stored, self._waiting = self._waiting, None
+        stored, self._without_payload = self._without_payload, None
         if stored is None or stored.job.id != key >> 1:
             raise Damaged(f"{name_of(key)}: there is no such job", key)
         stored.job.payload = body
         return stored
 
-    def _nobody_waits(self) -> None:
-        if self._waiting is not None:
-            key = self._waiting.job.id << 1
-            self._waiting = None
+    def _check_payload_came(self) -> None:
+        if self._without_payload is not None:
+            key = self._without_payload.job.id << 1
+            self._without_payload = None
             raise Damaged(f"{name_of(key)}: its payload is missing", key)

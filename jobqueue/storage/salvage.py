@@ -1,26 +1,27 @@
-"""Salvage: what can still be read of a damaged journal, page by page, without SQLite's help.
+"""Salvage: reads the rows of a damaged journal file page by page, without SQLite.
 
-SQLite gives up where a page cannot be trusted; here every row has a checksum of its own, so what is found can
-be trusted row by row. The layout: https://www.sqlite.org/fileformat2.html, sections 1.5 to 1.6 and 2.1.
+SQLite gives up at the first page that it cannot trust. Every row of a journal has its own checksum, so rows
+can be trusted one by one. For the layout see https://www.sqlite.org/fileformat2.html, sections 1.5, 1.6 and
+2.1.
 """
 
 from collections.abc import Iterator
 from struct import unpack_from
 
 PAGE = 4096
-_LEAF = 0x0D
-# How much of a row is on its page: as the file format has it for pages of this size.
-_MOST_LOCAL = PAGE - 35
-_LEAST_LOCAL = (PAGE - 12) * 32 // 255 - 23
-_IN_OVERFLOW = PAGE - 4
+_LEAF_PAGE = 0x0D
+# Bytes of a row that are stored on its leaf page, and on each overflow page, by the file format.
+_MAX_LOCAL = PAGE - 35
+_MIN_LOCAL = (PAGE - 12) * 32 // 255 - 23
+_PER_OVERFLOW_PAGE = PAGE - 4
 
 
 def rows_in(file: bytes) -> Iterator[tuple[int, bytes]]:
-    """Keys and bodies of all rows on pages in use, in the order of the pages. Nothing of them is checked."""
+    """Yields key and body of each row on the pages in use, in page order. Nothing is verified."""
     free = _free_pages(file)
     for number in range(2, len(file) // PAGE + 1):  # the first one holds the schema
         start = (number - 1) * PAGE
-        if number in free or file[start] != _LEAF:
+        if number in free or file[start] != _LEAF_PAGE:
             continue
         (cells,) = unpack_from(">H", file, start + 3)
         for index in range(min(cells, (PAGE - 8) // 2)):
@@ -34,7 +35,7 @@ def rows_in(file: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _free_pages(file: bytes) -> set[int]:
-    """Pages that hold what was deleted."""
+    """Returns the numbers of the pages that hold only deleted rows."""
     free: set[int] = set()
     trunk = int.from_bytes(file[32:36], "big")
     while trunk and trunk not in free and trunk * PAGE <= len(file):
@@ -47,17 +48,17 @@ def _free_pages(file: bytes) -> set[int]:
 
 
 def _row(file: bytes, page: int, at: int) -> tuple[int, bytes] | None:
-    """The row of the cell at `at` of a page; None: it is no row of ours. `IndexError`, `ValueError`: it is
-    not all there."""
+    """Returns the row of the cell at offset `at` of the page that starts at offset `page`. None if it is not
+    a row of the table `record`. Raises `IndexError` or `ValueError` if it is incomplete."""
     if at >= PAGE:
         return None
     size, at = _varint(file, page + at)
     key, at = _varint(file, at)
     local = size
-    if size > _MOST_LOCAL:
-        local = _LEAST_LOCAL + (size - _LEAST_LOCAL) % _IN_OVERFLOW
-        if local > _MOST_LOCAL:
-            local = _LEAST_LOCAL
+    if size > _MAX_LOCAL:
+        local = _MIN_LOCAL + (size - _MIN_LOCAL) % _PER_OVERFLOW_PAGE
+        if local > _MAX_LOCAL:
+            local = _MIN_LOCAL
     content = file[at : at + local]
     if local < size:
         content += _overflow(file, int.from_bytes(file[at + local : at + local + 4], "big"), size - local)
@@ -72,12 +73,13 @@ def _row(file: bytes, page: int, at: int) -> tuple[int, bytes] | None:
 
 
 def _overflow(file: bytes, page: int, left: int) -> bytes:
+    """Returns `left` bytes from the chain of overflow pages that starts at page number `page`."""
     pieces = []
     while left > 0:
         start = (page - 1) * PAGE
         if page < 2 or start + PAGE > len(file):
             raise ValueError
-        piece = file[start + 4 : start + 4 + min(left, _IN_OVERFLOW)]
+        piece = file[start + 4 : start + 4 + min(left, _PER_OVERFLOW_PAGE)]
         pieces.append(piece)
         left -= len(piece)
         page = int.from_bytes(file[start : start + 4], "big")
@@ -85,7 +87,7 @@ def _overflow(file: bytes, page: int, left: int) -> bytes:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of one to nine bytes, and where it ends."""
+    """Returns the number of one to nine bytes at offset `at`, and the offset of its end."""
     value = 0
     for _ in range(8):
         byte = data[at]

@@ -1,7 +1,7 @@
-"""Store: rows on disk, in one SQLite file. Knows no jobs: a row is a key and a body.
+"""SQLiteStore: rows in one SQLite file.
 
 A group of changes is one statement in a transaction of its own, so that the writing thread takes the
-interpreter's lock twice a group and not twice a row. `commit` is called by one thread at a time.
+interpreter's lock twice for each group, not twice for each row.
 """
 
 import contextlib
@@ -10,32 +10,34 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobqueue.errors import JobQueueError
+from jobqueue.storage.records import Row
+from jobqueue.storage.store import JournalError, NoSpace, RetryableError
 
 VERSION = 1
 FILE = "journal.sqlite"
-# So that `file` and others can tell what it is: "jobq".
+# Lets `file` and other tools recognise a journal: "jobq".
 _APPLICATION = 0x6A6F6271
-# Rows in one statement: as few statements as there are sizes, and few rows put in twice to fill one.
+# Rows in one statement. A group is padded to the next size by repeating its last row: a small number of
+# statements to prepare, and few repeated rows.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-_MOST = _SIZES[-1]
-# The log, which is written anew from its beginning once it was brought into the file. It has its size from
-# the start: to sync a file that grows costs several times as much as one that does not.
+_MAX_ROWS = _SIZES[-1]
+# Size of the write-ahead log, which starts from its beginning again after each checkpoint. It is allocated in
+# advance: syncing a file that grows costs several times as much.
 _LOG = 8 << 20
-# What a group and a row of it take in the log besides their bytes, about: whole pages are written.
-_A_GROUP = 8192
-_A_ROW = 400
-# How long another program's lock is waited for, in milliseconds.
-_PATIENCE = 5000
-# Free pages given back to the system at once, and how many may stay.
-_GIVE_BACK = 256
-_KEEP_FREE = 1024
+# Approximate overhead of a group and of a row in the log, in bytes: SQLite writes whole pages.
+_GROUP_OVERHEAD = 8192
+_ROW_OVERHEAD = 400
+# How long to wait for another program's lock, in milliseconds.
+_BUSY_TIMEOUT = 5000
+# Free pages released in one slice, and how many may stay in the file.
+_RELEASED_PAGES = 256
+_KEPT_PAGES = 1024
 _SCHEMA = f"""
     BEGIN;
     PRAGMA application_id = {_APPLICATION};
     PRAGMA user_version = {VERSION};
     CREATE TABLE record (key INTEGER PRIMARY KEY, body BLOB NOT NULL);
-    -- A row put in without a body takes the row of that key away.
+    -- Inserting a row without a body deletes the row of that key.
     CREATE TRIGGER gone BEFORE INSERT ON record WHEN NEW.body IS NULL BEGIN
         DELETE FROM record WHERE key = NEW.key;
         SELECT RAISE(IGNORE);
@@ -46,81 +48,64 @@ _SYNCHRONOUS = {"always": "FULL", "interval": "FULL", "os": "NORMAL"}
 _PUT = "INSERT OR REPLACE INTO record VALUES (?,?)"
 
 
-class JournalError(JobQueueError):
-    """The journal cannot be used as it is; the server does not start. One line, whatever SQLite found in a
-    damaged file and quotes."""
-
-    code = "journal"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("".join(each if each.isprintable() else "?" for each in detail))
-
-
-class RetryableError(Exception):
-    """Nothing of the group was written; the same group may be tried again: another program has locked the
-    file, perhaps."""
-
-
-class NoSpace(RetryableError):
-    """The disk is full."""
-
-
-class Store:
-    """`sync`: always, interval or os; see the settings. Raises `JournalError`."""
+class SQLiteStore:
+    """The journal file in `folder`, created if missing. `sync`: "always", "interval" or "os", as the setting.
+    Raises `JournalError`. The contract of each method is in `Store`."""
 
     def __init__(self, folder: Path, sync: str = "always") -> None:
         self.path = folder / FILE
-        self._logged = 0
+        self._log_bytes = 0
         try:
             if not os.path.lexists(self.path):
-                _make(self.path)
+                _create(self.path)
             _check_file(self.path)
             self._db = _connect(self.path)
             check_version(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
-            self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees what goes wrong
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees its errors
             self._db.execute("PRAGMA cache_size = -16384")
-            _make_log(self.path.with_name(FILE + "-wal"))
+            _allocate_log(self.path.with_name(FILE + "-wal"))
         except sqlite3.Error as bad:
             raise _unusable(self.path, bad) from None
 
-    def load(self, rows: int, size: int) -> Iterator[list[tuple[int, bytes]]]:
-        """Everything, by rising key, about so many rows, or bytes, at once. `JournalError`."""
-        some: list[tuple[int, bytes]] = []
-        left = size
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    def load(self, max_rows: int, max_bytes: int) -> Iterator[list[tuple[int, bytes]]]:
+        rows: list[tuple[int, bytes]] = []
+        bytes_left = max_bytes
         try:
             for row in self._db.execute("SELECT key, body FROM record ORDER BY key"):
-                some.append(row)
-                left -= len(row[1]) if isinstance(row[1], bytes) else 0
-                if left <= 0 or len(some) == rows:
-                    yield some
-                    some, left = [], size
-            yield some
+                rows.append(row)
+                bytes_left -= len(row[1]) if isinstance(row[1], bytes) else 0
+                if bytes_left <= 0 or len(rows) == max_rows:
+                    yield rows
+                    rows, bytes_left = [], max_bytes
+            yield rows
         except sqlite3.Error as bad:
             raise _unusable(self.path, bad) from None
 
-    def commit(self, rows: Sequence[tuple[int, bytes | None]]) -> None:
-        """All of it or nothing, on disk when this returns; a body of None takes a row away. `RetryableError`:
-        nothing was written. Any other `sqlite3.Error` or `OSError`: nobody knows what was."""
+    def commit(self, rows: Sequence[Row]) -> None:
         try:
-            if len(rows) <= _MOST:
+            if len(rows) <= _MAX_ROWS:
                 self._put(rows)
             else:
                 self._db.execute("BEGIN")
-                for start in range(0, len(rows), _MOST):
-                    self._put(rows[start : start + _MOST])
+                for start in range(0, len(rows), _MAX_ROWS):
+                    self._put(rows[start : start + _MAX_ROWS])
                 self._db.execute("COMMIT")
         except sqlite3.Error as bad:
             with contextlib.suppress(sqlite3.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            raise _failure(bad) from bad
-        self._logged += _A_GROUP + sum(_A_ROW + len(body or b"") for _, body in rows)
-        if self._logged > _LOG * 3 // 4:
-            self.tidy()
+            raise _translate(bad) from bad
+        self._log_bytes += _GROUP_OVERHEAD + sum(_ROW_OVERHEAD + len(body or b"") for _, body in rows)
+        if self._log_bytes > _LOG * 3 // 4:
+            self._checkpoint()
 
-    def _put(self, rows: Sequence[tuple[int, bytes | None]]) -> None:
+    def _put(self, rows: Sequence[Row]) -> None:
         size = next(size for size in _SIZES if size >= len(rows))
         values: list[int | bytes | None] = []
         for row in rows:
@@ -128,37 +113,35 @@ class Store:
         values += rows[-1] * (size - len(rows))
         self._db.execute(_PUT + ",(?,?)" * (size - 1), values)
 
-    def tidy(self) -> None:
-        """Brings the log into the file."""
-        self._logged = 0
+    def _checkpoint(self) -> None:
+        """Copies the log into the database file."""
+        self._log_bytes = 0
         log = self.path.with_name(FILE + "-wal")
-        how = "TRUNCATE" if log.stat().st_size > 2 * _LOG else "PASSIVE"
-        with self._quiet():
-            self._db.execute("PRAGMA busy_timeout = 0")  # who reads for long is not waited for
+        mode = "TRUNCATE" if log.stat().st_size > 2 * _LOG else "PASSIVE"
+        with self._ignoring_retryable():
+            self._db.execute("PRAGMA busy_timeout = 0")  # do not wait for a long reader
             try:
-                self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+                self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             finally:
-                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
-        if how == "TRUNCATE":
-            with contextlib.suppress(JournalError):  # no room for all of it: then it grows as it is written
-                _make_log(log)
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+        if mode == "TRUNCATE":
+            with contextlib.suppress(JournalError):  # the disk is full: the log grows as needed
+                _allocate_log(log)
 
     def size(self) -> int:
-        """Bytes of the file and its log."""
         files = (self.path, self.path.with_name(FILE + "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
-    def give_back(self) -> bool:
-        """Gives a little of the space back that nobody needs any more; True: there is more."""
+    def release_space(self) -> bool:
         free, pages = self._number("freelist_count"), self._number("page_count")
-        if free <= max(_KEEP_FREE, pages // 4):
+        if free <= max(_KEPT_PAGES, pages // 4):
             return False
-        # As a script: it steps once a page, without a row to fetch, and `execute` stops after the first.
-        with self._quiet():
-            self._db.executescript(f"PRAGMA incremental_vacuum({_GIVE_BACK})")
-        self._logged += _GIVE_BACK * 4096
-        if self._logged > _LOG * 3 // 4:
-            self.tidy()
+        # As a script: the pragma steps once for each page, and `execute` would stop after the first.
+        with self._ignoring_retryable():
+            self._db.executescript(f"PRAGMA incremental_vacuum({_RELEASED_PAGES})")
+        self._log_bytes += _RELEASED_PAGES * 4096
+        if self._log_bytes > _LOG * 3 // 4:
+            self._checkpoint()
         return True
 
     def _number(self, pragma: str) -> int:
@@ -166,16 +149,16 @@ class Store:
         return int(number)
 
     @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
-        """Where it cannot be done now, later will do."""
+    def _ignoring_retryable(self) -> Iterator[None]:
+        """For work that may as well be done later."""
         try:
             yield
         except sqlite3.Error as bad:
-            if not isinstance(failure := _failure(bad), RetryableError):
-                raise failure from bad
+            if not isinstance(error := _translate(bad), RetryableError):
+                raise error from bad
 
     def close(self) -> None:
-        """The log is brought into the file, if that can be done, and is gone then."""
+        # The log is copied into the file if possible; SQLite then deletes it.
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         with contextlib.suppress(sqlite3.Error):
@@ -183,14 +166,15 @@ class Store:
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """`JournalError` for a file that is no journal, or a newer one."""
+    """Raises `JournalError` for a file that is not a journal, or is of a newer version."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != _APPLICATION:
-        raise JournalError(f"{path} is no journal of jobqueue")
+        raise JournalError(f"{path} is not a journal of jobqueue")
     refuse_newer(db, path)
 
 
 def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
+    """Raises `JournalError` for a journal of a newer version."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise JournalError(
@@ -200,12 +184,17 @@ def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=_PATIENCE / 1000, isolation_level=None, check_same_thread=False, cached_statements=64
+        path,
+        timeout=_BUSY_TIMEOUT / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=64,
     )
 
 
-def _make(path: Path) -> None:
-    """A new file. It gets its name once it is whole, so that an empty one is never taken for a new one."""
+def _create(path: Path) -> None:
+    """Creates an empty journal. The file is renamed to `path` when it is complete, so that a crash never
+    leaves an empty file under that name."""
     fresh = path.with_name(FILE + ".new")
     try:
         fresh.unlink(missing_ok=True)
@@ -217,21 +206,21 @@ def _make(path: Path) -> None:
         fresh.rename(path)
         sync_folder(path.parent)
     except OSError as bad:
-        raise JournalError(f"cannot make {path}: {bad.strerror}") from None
+        raise JournalError(f"cannot create {path}: {bad.strerror}") from None
 
 
 def _check_file(path: Path) -> None:
-    """`JournalError` for what is no file of our own."""
+    """Raises `JournalError` if `path` is a link, or cannot be opened for writing."""
     if path.is_symlink():
-        raise JournalError(f"{path} is a symbolic link; the journal must be a file of its own")
+        raise JournalError(f"{path} is a symbolic link; the journal must be a regular file")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     except OSError as bad:
         raise JournalError(f"cannot open {path}: {bad.strerror}") from None
 
 
-def _make_log(path: Path) -> None:
-    """As large as it will be. SQLite takes what is no frame of its own for the end of the log."""
+def _allocate_log(path: Path) -> None:
+    """Extends the log to its full size with zeros, which SQLite takes for the end of the log."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -246,7 +235,7 @@ def _make_log(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that the name of a new file survives a power cut."""
+    """Makes the names of new files in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -254,7 +243,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _failure(bad: sqlite3.Error) -> Exception:
+def _translate(bad: sqlite3.Error) -> Exception:
+    """Returns the error of the `Store` contract, or `bad` itself where the outcome is unknown."""
     code = getattr(bad, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return NoSpace(str(bad))
@@ -263,5 +253,5 @@ def _failure(bad: sqlite3.Error) -> Exception:
 
 def _unusable(path: Path, bad: sqlite3.Error) -> JournalError:
     return JournalError(
-        f"{path} is damaged or cannot be read: {bad}. `./scripts/run.sh journal repair` saves the rest"
+        f"{path} is damaged or cannot be read: {bad}. `./scripts/run.sh journal repair` saves what it can"
     )

@@ -1,19 +1,15 @@
 """Why does it wait? What the engine finds out of a job, in sentences."""
 
-from typing import TYPE_CHECKING
-
 from jobqueue.model import Cause, Explanation, Job
 from jobqueue.units import instant
+from jobqueue.web.context import Context
 from jobqueue.web.http import Request, Response
 from jobqueue.web.writers.encoder import document
 
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
-
-def explained(api: "Api", request: Request, found: Explanation) -> Response:
+def explained(context: Context, request: Request, found: Explanation) -> Response:
     """The answer to `GET /jobs/{id}/explain`."""
-    api.schema.nothing(request)
+    context.admin.nothing(request)
     job = found.job
     reasons = []
     for cause in found.causes:

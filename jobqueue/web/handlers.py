@@ -16,7 +16,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.web.access.browser_policy import UNIX
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import REASONS, Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.streams.flow import StreamWriter, UploadReader
 
@@ -29,9 +29,9 @@ _NEVER = 30.0 * 86_400
 
 @stream_request_body
 class OperationHandler(RequestHandler):
-    """Answers every path: `Api` knows the routes."""
+    """Answers every path: `Dispatcher` knows the routes."""
 
-    def initialize(self, api: Api) -> None:
+    def initialize(self, api: Dispatcher) -> None:
         self.api = api
         self._body = bytearray()
         self._refusal: JobQueueError | None = None
@@ -237,7 +237,7 @@ class OperationHandler(RequestHandler):
 
     def _peer(self) -> str:
         peer = self._remote()
-        proxies = self.api.guard.proxies
+        proxies = self.api.browser_policy.proxies
         said = self.request.headers.get("X-Forwarded-For")
         if proxies is None or said is None:
             return peer
@@ -317,7 +317,7 @@ class OperationHandler(RequestHandler):
         self._write(answer)
 
     def log_exception(self, *_: Any) -> None:
-        """`Api.failed` logs, once."""
+        """`Dispatcher.failed` logs, once."""
 
 
 class _Client:

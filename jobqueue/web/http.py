@@ -23,12 +23,27 @@ REASONS = {
 
 
 class Request:
-    """One request, whole. `headers`: lower-case names to values, both as bytes. `path` and `query` as they
-    were sent, percent-encoded; `peer`: the address at the other end of the socket; `param`: the decoded
-    `{id}` or `{name}` of the path, set by the router; `version`: of HTTP, for whom it
-    concerns; `through`: the other end of the socket, where proxies may be believed."""
+    """One complete request.
 
-    __slots__ = ("body", "headers", "id", "method", "param", "path", "peer", "query", "through", "version")
+    `headers` maps lower-case names to values, both as bytes. `path` and `query` are as they were sent, still
+    percent-encoded. `peer` is the address of the client, `through` that of the proxy if a trusted one passed
+    the request on. `param` is the decoded `{id}` or `{name}` of the path, set by the router. `version` is
+    that of HTTP. `caller` is the `Principal` that the dispatcher has authenticated; None: no access token.
+    """
+
+    __slots__ = (
+        "body",
+        "caller",
+        "headers",
+        "id",
+        "method",
+        "param",
+        "path",
+        "peer",
+        "query",
+        "through",
+        "version",
+    )
 
     def __init__(
         self,
@@ -53,6 +68,7 @@ class Request:
         self.param = param
         self.version = version
         self.through = through
+        self.caller: Any = None
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

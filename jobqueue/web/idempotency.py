@@ -1,14 +1,12 @@
 """Once: a request under an `Idempotency-Key`, and what the same request made before."""
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jobqueue.model import PriorAnswer
+from jobqueue.web.context import Context
 from jobqueue.web.http import Request
 from jobqueue.web.readers.fields import label
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 
 class KeyedRequest(NamedTuple):
@@ -19,8 +17,8 @@ class KeyedRequest(NamedTuple):
     known: PriorAnswer | None
 
 
-def look_up(api: "Api", request: Request, sent: bytes) -> KeyedRequest:
+def look_up(context: Context, request: Request, sent: bytes) -> KeyedRequest:
     """`sent`: the key. Raises `IdempotencyMismatch`."""
     key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
     digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
-    return KeyedRequest(key, digest, api.engine.find_prior_answer("", key, digest))
+    return KeyedRequest(key, digest, context.engine.find_prior_answer("", key, digest))

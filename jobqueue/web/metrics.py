@@ -10,7 +10,6 @@ import gc
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,10 +23,8 @@ from prometheus_client.registry import Collector
 
 from jobqueue.histogram import DecayingHistogram
 from jobqueue.model import EngineStats, JournalStats, QueueView
+from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHERS = "(others)"
@@ -36,11 +33,11 @@ _TIMES = (5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 1
 _BOUNDS = [*(f"{ms / 1000:g}" for ms in _TIMES), "+Inf"]
 
 
-def metrics(api: "Api", request: Request) -> Deferred:
-    api.schema.nothing(request)
+def metrics(context: Context, request: Request) -> Deferred:
+    context.admin.nothing(request)
     loop = asyncio.get_running_loop()
     text: Future[bytes] = loop.create_future()
-    families = _families(api)
+    families = _families(context)
     written: list[bytes] = []
 
     def go_on() -> None:
@@ -75,18 +72,18 @@ class _Only(Collector):
         return [self._family]
 
 
-def _families(api: "Api") -> Iterator[Metric]:
-    stats = api.engine.stats()
-    queues = api.engine.oldest_queues(api.settings.metrics_queues)
-    yield from _of_queues(stats, queues, whole=api.may_use_all)
+def _families(context: Context) -> Iterator[Metric]:
+    stats = context.engine.stats()
+    queues = context.engine.oldest_queues(context.settings.metrics_queues)
+    yield from _of_queues(stats, queues, whole=context.may_use_all)
     yield from _of_the_engine(stats)
-    if api.may_use_all:  # from these it could be seen what others do
-        yield from _of_requests(api)
+    if context.may_use_all:  # from these it could be seen what others do
+        yield from _of_requests(context)
         yield from _of_the_lanes(stats)
         if stats.journal is not None:
             yield from _of_the_journal(stats.journal)
-    yield from _of_the_process(api, stats)
-    for more in api.more_metrics:
+    yield from _of_the_process(context, stats)
+    for more in context.server.more_metrics:
         yield from more()
 
 
@@ -140,7 +137,7 @@ def _times(
     return family
 
 
-def _of_requests(api: "Api") -> Iterator[Metric]:
+def _of_requests(context: Context) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "jobqueue_http_requests", "Requests answered.", labels=["operation", "status"]
     )
@@ -149,9 +146,9 @@ def _of_requests(api: "Api") -> Iterator[Metric]:
         "Time from a request's end to its answer; of a sample, scaled up.",
         labels=["operation"],
     )
-    for operation, status, count in api.meter.answered():
+    for operation, status, count in context.server.meter.answered():
         requests.add_metric([operation, str(status)], count)
-    for operation, times in api.meter.times():
+    for operation, times in context.server.meter.times():
         seconds.add_metric([operation], times.below(), times.total)
     yield requests
     yield seconds
@@ -200,27 +197,31 @@ def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_journal_full", "1: the disk has no room for new jobs.", journal.full)
 
 
-def _of_the_process(api: "Api", stats: EngineStats) -> Iterator[Metric]:
-    auth = "none" if api.auth is None else "tokens"
+def _of_the_process(context: Context, stats: EngineStats) -> Iterator[Metric]:
+    auth = "none" if not context.server.has_tokens else "tokens"
     yield InfoMetricFamily(
         "jobqueue", "Version, durability, access control.",
-        {"version": api.version, "durability": api.engine.durability, "auth": auth},
+        {"version": context.server.version, "durability": context.engine.durability, "auth": auth},
     )  # fmt: skip
     yield GaugeMetricFamily(
-        "jobqueue_start_time_seconds", "When the server started, in Unix time.", api.started_at / 1000
+        "jobqueue_start_time_seconds",
+        "When the server started, in Unix time.",
+        context.server.started_at / 1000,
     )
     yield GaugeMetricFamily(
-        "jobqueue_uptime_seconds", "Time since the server started.", time.monotonic() - api.started
+        "jobqueue_uptime_seconds", "Time since the server started.", time.monotonic() - context.server.started
     )
-    if (connections := api.connections()) is not None:
+    if (connections := context.server.connections()) is not None:
         yield GaugeMetricFamily("jobqueue_connections", "Connections now.", connections)
-    if api.max_connections is not None:
-        yield GaugeMetricFamily("jobqueue_connections_limit", "Connections, at most.", api.max_connections)
+    if context.server.max_connections is not None:
+        yield GaugeMetricFamily(
+            "jobqueue_connections_limit", "Connections, at most.", context.server.max_connections
+        )
     if stats.memory_limit is not None:
         yield GaugeMetricFamily(
             "jobqueue_memory_limit_bytes", "Memory above which no job is put in.", stats.memory_limit
         )
-    if stats.memory is not None and api.may_use_all:
+    if stats.memory is not None and context.may_use_all:
         yield GaugeMetricFamily(
             "jobqueue_resident_memory_bytes", "Memory that the process has.", stats.memory
         )

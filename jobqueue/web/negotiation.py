@@ -4,19 +4,17 @@ stream of the events that change it. By `?format=`, else by `Accept`; who says n
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
 
 from jobqueue.errors import InvalidField
+from jobqueue.model import Filter
 from jobqueue.web import operations, service
+from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.readers.fields import queue_name
-from jobqueue.web.streams.events import EventFilter
+from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.top import watch
 from jobqueue.web.writers import html_pages, text_tables
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 # In the order in which they are taken where a client likes several as much.
 _FACES = {
@@ -71,48 +69,60 @@ def _like(part: str) -> tuple[str, float] | None:
 # -- the calls --------------------------------------------------------------------------------------
 
 
-def list_queues(api: "Api", request: Request) -> Response | Deferred | Stream:
+def list_queues(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
-        return watch(api, request, EventFilter(), api.schema.length_of_watch(request, "queues"))
-    return _dressed(face, operations.list_queues(api, request), text_tables.queues, html_pages.queues)
+        return watch(context, request, EventFilter(), context.admin.length_of_watch(request, "queues"))
+    return _dressed(face, operations.list_queues(context, request), text_tables.queues, html_pages.queues)
 
 
-def get_queue(api: "Api", request: Request) -> Response | Deferred | Stream:
+def get_queue(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
         wanted = EventFilter(queues=frozenset({queue_name(request.param, "name")}))
-        return watch(api, request, wanted, api.schema.length_of_watch(request, "queue"))
-    return _dressed(face, operations.get_queue(api, request), text_tables.one, partial(html_pages.queue, api))
+        return watch(context, request, wanted, context.admin.length_of_watch(request, "queue"))
+    return _dressed(
+        face, operations.get_queue(context, request), text_tables.one, partial(_queue_page, context, request)
+    )
 
 
-def list_jobs(api: "Api", request: Request) -> Response | Deferred:
+def _queue_page(context: Context, request: Request, body: bytes) -> bytes:
+    """Returns the page of a queue, with its first jobs by id."""
+    wanted = Filter(queues=frozenset({request.param}))
+    listed, following = context.engine.list_jobs(wanted, None, True, html_pages.JOBS)
+    return html_pages.queue(body, context.encoder.listed(listed, False, following))
+
+
+def list_jobs(context: Context, request: Request) -> Response | Deferred:
     return _dressed(
         chosen(request, live=False),
-        operations.list_jobs(api, request),
+        operations.list_jobs(context, request),
         text_tables.jobs,
         partial(html_pages.jobs, request.query),
     )
 
 
-def get_job(api: "Api", request: Request) -> Response | Deferred | Stream:
+def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
         id = operations.job_id(request.param)
-        api.engine.get(id)
+        context.engine.get(id)  # the stream of a job that does not exist is a 404
         return watch(
-            api, request, EventFilter(jobs=frozenset({id})), api.schema.length_of_watch(request, "job")
+            context,
+            request,
+            EventFilter(jobs=frozenset({id})),
+            context.admin.length_of_watch(request, "job"),
         )
-    return _dressed(face, operations.get_job(api, request), text_tables.one, html_pages.job)
+    return _dressed(face, operations.get_job(context, request), text_tables.one, html_pages.job)
 
 
-def root(api: "Api", request: Request) -> Response:
+def root(context: Context, request: Request) -> Response:
     """For a browser a page; for everybody else, help."""
-    may_read = api.caller is None or "read" in api.caller.rights
-    if chosen(request) != "html" or not may_read or api.engine.refuses is not None:
-        return service.help_page(api, request)
-    shown = operations.list_queues(api, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
-    help = service.help_page(api, request).body.decode("utf-8")
+    may_read = context.caller is None or "read" in context.caller.rights
+    if chosen(request) != "html" or not may_read or context.engine.refuses is not None:
+        return service.help_page(context, request)
+    shown = operations.list_queues(context, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
+    help = service.help_page(context, request).body.decode("utf-8")
     return _page(shown, html_pages.front(shown.body, help))
 
 

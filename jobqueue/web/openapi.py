@@ -9,10 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from jobqueue.settings import Settings
-from jobqueue.web.access.identity import right_for
 from jobqueue.web.http import BYTES, EVENTS, JSON, LINES, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
-from jobqueue.web.readers.admin import Schema
+from jobqueue.web.readers.all import Readers
 from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.routes import ROUTES, Answer, Route
 from jobqueue.web.schema import requests
@@ -30,8 +29,8 @@ does. Every refusal is a problem document: an unknown path 404 `no_such_route`, 
 method 405 `method_not_allowed`."""
 
 
-def document(schema: Schema, settings: Settings, version: str) -> bytes:
-    calls = {call.shape: call for call in schema.calls()}
+def document(readers: Readers, settings: Settings, version: str) -> bytes:
+    calls = {call.shape: call for call in readers.decoders()}
     answers = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
     schemas = schemas_of(calls, answers, settings)
     paths: dict[str, Json] = {}
@@ -163,7 +162,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
 
 def _refusals(route: Route) -> list[int]:
     statuses = {*_ALWAYS, *route.refuses}
-    if right_for(route) is not None:
+    if route.right is not None:
         statuses |= {401, 429}
     if "{" in route.path:
         statuses.add(404)

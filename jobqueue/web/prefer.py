@@ -2,47 +2,44 @@
 
 import re
 from asyncio import Future
-from typing import TYPE_CHECKING
 
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.model import ExistingJob, IdempotencyKey, Job
 from jobqueue.steps import FINISHED
+from jobqueue.web.context import Context
 from jobqueue.web.futures import then
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.idempotency import look_up
 from jobqueue.web.readers.fields import duration
 from jobqueue.web.readers.produce import Many
 
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
-
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([^",;\s]*)"?', re.IGNORECASE)
 
 
-def preferred_wait(api: "Api", request: Request) -> int | None:
+def preferred_wait(context: Context, request: Request) -> int | None:
     """Milliseconds; None: nothing of a wait is preferred. All other preferences are ignored."""
     found = _WAIT.search(request.header(b"prefer") or "")
     if found is None:
         return None
-    return duration(found[1], "wait", 0, api.settings.wait_max, "JOBQUEUE_WAIT_MAX")
+    return duration(found[1], "wait", 0, context.settings.wait_max, "JOBQUEUE_WAIT_MAX")
 
 
-def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Deferred | None":
+def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response | Deferred | None":
     """200 and the job when it has finished, in any way; 202 and the job when it has not within `wait`
     milliseconds. None: this is not about one job, and there is nothing to wait for."""
     sent = request.headers.get(b"idempotency-key")
-    once = None if sent is None else look_up(api, request, sent)
+    once = None if sent is None else look_up(context, request, sent)
     made: MaybeFuture[list[Job | ExistingJob]]  # one job, or the one that was there before
     if once is not None and once.known is not None:
         job = once.known.made[0]
         if once.known.many or not isinstance(job, Job):
             return None
-        made = api.engine.after_commit([ExistingJob(job)])
+        made = context.engine.after_commit([ExistingJob(job)])
     else:
-        new = api.schema.enqueue(request, api.engine.wall_now)
+        new = context.produce.enqueue(request, context.engine.wall_now)
         if isinstance(new, Many):
             return None
-        made = api.engine.enqueue_many(
+        made = context.engine.enqueue_many(
             [new], IdempotencyKey("", once.key, once.digest, False) if once else None
         )
     duplicate = False
@@ -52,14 +49,14 @@ def enqueue_and_wait(api: "Api", request: Request, wait: int) -> "Response | Def
         [made] = several
         duplicate = isinstance(made, ExistingJob)
         job = made.job if isinstance(made, ExistingJob) else made
-        return api.engine.wait_for(job.id, wait)
+        return context.engine.wait_for(job.id, wait)
 
     def answer(job: Job) -> Response:
         status = 200 if job.status in FINISHED else 202
         headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"\r\nPreference-Applied: wait=%d' % (
             job.id, job.version, -(-wait // 1000),
         )  # fmt: skip
-        return Response(status, api.renderer.new_job(ExistingJob(job) if duplicate else job), headers)
+        return Response(status, context.encoder.new_job(ExistingJob(job) if duplicate else job), headers)
 
     finished: MaybeFuture[Job] = then(made, outcome)
     return Deferred(finished, answer) if isinstance(finished, Future) else answer(finished)

@@ -1,13 +1,14 @@
 """The route table: all calls of the API; and how a path is found in it."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
 from jobqueue.web import http, negotiation, operations, service
+from jobqueue.web.context import Context
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
 from jobqueue.web.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.readers import suggestions
@@ -29,31 +30,41 @@ from jobqueue.web.schema.answers import (
 from jobqueue.web.schema.responses import Forgotten, JobView
 from jobqueue.web.streams import job_stream, top, transfer
 
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
-
+# Rights. What needs no token is answered to everybody, what needs any token to all holders of one.
+NO_TOKEN: Final = None
+ANY_TOKEN: Final = ""
+ENQUEUE: Final = "enqueue"
+DEQUEUE: Final = "dequeue"
+READ: Final = "read"
+ADMIN: Final = "admin"
 
 Answer: TypeAlias = type[Struct] | str | None
 
 
 class Route(Struct, frozen=True, eq=False):
-    """`path`: may hold one parameter, always as its second segment. `admin`: it destroys or reconfigures. The
-    rest is for the OpenAPI document. `answers`: what comes with a status, or one of several; text: a media
-    type; None: no body. `refuses`: statuses of refusals that follow neither from method nor from path.
-    `shape`: what it takes; `options`: what its query takes, where that is more. `many`: the body may be an
-    array, or a value a line; "only": it must be. `upload`: the body may be of any length, at a path without
-    parameter. `counts`: of its operation's answers, by status; an `Api` has its own."""
+    """One call of the API.
+
+    `path` may have one parameter, always as its second segment. `right` is the right that an access token
+    needs for the call. The other fields describe the call for the OpenAPI document:
+
+    - `answers`: what comes with each status: a struct, or one of several; a media type; None: no body.
+    - `refuses`: statuses of refusals that follow neither from the method nor from the path.
+    - `shape`: the struct of the request; `options`: the struct of its query, if that has more fields.
+    - `many`: the body may be an array, or one value a line; "only": it must be.
+    - `upload`: the body may have any length. The path has no parameter then.
+    - `counts`: numbers of answers of the operation, by status. Each dispatcher has its own.
+    """
 
     method: str
     path: str
-    operation: "Callable[[Api, Request], http.Answer]"
+    right: str | None
+    operation: Callable[[Context, Request], http.Answer]
     summary: str
     answers: Mapping[int, Answer | tuple[Answer, ...]]
     refuses: tuple[int, ...] = ()
     shape: type[Struct] = requests.NoShape
     options: type[Struct] | None = None
     many: bool | Literal["only"] = False
-    admin: bool = False
     upload: bool = False
     counts: list[int] = []
 
@@ -67,85 +78,89 @@ _MADE: Mapping[int, Answer | tuple[Answer, ...]] = {
 _TAKEN: Mapping[int, Answer | tuple[Answer, ...]] = {200: (JobView, Jobs, BYTES), 204: None}
 
 
-def _faces(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]]:
-    """A call that answers `shown` as JSON, or one of its other faces."""
+def _negotiated(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]]:
+    """Returns the answers of a call that shows `shown` as JSON, text, HTML or a stream of events."""
     return {200: (shown, TEXT, HTML, EVENTS)}
 
 
 ROUTES = (
-    Route("POST", "/jobs/enqueue", operations.enqueue, "Put in a job, or many", _MADE, (409, 422, 429, 507),
-          requests.JobShape, requests.EnqueueOptions, many=True),
-    Route("POST", "/jobs/dequeue", operations.dequeue, "Take a job under a lease; with count many",
-          _TAKEN, shape=requests.DequeueShape),
-    Route("POST", "/queues/{name}/enqueue", operations.enqueue_to, "Put a job, or many, in here", _MADE,
+    Route("POST", "/jobs/enqueue", ENQUEUE, operations.enqueue, "Enqueue a job, or many", _MADE,
           (409, 422, 429, 507), requests.JobShape, requests.EnqueueOptions, many=True),
-    Route("POST", "/queues/{name}/dequeue", operations.dequeue_from, "Take a job out of this queue", _TAKEN,
-          shape=requests.DequeueShape),
-    Route("POST", "/jobs/{id}/conclude", operations.conclude,
+    Route("POST", "/jobs/dequeue", DEQUEUE, operations.dequeue, "Take a job under a lease; with count many",
+          _TAKEN, shape=requests.DequeueShape),
+    Route("POST", "/queues/{name}/enqueue", ENQUEUE, operations.enqueue_to,
+          "Enqueue a job, or many, in this queue", _MADE, (409, 422, 429, 507), requests.JobShape,
+          requests.EnqueueOptions, many=True),
+    Route("POST", "/queues/{name}/dequeue", DEQUEUE, operations.dequeue_from, "Take a job from this queue",
+          _TAKEN, shape=requests.DequeueShape),
+    Route("POST", "/jobs/{id}/conclude", DEQUEUE, operations.conclude,
           "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
           requests.ConcludeShape, requests.ConcludeOptions),
-    Route("POST", "/jobs/{id}/heartbeat", operations.heartbeat, "Make a lease longer, say how far it is",
+    Route("POST", "/jobs/{id}/heartbeat", DEQUEUE, operations.heartbeat, "Extend a lease, report progress",
           _JOB, (409,), requests.HeartbeatShape),
-    Route("POST", "/jobs/{id}/release", operations.release, "Give a job back, uncharged", _JOB, (409,),
-          requests.ReleaseShape),
-    Route("POST", "/jobs/{id}/fail", operations.fail, "Say that an attempt went wrong", _JOB, (409,),
+    Route("POST", "/jobs/{id}/release", DEQUEUE, operations.release, "Return a job, the attempt uncounted",
+          _JOB, (409,), requests.ReleaseShape),
+    Route("POST", "/jobs/{id}/fail", DEQUEUE, operations.fail, "Report that an attempt failed", _JOB, (409,),
           requests.FailShape, requests.FailOptions),
-    Route("POST", "/jobs/conclude", operations.conclude_many, "Finish many jobs", _RESULTS,
+    Route("POST", "/jobs/conclude", DEQUEUE, operations.conclude_many, "Finish many jobs", _RESULTS,
           shape=requests.ConcludeItem, many="only"),
-    Route("POST", "/jobs/heartbeat", operations.heartbeat_many, "Make many leases longer", _RESULTS,
+    Route("POST", "/jobs/heartbeat", DEQUEUE, operations.heartbeat_many, "Extend many leases", _RESULTS,
           shape=requests.HeartbeatItem, many="only"),
-    Route("POST", "/jobs/release", operations.release_many, "Give many jobs back", _RESULTS,
+    Route("POST", "/jobs/release", DEQUEUE, operations.release_many, "Return many jobs", _RESULTS,
           shape=requests.ReleaseItem, many="only"),
-    Route("POST", "/jobs/fail", operations.fail_many, "Say of many attempts that they went wrong", _RESULTS,
+    Route("POST", "/jobs/fail", DEQUEUE, operations.fail_many, "Report that many attempts failed", _RESULTS,
           shape=requests.FailItem, many="only"),
-    Route("POST", "/jobs/{id}/redrive", operations.redrive_job, "Put a dead job back to work", _JOB,
+    Route("POST", "/jobs/{id}/redrive", ENQUEUE, operations.redrive_job, "Retry a dead job", _JOB,
           (409, 412)),
-    Route("GET", "/jobs/{id}", negotiation.get_job, "A job; with wait once it is finished", _faces(JobView),
-          shape=requests.WaitShape),
-    Route("GET", "/jobs/{id}/explain", operations.explain_job, "Why does it wait?", {200: Explained}),
-    Route("PATCH", "/jobs/{id}", operations.change_job, "Change a job that waits", _JOB, (409, 412, 429),
-          requests.ChangeShape),
-    Route("DELETE", "/jobs/{id}", operations.cancel_job, "Cancel a job, or ask its consumer to stop",
-          {200: JobView, 202: JobView}, (409, 412), requests.CancelShape),
-    Route("GET", "/jobs", negotiation.list_jobs, "Jobs by id", {200: (JobPage, TEXT, HTML)},
+    Route("GET", "/jobs/{id}", READ, negotiation.get_job, "Get a job; with wait once it is finished",
+          _negotiated(JobView), shape=requests.WaitShape),
+    Route("GET", "/jobs/{id}/explain", READ, operations.explain_job, "Explain why a job waits",
+          {200: Explained}),
+    Route("PATCH", "/jobs/{id}", ENQUEUE, operations.change_job, "Change a waiting job", _JOB,
+          (409, 412, 429), requests.ChangeShape),
+    Route("DELETE", "/jobs/{id}", ENQUEUE, operations.cancel_job,
+          "Cancel a job, or ask its consumer to stop", {200: JobView, 202: JobView}, (409, 412),
+          requests.CancelShape),
+    Route("GET", "/jobs", READ, negotiation.list_jobs, "List jobs by id", {200: (JobPage, TEXT, HTML)},
           shape=requests.ListShape),
-    Route("GET", "/jobs/count", operations.count_jobs, "How many jobs match", {200: Counted},
+    Route("GET", "/jobs/count", READ, operations.count_jobs, "Count jobs that match", {200: Counted},
           shape=requests.CountShape),
-    Route("GET", "/queues", negotiation.list_queues, "Queues by name", _faces(Queues),
+    Route("GET", "/queues", READ, negotiation.list_queues, "List queues by name", _negotiated(Queues),
           shape=requests.QueuesShape),
-    Route("GET", "/queues/{name}", negotiation.get_queue, "A queue, also one not used yet", _faces(Queue),
-          shape=requests.FaceShape),
-    Route("GET", "/queues/{name}/peek", operations.peek, "The next jobs, in the order of dequeue",
+    Route("GET", "/queues/{name}", READ, negotiation.get_queue, "Get a queue, also one not used yet",
+          _negotiated(Queue), shape=requests.FaceShape),
+    Route("GET", "/queues/{name}/peek", READ, operations.peek, "Show the next jobs in the order of dequeue",
           {200: Jobs}, shape=requests.PeekShape),
-    Route("PATCH", "/queues/{name}", operations.change_queue, "Set what holds for a queue", _QUEUE, (412,),
-          requests.QueueShape, admin=True),
-    Route("POST", "/queues/{name}/pause", operations.pause_queue, "Hand nothing out of a queue", _QUEUE,
-          (412,), requests.PauseShape, admin=True),
-    Route("POST", "/queues/{name}/resume", operations.resume_queue, "End a pause", _QUEUE, (412,),
-          admin=True),
-    Route("POST", "/queues/{name}/purge", operations.purge, "Remove jobs that match", {200: BulkResult},
-          shape=requests.PurgeShape, admin=True),
-    Route("POST", "/queues/{name}/redrive", operations.redrive_many, "Put dead jobs that match back to work",
-          {200: BulkResult}, shape=requests.RedriveShape, admin=True),
-    Route("GET", "/queues/{name}/export", transfer.export_queue, "The jobs of a queue, a line each",
-          {200: LINES}, shape=requests.FilterShape, admin=True),
-    Route("POST", "/import", transfer.import_jobs, "Take in what was exported", {200: Imported}, (429,),
-          admin=True, upload=True),
-    Route("PUT", "/import", transfer.put_jobs, "The same", {200: Imported}, (429,), admin=True, upload=True),
-    Route("GET", "/stats", service.stats, "How the server stands", {200: Stats}),
-    Route("GET", "/metrics", metrics, "The same and more, for Prometheus", {200: CONTENT_TYPE}),
-    Route("GET", "/healthz", service.healthz, "Does it run?", {200: Health}),
-    Route("GET", "/readyz", service.readyz, "Does it take requests?", {200: Ready}),
-    Route("GET", "/openapi.json", service.openapi, "This document", {200: JSON}),
-    Route("GET", "/worker.sh", service.worker_sh, "A worker: one file for a shell with curl", {200: TEXT}),
-    Route("GET", "/worker.py", service.worker_py, "The same in Python, needs nothing", {200: TEXT}),
-    Route("GET", "/help", service.help_page, "The API on one screen", {200: TEXT}),
-    Route("GET", "/", negotiation.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
-    Route("GET", "/events", top.events, "What happens, as it happens", {200: EVENTS},
+    Route("PATCH", "/queues/{name}", ADMIN, operations.change_queue, "Change the settings of a queue",
+          _QUEUE, (412,), requests.QueueShape),
+    Route("POST", "/queues/{name}/pause", ADMIN, operations.pause_queue, "Stop deliveries from a queue",
+          _QUEUE, (412,), requests.PauseShape),
+    Route("POST", "/queues/{name}/resume", ADMIN, operations.resume_queue, "End a pause", _QUEUE, (412,)),
+    Route("POST", "/queues/{name}/purge", ADMIN, operations.purge, "Remove jobs that match",
+          {200: BulkResult}, shape=requests.PurgeShape),
+    Route("POST", "/queues/{name}/redrive", ADMIN, operations.redrive_many, "Retry dead jobs that match",
+          {200: BulkResult}, shape=requests.RedriveShape),
+    Route("GET", "/queues/{name}/export", ADMIN, transfer.export_queue, "Export a queue, one job a line",
+          {200: LINES}, shape=requests.FilterShape),
+    Route("POST", "/import", ADMIN, transfer.import_jobs, "Import what was exported", {200: Imported}, (429,),
+          upload=True),
+    Route("PUT", "/import", ADMIN, transfer.put_jobs, "The same as POST", {200: Imported}, (429,),
+          upload=True),
+    Route("GET", "/stats", READ, service.stats, "Statistics of the server", {200: Stats}),
+    Route("GET", "/metrics", READ, metrics, "Metrics for Prometheus", {200: CONTENT_TYPE}),
+    Route("GET", "/healthz", NO_TOKEN, service.healthz, "Check that the server runs", {200: Health}),
+    Route("GET", "/readyz", NO_TOKEN, service.readyz, "Check that it accepts requests", {200: Ready}),
+    Route("GET", "/openapi.json", ANY_TOKEN, service.openapi, "This document", {200: JSON}),
+    Route("GET", "/worker.sh", ANY_TOKEN, service.worker_sh, "A worker: one file for a shell with curl",
+          {200: TEXT}),
+    Route("GET", "/worker.py", ANY_TOKEN, service.worker_py, "A worker: one file of Python", {200: TEXT}),
+    Route("GET", "/help", ANY_TOKEN, service.help_page, "The API on one screen", {200: TEXT}),
+    Route("GET", "/", ANY_TOKEN, negotiation.root, "The same; for a browser a page", {200: (TEXT, HTML)}),
+    Route("GET", "/events", READ, top.events, "A stream of events", {200: EVENTS},
           shape=requests.EventsShape),
-    Route("GET", "/top", top.top, "A screen that is redrawn", {200: TEXT}, shape=requests.TopShape),
-    Route("POST", "/jobs/stream", job_stream.stream_jobs, "Take jobs as a stream, a line each", {200: LINES},
-          shape=requests.StreamShape),
+    Route("GET", "/top", READ, top.top, "A live screen for a terminal", {200: TEXT}, shape=requests.TopShape),
+    Route("POST", "/jobs/stream", DEQUEUE, job_stream.stream_jobs, "Take jobs as a stream, one a line",
+          {200: LINES}, shape=requests.StreamShape),
 )  # fmt: skip
 
 

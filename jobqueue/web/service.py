@@ -1,37 +1,34 @@
 """What the service says of itself: how it stands, whether it is well, its help, its workers, its document."""
 
 import time
-from typing import TYPE_CHECKING
 
 from jobqueue.errors import NotReady
 from jobqueue.units import instant, seconds
+from jobqueue.web.context import Context
 from jobqueue.web.http import TEXT, Request, Response
 from jobqueue.web.readers.fields import YEAR_MS
 from jobqueue.web.writers import encoder
 from jobqueue.web.writers.help_page import help_text
 from jobqueue.web.writers.worker_files import worker
 
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
-
-def stats(api: "Api", request: Request) -> Response:
+def stats(context: Context, request: Request) -> Response:
     """Whoever may not see all queues is not told either what the others have made of the server."""
-    api.schema.nothing(request)
-    whole = api.may_use_all
-    s = api.engine.stats()
-    settings = api.settings
-    lag = api.lag()
+    context.admin.nothing(request)
+    whole = context.may_use_all
+    s = context.engine.stats()
+    settings = context.settings
+    lag = context.server.lag()
     return Response(200, encoder.document(_known({
-        "version": api.version,
-        "started_at": instant(api.started_at),
-        "uptime": round(time.monotonic() - api.started, 3),
-        "durability": api.engine.durability,
-        "auth": _auth(api),
+        "version": context.server.version,
+        "started_at": instant(context.server.started_at),
+        "uptime": round(time.monotonic() - context.server.started, 3),
+        "durability": context.engine.durability,
+        "auth": _auth(context),
         "jobs": s.jobs,
         "queues": s.queues,
         "consumers_waiting": s.consumers_waiting,
-        "connections": api.connections(),
+        "connections": context.server.connections(),
         "loop": None if lag is None else {
             "lag_ms": round(lag.last_ms, 3), "lag_max_ms": round(lag.max_ms, 3), "stalls": lag.stalls,
         },
@@ -52,12 +49,12 @@ def stats(api: "Api", request: Request) -> Response:
         "limits": _known({
             "max_body": settings.max_body, "max_result": settings.max_result,
             "max_depth": settings.max_depth, "max_batch": settings.max_batch,
-            "max_connections": api.max_connections, "wait_max": settings.wait_max / 1000,
+            "max_connections": context.server.max_connections, "wait_max": settings.wait_max / 1000,
             "lease_max": settings.lease_max / 1000, "retain": settings.retain / 1000,
             "retain_jobs": settings.retain_jobs, "retain_bytes": settings.retain_bytes,
             "max_headers": settings.max_headers, "max_jobs": settings.max_jobs,
             "max_queues": settings.max_queues, "max_waiters": settings.max_waiters,
-            "max_connections_by_address": api.max_connections_by_address,
+            "max_connections_by_address": context.server.max_connections_by_address,
             "max_delay": YEAR_MS / 1000,
             "head_timeout": settings.head_timeout / 1000, "body_timeout": settings.body_timeout / 1000,
             "idle_timeout": settings.idle_timeout / 1000, "write_timeout": settings.write_timeout / 1000,
@@ -71,46 +68,58 @@ def _known(members: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def healthz(api: "Api", request: Request) -> Response:
+def healthz(context: Context, request: Request) -> Response:
     return Response(200, encoder.document(
-        {"status": "ok", "version": api.version, "durability": api.engine.durability, "auth": _auth(api)}
+        {
+            "status": "ok",
+            "version": context.server.version,
+            "durability": context.engine.durability,
+            "auth": _auth(context),
+        }
     ))  # fmt: skip
 
 
-def _auth(api: "Api") -> str:
-    return "none" if api.auth is None else "tokens"
+def _auth(context: Context) -> str:
+    return "none" if not context.server.has_tokens else "tokens"
 
 
-def readyz(api: "Api", request: Request) -> Response:
-    if api.engine.stopping:
+def readyz(context: Context, request: Request) -> Response:
+    if context.engine.stopping:
         raise NotReady("the server is stopping", retry_after=5)
-    if api.engine.refuses is not None:
-        raise NotReady(api.engine.refuses, retry_after=1)
+    if context.engine.refuses is not None:
+        raise NotReady(context.engine.refuses, retry_after=1)
     return Response(200, encoder.document({"status": "ready"}))
 
 
-def openapi(api: "Api", request: Request) -> Response:
-    api.schema.nothing(request)
-    return Response(200, api.document)
+def openapi(context: Context, request: Request) -> Response:
+    context.admin.nothing(request)
+    return Response(200, context.server.document())
 
 
-def worker_sh(api: "Api", request: Request) -> Response:
-    return _worker(api, request, "worker.sh")
+def worker_sh(context: Context, request: Request) -> Response:
+    return _worker(context, request, "worker.sh")
 
 
-def worker_py(api: "Api", request: Request) -> Response:
-    return _worker(api, request, "worker.py")
+def worker_py(context: Context, request: Request) -> Response:
+    return _worker(context, request, "worker.py")
 
 
-def _worker(api: "Api", request: Request, name: str) -> Response:
-    api.schema.nothing(request)
-    scheme, host = api.guard.address(request)
-    text = worker(name, scheme, host, api.version)
+def _worker(context: Context, request: Request, name: str) -> Response:
+    context.admin.nothing(request)
+    scheme, host = context.browser_policy.address(request)
+    text = worker(name, scheme, host, context.server.version)
     return Response(200, text, b"", TEXT)
 
 
-def help_page(api: "Api", request: Request) -> Response:
-    in_memory = api.engine.durability == "memory"
-    scheme, host = api.guard.address(request)
-    text = help_text(scheme, host, api.version, seconds(api.settings.lease), in_memory, api.auth is not None)
+def help_page(context: Context, request: Request) -> Response:
+    in_memory = context.engine.durability == "memory"
+    scheme, host = context.browser_policy.address(request)
+    text = help_text(
+        scheme,
+        host,
+        context.server.version,
+        seconds(context.settings.lease),
+        in_memory,
+        context.server.has_tokens,
+    )
     return Response(200, text, b"", TEXT)

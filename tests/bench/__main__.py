@@ -21,6 +21,7 @@ BENCHMARKS = {
     "journal": "with a journal: against beanstalkd with its binlog; a start; the file; a slow disk",
     "scale": "cost of each verb against jobs, queues, priorities and waiters",
     "guard": "what metrics and access tokens cost on the way of a request",
+    "against": "this checkout against another one (BENCH_AGAINST=FOLDER), pair by pair",
     "profile": "where the server's time goes, by py-spy",
 }
 _LIMIT_SECONDS = 1800

@@ -1,4 +1,4 @@
-"""A small HTTP client on one blocking socket: requests can be pipelined, and nothing happens unasked."""
+"""A small HTTP client on one blocking socket. Requests can be pipelined; it does nothing on its own."""
 
 import json
 import socket
@@ -32,7 +32,7 @@ class Client:
         self._socket.close()
 
     def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-        """The bytes of a request, for `send`."""
+        """Returns the bytes of a request, for `send`."""
         return (
             f"{method} {path} HTTP/1.1\r\nHost: {HOST}:{self._port}\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
@@ -42,7 +42,7 @@ class Client:
         self._socket.sendall(requests)
 
     def receive(self) -> Answer:
-        """The next answer; it must have a length, as all of ours do but a 204."""
+        """Returns the next answer. It must have a length, as all answers but a 204 have."""
         while (end := self._kept.find(b"\r\n\r\n")) < 0:
             self._kept += self._more()
         head = self._kept[:end].lower()
@@ -63,7 +63,7 @@ class Client:
         return data
 
     def ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Answer:
-        """One request, one answer, which must be 2xx."""
+        """Sends one request and returns its answer, which must be 2xx."""
         self.send(self.request(method, path, body, kind))
         answer = self.receive()
         check(200 <= answer.status < 300, f"{method} {path}: {answer.status} {answer.body[:300]!r}")
@@ -78,7 +78,7 @@ class Client:
 
 
 def fill(client: Client, jobs: int, queue: str = "default", batch: int = 1000) -> tuple[int, int]:
-    """Enqueues so many jobs with distinct 100-byte payloads; the first and the last id."""
+    """Enqueues jobs with distinct payloads of 100 bytes. Returns the first and the last id."""
     first = last = 0
     for start in range(0, jobs, batch):
         lines = [
@@ -92,7 +92,7 @@ def fill(client: Client, jobs: int, queue: str = "default", batch: int = 1000) -
 
 
 def lifecycle_script(payload_bytes: int = 100) -> str:
-    """Enqueue, dequeue, conclude for the load generator, as a worker sends them: the lease in the body."""
+    """Returns enqueue, dequeue and conclude for the load generator, with the lease in the body, as a worker sends it."""
     payload = "x" * (payload_bytes - 2)
     return (
         f'POST /jobs/enqueue Content-Type: application/json\n{{"type":"bench","payload":"{payload}"}}\n%%\n'

@@ -1,6 +1,6 @@
-"""Compaction does what it should: order kept, slots shrink, memory settles, nothing stops the loop.
+"""Compaction keeps the order, shrinks the slots, bounds the memory and never stops the loop.
 
-In a fresh process, on the core, with ticks and the garbage collector as the program has them:
+In a fresh process, on the core, with ticks and the garbage collector as in the program:
 
 1. enqueue all jobs, one by one (growth);
 2. cancel 60 % of them, spread over the whole lane, with a tick and a slice of compaction after every 200;
@@ -8,7 +8,7 @@ In a fresh process, on the core, with ticks and the garbage collector as the pro
    standing rest: slots and RSS are noted after each round;
 4. dequeue and conclude everything; the ids must come in order, and all of them.
 
-Every single call is timed; the longest of each kind is what a client could have had to wait.
+Every single call is timed; the longest of each kind is the longest delay for a client.
 """
 
 from tests.bench import processes, subject
@@ -109,9 +109,9 @@ def measure(jobs: int) -> dict[str, object]:
     work.take(jobs - cancelled)
     work.settle()
     check(not work.queue.dequeue(work.want, work.now), "more jobs came out than went in")
-    check(work.slots() <= work.queue.limits.lane_segment, f"{work.slots()} slots in an empty lane")
+    check(work.slots() <= work.queue.state.limits.lane_segment, f"{work.slots()} slots in an empty lane")
     found["rss_drained"] = processes.rss()
-    compactions, watch = work.queue.compactions, work.watch
+    compactions, watch = work.queue.state.compactions, work.watch
     return found | {
         "slots": slots, "rss": rss, "compactions": compactions, "cpu": watch.cpu, "wall": watch.wall,
         "calls": watch.calls, "pauses": watch.pauses,
@@ -144,7 +144,7 @@ class _Work:
 
     def cancel(self, newest: int) -> int:
         """Cancels a share of the newest jobs, in an order that jumps about; how many."""
-        first = self.queue.last_number - newest + 1
+        first = self.queue.state.last_number - newest + 1
         count = int(newest * CANCELLED)
         for number in range(count):
             self._call("cancel", self.queue.cancel, first + number * 1_000_003 % newest, self.now)

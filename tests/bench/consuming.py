@@ -1,9 +1,9 @@
-"""Ways to consume, by one consumer: separate calls, conclude-and-next, and jobs as a stream; over both fronts.
+"""Three ways to consume, by one consumer and over both fronts: separate calls, conclude-and-next, and a stream.
 
-The client is one blocking Python process with a socket for its calls and one for its stream, so most of the time
-is spent on the way there and back, as it is with a real consumer. First lifecycles, one job after the other:
-enqueue, take, conclude. Then a backlog of jobs that are there: only take and conclude. Payloads have 100 bytes.
-Another connection is open and idle, since a server rarely has but one.
+The client is one blocking Python process with a socket for its calls and one for its stream. Most of the time is
+spent on round trips, as with a real consumer. First come lifecycles, one job after the other: enqueue, take,
+conclude. Then a backlog: only take and conclude. Payloads have 100 bytes. Another connection is open and idle,
+since a server rarely has only one.
 """
 
 import json
@@ -44,7 +44,7 @@ class Stream:
         self._jobs: list[bytes] = []
 
     def take(self) -> Taken:
-        """A piece holds whole lines; between them stand the marks of the chunks."""
+        """Returns the next job. A piece holds whole lines, with the framing of chunks between them."""
         while not self._jobs:
             data = self._socket.recv(1 << 20)
             check(bool(data), "the stream ended")

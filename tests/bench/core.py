@@ -82,7 +82,7 @@ def measure(depth: int, quick: bool) -> dict[str, object]:
     found: dict[str, list[object]] = {
         "first": [], "lifecycle": [], "calibration": [], "verbs": [], "tick": [],
     }  # fmt: skip
-    while queue.remembered + count <= queue.limits.retain_jobs:
+    while queue.state.remembered + count <= queue.state.limits.retain_jobs:
         found["first"].append(verbs.lifecycles(queue, count, new, want, now) / count / 1000)
     for _ in range(rounds):
         now += 1000
@@ -92,7 +92,7 @@ def measure(depth: int, quick: bool) -> dict[str, object]:
         found["lifecycle"].append(verbs.lifecycles(queue, count, new, want, now) / count / 1000)
         found["verbs"].append(verbs.costs(queue, [new] * (count // 10), [want] * (count // 10), now))
         found["tick"].append(_idle_tick(queue, now))
-    queued = queue.counts.jobs()["queued"]
+    queued = queue.state.counts.jobs()["queued"]
     check(queued == depth, f"{depth} jobs should be queued, there are {queued}")
     return found
 

@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`: prose by hand; figures by `--write`, between `<!-- name -->` and `<!-- /name -->`."""
+"""Writes figures into `docs/benchmarks.md`, between `<!-- name -->` and `<!-- /name -->`. Its prose is written by hand."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _PACKAGES = ("tornado", "msgspec", "httptools", "uvloop")
 
 
 def machine() -> str:
-    """What the figures were measured on, a line each."""
+    """Describes the machine and the versions that were measured, a line each."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     redis = version("redis-server", "--version").partition(" sha")[0]
@@ -39,7 +39,7 @@ def _version(package: str) -> str:
 
 
 def write(name: str, report: Report, on: str) -> None:
-    """Replaces the section `name`, and `machine`; writes the plots beside the page."""
+    """Replaces the sections `name` and `machine`, and writes the plots beside the page."""
     for file, svg in report.plots.items():
         (PAGE.parent / file).write_text(svg, encoding="utf-8")
     when = f"*{time.strftime('%Y-%m-%d', time.gmtime())}, {_commit()}: `./scripts/bench.sh {name} --write`*"
@@ -59,7 +59,7 @@ def _replaced(page: str, name: str, text: str) -> str:
 
 
 def _commit() -> str:
-    """Which sources were measured."""
+    """Names the commit that was measured."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         return f"commit {commit}" + (

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.fresh MODULE:FUNCTION JSON`: prints what it returns; see `processes.fresh`."""
+"""`python -m tests.bench.fresh MODULE:FUNCTION JSON` prints the result of the function; see `processes.fresh`."""
 
 import importlib
 import json

@@ -1,12 +1,13 @@
-"""What the guards cost: metrics, and access tokens, on the way of a request through the fast front.
+"""The cost of metrics and access tokens for a request through the fast front.
 
-In one process, without sockets: requests go as bytes into a connection of the fast front, whose transport only
-keeps what is written. A lifecycle is an enqueue with a payload of 100 bytes, a dequeue and a conclude. Servers
-take turns: ours without tokens, with one, and with a hundred of which each is for one queue and the next
-request carries the next; all of them use a hundred queues. What metrics cost is measured on the sources, beside
-a server whose `perform` counts nothing and asks for no token. Compiled, nothing can be left out: there counting
-is timed by itself, as a call from Python. CPU time. What it is a share of: a request as the real server serves
-it, sockets included.
+Everything runs in one process, without sockets: requests go as bytes into a connection of the fast front, and its
+transport only keeps what is written. A lifecycle is an enqueue with a payload of 100 bytes, a dequeue and a
+conclude. Three servers take turns: one without tokens, one with a single token, and one with a hundred tokens of
+which each is for one queue and each request carries the next one. All of them use a hundred queues.
+
+The cost of metrics is measured on the sources, beside a server whose `perform` neither counts nor authenticates.
+Nothing can be left out of compiled code, so there the counting is timed alone, as a call from Python. All times
+are CPU times. Shares refer to a request as the real server answers it, sockets included.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import check_administrator
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
 from tests.bench import processes, subject
@@ -63,23 +64,23 @@ def run(quick: bool) -> Report:
 
 
 def _more(found: dict[str, list[float]], name: str, than: str) -> float:
-    """Microseconds a request."""
+    """Returns the added cost in microseconds a request."""
     return median(a - b for a, b in zip(found[name], found[than], strict=True)) / 3
 
 
-def _bare() -> type[Api]:
-    class Bare(Api):
-        """Neither counts nor asks."""
+def _bare() -> type[Dispatcher]:
+    class Bare(Dispatcher):
+        """A server that neither counts requests nor checks tokens."""
 
         def perform(
             self, route: Route, request: Request, from_program: bool = False, *_: Any, **__: Any
         ) -> Response | Deferred:
             try:
                 if not from_program:
-                    self.guard.check(request)
-                if route.admin:
+                    self.browser_policy.check(request)
+                if route.right == "admin":
                     check_administrator(request.peer, request.headers)
-                answer: Any = route.operation(self, request)
+                answer: Any = route.operation(self.context, request)
                 return answer
             except Exception as error:
                 return self.failed(error, request.id)
@@ -88,7 +89,7 @@ def _bare() -> type[Api]:
 
 
 class _Transport:
-    """Keeps what is written."""
+    """A transport that keeps the bytes written to it."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -106,8 +107,8 @@ class _Transport:
 
 
 class _Subject:
-    def __init__(self, kind: type[Api], settings: Settings, tokens: list[str]) -> None:
-        self.api = kind(MemoryEngine(settings))
+    def __init__(self, kind: type[Dispatcher], settings: Settings, tokens: list[str]) -> None:
+        self.api = kind(LocalEngine(settings))
         front = FastFront(self.api, AccessLog("off"))
         self.transport = _Transport()
         self.warm = False
@@ -184,17 +185,17 @@ def _subject(name: str, folder: str) -> _Subject:
     if name == _BARE:
         return _Subject(_bare(), Settings(), [])
     if name == _PLAIN:
-        return _Subject(Api, Settings(), [])
+        return _Subject(Dispatcher, Settings(), [])
     if name == _ONE:
-        return _Subject(Api, Settings(access_token=tokens[0]), tokens[:1])
-    return _Subject(Api, Settings(tokens_file=_file(tokens, folder)), tokens)
+        return _Subject(Dispatcher, Settings(access_token=tokens[0]), tokens[:1])
+    return _Subject(Dispatcher, Settings(tokens_file=_file(tokens, folder)), tokens)
 
 
 # -- in a process of its own ------------------------------------------------------------------------
 
 
 def measure(quick: bool, names: list[str]) -> dict[str, list[float]]:
-    """Microseconds of a lifecycle, by what is on; of a request, by counting it."""
+    """Returns microseconds a lifecycle for each kind of server, and microseconds for counting one request."""
     return asyncio.run(_measure(quick, names))
 
 
@@ -215,8 +216,8 @@ async def _measure(quick: bool, names: list[str]) -> dict[str, list[float]]:
     return found
 
 
-def _counting(api: Api, times: int) -> float:
-    """Microseconds of one request."""
+def _counting(api: Dispatcher, times: int) -> float:
+    """Returns microseconds for counting one request."""
     count, operation = api.meter.count, api.router.find("POST", "/jobs/enqueue")[0].operation
     start = time.thread_time_ns()
     for _ in range(times):

@@ -1,6 +1,8 @@
-"""With a journal: beside beanstalkd with its binlog, synced at each write (`-b DIR -f 0`), on the same disk in the
-same run; beside our own memory-only rate; one million jobs read at a start; the file after a million came and
-went; a disk on which every sync takes half a second.
+"""The cost of a journal.
+
+Compared with beanstalkd and its binlog, synced at each write (`-b DIR -f 0`), on the same disk in the same run, and
+with our own server without a journal. Also measured: a start with a million jobs, the size of the file after a
+million jobs came and went, and a disk on which every sync takes half a second.
 """
 
 import contextlib
@@ -47,7 +49,7 @@ def run(quick: bool) -> Report:
 
 
 class Durable(Server):
-    """A server with a journal in `folder`, once it has read it."""
+    """A server with a journal in `folder`. It counts as up once it has read the journal."""
 
     def __init__(self, folder: Path, sync: str, **settings: object) -> None:
         super().__init__("fast", data=str(folder), sync=sync, **settings)
@@ -122,8 +124,10 @@ def _table(report: Report, count: int, rounds: Rounds) -> None:
 
 
 def _bare_syncs(report: Report, folder: Path, seconds: float, rounds: Rounds) -> None:
-    """The most that one connection could reach if writing cost nothing but the syncs: each of its three answers
-    waits for one of its own, and what is left is the lifecycle in memory."""
+    """Computes the highest rate of one connection if writing cost nothing but the syncs.
+
+    Each of its three answers waits for a sync of its own; the rest is the lifecycle in memory.
+    """
     times = []
     with folder.open("wb", buffering=0) as file:
         file.write(bytes(_LOG))
@@ -158,7 +162,7 @@ def _fill(client: Client, jobs: int, size: int) -> None:
 
 
 def _load_time(report: Report, folder: Path, jobs: int) -> None:
-    """Killed with the jobs in it, and started again; asked all the while."""
+    """Kills a server that holds many jobs, starts it again, and sends requests all the while."""
     with Durable(folder, "os") as server, Client(server.port) as client:
         _fill(client, jobs, 300)
     started = time.monotonic()
@@ -195,7 +199,7 @@ def _status(port: int, path: str) -> int:
 
 
 def _come_and_gone(report: Report, folder: Path, jobs: int) -> None:
-    """A million jobs are put in, then all are purged; then 10,000 are put in."""
+    """Enqueues a million jobs, purges them all, and enqueues 10,000 more."""
     sizes: list[int] = []
     with Durable(folder, "os") as server, Client(server.port) as client:
         _fill(client, jobs, 300)
@@ -218,7 +222,7 @@ def _come_and_gone(report: Report, folder: Path, jobs: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    """Of the journal and its log, as the system counts; the reserve is no part of it."""
+    """Returns the bytes that the journal and its log occupy, without the reserve."""
     return sum(path.stat().st_blocks * 512 for path in folder.glob("journal.sqlite*"))
 
 
@@ -226,7 +230,7 @@ def _size(folder: Path) -> int:
 
 
 def _slowed(process: P, milliseconds: int) -> P:
-    """`process`, to whom every sync takes so much longer; other system calls take no longer."""
+    """Slows down every sync of `process`; other system calls keep their speed."""
     process.command = (
         "strace", "-D", "-f", "-q", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync,fsync",
         "-e", f"inject=fdatasync,fsync:delay_enter={milliseconds}000", *process.command,
@@ -235,7 +239,7 @@ def _slowed(process: P, milliseconds: int) -> P:
 
 
 def _usual_disk(report: Report, folder: Path, quick: bool) -> None:
-    """A sync of this machine's disk may take next to nothing; of most it takes milliseconds."""
+    """Measures with syncs of milliseconds, as most disks have; this machine's disk may be faster."""
     rounds, seconds = (1, 1) if quick else (5, 3)
     folder.mkdir()
     (folder / "binlog").mkdir()

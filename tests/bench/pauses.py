@@ -1,4 +1,4 @@
-"""What goes on inside the server does not hold up the requests that run meanwhile.
+"""Work inside the server does not delay concurrent requests.
 
 A real server, driven by the closed-loop generator over 16 connections while something else happens to other
 jobs of the same server. Each situation has a server of its own and a control beside it:
@@ -66,7 +66,7 @@ def _row(name: str, load: Load, stats: Any) -> list[str]:
 
 
 def _compaction(jobs: int, seconds: float) -> list[list[str]]:
-    """Nearly half of the jobs are cancelled beforehand, so that the load runs while the line is crossed."""
+    """Nearly half of the jobs are cancelled beforehand, so that the lane crosses the limit under load."""
     rows = []
     for name, above in (("cancels alone", 0.95), ("cancels and compaction", 0.5)):
         with Server(compact_above=above) as server, Client(server.port) as client:
@@ -88,7 +88,7 @@ def _compaction(jobs: int, seconds: float) -> list[list[str]]:
 
 
 def _cancel(client: Client, ids: list[int], at_once: int, a_second: float = 0) -> None:
-    """Cancels the jobs, so many requests pipelined at once, at so many a second (0: as fast as it goes)."""
+    """Cancels jobs by pipelined requests, at a fixed pace (0: as fast as possible)."""
     start = time.monotonic()
     for at in range(0, len(ids), at_once):
         some = ids[at : at + at_once]
@@ -182,14 +182,14 @@ def _slices(report: Report, quick: bool) -> None:
 
 
 def stale_slices(size: int) -> tuple[float, int, float]:
-    """Milliseconds of the longest tick, how many there were, and milliseconds of all."""
+    """Returns the duration of the longest tick in milliseconds, the number of ticks and their sum."""
     queue, now, want = subject.new_queue(), subject.milliseconds(), subject.want(count=1000)
     for new in subject.new_jobs(size):
         queue.enqueue(new, now)
     while queue.dequeue(want, now):
         pass
     found = _ticked(queue, now + subject.LEASE)
-    check(queue.counts.jobs()["queued"] == size, "not all leases ended")
+    check(queue.state.counts.jobs()["queued"] == size, "not all leases ended")
     return found
 
 
@@ -202,8 +202,8 @@ def idle_slices(size: int) -> tuple[float, int, float]:
         queue.conclude(job.id, lease.token, None, None, now)
     while queue.tick(now)[1]:
         pass
-    found = _ticked(queue, now + 2 * 3_600_000, lambda: bool(queue.queues))
-    check(not queue.queues, "not all queues were dropped")
+    found = _ticked(queue, now + 2 * 3_600_000, lambda: bool(queue.state.queues))
+    check(not queue.state.queues, "not all queues were dropped")
     return found
 
 

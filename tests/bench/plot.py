@@ -27,7 +27,7 @@ def panels(title: str, unit: str, shown: Mapping[str, Lines], columns: int = 2) 
 
 
 def _legend(colour: Mapping[str, str], width: float) -> tuple[list[str], float]:
-    """In lines that are not wider than `width`; and where it ends."""
+    """Breaks the legend into lines of at most `width`; returns them and where they end."""
     parts, x, y = [], 20, 42
     for name, stroke in colour.items():
         room = 44 + 7 * len(name)
@@ -94,7 +94,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, Sequence[float]]]) -> str
 
 
 def _round_up(value: float) -> float:
-    """1, 2, 4, 5 or 10 times a power of ten, not below `value`."""
+    """Returns the smallest of 1, 2, 4, 5 or 10 times a power of ten that is not below `value`."""
     power = 10 ** floor(log10(value)) if value > 0 else 1
     return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value * 0.999)
 

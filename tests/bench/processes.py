@@ -42,23 +42,25 @@ def _start(command: Sequence[str], **how: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, preexec_fn=_die_with_parent, **how)  # noqa: PLW1509  # no threads here
 
 
-def _environment(package: Path = PACKAGE) -> dict[str, str]:
+def _environment(package: Path = PACKAGE, root: Path = ROOT) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
-    return {**kept, "PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
+    return {**kept, "PYTHONPATH": f"{package}{os.pathsep}{root}"}
 
 
 # -- what the system says of a process --------------------------------------------------------------
 
 
 def rss(pid: int | str = "self") -> int:
-    """Bytes of memory that a process has in RAM."""
+    """Returns the resident memory of a process in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(pid: int | str = "self") -> float:
-    """User and system time of a process so far: of the threads it has, where Linux tells that exactly; else in
-    steps of 10 ms."""
+    """Returns the user and system time of a process so far.
+
+    It is the sum over the living threads where Linux tells it exactly, else in steps of 10 ms.
+    """
     with contextlib.suppress(OSError, ValueError):
         threads = Path(f"/proc/{pid}/task").iterdir()
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
@@ -81,7 +83,7 @@ def need_memory(gigabytes: float) -> None:
 
 
 class Process:
-    """A server process, from `__enter__` to `__exit__`. What it writes goes to a file."""
+    """A server process, alive from `__enter__` to `__exit__`. Its output goes to a file."""
 
     def __init__(self, *command: str) -> None:
         self.command = command
@@ -134,15 +136,20 @@ class Process:
 
 
 class Server(Process):
-    """Our server, as `scripts/run.sh` starts it. `front`: fast or tornado; `settings`: lower case."""
+    """Our server, as `scripts/run.sh` starts it.
 
-    def __init__(self, front: str = "fast", **settings: object) -> None:
+    `front`: fast or tornado. `package`: the folder from which it imports jobqueue. `settings`: by their
+    lower-case names.
+    """
+
+    def __init__(self, front: str = "fast", package: Path = PACKAGE, **settings: object) -> None:
         super().__init__(sys.executable, "-P", "-m", "jobqueue")
+        self._package = package
         self._settings = {"host": HOST, "port": 0, "http": front, **settings}
 
     def environment(self) -> dict[str, str]:
         given = {f"JOBQUEUE_{name.upper()}": str(value) for name, value in self._settings.items()}
-        return {**_environment(), **given}
+        return {**_environment(self._package), **given}
 
     def is_up(self) -> bool:
         found = re.search(rf" on http://{re.escape(HOST)}:(\d+) ", self.output())
@@ -159,7 +166,7 @@ class Server(Process):
 
 
 class Beanstalkd(Process):
-    """In memory; or with its binlog in `folder`, synced at each write."""
+    """beanstalkd in memory, or with its binlog in `folder`, synced at each write."""
 
     def __init__(self, folder: Path | None = None) -> None:
         port = free_port()
@@ -169,7 +176,7 @@ class Beanstalkd(Process):
 
 
 class Redis(Process):
-    """In memory only, as ours is: without snapshots and without its log of commands."""
+    """Redis in memory only, as our server is: without snapshots and without its append-only file."""
 
     def __init__(self) -> None:
         port = free_port()
@@ -189,7 +196,7 @@ _INSTALL = {"py-spy": ".venv/bin/pip install py-spy"}
 
 
 def find(program: str) -> str:
-    """Its path; `Skip` says how to install it."""
+    """Returns the path of a program. Raises `Skip`, which tells how to install it."""
     for folder in (None, "/usr/local/bin", "/usr/bin", "/usr/sbin"):
         path = shutil.which(program, path=folder)
         if path is not None:
@@ -199,7 +206,7 @@ def find(program: str) -> str:
 
 
 def version(program: str, flag: str) -> str:
-    """The first line that it says of itself, or that it is not there."""
+    """Returns the first line that a program prints about itself, or that it is not installed."""
     try:
         said = subprocess.run([find(program), flag], capture_output=True, text=True, timeout=10, check=False)
     except Skip:
@@ -211,8 +218,11 @@ def version(program: str, flag: str) -> str:
 
 
 class Load(NamedTuple):
-    """One run of the generator. Times in microseconds; `cpu`: the share of one core that it took itself;
-    `server_cpu`: seconds of CPU time that the server took."""
+    """The result of one run of the load generator.
+
+    Times are microseconds. `cpu` is the share of one core that the generator used, `server_cpu` the seconds of CPU
+    time of the server.
+    """
 
     connections: int
     seconds: float
@@ -234,12 +244,12 @@ class Load(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """Microseconds of the server's CPU time a lifecycle; on a busy machine it says more than the rate."""
+        """CPU time of the server for one lifecycle, in microseconds. On a busy machine it says more than the rate."""
         return self.server_cpu * 1e6 / max(self.lifecycles, 1)
 
 
 def generator() -> str:
-    """The path of the compiled generator; `Skip` without a compiler."""
+    """Returns the path of the compiled generator. Raises `Skip` without a compiler."""
     source, program = HERE / "loadgen.c", BUILD / "loadgen"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         compiler = find("gcc")
@@ -251,8 +261,10 @@ def generator() -> str:
 
 
 class Loading:
-    """A run under way: start it, do something meanwhile, ask for its `result`. `what`: the script of requests
-    for `http`, else the bytes of a payload."""
+    """A run in progress: do something else while it runs, then ask for its `result`.
+
+    `what` is the script of requests for `http`, else the number of bytes of a payload.
+    """
 
     def __init__(
         self, protocol: str, server: Process, connections: int, seconds: float, what: str | int
@@ -278,7 +290,7 @@ class Loading:
         self._process.communicate()
 
     def result(self) -> Load:
-        """Waits for the end; any error of a request is `Broken`."""
+        """Waits for the end. Raises `Broken` if any request failed."""
         said, wrong = self._process.communicate(timeout=self._limit)
         check(self._process.returncode == 0, f"the load generator failed: {wrong.strip()}")
         load = Load(**json.loads(said), server_cpu=cpu_seconds(self._server) - self._cpu)
@@ -288,13 +300,13 @@ class Loading:
 
 
 def load(protocol: str, server: Process, connections: int, seconds: float, what: str | int) -> Load:
-    """A whole run; see `Loading`."""
+    """Runs the generator to its end; see `Loading`."""
     with Loading(protocol, server, connections, seconds, what) as loading:
         return loading.result()
 
 
 class Static(Process):
-    """The generator's other half: answers every read with the same bytes. What it can do is the ceiling."""
+    """A server that answers every read with the same bytes. Its rate is the ceiling of the generator."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(generator(), "static", str(seconds))
@@ -308,11 +320,17 @@ class Static(Process):
 # -- fresh memory -----------------------------------------------------------------------------------
 
 
-def fresh(function: str, limit: float = 600, package: Path = PACKAGE, **arguments: object) -> Any:
-    """Calls `module:function` of this folder in a new Python process, and answers what it returned: JSON.
-    `package`: where jobqueue is imported from there."""
+def fresh(
+    function: str, limit: float = 600, package: Path = PACKAGE, root: Path = ROOT, **arguments: object
+) -> Any:
+    """Calls `module:function` of this folder in a new Python process and returns its result, which is JSON.
+
+    `package`: the folder from which that process imports jobqueue. `root`: the checkout whose benchmarks it
+    runs.
+    """
     command = [sys.executable, "-P", "-m", "tests.bench.fresh", function, json.dumps(arguments)]
-    with _start(command, cwd=ROOT, env=_environment(package), stdout=subprocess.PIPE, text=True) as child:
+    environment = _environment(package, root)
+    with _start(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as child:
         try:
             said, _ = child.communicate(timeout=limit)
         finally:

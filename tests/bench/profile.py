@@ -1,7 +1,7 @@
 """The profile of the hot path: py-spy on a real server under the lifecycles of 64 connections, by self time.
 
-What C does (msgspec, dicts, sockets) counts for the function of ours that called it, compiled or not; what is
-under none of ours is the loop itself.
+Time in C (msgspec, dicts, sockets) counts for the function of ours that called it, compiled or not. Time under no
+function of ours belongs to the loop itself.
 """
 
 import re
@@ -56,7 +56,7 @@ def run(quick: bool) -> Report:
 
 
 def _counted(raw: str) -> tuple[Counter[str], Counter[str]]:
-    """Samples of each function, by itself and with what it calls. A line is `outer;…;inner count`."""
+    """Counts the samples of each function, alone and with its callees. A line is `outer;…;inner count`."""
     self_time: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     for line in raw.splitlines():
@@ -71,7 +71,7 @@ def _counted(raw: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def _of_ours(frame: str) -> str | None:
-    """`module Class.function`, or `function module`, if the frame is one of ours."""
+    """Returns `module Class.function` or `function module` if the frame is one of ours."""
     if found := _COMPILED.match(frame):
         return ".".join(re.split(r"(?<=[^_])___(?=[A-Z_a-z])", found["name"]))
     if found := _INTERPRETED.match(frame):

@@ -1,4 +1,4 @@
-"""What a benchmark answers: tables, goals, notes and plots; how they look in a terminal and in the docs."""
+"""The result of a benchmark: tables, goals, notes and plots, and their layout in a terminal and in the docs."""
 
 from statistics import median
 
@@ -6,11 +6,11 @@ QUICK_NOTE = "(quick: every figure comes from one tiny run and says nothing abou
 
 
 class Broken(Exception):
-    """A sanity check failed: what was measured did not do what it should."""
+    """A check failed: the measured program did not do its work correctly."""
 
 
 class Skip(Exception):
-    """Something that this benchmark needs is missing; the text says what, and how to get it."""
+    """A requirement of the benchmark is missing. The text names it and tells how to get it."""
 
 
 def check(holds: bool, said: str) -> None:
@@ -19,7 +19,7 @@ def check(holds: bool, said: str) -> None:
 
 
 def figure(value: float, unit: str = "") -> str:
-    """Three significant digits, thousands apart: 12,300  456  7.89  0.0123."""
+    """Formats a number with three significant digits and separated thousands: 12,300  456  7.89  0.0123."""
     size = abs(value)
     if size >= 1000:
         step = 10 ** max(len(str(int(size))) - 3, 0)
@@ -40,14 +40,14 @@ def how_many(count: int, what: str) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """`median (least-most)`."""
+    """Formats values as `median (least–most)`."""
     if len(values) == 1:
         return figure(values[0])
     return f"{figure(median(values))} ({figure(min(values))}–{figure(max(values))})"
 
 
 class Table:
-    """`columns`: their heads; the first column is text, the others are figures."""
+    """A table. `columns` are the headings; the first column holds text, the others figures."""
 
     def __init__(self, caption: str, columns: list[str], rows: list[list[str]]) -> None:
         self.caption = caption
@@ -73,7 +73,7 @@ class Table:
 
 
 class Report:
-    """`plots`: SVG by file name, for `docs/`."""
+    """The result of one benchmark. `plots` maps file names in `docs/` to SVG."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -93,7 +93,7 @@ class Report:
         self.skips.append(text)
 
     def at_most(self, what: str, value: float, limit: float, unit: str = "") -> None:
-        """A goal: shown beside what was measured, never enforced."""
+        """Adds a goal. It is shown beside the measured value and never enforced."""
         self._goal(what, "≤ " + figure(limit, unit), figure(value, unit), value <= limit)
 
     def at_least(self, what: str, value: float, limit: float, unit: str = "") -> None:

@@ -77,12 +77,12 @@ def jobs(sizes: list[int], rounds: int) -> list[dict[str, object]]:
         _put(queue, watch, subject.new_jobs(size - have))
         have = size
         found.append(_measured(queue, watch, lambda: (news, wants), rounds))
-        check(queue.counts.jobs()["queued"] == size, f"not {size} jobs queued")
+        check(queue.state.counts.jobs()["queued"] == size, f"not {size} jobs queued")
     return found
 
 
 def queues(sizes: list[int], rounds: int) -> list[dict[str, object]]:
-    """Two jobs in each queue; a block goes to queues at random, and takes from the same."""
+    """Two jobs in each queue. A block uses queues at random for both enqueue and dequeue."""
     found = []
     for size in sizes:
         queue, watch = subject.new_queue(), subject.Stopwatch()
@@ -101,7 +101,7 @@ def queues(sizes: list[int], rounds: int) -> list[dict[str, object]]:
 
 
 def priorities(sizes: list[int], rounds: int) -> list[dict[str, object]]:
-    """Two jobs at each priority; a block is put at random, and takes from the highest."""
+    """Two jobs at each priority. A block enqueues at random priorities and dequeues from the highest."""
     found = []
     for size in sizes:
         queue, watch = subject.new_queue(), subject.Stopwatch()
@@ -124,7 +124,7 @@ def keys(sizes: list[int], rounds: int) -> list[dict[str, object]]:
 
 
 def _keyed(size: int, rounds: int) -> dict[str, object]:
-    """Each of `size` keys has its one job in progress, and more behind it; other keys come, one job each."""
+    """Each of `size` keys has one job in progress and more that wait for it; other keys come with one job each."""
     queue, watch = subject.new_queue(), subject.Stopwatch()
     subject.as_the_program_does()
     now = subject.milliseconds()
@@ -176,7 +176,7 @@ def _put(queue: subject.JobQueue, watch: subject.Stopwatch, news: Iterator[subje
 
 
 def _measured(queue: subject.JobQueue, watch: subject.Stopwatch, block, rounds: int) -> dict[str, object]:
-    """Microseconds of each verb, by name; `longest`: of a single call, in milliseconds, and `of` which."""
+    """Returns microseconds of each verb by name, the `longest` single call in milliseconds and the verb `of` that call."""
     found = []
     for _ in range(rounds):
         now = subject.milliseconds()
@@ -190,7 +190,7 @@ def _measured(queue: subject.JobQueue, watch: subject.Stopwatch, block, rounds: 
 
 
 def _single_calls(queue: subject.JobQueue, watch: subject.Stopwatch, news, wants) -> None:
-    """Each verb once more, call by call, for the longest."""
+    """Runs each verb once more, call by call, and notes the longest."""
     now = subject.milliseconds()
     for new in news:
         watch.call("enqueue", queue.enqueue, new, now)
@@ -207,7 +207,7 @@ def _longest(watch: subject.Stopwatch) -> dict[str, object]:
 
 
 def _waiting(size: int, rounds: int) -> dict[str, object]:
-    """`size` consumers wait on one queue; in each block some are served, some wait anew, some hang up."""
+    """`size` consumers wait on one queue. In each block some are served, some wait again, some hang up."""
     queue, watch, random = subject.new_queue(), subject.Stopwatch(), Random(1)
     subject.as_the_program_does()
     now, delivered = subject.milliseconds(), []
@@ -246,7 +246,7 @@ def _waiting(size: int, rounds: int) -> dict[str, object]:
 
 
 def _spent(call: Callable[..., object], calls: list[tuple[object, ...]]) -> int:
-    """Nanoseconds of CPU time for all `calls`, less what looking at the clock takes."""
+    """Returns the CPU time of all `calls` in nanoseconds, without the cost of reading the clock."""
     start = time.thread_time_ns()
     between = time.thread_time_ns()
     for arguments in calls:

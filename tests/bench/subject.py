@@ -10,7 +10,7 @@ from jobqueue.clock import SystemClock, first_id_at
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import Waiter
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.tokens import tokens
 from jobqueue.model import DequeueRequest, KeyLimits, NewJob, Options
 from jobqueue.server.gc_control import EVERY
@@ -56,8 +56,8 @@ class HandTickedClock:
         self.monotonic, self.wall = clock.monotonic, clock.wall
 
 
-def new_engine(**settings: object) -> MemoryEngine:
-    return MemoryEngine(Settings(**settings), HandTickedClock())
+def new_engine(**settings: object) -> LocalEngine:
+    return LocalEngine(Settings(**settings), HandTickedClock())
 
 
 def want(*queues: str, count: int | None = None) -> DequeueRequest:

@@ -1,7 +1,6 @@
-"""The cost of each verb of the core, a block of calls at a time; and a loop to compare machines by.
+"""The cost of each verb of the core, a block of calls at a time, and a loop for comparing machines.
 
-Measured is the CPU time of the thread: on an idle machine it is what the clock says, on a busy one it leaves
-out what other processes took.
+All times are CPU times of the thread, which leaves out the time that other processes took.
 """
 
 import time
@@ -16,7 +15,7 @@ VERBS = ["enqueue", "get", "cancel", "dequeue", "heartbeat", "conclude"]
 
 
 def calibration(rounds: int = 100_000) -> float:
-    """Nanoseconds for one turn of a fixed Python loop: a method call, a dict store, an addition."""
+    """Returns nanoseconds for one turn of a fixed Python loop: a method call, a dict store, an addition."""
     table: dict[int, int] = {}
     put = table.__setitem__
     total = 0
@@ -30,7 +29,7 @@ def calibration(rounds: int = 100_000) -> float:
 def lifecycles(
     queue: JobQueue, count: int, new: NewJob, want: DequeueRequest, now: int, each_ms: int = 50
 ) -> int:
-    """Nanoseconds that `count` lifecycles take, one job after another; `each_ms` of them in a millisecond."""
+    """Returns nanoseconds for `count` lifecycles, one job after another, `each_ms` of them in a millisecond."""
     enqueue, dequeue, conclude = queue.enqueue, queue.dequeue, queue.conclude
     start = time.thread_time_ns()
     for _ in range(count // each_ms):
@@ -45,7 +44,7 @@ def lifecycles(
 def costs(
     queue: JobQueue, news: Sequence[NewJob], wants: Sequence[DequeueRequest], now: int
 ) -> dict[str, float]:
-    """Nanoseconds of each verb, on average over `news`. As many jobs as were queued before stay queued."""
+    """Returns nanoseconds of each verb, averaged over `news`. The number of queued jobs is the same before and after."""
     clock = time.thread_time_ns
     count = len(news)
     marks = [clock()]

@@ -1,9 +1,9 @@
-"""Waiting: what idle long-polls cost, and how fast a job reaches one.
+"""Waiting: the cost of idle long-polls, and how fast a job reaches a waiting consumer.
 
-Thousands of connections each wait for a job that does not come: the server's RSS for each, and the CPU time
-that it uses meanwhile. Then one waiter at a time, at light load: from sending an enqueue on one connection to
-having the answer of the waiting dequeue on another; with nobody else waiting, and with all the idle ones. As
-a control a plain request at the same pace: most of its time is what a sleeping machine takes to wake up.
+Thousands of connections each wait for a job that does not come: measured are the server's RSS for each, and its CPU
+time. Then one consumer waits at a time, at light load: measured is the time from sending an enqueue on one
+connection to receiving the answer of the waiting dequeue on another, with nobody else waiting and with all the
+idle ones. A plain request at the same pace is the control: most of its time is the wake-up of a sleeping machine.
 """
 
 import resource
@@ -80,7 +80,7 @@ def _idle(
 
 
 def _deliveries(server: Server, rounds: int) -> list[float]:
-    """Milliseconds from enqueue to delivery, each."""
+    """Returns milliseconds from enqueue to delivery, one for each job."""
     found = []
     with Client(server.port) as producer, Client(server.port) as consumer:
         ask = consumer.request("POST", "/jobs/dequeue", b'{"queue":"lively","wait":20}')
@@ -100,7 +100,7 @@ def _deliveries(server: Server, rounds: int) -> list[float]:
 
 
 def _plain_requests(server: Server, rounds: int) -> list[float]:
-    """Milliseconds of a request that asks nothing of the queue, each."""
+    """Returns milliseconds of requests that need nothing of the queue."""
     found = []
     with Client(server.port) as client:
         for _ in range(rounds):
@@ -127,7 +127,7 @@ def _until(holds, said: str) -> None:
 
 
 def _raise_file_limit() -> int:
-    """As many open files as this process may have; the server raises its own."""
+    """Raises the limit of open files of this process; the server raises its own."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WAITERS + 1000 if hard == resource.RLIM_INFINITY else min(hard, WAITERS + 1000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

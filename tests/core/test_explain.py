@@ -1,4 +1,4 @@
-"""Why a job waits: what is said must be what dequeue does."""
+"""Why a job waits: the explanation must agree with what dequeue does."""
 
 from random import Random
 
@@ -6,21 +6,21 @@ import pytest
 from test_queue_options import fail, keyed
 from test_queue_verbs import Driven
 
-from jobqueue.core.explain import explain, state
+from jobqueue.core.explain import explain, why_empty
 from jobqueue.model import KeyLimits, NewJob, Options, Rate
 
 HELD = {"paused", "queue_limit", "rate_limit", "key_limit"}
 
 
 def said(q, job):
-    return explain(q.core, job, q.now)
+    return explain(q.core.state, job, q.now)
 
 
 def causes(q, job):
     return {cause.code: cause for cause in said(q, job).causes}
 
 
-def test_a_job_that_the_next_dequeue_gets_is_held_by_nothing():
+def test_a_job_that_the_next_dequeue_gets_has_no_causes():
     q = Driven()
     [job] = q.enqueue()
     assert list(causes(q, job)) == ["no_consumer"]
@@ -31,7 +31,7 @@ def test_a_job_that_the_next_dequeue_gets_is_held_by_nothing():
     assert (said(q, job).ahead, list(causes(q, job))) == (0, ["running"])
 
 
-def test_nobody_has_asked_since():
+def test_a_queue_without_waiters_says_how_long_ago_a_consumer_asked():
     q = Driven()
     [job] = q.enqueue()
     assert causes(q, job)["no_consumer"].ago is None
@@ -44,7 +44,7 @@ def test_nobody_has_asked_since():
     assert causes(q, job)["no_consumer"].number == 0
 
 
-def test_one_who_waited_in_vain_asked_until_the_end_of_its_wait():
+def test_a_consumer_that_waited_in_vain_counts_as_asking_until_the_end_of_its_wait():
     q = Driven()
     q.enqueue()
     q.conclude(q.take())
@@ -57,23 +57,25 @@ def test_one_who_waited_in_vain_asked_until_the_end_of_its_wait():
     assert causes(q, job)["no_consumer"].ago == 1_000
 
 
-def test_a_job_that_rests_says_until_when():
+def test_a_scheduled_job_says_until_when():
     q = Driven()
     job = q.core.enqueue(NewJob("t", delay=60_000), q.now)
-    assert causes(q, job) == {"scheduled": ("scheduled", q.core.wall(q.now) + 60_000, None, 0, None, ())}
+    assert causes(q, job) == {
+        "scheduled": ("scheduled", q.core.state.wall(q.now) + 60_000, None, 0, None, ())
+    }
     q.core.pause("default", 5_000, "deploy", q.now)
     assert list(causes(q, job)) == ["scheduled", "paused"]
     [job] = q.enqueue()
     q.core.resume("default", q.now)
     fail(q, q.take(), retry_in=7_000)
-    assert causes(q, job)["scheduled"][1:4] == (q.core.wall(q.now) + 7_000, None, 1)
+    assert causes(q, job)["scheduled"][1:4] == (q.core.state.wall(q.now) + 7_000, None, 1)
 
 
 def test_a_pause_says_until_when_and_why():
     q = Driven()
     [job] = q.enqueue()
     q.core.pause("default", 5_000, "deploy", q.now)
-    assert causes(q, job)["paused"][1:3] == (q.core.wall(q.now) + 5_000, "deploy")
+    assert causes(q, job)["paused"][1:3] == (q.core.state.wall(q.now) + 5_000, "deploy")
     q.core.pause("default", None, None, q.now)
     assert causes(q, job)["paused"][1:3] == (None, None)
 
@@ -92,7 +94,7 @@ def test_a_limit_says_which_jobs_use_it_up():
     assert HELD.isdisjoint(causes(q, jobs[4]))
 
 
-def test_of_many_that_use_a_limit_up_a_few_are_named():
+def test_a_few_of_many_jobs_that_use_up_a_limit_are_named():
     q = Driven()
     q.core.configure("default", {"max_in_progress": 50}, q.now)
     jobs = q.enqueue(51)
@@ -107,7 +109,7 @@ def test_a_rate_says_when_the_next_one_may_start():
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
     jobs = q.enqueue(2)
     q.take()
-    assert causes(q, jobs[1])["rate_limit"][1:4] == (q.core.wall(q.now) + 1_000, None, 1)
+    assert causes(q, jobs[1])["rate_limit"][1:4] == (q.core.state.wall(q.now) + 1_000, None, 1)
     q.now += 1_000
     assert HELD.isdisjoint(causes(q, jobs[1]))
     q.core.configure("default", {"rate": None, "key_limits": KeyLimits(None, Rate(1, 1_000, 1))}, q.now)
@@ -116,7 +118,7 @@ def test_a_rate_says_when_the_next_one_may_start():
     assert causes(q, jobs[1])["rate_limit"].name == "k"
 
 
-def test_of_many_keys_not_all_are_looked_at_and_what_is_said_holds():
+def test_not_all_of_many_lanes_are_examined_and_the_upper_bound_holds():
     q = Driven()
     jobs = keyed(q, *(f"key-{number}" for number in range(3_000)))
     assert said(q, jobs[10]).ahead >= 10
@@ -125,7 +127,7 @@ def test_of_many_keys_not_all_are_looked_at_and_what_is_said_holds():
     assert 499 <= said(q, jobs[-1]).ahead < 500
 
 
-def test_what_is_finished_says_how():
+def test_a_finished_job_says_how_it_finished():
     q = Driven()
     jobs = q.enqueue(2)
     q.conclude(q.take())
@@ -135,8 +137,8 @@ def test_what_is_finished_says_how():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_is_said_is_what_dequeue_does(seed):
-    """Whatever happened before: who is held is not handed out, and nobody is handed out later than was said."""
+def test_explanations_agree_with_what_dequeue_does(seed):
+    """A job with a cause is not leased, and no job is leased later than its upper bound."""
     random = Random(seed)
     q = Driven(lane_segment=16)
     limits = {"key_limits": KeyLimits(random.choice([None, 1, 2]), random.choice([None, Rate(2, 1000, 3)]))}
@@ -159,13 +161,13 @@ def test_what_is_said_is_what_dequeue_does(seed):
         q.core.configure("default", {"max_in_progress": len(running) + random.randrange(5)}, q.now)
     if random.random() < 0.1:
         q.core.pause("default", None, None, q.now)
-    queued = [job for job in q.core._by_id.after(0) if job.status == "queued"]
+    queued = [job for job in q.core.state.jobs.after(0) if job.status == "queued"]
     explained = {job: said(q, job) for job in queued}
     if queued:
         assert min(explanation.ahead for explanation in explained.values()) == 0
-    handed = [job for job, _ in q.dequeue(count=1000)]
+    deliveries = [job for job, _ in q.dequeue(count=1000)]
     plain = not any(job.extras is not None and job.extras.options is not None for job in queued)
-    for position, job in enumerate(handed):
+    for position, job in enumerate(deliveries):
         found = {cause.code for cause in explained[job].causes}
         assert HELD.isdisjoint(found), (job, found)
         assert position <= explained[job].ahead
@@ -173,9 +175,9 @@ def test_what_is_said_is_what_dequeue_does(seed):
     for job in queued:
         assert ("behind" in {cause.code for cause in explained[job].causes}) == (explained[job].ahead > 0)
     free = [job for job in queued if HELD.isdisjoint(cause.code for cause in explained[job].causes)]
-    assert bool(free) == bool(handed)
-    left = state(q.core.queues.values())
-    if len(handed) < len(queued):
+    assert bool(free) == bool(deliveries)
+    left = why_empty(q.core.state.queues.values())
+    if len(deliveries) < len(queued):
         assert left in ("paused", "limited")
     else:
         assert left in ("empty", "paused")

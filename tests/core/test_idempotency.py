@@ -1,4 +1,4 @@
-"""Idempotency keys: for how long, and how many."""
+"""How long idempotency keys are remembered, and how many."""
 
 from collections import OrderedDict
 
@@ -13,7 +13,7 @@ def ids(answered):
     return None if answered is None else answered.ids
 
 
-def test_what_a_request_made_is_answered_to_the_same_owner_and_key():
+def test_the_answer_to_a_request_is_found_by_the_same_owner_and_key():
     keys = IdempotencyKeys(1_000, 10)
     keys.put("ann", "k", b"digest", (7, 8), True, 500)
     found = keys.get("ann", "k", 500)
@@ -29,7 +29,7 @@ def test_a_key_is_remembered_for_its_age_and_not_a_millisecond_longer():
     assert keys.get("ann", "k", 1_500) is None
 
 
-def test_no_more_than_the_newest_so_many_are_remembered():
+def test_no_more_than_the_newest_keys_are_remembered():
     keys = IdempotencyKeys(1_000, 3)
     for number in range(5):
         keys.put("ann", str(number), b"", (number,), False, number)
@@ -37,7 +37,7 @@ def test_no_more_than_the_newest_so_many_are_remembered():
     assert [ids(keys.get("ann", str(number), 5)) for number in range(5)] == [None, None, (2,), (3,), (4,)]
 
 
-def test_the_ids_of_large_batches_are_bounded_too():
+def test_the_ids_of_large_batches_are_limited_too():
     keys = IdempotencyKeys(1_000, 3)
     for number in range(4):
         keys.put("ann", str(number), b"", tuple(range(5)), True, number)

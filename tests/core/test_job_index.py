@@ -1,4 +1,4 @@
-"""Jobs by id."""
+"""The index of jobs by id."""
 
 import os
 
@@ -31,7 +31,7 @@ def test_a_job_is_found_by_its_id_until_it_is_removed():
 
 
 @pytest.mark.parametrize("id", [0, 1, 1022, 1023, 1024, 1025, 2047, 2048, 2**53 - 1])
-def test_ids_at_the_edges_of_a_page_are_apart(id):
+def test_ids_at_the_ends_of_a_page_are_distinct(id):
     pages, jobs = paged([id])
     assert pages.get(id) is jobs[id]
     for other in (id - 1, id + 1, id + 1024, id ^ 1024):
@@ -39,7 +39,7 @@ def test_ids_at_the_edges_of_a_page_are_apart(id):
 
 
 @pytest.mark.parametrize("id", [-1, -1024, 10**30])
-def test_an_id_that_no_queue_could_give_is_not_there(id):
+def test_an_id_that_no_queue_could_give_is_not_found(id):
     pages, _ = paged(range(1, 3000))
     assert pages.get(id) is None
 
@@ -88,7 +88,7 @@ def test_jobs_after_an_id_rise_and_jobs_before_it_fall():
         assert list(pages.before(below)) == []
 
 
-def test_an_id_that_is_not_there_is_a_fine_place_to_go_on_behind():
+def test_iteration_may_start_after_an_id_that_does_not_exist():
     pages, jobs = paged(range(1, 3000))
     for id in (1500, *range(1000, 1100)):
         pages.remove(jobs[id])
@@ -98,7 +98,7 @@ def test_an_id_that_is_not_there_is_a_fine_place_to_go_on_behind():
     assert next(pages.before(1049)).id == 999
 
 
-def test_going_through_the_pages_bears_jobs_that_come_and_go():
+def test_iteration_survives_jobs_that_are_added_and_removed():
     pages, jobs = paged(range(1, 4000))
     seen = []
     for each in pages.after(0):
@@ -111,7 +111,7 @@ def test_going_through_the_pages_bears_jobs_that_come_and_go():
 
 @settings(deadline=None, derandomize=True, max_examples=200 if THOROUGH else 25)
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 400), st.booleans()), max_size=12))
-def test_pages_are_a_mapping(turns):
+def test_the_index_is_a_mapping(turns):
     pages, jobs, last = JobIndex(), {}, 900
     for come, go, oldest in turns:
         for _ in range(come):

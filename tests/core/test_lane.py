@@ -1,4 +1,4 @@
-"""A lane against a sorted list, and what it promises about its memory."""
+"""A lane compared with a sorted list, and its promises about memory."""
 
 import gc
 import os
@@ -39,7 +39,7 @@ def drained(lane):
 
 
 def compact(lane, budget=8):
-    """All slices of one compaction; how many there were."""
+    """Runs all slices of one compaction, and returns how many there were."""
     for slices in range(1, 1_000):
         if lane.compact(budget):
             return slices
@@ -47,14 +47,14 @@ def compact(lane, budget=8):
 
 
 class LaneAgainstSortedList(RuleBasedStateMachine):
-    """Whatever is done in whatever order, compaction slices between: the lane is a sorted list."""
+    """In any order of operations, with slices of compaction between them, the lane is a sorted list."""
 
     @initialize(size=st.integers(4, 16), spare=st.integers(0, 2))
     def begin(self, size, spare):
         self.lane = Lane(size=size, spare=spare)
         self.jobs = {}
         self.inside = []  # places, sorted
-        self.came_back = set()  # those of them that were put back: they take no slot
+        self.came_back = set()  # those that were put back, which take no slot
         self.taken = []
         self.last = 0
 
@@ -173,7 +173,7 @@ def test_an_empty_lane_has_nothing_to_pop():
     assert drained(lane) == [2]
 
 
-def test_jobs_that_come_back_stand_ahead_in_the_order_of_their_places():
+def test_jobs_that_come_back_are_at_the_front_in_the_order_of_their_places():
     lane, _ = filled(20, size=4)
     out = [lane.pop() for _ in range(7)]
     for place in (5, 2, 7):
@@ -227,7 +227,7 @@ def test_a_job_that_came_back_was_removed_and_comes_back_once_more_is_there_once
     assert drained(lane) == list(range(1, 9))
 
 
-def test_a_removed_head_is_passed_over():
+def test_a_removed_head_is_skipped():
     lane, jobs = filled(10, size=4)
     for place in (1, 2, 3):
         lane.remove(jobs[place - 1])
@@ -235,14 +235,14 @@ def test_a_removed_head_is_passed_over():
     assert drained(lane) == [4, 5, 6, 7, 8, 9, 10]
 
 
-def test_what_was_removed_behind_the_head_is_passed_over_when_the_head_gets_there():
+def test_a_job_removed_after_the_head_is_skipped_when_the_head_gets_there():
     lane, jobs = filled(10, size=4)
     for place in (2, 3, 6, 9):
         lane.remove(jobs[place - 1])
     assert drained(lane) == [1, 4, 5, 7, 8, 10]
 
 
-def test_a_lane_emptied_by_removing_starts_anew():
+def test_a_lane_emptied_by_removing_can_be_used_again():
     lane, jobs = filled(10, size=4)
     for each in reversed(jobs):
         lane.remove(each)
@@ -288,7 +288,7 @@ def test_a_lane_wants_compaction_when_more_than_half_of_its_slots_are_empty():
 
 
 def test_the_share_above_which_a_lane_wants_compaction_can_be_set():
-    lane, jobs = filled(100, size=10, above=0.2)
+    lane, jobs = filled(100, size=10, max_empty=0.2)
     for each in jobs[1:81:4]:
         lane.remove(each)
     assert not lane.wants_compaction
@@ -311,7 +311,7 @@ def test_under_a_cancel_heavy_load_compaction_leaves_more_than_half_of_the_slots
     assert places(lane) == drained(lane) == expected
 
 
-def test_compaction_keeps_what_came_back_ahead():
+def test_compaction_keeps_returned_jobs_at_the_front():
     lane, jobs = filled(40, size=4)
     out = [lane.pop() for _ in range(5)]
     for each in jobs[6:38]:
@@ -331,7 +331,7 @@ def test_a_compaction_is_done_in_slices_no_longer_than_their_budget():
     assert places(lane) == list(range(3, 1601, 3))
 
 
-def test_what_happens_between_two_slices_of_a_compaction_is_not_lost():
+def test_changes_between_two_slices_of_a_compaction_are_not_lost():
     lane, jobs = filled(400, size=8)
     for each in jobs:
         if each.place % 4:
@@ -398,7 +398,7 @@ def test_a_steady_load_keeps_the_slots_bounded(queued, spare):
 
 
 @pytest.mark.parametrize("spare", [0, 1, 2])
-def test_under_a_steady_load_the_memory_settles(spare):
+def test_under_a_steady_load_the_memory_does_not_grow(spare):
     lane, _ = filled(200, size=16, spare=spare)
     numbers = count(201)
 
@@ -410,7 +410,7 @@ def test_under_a_steady_load_the_memory_settles(spare):
     assert _growth(turns, 500) < 2_000
 
 
-def test_under_a_cancel_heavy_load_the_memory_settles():
+def test_under_a_cancel_heavy_load_the_memory_does_not_grow():
     lane, jobs = filled(200, size=16, spare=1)
     numbers = count(201)
 
@@ -442,7 +442,7 @@ def test_a_long_lane_that_was_drained_keeps_no_more_segments_than_it_may(spare):
     assert kept < (spare + 1) * 256 * 10 + 5_000  # a slot is 8 bytes, and a list grows by an eighth
 
 
-def test_what_was_put_back_and_removed_is_not_kept():
+def test_a_job_that_was_put_back_and_removed_is_not_kept():
     lane, _ = filled(16, size=16)
     out = [lane.pop() for _ in range(15)]
 
@@ -457,7 +457,7 @@ def test_what_was_put_back_and_removed_is_not_kept():
 
 
 def _growth(turns, number):
-    """Bytes by which ten times as many turns cost more memory, once the first have been made."""
+    """Returns how many more bytes ten times as many turns use, after some first ones."""
     turns(number)
     gc.collect()
     tracemalloc.start()

@@ -30,14 +30,14 @@ def drained(queue):
     return [queue.take(NOW).place for _ in range(queue.queued)]
 
 
-def test_higher_priorities_go_first_and_inside_one_priority_who_came_first():
+def test_higher_priorities_go_first_and_inside_one_priority_the_job_that_came_first():
     queue = named_queue()
     for place, priority in enumerate([0, LOWEST, 5, HIGHEST, 0, -1, 5, HIGHEST, LOWEST], start=1):
         queue.append(job(place, priority))
     assert drained(queue) == [4, 8, 3, 7, 1, 5, 6, 2, 9]
 
 
-def test_a_higher_priority_that_comes_later_goes_before_what_is_there():
+def test_a_higher_priority_that_comes_later_goes_first():
     queue = named_queue()
     for place in range(1, 8):
         queue.append(job(place))
@@ -46,7 +46,7 @@ def test_a_higher_priority_that_comes_later_goes_before_what_is_there():
     assert drained(queue) == [8, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_job_that_comes_back_stands_at_its_place_among_its_own_priority():
+def test_a_job_that_comes_back_is_at_its_place_in_its_own_priority():
     queue = named_queue()
     for place, priority in enumerate([0, 1, 0, 1], start=1):
         queue.append(job(place, priority))
@@ -87,7 +87,7 @@ def test_removing_what_is_not_queued_is_a_key_error():
     assert drained(queue) == [2]
 
 
-def test_the_oldest_is_the_first_that_came_whatever_its_priority():
+def test_the_oldest_job_is_the_one_that_came_first_whatever_its_priority():
     queue = named_queue()
     assert queue.oldest() is None
     for place, priority in [(1, -5), (2, 9), (3, 0)]:
@@ -98,7 +98,7 @@ def test_the_oldest_is_the_first_that_came_whatever_its_priority():
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
-def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
+def test_jobs_that_each_have_their_own_priority_leave_no_lanes(step):
     queue = named_queue()
     for place in range(1, 2000):
         queue.append(job(place, priority=step * place))
@@ -110,7 +110,7 @@ def test_jobs_that_each_have_their_own_priority_leave_no_lanes_behind(step):
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
-def test_jobs_that_each_have_their_own_priority_leave_no_memory_behind(step):
+def test_jobs_that_each_have_their_own_priority_leave_no_memory_in_use(step):
     queue = named_queue()
 
     def turns(first, last):
@@ -131,7 +131,7 @@ def test_jobs_that_each_have_their_own_priority_leave_no_memory_behind(step):
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["each higher", "each lower"])
-def test_many_priorities_stay_in_order_while_lanes_are_swept(step):
+def test_many_priorities_stay_in_order_while_outdated_entries_are_dropped(step):
     queue, waiting = named_queue(), []
     for place in range(1, 1000):
         priority = step * (place * 7919 % 1000)
@@ -142,7 +142,7 @@ def test_many_priorities_stay_in_order_while_lanes_are_swept(step):
     assert drained(queue) == [heappop(waiting)[1] for _ in range(len(waiting))]
 
 
-def test_a_lane_that_was_emptied_and_made_anew_at_the_same_place_bears_what_is_left_of_the_old_one():
+def test_an_outdated_entry_does_not_harm_a_lane_that_was_emptied_and_created_again_at_the_same_place():
     queue = named_queue()
     first, lower, third = job(1), job(2, -1), job(3)
     for each in (first, lower, third):
@@ -154,7 +154,7 @@ def test_a_lane_that_was_emptied_and_made_anew_at_the_same_place_bears_what_is_l
     assert drained(queue) == [3, 2]
 
 
-# -- keys and gates ---------------------------------------------------------------------------------
+# -- keys and limiters ---------------------------------------------------------------------------------
 
 
 def keyed(place, key, priority=0):
@@ -163,17 +163,17 @@ def keyed(place, key, priority=0):
     return each
 
 
-def limited(sleeps=None, **limits):
-    queue = NamedQueue("default", (4, 1, 0.5), lambda gate, at: (sleeps or []).append((gate, at)))
+def limited(wakes=None, **limits):
+    queue = NamedQueue("default", (4, 1, 0.5), lambda limiter, at: (wakes or []).append((limiter, at)))
     queue.configure(QueueSettings(key_limits=KeyLimits(**limits)), 0)
     return queue
 
 
 def start(queue, now=NOW):
-    """Takes a job and lets it run."""
+    """Takes a job and counts its start."""
     each = queue.take(now)
     if each is not None:
-        queue.enter(each, now)
+        queue.count_start(each, now)
     return each and each.place
 
 
@@ -186,25 +186,25 @@ def test_jobs_of_several_keys_go_by_priority_and_place_as_if_they_had_none():
     assert drained(queue) == [3, 4, 5, 1, 2, 6]
 
 
-def test_a_key_at_its_limit_stands_aside_and_the_others_do_not_wait_for_it():
+def test_a_key_at_its_limit_is_blocked_and_the_others_do_not_wait_for_it():
     queue = limited(max_in_progress=1)
     blocked = [keyed(place, "x", priority=9) for place in (1, 2, 3)]
     for each in (*blocked, job(4), keyed(5, "y")):
         queue.append(each)
     assert [start(queue) for _ in range(4)] == [1, 4, 5, None]
-    assert queue.leave(blocked[0], NOW)
+    assert queue.count_end(blocked[0], NOW)
     assert [start(queue) for _ in range(2)] == [2, None]
 
 
-def test_a_lane_that_stood_aside_comes_back_at_the_place_of_its_first_job():
+def test_a_group_that_was_blocked_comes_back_at_the_place_of_its_first_job():
     queue = limited(max_in_progress=1)
     first = keyed(1, "x")
     for each in (first, keyed(2, "x"), keyed(3, "y"), keyed(4, "y")):
         queue.append(each)
     assert [start(queue) for _ in range(3)] == [1, 3, None]
     queue.append(job(5))
-    queue.append(keyed(6, "x"))  # while x stands aside
-    queue.leave(first, NOW)
+    queue.append(keyed(6, "x"))  # while x is blocked
+    queue.count_end(first, NOW)
     assert [start(queue) for _ in range(3)] == [2, 5, None]
 
 
@@ -214,73 +214,73 @@ def test_a_key_without_jobs_is_not_kept():
         each = keyed(place, f"key-{place}")
         queue.append(each)
         assert start(queue) == place
-        queue.leave(each, NOW)
-    assert (queue.lines, len(queue.lanes)) == ({}, 0)
+        queue.count_end(each, NOW)
+    assert (queue.groups, len(queue.lanes)) == ({}, 0)
 
 
 def test_a_key_with_a_rate_is_kept_until_its_tokens_are_full_and_no_longer():
-    sleeps = []
-    queue = NamedQueue("default", (4, 1, 0.5), lambda gate, at: sleeps.append((gate, at)))
+    wakes = []
+    queue = NamedQueue("default", (4, 1, 0.5), lambda limiter, at: wakes.append((limiter, at)))
     queue.configure(QueueSettings(key_limits=KeyLimits(None, Rate(1, 1_000, 2))), 0)
     each = keyed(1, "x")
     queue.append(each)
     start(queue)
-    queue.leave(each, NOW)
-    [(gate, at)] = sleeps
+    queue.count_end(each, NOW)
+    [(limiter, at)] = wakes
     assert at == NOW + 1_000
-    queue.woken(gate, NOW + 999)
-    assert set(queue.lines) == {"x"}
-    queue.woken(gate, NOW + 1_000)
-    assert queue.lines == {}
+    queue.wake(limiter, NOW + 999)
+    assert set(queue.groups) == {"x"}
+    queue.wake(limiter, NOW + 1_000)
+    assert queue.groups == {}
 
 
-def test_a_gate_that_sleeps_until_it_is_full_is_woken_earlier_for_the_next_job():
-    q = Sleepy(Rate(1, 1_000, 10))
+def test_a_limiter_whose_bucket_fills_up_is_woken_earlier_for_the_next_job():
+    q = Woken(Rate(1, 1_000, 10))
     jobs = [keyed(place, "x") for place in range(1, 11)]
     for each in jobs:
         q.queue.append(each)
     assert [start(q.queue) for _ in jobs] == list(range(1, 11))
     for each in jobs:
-        q.queue.leave(each, NOW)
+        q.queue.count_end(each, NOW)
     assert q.wakes_at == NOW + 10_000
     q.queue.append(keyed(11, "x"))
     assert q.queue.take(NOW) is None
     assert q.wakes_at == NOW + 1_000
 
 
-def test_the_late_timer_of_an_old_gate_leaves_the_new_one_of_its_key_alone():
-    q = Sleepy(Rate(1, 3_600_000, 1))
+def test_the_late_timer_of_an_old_limiter_leaves_the_new_one_of_its_key_alone():
+    q = Woken(Rate(1, 3_600_000, 1))
     first, second, third = (keyed(place, "x") for place in (1, 2, 3))
     q.queue.append(first)
     start(q.queue)
-    q.queue.leave(first, NOW)
-    old = q.queue.lines["x"].gate
+    q.queue.count_end(first, NOW)
+    old = q.queue.groups["x"].limiter
     q.queue.configure(QueueSettings(key_limits=KeyLimits(1)), 0)
     q.queue.append(second)
     start(q.queue)
-    q.queue.leave(second, NOW)
+    q.queue.count_end(second, NOW)
     q.queue.append(second)
     start(q.queue)
-    q.queue.woken(old, NOW + 3_600_000)
+    q.queue.wake(old, NOW + 3_600_000)
     q.queue.append(third)
     assert start(q.queue, NOW + 3_600_000) is None
 
 
-class Sleepy:
-    """A queue whose keys have a rate, and the one timer that its gate hangs under."""
+class Woken:
+    """A queue whose keys have a rate, and the time of the one timer of its limiter."""
 
     def __init__(self, rate):
-        self.queue = NamedQueue("default", (4, 1, 0.5), self._sleep)
+        self.queue = NamedQueue("default", (4, 1, 0.5), self._schedule_wake)
         self.queue.configure(QueueSettings(key_limits=KeyLimits(None, rate)), 0)
         self.wakes_at = None
 
-    def _sleep(self, gate, at):
-        assert gate.wakes_at is None or at < gate.wakes_at
-        gate.wakes_at = self.wakes_at = at
+    def _schedule_wake(self, limiter, at):
+        assert limiter.wakes_at is None or at < limiter.wakes_at
+        limiter.wakes_at = self.wakes_at = at
 
 
 def heap_operations(monkeypatch):
-    """Counts what is done to the heaps of lanes."""
+    """Counts the operations on the heaps of lanes and groups."""
     done = []
     for module, name in itertools.product((named_queues, key_group), ("heappush", "heappop", "heapreplace")):
         operation = getattr(module, name)
@@ -301,8 +301,8 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
         queue.append(keyed(place, f"key-{place % keys}", priority=1))
     running = [queue.take(NOW) for _ in range(keys)]
     for each in running:
-        queue.enter(each, NOW)
-    assert queue.take(NOW) is None  # by now all keys stand aside
+        queue.count_start(each, NOW)
+    assert queue.take(NOW) is None  # by now all keys are blocked
     assert queue.queued == blocked
     for place in range(1_000_000, 1_000_100):
         queue.append(job(place))
@@ -311,11 +311,11 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
         assert queue.take(NOW).place == place
     assert len(done) <= 2 * 50
     done.clear()
-    for each in running[:50]:  # a key comes back: its next job, and no other, is handed out
-        queue.leave(each, NOW)
+    for each in running[:50]:  # a key has capacity again: its next job, and no other, is taken
+        queue.count_end(each, NOW)
         following = queue.take(NOW)
         assert (following.place, following.extras.options.key) == (each.place + keys, each.extras.options.key)
-        queue.enter(following, NOW)
+        queue.count_start(following, NOW)
     assert len(done) <= 4 * 50
     done.clear()
     for place in range(2_000_000, 2_000_050):  # more jobs of blocked keys
@@ -325,7 +325,7 @@ def test_many_blocked_jobs_ahead_cost_a_dequeue_nothing(monkeypatch, blocked):
 
 
 @pytest.mark.parametrize("priorities", [1_000, 100_000])
-def test_a_key_of_many_priorities_comes_and_goes_as_one(monkeypatch, priorities):
+def test_a_key_with_many_priorities_is_blocked_and_unblocked_as_one(monkeypatch, priorities):
     queue = limited(max_in_progress=1)
     for place in range(1, priorities + 1):
         queue.append(keyed(place, "x", priority=place))
@@ -333,15 +333,14 @@ def test_a_key_of_many_priorities_comes_and_goes_as_one(monkeypatch, priorities)
     for place in range(priorities, priorities - 50, -1):
         running = queue.take(NOW)
         assert running.place == place
-        queue.enter(running, NOW)
+        queue.count_start(running, NOW)
         assert queue.take(NOW) is None
-        queue.leave(running, NOW)
+        queue.count_end(running, NOW)
     assert len(done) <= 5 * 50
 
 
-def test_the_priorities_of_a_key_keep_their_order_at_the_moment_its_rate_opens():
-    """Before any timer has told of it."""
-    q = Sleepy(Rate(1, 1_000, 1))
+def test_the_priorities_of_a_key_keep_their_order_when_its_rate_has_a_token_and_no_timer_has_run():
+    q = Woken(Rate(1, 1_000, 1))
     q.queue.append(keyed(1, "x", priority=5))
     q.queue.append(keyed(2, "x", priority=5))
     assert [start(q.queue) for _ in range(2)] == [1, None]
@@ -358,20 +357,20 @@ ACTS = ["append", "append", "take", "take", "leave", "put back", "remove", "wait
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 11)), max_size=80))
-def test_keys_behind_gates_behave_as_a_sorted_list_of_those_whose_gate_is_open(steps):
-    queue, waiting, running, gates, now = named_queue(), [], [], {}, NOW
+def test_keys_with_limits_behave_as_a_sorted_list_of_those_whose_limiter_has_capacity(steps):
+    queue, waiting, running, limiters, now = named_queue(), [], [], {}, NOW
     limits = KeyLimits(1, Rate(2, 1_000, 3))
     queue.configure(QueueSettings(key_limits=limits), 0)
 
     def limits_of(key):
         return (limits.max_in_progress, limits.rate) if key else (None, None)
 
-    def gate_of(each):
+    def limiter_of(each):
         key = each.extras.options.key if each.extras else None
-        return gates.setdefault(key, Limiter("default", key, *limits_of(key)))
+        return limiters.setdefault(key, Limiter("default", key, *limits_of(key)))
 
     def next_ones():
-        free = [each for each in waiting if gate_of(each).is_open(now)]
+        free = [each for each in waiting if not limiter_of(each).exhausted(now)]
         return sorted(free, key=lambda each: (-each.priority, each.place))
 
     for place, (what, number) in enumerate(steps, start=1):
@@ -386,14 +385,14 @@ def test_keys_behind_gates_behave_as_a_sorted_list_of_those_whose_gate_is_open(s
             each = queue.take(now)
             assert each is (upcoming[0] if upcoming else None)
             if each is not None:
-                queue.enter(each, now)
-                gate_of(each).enter(now)
+                queue.count_start(each, now)
+                limiter_of(each).count_start(now)
                 waiting.remove(each)
                 running.append(each)
         elif what in ("leave", "put back") and running:
             each = running.pop(number % len(running))
-            queue.leave(each, now)
-            gate_of(each).leave()
+            queue.count_end(each, now)
+            limiter_of(each).count_end()
             if what == "put back":
                 queue.put_back(each)
                 waiting.append(each)
@@ -404,8 +403,8 @@ def test_keys_behind_gates_behave_as_a_sorted_list_of_those_whose_gate_is_open(s
         elif what == "configure":
             limits = KeyLimits(number % 3 or None, Rate(2, 1_000, 3) if number % 2 else None)
             queue.configure(QueueSettings(key_limits=limits), 0)
-            for key, gate in gates.items():
-                gate.limit(*limits_of(key))
+            for key, limiter in limiters.items():
+                limiter.set_limits(*limits_of(key))
 
 
 @settings(deadline=None, derandomize=True)
@@ -466,7 +465,7 @@ def test_the_next_jobs_are_those_that_are_taken_next(given_jobs, removed, taken,
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_memory(key):
+def test_a_job_that_is_put_back_repeatedly_is_listed_once_and_costs_no_memory(key):
     queue = named_queue()
     for place, priority in enumerate([0, 1, 1, 1], start=1):
         each = job(place, priority)
@@ -483,7 +482,7 @@ def test_a_job_that_is_given_back_again_and_again_is_shown_once_and_costs_no_mem
     assert drained(queue) == [2, 3, 4, 1]
 
 
-def test_a_job_behind_the_shut_gate_of_its_key_is_not_among_the_next():
+def test_a_job_whose_key_is_at_its_limit_is_not_among_the_next():
     queue = named_queue()
     queue.configure(QueueSettings(key_limits=KeyLimits(max_in_progress=1)), 0)
     for place, key in enumerate(["a", "a", "b"], start=1):
@@ -491,7 +490,7 @@ def test_a_job_behind_the_shut_gate_of_its_key_is_not_among_the_next():
         each.extras = JobExtras(options=Options(key=key))
         queue.append(each)
     first = queue.take(NOW)
-    queue.enter(first, NOW)
+    queue.count_start(first, NOW)
     assert [each.place for each in queue.upcoming(9, NOW)] == [3]
-    queue.leave(first, NOW)
+    queue.count_end(first, NOW)
     assert [each.place for each in queue.upcoming(9, NOW)] == [2, 3]

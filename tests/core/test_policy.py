@@ -1,10 +1,10 @@
-"""The table "Who may" of API.md, section 3, row by row. Row 1, an id without a job, is the queue's."""
+"""The table of `may_use_lease`, row by row; row 1 is tested with the queue."""
 
 from itertools import product
 
 import pytest
 
-from jobqueue.core.moves import CONCLUDES, FAILS, RELEASES
+from jobqueue.core.leasing import CONCLUDES, FAILS, RELEASES
 from jobqueue.core.policy import (
     attempts_exhausted,
     backoff_delay,
@@ -52,7 +52,7 @@ NOT_RUNNING = {
 @pytest.mark.parametrize("consumer", ["ann", "bob", None])
 @pytest.mark.parametrize("name", ["ann", None])
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_2_the_current_lease_may_whatever_consumer_says(verb, name, consumer, require_lease):
+def test_row_2_the_current_lease_may_be_used_with_any_consumer(verb, name, consumer, require_lease):
     assert may_use_lease(running(name), verb, CURRENT, consumer, require_lease) is DONE
 
 
@@ -69,7 +69,7 @@ def test_row_2_the_current_lease_may_whatever_consumer_says(verb, name, consumer
         (FAILS, "bury", "dead"),
     ],
 )
-def test_row_3_the_last_lease_that_this_verb_ended_is_answered_again(
+def test_row_3_the_last_lease_that_this_verb_ended_gets_the_same_answer(
     verb, step, status, consumer, require_lease
 ):
     assert may_use_lease(job(status, step), verb, CURRENT, consumer, require_lease) is AGAIN
@@ -109,7 +109,7 @@ def test_row_4_a_lease_that_another_verb_ended_is_lost():
 
 
 @pytest.mark.parametrize("require_lease", [False, True])
-def test_row_5_without_a_lease_the_consumer_that_finished_it_by_this_verb_is_answered_again(require_lease):
+def test_row_5_without_a_lease_the_consumer_that_finished_it_by_this_verb_gets_the_same_answer(require_lease):
     assert may_use_lease(concluded(), CONCLUDES, None, "ann", require_lease) is AGAIN
 
 
@@ -126,7 +126,7 @@ def test_row_6_without_a_lease_a_job_that_is_not_in_progress_is_refused(name, re
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_6_a_job_concluded_without_a_name_is_not_answered_again_to_one_without_a_name(verb):
+def test_row_6_a_job_concluded_without_a_name_is_refused_to_a_caller_without_a_name(verb):
     with pytest.raises(NotInProgress):
         may_use_lease(concluded(name=None), verb, None, None, False)
 
@@ -134,20 +134,20 @@ def test_row_6_a_job_concluded_without_a_name_is_not_answered_again_to_one_witho
 @pytest.mark.parametrize("consumer", ["ann", "bob", None])
 @pytest.mark.parametrize("name", ["ann", None])
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_7_without_a_lease_where_leases_are_required_is_refused_and_says_so(verb, name, consumer):
+def test_row_7_without_a_lease_a_caller_is_refused_if_leases_are_required(verb, name, consumer):
     with pytest.raises(LeaseRequired) as refused:
         may_use_lease(running(name), verb, None, consumer, True)
     assert refused.value.facts == {"field": "lease", "setting": "JOBQUEUE_REQUIRE_LEASE"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_8_leased_under_a_name_the_same_consumer_may(verb):
+def test_row_8_a_job_leased_under_a_name_may_be_finished_by_the_same_consumer(verb):
     assert may_use_lease(running("ann"), verb, None, "ann", False) is DONE
 
 
 @pytest.mark.parametrize("consumer", ["bob", "Ann", "", None])
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_8_leased_under_a_name_another_consumer_or_none_may_not(verb, consumer):
+def test_row_8_a_job_leased_under_a_name_may_not_be_finished_by_another_consumer_or_none(verb, consumer):
     with pytest.raises(NotTheConsumer) as refused:
         may_use_lease(running("ann"), verb, None, consumer, False)
     assert refused.value.facts == {"job_status": "in_progress"}
@@ -155,18 +155,18 @@ def test_row_8_leased_under_a_name_another_consumer_or_none_may_not(verb, consum
 
 @pytest.mark.parametrize("consumer", ["ann", None])
 @pytest.mark.parametrize("verb", VERBS)
-def test_row_9_leased_without_a_name_anyone_may(verb, consumer):
+def test_row_9_a_job_leased_without_a_name_may_be_finished_by_any_caller(verb, consumer):
     assert may_use_lease(running(name=None), verb, None, consumer, False) is DONE
 
 
-def test_asking_changes_nothing():
+def test_the_check_changes_nothing():
     asked, untouched = running(), running()
     may_use_lease(asked, CONCLUDES, CURRENT, None, False)
     may_use_lease(asked, HEARTBEAT, None, "ann", False)
     assert repr(asked) == repr(untouched)
 
 
-# -- how long a failed job rests --------------------------------------------------------------------
+# -- backoff ----------------------------------------------------------------------------------------
 
 DAY = 86_400_000
 
@@ -180,7 +180,7 @@ def test_the_default_lets_25_attempts_take_about_three_and_a_half_days():
     assert 3.4 * DAY < sum(rests) < 3.6 * DAY
 
 
-def test_of_a_list_the_last_length_repeats():
+def test_the_last_of_the_steps_repeats():
     backoff = Backoff(steps=(10_000, 60_000, 300_000))
     assert [backoff_delay_without_jitter(backoff, attempt) for attempt in (1, 2, 3, 4, 9_999)] == [
         10_000,
@@ -191,7 +191,7 @@ def test_of_a_list_the_last_length_repeats():
     ]
 
 
-def test_a_curve_may_be_flat_fall_or_be_too_steep_for_a_float():
+def test_the_delays_may_be_constant_or_fall_or_exceed_a_float():
     assert [backoff_delay_without_jitter(Backoff(500, 1.0), attempt) for attempt in (1, 2, 10_000)] == [
         500
     ] * 3
@@ -205,7 +205,7 @@ def test_a_curve_may_be_flat_fall_or_be_too_steep_for_a_float():
 
 
 @pytest.mark.parametrize("attempt", [1_015, 1_016, 1_024, 1_025])
-def test_where_base_times_the_factor_is_infinite_the_rest_is_the_longest(attempt):
+def test_where_the_delay_would_be_infinite_it_is_the_longest(attempt):
     # 2.0 ** 1023 is the last power that is a float; times 1,000 it is infinity from 2.0 ** 1015 on.
     assert backoff_delay_without_jitter(Backoff(1_000, 2.0, 70_000), attempt) == 70_000
     assert backoff_delay_without_jitter(Backoff(0, 2.0, 70_000), attempt) == 0
@@ -233,7 +233,9 @@ def test_jitter_lengthens_or_shortens_by_up_to_its_share(chance, expected):
         (None, 3, 10_000, False),
     ],
 )
-def test_a_limit_of_its_own_counts_before_the_queues_and_none_is_no_limit(own, of_the_queue, attempts, over):
+def test_a_limit_of_the_job_counts_before_that_of_the_queue_and_none_is_no_limit(
+    own, of_the_queue, attempts, over
+):
     asked = job("in_progress", attempts=attempts)
     assert attempts_exhausted(asked, Options(max_attempts=own), of_the_queue) is over
     if own == INHERIT:

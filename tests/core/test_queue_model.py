@@ -1,9 +1,9 @@
-"""The queue against a model: one JobQueue and the plainest program that says the same, driven side by side.
-This machine has plain jobs, who may use a lease, waits and compaction; test_verbs_model.py has all verbs.
+"""The queue compared with a model: a JobQueue and the simplest program with the same rules get the same calls.
+This state machine has plain jobs, the use of leases, waits and compaction; test_verbs_model.py has all verbs.
 
-The model keeps its jobs in one list and searches and sorts it whole at each question. Where API.md leaves an
-order open (which of several stale jobs comes back first, when old finished jobs go), the model takes the
-queue's own order from its `event` hook and checks that it was allowed.
+The model keeps its jobs in one list, which is searched and sorted as a whole each time. Where docs/api.md
+leaves an order open (which of several stale jobs comes back first, when old finished jobs are forgotten), the
+model takes the order from the `event` hook of the queue and checks that it is allowed.
 """
 
 import os
@@ -17,8 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from jobqueue.core.forgetting import FORGET_AT_ONCE
 from jobqueue.core.limits import Limits
-from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.retention import RECORD_BYTES
 from jobqueue.core.waiters import Waiter
@@ -100,18 +100,18 @@ class Model:
             ModelJob(FIRST_ID + len(self.jobs), new.queue, new.priority, new.payload, created_at=wall)
         )
 
-    def dequeue(self, want, now):
-        there = [job for queue in dict.fromkeys(want.queues) for job in self.ready(queue)]
-        taken = there[: 1 if want.count is None else want.count]
+    def dequeue(self, request, now):
+        there = [job for queue in dict.fromkeys(request.queues) for job in self.ready(queue)]
+        taken = there[: 1 if request.count is None else request.count]
         for job in taken:
             self.totals["dequeued"] += 1
-            job.status, job.consumer, job.ended_by = "in_progress", want.consumer, None
+            job.status, job.consumer, job.ended_by = "in_progress", request.consumer, None
             job.attempts += 1
-            job.granted, job.deadline = want.lease_for, now + want.lease_for
+            job.granted, job.deadline = request.lease_for, now + request.lease_for
         return taken
 
     def serve(self, now):
-        """First come, first served: who was given what, in order."""
+        """Serves the waiters, first come, first served. Returns each with its jobs, in order."""
         served = []
         for waiter in list(self.waiting):
             if taken := self.dequeue(waiter.request, now):
@@ -120,7 +120,7 @@ class Model:
         return served
 
     def come_back(self, job, step, now, wall):
-        """From in progress to its place, or to cancelled."""
+        """Returns a job in progress to its place, or cancels it."""
         self.totals[{"release": "released"}.get(step, step)] += 1
         job.ended_by = step
         if job.cancel_asked:
@@ -142,13 +142,13 @@ class Model:
         return bool(self.finished) and (self.crowded or self.finished[0].finished + self.limits.retain <= now)
 
     def missing(self, id):
-        """The error that any question about `id` deserves; None: the job is here."""
+        """Returns the error for any verb with this `id`; None if the job exists."""
         if not FIRST_ID <= id < FIRST_ID + len(self.jobs):
             return JobNotFound
         return JobForgotten if self.jobs[id - FIRST_ID].forgotten else None
 
-    def who_may(self, job, verb, token, consumer):
-        """The table of API.md from its second row on: first match counts."""
+    def may_use_lease(self, job, verb, token, consumer):
+        """The table of `policy.may_use_lease` from its second row on; the first match counts."""
         running = job.status == "in_progress"
         last = bool(job.tokens) and token == job.tokens[-1]
         by_this_verb = job.ended_by == verb
@@ -174,7 +174,7 @@ PAYLOADS = st.sampled_from([b"null", b"null", b'"' + b"x" * 700 + b'"'])
 NEW_JOBS = st.builds(NewJob, st.just("t"), QUEUES, PRIORITIES, PAYLOADS)
 LEASES = st.sampled_from([60_000, 60_000, 1000, 250, 101, 100, 99, 1])
 CONSUMERS = st.sampled_from([None, None, "ann", "bob"])
-WANTS = st.builds(
+REQUESTS = st.builds(
     DequeueRequest,
     queues=st.lists(QUEUES, min_size=1, max_size=3).map(tuple),
     lease_for=LEASES,
@@ -209,12 +209,12 @@ class QueueAgainstModel(RuleBasedStateMachine):
         self.now, self.offset = 5_000, 1_800_000_000_000
         self.clock_was_set = False
         self.queue = JobQueue(lambda: f"lease-{next(numbers)}", FIRST_ID, limits, self.offset)
-        self.queue.event = lambda step, job: self.events.append((step, job.id))
+        self.queue.state.event = lambda step, job: self.events.append((step, job.id))
         self.model = Model(limits)
         self.waiters = {}  # the model's waiter -> the queue's
         self.events = []
         self.answers = []  # what was delivered during this rule
-        self.handed = []  # all that was ever handed over
+        self.deliveries = []  # all that was ever deliveries over
         self.tokens = set()
 
     # -- in ---------------------------------------------------------------------------------------
@@ -247,17 +247,17 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     # -- out --------------------------------------------------------------------------------------
 
-    @rule(wants=st.lists(WANTS, min_size=1, max_size=4))
-    def dequeue(self, wants):
-        for want in wants:
-            self._dequeue(want)
+    @rule(requests=st.lists(REQUESTS, min_size=1, max_size=4))
+    def dequeue(self, requests):
+        for request in requests:
+            self._dequeue(request)
 
-    @rule(wants=st.lists(WANTS, min_size=1, max_size=4), wait=st.integers(1, 2000))
-    def dequeue_or_wait(self, wants, wait):
-        for want in wants:
-            if not self._dequeue(want):
-                waiting = ModelWaiter(want, self.now + wait)
-                waiter = Waiter(want, waiting.until, partial(self._deliver, waiting))
+    @rule(requests=st.lists(REQUESTS, min_size=1, max_size=4), wait=st.integers(1, 2000))
+    def dequeue_or_wait(self, requests, wait):
+        for request in requests:
+            if not self._dequeue(request):
+                waiting = ModelWaiter(request, self.now + wait)
+                waiter = Waiter(request, waiting.until, partial(self._deliver, waiting))
                 self.model.waiting.append(waiting)
                 self.waiters[id(waiting)] = waiter
                 self.queue.wait(waiter)
@@ -333,11 +333,11 @@ class QueueAgainstModel(RuleBasedStateMachine):
                 if compacts:
                     self.queue.compact()
 
-    @precondition(lambda self: self.handed)
+    @precondition(lambda self: self.deliveries)
     @rule(picks=st.lists(PICKS, min_size=1, max_size=4))
     def give_back(self, picks):
-        handed = [self.handed[-1 - pick % len(self.handed)] for pick in picks]
-        for given, lease in handed:
+        deliveries = [self.deliveries[-1 - pick % len(self.deliveries)] for pick in picks]
+        for given, lease in deliveries:
             job = self.model.jobs[given.id - FIRST_ID]
             if job.status == "in_progress" and job.tokens[-1] == lease.token:
                 job.attempts -= 1
@@ -372,7 +372,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @rule(ms=st.integers(-86_400_000, 86_400_000))
     def set_the_wall_clock_and_tick(self, ms):
         self.offset += ms
-        self.queue.set_wall_offset(self.offset)
+        self.queue.state.set_wall_offset(self.offset)
         self.clock_was_set = True
         self.tick()
 
@@ -393,7 +393,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
                 due.remove(about)
                 job = self.model.jobs[about - FIRST_ID]
                 self.model.come_back(job, "stale", self.now, self.wall)
-            elif step == "lease":  # all of a slice are back before the first is handed out again
+            elif step == "lease":  # all of a slice are back before the first is deliveries out again
                 if leased == sum(len(jobs) for _, jobs in served):
                     served += self.model.serve(self.now)
                 leased += 1
@@ -405,7 +405,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         assert all(waiting.until > self.now for waiting in self.model.waiting)
         assert moved == stale + self._compare_forgotten()
         assert not self.model.may_forget(self.now)
-        self.answers = [(waiting, handed) for waiting, handed in self.answers if handed]
+        self.answers = [(waiting, deliveries) for waiting, deliveries in self.answers if deliveries]
         self._compare_served(served)
 
     # -- compaction -------------------------------------------------------------------------------
@@ -451,11 +451,11 @@ class QueueAgainstModel(RuleBasedStateMachine):
             statuses = [job.status for job in jobs if not job.forgotten]
             return {status: statuses.count(status) for status in STATUSES}
 
-        assert self.queue.counts.jobs() == counts(self.model.jobs)
-        assert self.queue.counts.totals() == self.model.totals
-        assert len(self.queue.waiters) == len(self.model.waiting)
-        assert self.queue.remembered == len(self.model.finished)
-        assert self.queue.remembered_bytes == sum(job.bytes for job in self.model.finished)
+        assert self.queue.state.counts.jobs() == counts(self.model.jobs)
+        assert self.queue.state.counts.totals() == self.model.totals
+        assert len(self.queue.state.waiters) == len(self.model.waiting)
+        assert self.queue.state.remembered == len(self.model.finished)
+        assert self.queue.state.remembered_bytes == sum(job.bytes for job in self.model.finished)
         for name in ("a", "b", "c", "never used"):
             view, ready = self.queue.view(name, self.now), self.model.ready(name)
             assert view.jobs == counts(job for job in self.model.jobs if job.queue == name)
@@ -465,12 +465,12 @@ class QueueAgainstModel(RuleBasedStateMachine):
                 assert view.oldest_age in (ages or [None])
             else:
                 assert view.oldest_age == max(ages, default=None)
-        assert "never used" not in self.queue.queues
+        assert "never used" not in self.queue.state.queues
 
     @invariant()
     def each_queue_is_in_order(self):
         for name in ("a", "b", "c"):
-            queue, ready = self.queue.queues.get(name), self.model.ready(name)
+            queue, ready = self.queue.state.queues.get(name), self.model.ready(name)
             lanes = [list(lane) for lane in queue.lanes if lane.live] if queue else []
             lanes.sort(key=lambda jobs: -jobs[0].priority)
             assert [job.id for jobs in lanes for job in jobs] == [job.id for job in ready]
@@ -486,7 +486,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         assert self.queue.lane_figures() == figures
 
     @invariant()
-    def nobody_waits_for_what_is_there(self):
+    def no_waiter_could_have_a_job(self):
         for waiting in self.model.waiting:
             assert not any(self.model.ready(name) for name in waiting.request.queues)
 
@@ -496,17 +496,17 @@ class QueueAgainstModel(RuleBasedStateMachine):
             self.counts_add_up,
             self.each_queue_is_in_order,
             self.lanes_agree_with_themselves,
-            self.nobody_waits_for_what_is_there,
+            self.no_waiter_could_have_a_job,
         ):
             holds()
 
     def teardown(self):
-        """Whatever is still queued comes out, in order, once."""
+        """Takes all jobs that are still queued: in order, and each once."""
         if hasattr(self, "queue"):
             for name in ("a", "b", "c"):
                 expected = [job.id for job in self.model.ready(name)]
-                handed = self.queue.dequeue(DequeueRequest((name,), 1000, len(expected) + 1), self.now)
-                assert [job.id for job, _ in handed] == expected
+                deliveries = self.queue.dequeue(DequeueRequest((name,), 1000, len(expected) + 1), self.now)
+                assert [job.id for job, _ in deliveries] == expected
 
     # -- helpers ----------------------------------------------------------------------------------
 
@@ -515,20 +515,20 @@ class QueueAgainstModel(RuleBasedStateMachine):
         return self.now + self.offset
 
     def _lanes(self):
-        return [lane for queue in self.queue.queues.values() for lane in queue.lanes]
+        return [lane for queue in self.queue.state.queues.values() for lane in queue.lanes]
 
-    def _dequeue(self, want):
-        expected = self.model.dequeue(want, self.now)
-        self._compare_handed(expected, self.queue.dequeue(want, self.now))
+    def _dequeue(self, request):
+        expected = self.model.dequeue(request, self.now)
+        self._compare_deliveries(expected, self.queue.dequeue(request, self.now))
         return bool(expected)
 
-    def _deliver(self, waiting, handed):
-        self.answers.append((waiting, handed))
-        if not handed:
+    def _deliver(self, waiting, deliveries):
+        self.answers.append((waiting, deliveries))
+        if not deliveries:
             self.events.append(("wait over", waiting))
 
     def _pick(self, pick):
-        """Mostly a job that is in progress, sometimes any other, at times an id that was never given."""
+        """Mostly a job in progress, sometimes any other, and sometimes an id that was never given."""
         among = self.model.running()
         if not among or pick % 4 == 0:
             among = [job for job in self.model.jobs if not job.forgotten]
@@ -539,7 +539,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     def _token(self, pick, which):
         id_ = self._pick(pick)
         known = [] if self.model.missing(id_) else self.model.jobs[id_ - FIRST_ID].tokens
-        others = [lease.token for job, lease in self.handed if job.id != id_]
+        others = [lease.token for job, lease in self.deliveries if job.id != id_]
         choice = {"current": known[-1:], "old": known[:-1], "another": others, "wrong": ["wrong"]}
         if which == "none":
             return None
@@ -554,7 +554,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     def _ruling(self, id_, verb, token, consumer):
         missing = self.model.missing(id_)
-        return missing or self.model.who_may(self.model.jobs[id_ - FIRST_ID], verb, token, consumer)
+        return missing or self.model.may_use_lease(self.model.jobs[id_ - FIRST_ID], verb, token, consumer)
 
     def _cancel(self, id_):
         missing = self.model.missing(id_)
@@ -583,31 +583,31 @@ class QueueAgainstModel(RuleBasedStateMachine):
         )
         assert job.created_at == self.wall
 
-    def _compare_handed(self, expected, handed):
-        assert [job.id for job, _ in handed] == [job.id for job in expected]
-        for job, (given, lease) in zip(expected, handed, strict=True):
+    def _compare_deliveries(self, expected, deliveries):
+        assert [job.id for job, _ in deliveries] == [job.id for job in expected]
+        for job, (given, lease) in zip(expected, deliveries, strict=True):
             assert lease is given.lease
             assert lease.token not in self.tokens
             self.tokens.add(lease.token)
             job.tokens.append(lease.token)
             assert lease.started_at == self.wall
-            self.handed.append((given, lease))
+            self.deliveries.append((given, lease))
 
     def _compare_served(self, served):
-        """Each of those was answered once, in this order, with these jobs; nobody else was."""
+        """Checks that exactly these waiters were answered, once, in this order and with these jobs."""
         assert [id(waiting) for waiting, _ in self.answers] == [id(waiting) for waiting, _ in served]
-        for (waiting, jobs), (_, handed) in zip(served, self.answers, strict=True):
+        for (waiting, jobs), (_, deliveries) in zip(served, self.answers, strict=True):
             assert waiting.answer is None
-            waiting.answer = handed
-            self._compare_handed(jobs, handed)
+            waiting.answer = deliveries
+            self._compare_deliveries(jobs, deliveries)
         self.answers.clear()
 
     def _compare_nothing_given(self, ended):
         assert sorted(id(waiting) for waiting, _ in self.answers) == sorted(ended)
-        for waiting, handed in self.answers:
+        for waiting, deliveries in self.answers:
             assert waiting.answer is None
-            assert handed == []
-            waiting.answer = handed
+            assert deliveries == []
+            waiting.answer = deliveries
         self.answers.clear()
 
     def _compare_facts(self, error, id_):
@@ -615,7 +615,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
             assert error.facts["job_status"] == self.model.jobs[id_ - FIRST_ID].status
 
     def _compare_forgotten(self, finishing=False):
-        """Only finished jobs, the oldest first, and only while there is reason to."""
+        """Checks that only finished jobs are forgotten, the oldest first, and only with a reason."""
         forgotten = [id_ for step, id_ in self.events if step == "forget"]
         self.events.clear()
         for id_ in forgotten:
@@ -642,7 +642,7 @@ test_the_queue_does_what_the_model_does = QueueAgainstModel.TestCase
 @pytest.mark.parametrize("require_lease", [False, True])
 @pytest.mark.parametrize("seed", range(12 if THOROUGH else 2))
 def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
-    """Deeper than the short runs go: thousands of jobs, most of which end well."""
+    """A longer run than the others, with thousands of jobs, most of which are concluded."""
     random = Random(seed)
     machine = QueueAgainstModel()
     machine.begin(2_000, retain_jobs=200, retain_bytes=100_000, require_lease=require_lease, spare=1)
@@ -651,7 +651,7 @@ def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
         priority = random.choice([0, 0, 0, 1, -1, 2**31 - 1, random.randint(-(2**31), 0)])
         return NewJob("t", random.choice("aaabc"), priority, random.choice([b"null", b"0" * 900]))
 
-    def wants():
+    def requests():
         queues = tuple(random.choices("aaabc", k=random.randint(1, 3)))
         consumer = random.choice([None, "ann", "bob"])
         return [
@@ -674,14 +674,14 @@ def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
         (8, lambda: machine.enqueue(new_job())),
         (3, lambda: machine.enqueue_many([new_job() for _ in range(random.randint(1, 9))])),
         (1, lambda: machine.enqueue_many_alike(new_job(), random.choice([5, 30, 90]))),
-        (9, lambda: machine.dequeue(wants())),
-        (9, lambda: machine.dequeue_or_wait(wants(), random.randint(1, 3000))),
+        (9, lambda: machine.dequeue(requests())),
+        (9, lambda: machine.dequeue_or_wait(requests(), random.randint(1, 3000))),
         (1, lambda: machine.model.waiting and machine.stop_waiting(pick())),
         (12, lambda: machine.conclude(callers(), random.choice([None, b"1"]))),
         (6, lambda: machine.heartbeat(callers(), random.choice([None, 50, 1000]))),
         (3, lambda: machine.cancel([pick()])),
         (1, lambda: machine.cancel_most_of_what_is_queued(random.randint(2, 5), pick() % 9, 90, pick() % 2)),
-        (2, lambda: machine.handed and machine.give_back([pick() % 9, pick()])),
+        (2, lambda: machine.deliveries and machine.give_back([pick() % 9, pick()])),
         (6, lambda: machine.go_to_the_edge_of_a_deadline(pick(), random.choice([-1, 0, 1]), pick() % 2)),
         (3, lambda: machine.let_time_pass(random.choice([1, 10, 99, 100, 101, 300]))),
         (1, lambda: machine.set_the_wall_clock_and_tick(random.randint(-100_000, 100_000))),
@@ -693,5 +693,5 @@ def test_the_queue_does_what_the_model_does_in_a_long_run(seed, require_lease):
         if number % 15 == 0:
             machine.check_all()
     assert min(machine.model.totals[what] for what in ("concluded", "stale", "released", "cancelled")) > 20
-    assert machine.queue.compactions > 5
+    assert machine.queue.state.compactions > 5
     machine.teardown()

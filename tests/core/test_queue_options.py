@@ -1,4 +1,4 @@
-"""What the queue promises of jobs with options, one sentence each: what test_verbs_model shows poorly."""
+"""The promises of the queue for jobs with options, one sentence each, where test_verbs_model shows them poorly."""
 
 import pytest
 from test_queue_verbs import LEASE, Driven
@@ -25,7 +25,7 @@ def fail(q, job, retry=True, retry_in=None, error=b'"bad"'):
 # -- failing ----------------------------------------------------------------------------------------
 
 
-def test_a_stale_holder_may_do_nothing_also_when_its_own_name_leased_the_job_again():
+def test_a_consumer_whose_lease_is_stale_may_do_nothing_even_if_its_own_name_has_leased_the_job_again():
     q = Driven()
     q.enqueue()
     [(job, old)] = q.dequeue(consumer="ann")
@@ -91,7 +91,7 @@ def test_a_job_goes_to_a_dead_letter_queue_once_only():
     assert (job.queue, job.status) == ("b", "dead")
 
 
-def test_who_waits_for_the_outcome_of_a_job_waits_on_when_it_goes_to_a_dead_letter_queue():
+def test_a_wait_for_the_outcome_of_a_job_goes_on_when_it_goes_to_a_dead_letter_queue():
     q = Driven()
     q.core.configure("default", {"dead_letter": "letters"}, q.now)
     [job] = q.enqueue()
@@ -103,7 +103,7 @@ def test_who_waits_for_the_outcome_of_a_job_waits_on_when_it_goes_to_a_dead_lett
     assert told == ["concluded"]
 
 
-def test_a_redriven_job_starts_anew_at_the_end_and_keeps_its_history():
+def test_a_redriven_job_starts_again_at_the_end_and_keeps_its_history():
     q = Driven()
     q.enqueue(2)
     job = fail(q, q.take(), retry=False)
@@ -115,7 +115,7 @@ def test_a_redriven_job_starts_anew_at_the_end_and_keeps_its_history():
         q.core.redrive(job.id, q.now)
 
 
-def test_a_job_that_is_waiting_again_after_its_end_is_dead_at_the_next_tick():
+def test_a_job_that_is_queued_again_after_its_expiry_is_dead_at_the_next_tick():
     q = Driven()
     job = q.core.enqueue(NewJob("t", expires_in=100), q.now)
     q.dequeue(lease_for=5_000)
@@ -125,7 +125,7 @@ def test_a_job_that_is_waiting_again_after_its_end_is_dead_at_the_next_tick():
     assert (job.status, job.extras.trace.reason) == ("dead", "expired")
 
 
-def test_a_redriven_job_does_not_expire_of_the_end_that_it_had():
+def test_a_redriven_job_has_no_expiry():
     q = Driven()
     job = q.core.enqueue(NewJob("t", expires_in=100), q.now)
     q.pass_time(100)
@@ -138,7 +138,7 @@ def test_a_redriven_job_does_not_expire_of_the_end_that_it_had():
 # -- unique keys ------------------------------------------------------------------------------------
 
 
-def test_a_unique_key_that_several_jobs_came_to_have_is_taken_until_the_last_of_them_is_done():
+def test_a_unique_key_that_several_jobs_claim_is_taken_until_the_last_of_them_is_finished():
     q = Driven()
     first = unique(q)
     fail(q, q.take(), retry=False)
@@ -164,8 +164,8 @@ def test_a_key_unique_while_queued_is_taken_by_the_stale_job_too():
 
 
 @pytest.mark.parametrize("change", [{"priority": 1}, {"delay": 5_000}, {"expires_in": 9_000}, {"key": "k"}])
-def test_a_change_of_who_has_a_unique_key_leaves_it_the_key(change):
-    """Another one stands in line for it."""
+def test_a_changed_job_keeps_its_unique_key(change):
+    """Another job has the next claim on it."""
     q = Driven()
     first = unique(q, scope="queued")
     q.take()
@@ -178,7 +178,7 @@ def test_a_change_of_who_has_a_unique_key_leaves_it_the_key(change):
     assert unique(q, scope="queued", queue="elsewhere").job is second
 
 
-def test_replace_changes_what_was_not_started_and_nothing_that_was():
+def test_replace_changes_a_job_that_has_not_started_and_no_other():
     q = Driven()
     job = unique(q, payload=b"1")
     assert unique(q, conflict="replace", payload=b"2", priority=7).job is job
@@ -188,7 +188,7 @@ def test_replace_changes_what_was_not_started_and_nothing_that_was():
     assert (job.payload, job.priority, job.status) == (b"2", 7, "queued")
 
 
-def test_replace_is_refused_where_the_payload_grows_beyond_what_the_queue_may_hold():
+def test_replace_is_refused_if_the_payload_grows_beyond_the_limit_of_the_queue():
     q = Driven()
     q.core.configure("default", {"max_jobs": 1, "max_bytes": 10}, q.now)
     job = unique(q, payload=b"1" * 6)
@@ -197,12 +197,12 @@ def test_replace_is_refused_where_the_payload_grows_beyond_what_the_queue_may_ho
     assert (job.payload, job.version) == (b"1" * 6, 1)
     assert unique(q, conflict="replace", payload=b"3" * 10).job is job
     q.core.configure("default", {"max_bytes": 5}, q.now)
-    unique(q, conflict="replace", payload=b"4" * 9)  # it shrinks, if not enough
-    assert (job.payload, q.core.queues["default"].bytes) == (b"4" * 9, 9)
+    unique(q, conflict="replace", payload=b"4" * 9)  # smaller than before, but still above the limit
+    assert (job.payload, q.core.state.queues["default"].bytes) == (b"4" * 9, 9)
 
 
 @pytest.mark.parametrize("sizes", [(1, 6), (8,), (7, 1)])
-def test_a_batch_that_replaces_beyond_what_the_queue_may_hold_changes_nothing(sizes):
+def test_a_batch_whose_replacements_exceed_the_limit_of_the_queue_changes_nothing(sizes):
     q = Driven()
     q.core.configure("default", {"max_bytes": 10}, q.now)
     job = unique(q, payload=b"1" * 4)
@@ -210,19 +210,19 @@ def test_a_batch_that_replaces_beyond_what_the_queue_may_hold_changes_nothing(si
     news = [NewJob("t", payload=b"x" * size, options=options) for size in sizes]
     with pytest.raises(QueueFull):
         q.core.enqueue_many([*news, NewJob("t", payload=b"x" * 4)], q.now)
-    assert (job.payload, job.version, q.core.queues["default"].queued) == (b"1" * 4, 1, 1)
+    assert (job.payload, job.version, q.core.state.queues["default"].queued) == (b"1" * 4, 1, 1)
     q.core.enqueue_many(news, q.now)
     assert len(job.payload) == sizes[-1]
 
 
-def test_in_a_batch_one_conflict_refuses_all_and_says_which():
+def test_one_conflict_in_a_batch_refuses_all_and_names_its_index():
     q = Driven()
     unique(q, "taken")
     options = [Options(unique_key=key, on_conflict="reject") for key in ("new", "taken")]
     with pytest.raises(DuplicateJob) as refused:
         q.core.enqueue_many([NewJob("t"), *(NewJob("t", options=each) for each in options)], q.now)
     assert refused.value.facts == {"job_id": 1, "index": 2}
-    assert q.core.last_number == 1
+    assert q.core.state.last_number == 1
     assert unique(q, "new").id == 2
 
 
@@ -259,16 +259,16 @@ def test_a_new_payload_counts_towards_the_bytes_of_its_queue(payload):
     q = Driven()
     q.enqueue()
     q.core.change(1, Change(payload=payload), q.now)
-    assert q.core.queues["default"].bytes == len(payload)
+    assert q.core.state.queues["default"].bytes == len(payload)
     q.take()
-    assert q.core.queues["default"].bytes == 0
+    assert q.core.state.queues["default"].bytes == 0
 
 
 # -- pausing ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_time", [True, False])
-def test_who_waits_on_a_paused_queue_is_served_when_it_is_resumed(by_time):
+def test_a_consumer_waiting_on_a_paused_queue_is_served_when_it_is_resumed(by_time):
     q = Driven()
     q.core.pause("default", 500 if by_time else None, None, q.now)
     q.wait("ann")
@@ -282,17 +282,17 @@ def test_who_waits_on_a_paused_queue_is_served_when_it_is_resumed(by_time):
     assert q.answers == {"ann": [1]}
 
 
-def test_resuming_a_queue_that_nobody_used_does_not_keep_it():
+def test_resuming_an_unused_queue_does_not_keep_it():
     q = Driven()
     q.core.resume("never used", q.now)
     q.pass_time(3_600_000)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
 
 
 # -- limits -----------------------------------------------------------------------------------------
 
 
-def test_who_waits_for_a_key_at_its_limit_is_served_when_a_job_of_it_ends_however_it_ends():
+def test_a_consumer_waiting_for_a_key_at_its_limit_is_served_when_a_lease_of_that_key_ends_in_any_way():
     q = Driven()
     q.core.configure("default", {"key_limits": KeyLimits(1)}, q.now)
     keyed(q, *["k"] * 6)
@@ -314,7 +314,7 @@ def test_who_waits_for_a_key_at_its_limit_is_served_when_a_job_of_it_ends_howeve
         q.core.give_back([(q.core.get(number + 1), q.core.get(number + 1).lease)], q.now)
 
 
-def test_who_waits_for_a_rate_is_served_at_the_instant_of_the_next_token():
+def test_a_consumer_waiting_for_a_rate_is_served_at_the_time_of_the_next_token():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
     q.enqueue(2)
@@ -326,7 +326,7 @@ def test_who_waits_for_a_rate_is_served_at_the_instant_of_the_next_token():
     assert q.answers == {"ann": [2]}
 
 
-def test_nobody_overtakes_who_waits_for_a_token_that_has_come_since_the_last_tick():
+def test_no_dequeue_gets_ahead_of_a_waiter_for_a_token_that_has_come_since_the_last_tick():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
     q.enqueue(2)
@@ -338,7 +338,7 @@ def test_nobody_overtakes_who_waits_for_a_token_that_has_come_since_the_last_tic
     assert q.answers == {"ann": [2]}
 
 
-def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
+def test_settings_without_a_rate_do_not_refill_its_tokens():
     q = Driven()
     q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
     q.enqueue(2)
@@ -348,22 +348,22 @@ def test_settings_that_say_nothing_of_the_rate_do_not_fill_its_tokens():
 
 
 @pytest.mark.parametrize("limits", ["rate", "key_limits"])
-def test_the_timer_of_a_rate_that_was_unset_harms_nothing_after_its_queue_is_dropped(limits):
+def test_the_timer_of_a_rate_that_was_unset_does_no_harm_after_its_queue_is_dropped(limits):
     q = Driven(retain=0)
     rate = Rate(count=1, per=10 * IDLE_QUEUE_MS, burst=1)
     q.core.configure("a", {limits: rate if limits == "rate" else KeyLimits(None, rate)}, q.now)
     keyed(q, "k", "k", queue="a")
     q.conclude(q.take("a"))
-    assert q.dequeue("a") == []  # a timer hangs for the next token
+    assert q.dequeue("a") == []  # there is a timer for the next token
     q.core.configure("a", {limits: None}, q.now)
     q.conclude(q.take("a"))
     q.pass_time(2 * IDLE_QUEUE_MS)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
     q.pass_time(10 * IDLE_QUEUE_MS)
     assert q.enqueue(1, "a")[0] is q.take("a")
 
 
-def test_a_full_queue_refuses_a_batch_whole():
+def test_a_full_queue_refuses_a_whole_batch():
     q = Driven()
     q.core.configure("default", {"max_jobs": 3}, q.now)
     q.enqueue(2)
@@ -371,7 +371,7 @@ def test_a_full_queue_refuses_a_batch_whole():
         q.enqueue(2)
     assert refused.value.facts["limit"] == 3
     assert 1 <= refused.value.facts["retry_after"] <= 60
-    assert q.core.last_number == 2
+    assert q.core.state.last_number == 2
     q.take()
     assert [job.id for job in q.enqueue(2)] == [3, 4]
 
@@ -380,7 +380,7 @@ def test_a_full_queue_refuses_a_batch_whole():
 
 
 @pytest.mark.parametrize("status", ["scheduled", "queued", "in_progress", "concluded", "cancelled", "dead"])
-def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
+def test_a_job_of_any_status_can_be_purged_in_any_order(status):
     q = Driven()
     made = q.core.enqueue_many([NewJob("t", delay=500 if status == "scheduled" else 0)] * 3, q.now)
     for job in made if status not in ("scheduled", "queued") else ():
@@ -396,22 +396,22 @@ def test_a_job_of_any_status_can_be_purged_whoever_came_before_it(status):
     q.core.purge_one(made[1], q.now)
     assert q.core.view("default", q.now).jobs[status] == 2
     q.pass_time(8 * 86_400_000)
-    assert q.core.remembered_bytes == 0
+    assert q.core.state.remembered_bytes == 0
 
 
 def test_a_job_purged_under_its_lease_is_not_given_back():
     q = Driven()
     q.enqueue()
-    handed = q.dequeue()
-    q.core.purge_one(handed[0][0], q.now)
-    q.core.give_back(handed, q.now)
-    assert sum(q.core.counts.jobs().values()) == q.core.counts.totals()["released"] == 0
+    deliveries = q.dequeue()
+    q.core.purge_one(deliveries[0][0], q.now)
+    q.core.give_back(deliveries, q.now)
+    assert sum(q.core.state.counts.jobs().values()) == q.core.state.counts.totals()["released"] == 0
     assert q.pass_time(LEASE) == 0
 
 
 @pytest.mark.parametrize("rising", [True, False])
 @pytest.mark.parametrize(("most", "examine"), [(3, 100), (100, 4), (1, 1), (5, 5), (10, 100)])
-def test_a_walk_by_pages_shows_each_job_once(rising, most, examine):
+def test_a_scan_by_pages_returns_each_job_once(rising, most, examine):
     q = Driven()
     q.enqueue(10)
     seen, at = [], 0 if rising else 1 << 60
@@ -434,4 +434,4 @@ def test_a_full_queue_takes_no_job_from_another_and_no_larger_payload():
     q.core.change(1, Change(payload=b"x" * 10), q.now)
     q.core.change(1, Change(queue="default"), q.now)
     q.core.change(2, Change(queue="small"), q.now)
-    assert q.core.queues["small"].queued == 1
+    assert q.core.state.queues["small"].queued == 1

@@ -1,11 +1,11 @@
-"""What the queue promises, one sentence each. (That all of it holds at once is test_queue_model's.)"""
+"""The promises of the queue, one sentence each. (test_queue_model tests that they all hold at once.)"""
 
 from itertools import count
 
 import pytest
 
+from jobqueue.core.forgetting import FORGET_AT_ONCE
 from jobqueue.core.limits import Limits
-from jobqueue.core.moves import FORGET_AT_ONCE
 from jobqueue.core.queue import HELD_BACK_MS, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
 from jobqueue.core.waiters import Waiter
 from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
@@ -17,7 +17,7 @@ EMAIL = NewJob("email", payload=b'{"to":"ada"}')
 
 
 class Driven:
-    """A JobQueue with a clock that is moved by hand, and short names for what these tests do."""
+    """A JobQueue with a clock that is moved by hand, and short names for the calls of these tests."""
 
     def __init__(self, first_id=1, wall_offset=1_800_000_000_000, **limits):
         tokens = (f"lease-{number}" for number in count(1))
@@ -36,18 +36,18 @@ class Driven:
         return job
 
     def ids(self, *queues, number=100):
-        """What is queued, by taking it."""
+        """Takes the queued jobs, and returns their ids."""
         return [job.id for job, _ in self.dequeue(*queues, count=number)]
 
     def wait(self, name, *queues, wait=30_000, count=None):
-        """A consumer called `name` waits; what it is given is in `answers[name]`."""
-        want = DequeueRequest(queues or ("default",), LEASE, count, name)
+        """Lets a consumer called `name` wait. The ids of its jobs will be in `answers[name]`."""
+        request = DequeueRequest(queues or ("default",), LEASE, count, name)
 
-        def deliver(handed):
+        def deliver(deliveries):
             assert name not in self.answers
-            self.answers[name] = [job.id for job, _ in handed]
+            self.answers[name] = [job.id for job, _ in deliveries]
 
-        waiter = Waiter(want, self.now + wait, deliver)
+        waiter = Waiter(request, self.now + wait, deliver)
         self.core.wait(waiter)
         return waiter
 
@@ -75,10 +75,10 @@ class Driven:
         return self.tick()
 
 
-# -- in and out -------------------------------------------------------------------------------------
+# -- enqueue and dequeue ----------------------------------------------------------------------------
 
 
-def test_an_enqueued_job_has_what_was_said_and_an_id_and_its_time():
+def test_an_enqueued_job_has_the_given_fields_and_an_id_and_its_time():
     q = Driven(first_id=700)
     job = q.core.enqueue(NewJob("email", "mail", -5, b'{"to":"ada"}'), q.now)
     assert (job.id, job.queue, job.type, job.priority, job.payload) == (
@@ -130,14 +130,14 @@ def test_an_id_that_was_never_given_is_not_found_and_one_that_was_is_forgotten()
                 verb(never)
 
 
-def test_queues_are_looked_at_in_the_order_in_which_they_were_named():
+def test_queues_are_tried_in_the_order_in_which_they_are_named():
     q = Driven()
     q.enqueue(2, "low")
     q.enqueue(2, "high", priority=-9)
     assert q.ids("high", "none", "low") == [3, 4, 1, 2]
 
 
-def test_a_count_takes_what_is_there_and_no_more_than_asked():
+def test_a_dequeue_takes_the_ready_jobs_and_no_more_than_its_count():
     q = Driven()
     q.enqueue(5)
     assert q.ids(number=3) == [1, 2, 3]
@@ -151,14 +151,14 @@ def test_without_a_count_one_job_is_taken():
     assert len(q.dequeue()) == 1
 
 
-def test_neither_a_dequeue_nor_a_wait_nor_a_look_makes_a_queue():
+def test_neither_a_dequeue_nor_a_wait_nor_a_view_creates_a_queue():
     q = Driven()
     assert q.dequeue("a", "b") == []
     q.wait("ann", "a")
     view = q.core.view("a", q.now)
     assert (set(view.jobs.values()), set(view.totals.values())) == ({0}, {0})
     assert (view.oldest_age, view.consumers_waiting) == (None, 1)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
 
 
 def test_no_two_leases_have_the_same_token():
@@ -173,7 +173,7 @@ def test_no_two_leases_have_the_same_token():
 # -- stale ------------------------------------------------------------------------------------------
 
 
-def test_a_lease_is_over_exactly_at_its_end_and_not_a_millisecond_before():
+def test_a_lease_ends_exactly_at_its_time_and_not_a_millisecond_before():
     q = Driven()
     q.enqueue()
     job = q.take()
@@ -230,7 +230,7 @@ def test_a_stale_lease_is_charged():
     assert (job.attempts, job.leases) == (2, 2)
 
 
-def test_until_the_tick_takes_the_job_back_its_lease_is_good():
+def test_until_the_tick_returns_the_job_its_lease_is_valid():
     q = Driven()
     q.enqueue()
     job = q.take()
@@ -263,7 +263,7 @@ def test_a_concluded_job_does_not_become_stale():
     assert job.status == "concluded"
 
 
-def test_a_tick_works_in_slices_and_says_when_more_is_due():
+def test_a_tick_works_in_slices_and_returns_whether_more_is_due():
     q = Driven()
     q.enqueue(2 * SLICE + 200)
     q.dequeue(count=2 * SLICE + 200)
@@ -280,7 +280,7 @@ def test_a_tick_works_in_slices_and_says_when_more_is_due():
 # -- heartbeat --------------------------------------------------------------------------------------
 
 
-def test_a_heartbeat_lets_the_lease_run_as_long_as_dequeued_from_now():
+def test_a_heartbeat_starts_the_length_given_by_the_dequeue_again():
     q = Driven()
     q.enqueue()
     job = q.take()
@@ -303,7 +303,7 @@ def test_a_heartbeat_may_shorten_or_lengthen_the_lease(lease_for):
     assert q.pass_time(1) == 1
 
 
-def test_a_heartbeat_without_a_length_after_one_with_a_length_is_as_dequeued_again():
+def test_a_heartbeat_without_a_length_sets_the_length_given_by_the_dequeue_again():
     q = Driven()
     q.enqueue()
     job = q.take()
@@ -340,11 +340,11 @@ def test_concluding_again_with_the_same_lease_answers_the_job_and_ignores_a_new_
     job = q.take()
     q.conclude(job, result=b"1")
     assert q.conclude(job, result=b"2").extras.result == b"1"
-    assert q.core.counts.totals()["concluded"] == 1
-    assert q.core.remembered == 1
+    assert q.core.state.counts.totals()["concluded"] == 1
+    assert q.core.state.remembered == 1
 
 
-def test_what_is_refused_changes_nothing():
+def test_a_refused_verb_changes_nothing():
     q = Driven()
     q.enqueue()
     [(job, _)] = q.dequeue(consumer="ann")
@@ -358,7 +358,7 @@ def test_what_is_refused_changes_nothing():
     assert q.pass_time(LEASE) == 1
 
 
-def test_where_leases_are_required_three_curls_need_the_lease():
+def test_where_leases_are_required_a_job_cannot_be_concluded_without_one():
     q = Driven(require_lease=True)
     q.enqueue()
     job = q.take()
@@ -378,7 +378,7 @@ def test_a_queued_job_is_cancelled_at_once_and_cancelling_it_again_changes_nothi
     finished_at = job.extras.finished_at
     q.now += 10
     assert (q.cancel(job).status, job.extras.finished_at) == ("cancelled", finished_at)
-    assert q.core.counts.totals()["cancelled"] == 1
+    assert q.core.state.counts.totals()["cancelled"] == 1
     assert q.ids() == [1, 3]
 
 
@@ -391,14 +391,14 @@ def test_a_concluded_job_cannot_be_cancelled():
     assert refused.value.facts == {"job_status": "concluded"}
 
 
-def test_cancelling_a_job_in_progress_asks_its_consumer_who_may_still_conclude_it():
+def test_cancelling_a_job_in_progress_asks_its_consumer_which_may_still_conclude_it():
     q = Driven()
     q.enqueue()
     job = q.take()
     assert (q.cancel(job).status, job.extras.cancel_requested) == ("in_progress", True)
     assert q.heartbeat(job).extras.cancel_requested
     assert q.conclude(job, result=b"1").status == "concluded"
-    assert q.core.counts.totals()["cancelled"] == 0
+    assert q.core.state.counts.totals()["cancelled"] == 0
 
 
 def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
@@ -415,49 +415,49 @@ def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_goes_stale():
 def test_a_job_asked_to_cancel_is_cancelled_and_not_queued_when_it_is_given_back():
     q = Driven()
     q.enqueue()
-    handed = q.dequeue()
+    deliveries = q.dequeue()
     q.wait("ann")
-    q.cancel(handed[0][0])
-    q.core.give_back(handed, q.now)
-    assert (handed[0][0].status, q.answers) == ("cancelled", {})
+    q.cancel(deliveries[0][0])
+    q.core.give_back(deliveries, q.now)
+    assert (deliveries[0][0].status, q.answers) == ("cancelled", {})
 
 
 # -- giving back ------------------------------------------------------------------------------------
 
 
-def test_what_is_given_back_stands_ahead_and_was_not_charged():
+def test_a_job_that_is_given_back_is_at_the_front_and_not_charged():
     q = Driven()
     q.enqueue(3)
-    handed = q.dequeue(count=2)
-    q.core.give_back(handed, q.now)
-    for job, _ in handed:
+    deliveries = q.dequeue(count=2)
+    q.core.give_back(deliveries, q.now)
+    for job, _ in deliveries:
         assert (job.status, job.attempts, job.leases) == ("queued", 0, 1)
     assert q.ids() == [1, 2, 3]
-    assert q.core.counts.totals()["released"] == 2
+    assert q.core.state.counts.totals()["released"] == 2
 
 
-def test_what_has_moved_on_is_not_given_back():
+def test_a_job_whose_lease_has_ended_is_not_given_back():
     q = Driven()
     q.enqueue(4)
-    handed = q.dequeue(count=3)
-    (concluded, _), (stale, _), (running, _) = handed
+    deliveries = q.dequeue(count=3)
+    (concluded, _), (stale, _), (running, _) = deliveries
     q.conclude(concluded)
     q.heartbeat(running, 2 * LEASE)
     q.pass_time(LEASE)
     again = q.take()
     assert again is stale
-    q.core.give_back(handed[:2], q.now)
+    q.core.give_back(deliveries[:2], q.now)
     assert (concluded.status, stale.status, stale.attempts) == ("concluded", "in_progress", 2)
-    q.core.give_back(handed, q.now)
+    q.core.give_back(deliveries, q.now)
     assert (running.status, running.attempts) == ("queued", 0)
-    q.core.give_back(handed, q.now)
+    q.core.give_back(deliveries, q.now)
     assert running.attempts == 0
 
 
 # -- waiting ----------------------------------------------------------------------------------------
 
 
-def test_consumers_who_wait_are_served_first_come_first_served():
+def test_waiting_consumers_are_served_first_come_first_served():
     q = Driven()
     for name in ("ann", "bob", "cat"):
         q.wait(name)
@@ -467,7 +467,7 @@ def test_consumers_who_wait_are_served_first_come_first_served():
     assert q.core.view("default", q.now).consumers_waiting == 1
 
 
-def test_a_batch_is_in_before_the_first_of_it_is_handed_over():
+def test_a_batch_is_added_before_its_first_job_is_delivered():
     q = Driven()
     q.wait("ann", count=3)
     q.wait("bob", count=9)
@@ -482,7 +482,7 @@ def test_a_batch_serves_its_highest_priority_first():
     assert q.answers == {"ann": [2]}
 
 
-def test_a_batch_for_several_queues_serves_who_came_first_whatever_queue_comes_first():
+def test_a_batch_for_several_queues_serves_the_first_waiter_whatever_queue_comes_first():
     q = Driven()
     q.wait("ann", "b")
     q.wait("bob", "b", "a")
@@ -490,7 +490,7 @@ def test_a_batch_for_several_queues_serves_who_came_first_whatever_queue_comes_f
     assert q.answers == {"ann": [2], "bob": [1]}
 
 
-def test_a_consumer_who_wants_many_does_not_take_what_one_who_came_before_waits_for():
+def test_a_consumer_that_asks_for_many_jobs_does_not_take_the_job_of_an_earlier_waiter():
     q = Driven()
     q.wait("ann", "b")
     q.wait("bob", "a", "b", count=9)
@@ -498,7 +498,7 @@ def test_a_consumer_who_wants_many_does_not_take_what_one_who_came_before_waits_
     assert q.answers == {"ann": [2], "bob": [1, 3]}
 
 
-def test_who_waits_on_several_queues_is_answered_once():
+def test_a_consumer_waiting_on_several_queues_is_answered_once():
     q = Driven()
     q.wait("ann", "a", "b")
     q.core.enqueue_many([NewJob("t", "b"), NewJob("t", "a")], q.now)
@@ -506,7 +506,7 @@ def test_who_waits_on_several_queues_is_answered_once():
     assert [q.core.view(name, q.now).consumers_waiting for name in "ab"] == [0, 0]
 
 
-def test_who_names_a_queue_twice_is_answered_once():
+def test_a_waiter_that_names_a_queue_twice_is_answered_once():
     q = Driven()
     q.wait("ann", "a", "a")
     q.wait("bob", "a", "a")
@@ -515,7 +515,7 @@ def test_who_names_a_queue_twice_is_answered_once():
     assert q.answers == {"ann": [1], "bob": [1]}  # bob: after ann's lease
 
 
-def test_a_stale_job_goes_to_who_waits():
+def test_a_stale_job_goes_to_a_waiting_consumer():
     q = Driven()
     q.enqueue()
     q.take()
@@ -524,17 +524,17 @@ def test_a_stale_job_goes_to_who_waits():
     assert q.answers == {"ann": [1]}
 
 
-def test_a_job_given_back_goes_to_who_waits():
+def test_a_job_that_is_given_back_goes_to_a_waiting_consumer():
     q = Driven()
     q.enqueue()
-    handed = q.dequeue()
+    deliveries = q.dequeue()
     q.wait("ann")
-    q.core.give_back(handed, q.now)
+    q.core.give_back(deliveries, q.now)
     assert q.answers == {"ann": [1]}
-    assert handed[0][0].attempts == 1
+    assert deliveries[0][0].attempts == 1
 
 
-def test_a_wait_is_over_exactly_at_its_end_and_is_answered_with_nothing():
+def test_a_wait_ends_exactly_at_its_time_and_is_answered_with_no_job():
     q = Driven()
     q.wait("ann", wait=500)
     q.pass_time(499)
@@ -545,7 +545,7 @@ def test_a_wait_is_over_exactly_at_its_end_and_is_answered_with_nothing():
     assert q.ids() == [1]
 
 
-def test_a_wait_without_a_tick_is_not_over():
+def test_a_wait_does_not_end_without_a_tick():
     q = Driven()
     q.wait("ann", wait=500)
     q.now += 501
@@ -553,7 +553,7 @@ def test_a_wait_without_a_tick_is_not_over():
     assert q.answers == {"ann": [1]}
 
 
-def test_one_who_left_is_given_nothing_and_the_next_one_is():
+def test_a_consumer_that_left_gets_no_job_and_the_next_one_does():
     q = Driven()
     ann = q.wait("ann")
     q.wait("bob")
@@ -564,13 +564,13 @@ def test_one_who_left_is_given_nothing_and_the_next_one_is():
         q.core.stop_waiting(ann)
 
 
-def test_when_the_queue_stops_everybody_is_answered_with_nothing():
+def test_when_the_queue_stops_all_waiters_are_answered_with_no_job():
     q = Driven()
     for name, queues in (("ann", "a"), ("bob", "ab"), ("cat", "b")):
         q.wait(name, *queues)
     q.core.end_waits()
     assert q.answers == {"ann": [], "bob": [], "cat": []}
-    assert len(q.core.waiters) == 0
+    assert len(q.core.state.waiters) == 0
     q.enqueue(1, "a")
     assert q.ids("a") == [1]
 
@@ -588,7 +588,7 @@ def test_a_finished_job_is_forgotten_at_its_age():
     for id in (1, 2):
         with pytest.raises(JobForgotten):
             q.core.get(id)
-    assert (q.core.remembered, q.core.remembered_bytes) == (0, 0)
+    assert (q.core.state.remembered, q.core.state.remembered_bytes) == (0, 0)
 
 
 def test_jobs_that_are_not_finished_are_never_forgotten():
@@ -599,12 +599,12 @@ def test_jobs_that_are_not_finished_are_never_forgotten():
     assert [q.core.get(id).status for id in (1, 2)] == ["in_progress", "queued"]
 
 
-def test_one_finished_job_more_than_may_be_remembered_pushes_out_the_oldest_at_once():
+def test_one_finished_job_above_the_limit_pushes_out_the_oldest_at_once():
     q = Driven(retain_jobs=3)
     q.enqueue(5)
     for _ in range(5):
         q.conclude(q.take())
-    assert q.core.remembered == 3
+    assert q.core.state.remembered == 3
     for id in (1, 2):
         with pytest.raises(JobForgotten):
             q.core.get(id)
@@ -617,18 +617,18 @@ def test_a_large_result_pushes_out_a_few_at_once_and_the_tick_does_the_rest():
     for _ in range(59):
         q.conclude(q.take())
     q.conclude(q.take(), result=b"x" * 48_000)
-    assert q.core.remembered == 60 - FORGET_AT_ONCE
+    assert q.core.state.remembered == 60 - FORGET_AT_ONCE
     assert q.tick() > 0
-    assert q.core.remembered_bytes <= 50_000
+    assert q.core.state.remembered_bytes <= 50_000
     assert q.core.get(60).status == "concluded"
 
 
-def test_a_job_forgotten_at_once_is_still_answered_to_who_finished_it():
+def test_a_job_forgotten_at_once_is_still_the_answer_to_the_call_that_finished_it():
     q = Driven(retain=0)
     q.enqueue(2)
     assert q.conclude(q.take(), result=b"1").extras.result == b"1"
     assert q.cancel(q.core.get(2)).status == "cancelled"
-    assert q.core.remembered == 0
+    assert q.core.state.remembered == 0
 
 
 def test_old_finished_jobs_go_in_slices():
@@ -641,7 +641,7 @@ def test_old_finished_jobs_go_in_slices():
     assert q.core.tick(q.now) == (100, False)
 
 
-def test_jobs_that_come_due_without_end_hold_back_for_a_while_those_whose_wait_is_over():
+def test_waits_that_are_over_are_held_open_only_for_a_while_if_due_jobs_keep_coming():
     q = Driven()
     for number in range(200):
         q.core.enqueue(NewJob("t", "busy", delay=1_000 + 100 * number), q.now)
@@ -657,11 +657,11 @@ def test_jobs_that_come_due_without_end_hold_back_for_a_while_those_whose_wait_i
 
 @pytest.mark.parametrize("jumps", [LEASE, 10 * LEASE])
 @pytest.mark.parametrize("what", ["leased", "delayed", "scheduled", "expiring", "concluded"])
-def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_rest(what, jumps):
+def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_others(what, jumps):
     q = Driven(retain=LEASE)
     fields = {
         "delayed": {"delay": LEASE},
-        "scheduled": {"run_at": q.core.wall(q.now) + LEASE},
+        "scheduled": {"run_at": q.core.state.wall(q.now) + LEASE},
         "expiring": {"expires_in": LEASE},
     }
     bad, good = (q.core.enqueue(NewJob("t", name, **fields.get(what, {})), q.now) for name in ("bad", "good"))
@@ -669,7 +669,7 @@ def test_a_tick_that_fails_at_one_job_does_not_fail_there_again_and_does_the_res
         q.take("bad"), q.take("good")
     if what == "concluded":
         q.conclude(bad), q.conclude(good)
-    del q.core.queues["bad"]  # what no verb does; any other damage would do
+    del q.core.state.queues["bad"]  # no verb does this; it stands for any damage
     q.wait("ann", "other", wait=LEASE)
     q.now += jumps
     with pytest.raises(KeyError):
@@ -691,51 +691,51 @@ def test_a_queue_without_jobs_is_dropped_from_the_list_after_an_hour():
     q.enqueue(1, "a")
     q.conclude(q.take("a"))
     q.pass_time(IDLE_QUEUE_MS - 1)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.pass_time(1)
-    assert q.core.queues == {}
+    assert q.core.state.queues == {}
     q.enqueue(1, "a")
     assert q.ids("a") == [2]
 
 
 @pytest.mark.parametrize("how", ["resumed", "resumed by time", "unset"])
-def test_a_queue_that_was_only_paused_or_set_is_dropped_an_hour_after_that_ends(how):
+def test_a_queue_that_was_only_paused_or_configured_is_dropped_an_hour_after_that_ends(how):
     q = Driven(max_queues=1)
     if how == "unset":
         q.core.configure("a", {"max_jobs": 5}, q.now)
     else:
         q.core.pause("a", 5_000 if how == "resumed by time" else None, None, q.now)
     q.pass_time(2 * IDLE_QUEUE_MS if how != "resumed by time" else 5_000)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     if how == "unset":
         q.core.configure("a", {"max_jobs": None}, q.now)
     elif how == "resumed":
         q.core.resume("a", q.now)
     q.pass_time(IDLE_QUEUE_MS - 1)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.pass_time(1)
     assert q.enqueue(1, "b")[0] is q.take("b")
 
 
-def test_a_queue_that_was_used_again_has_its_hour_anew():
+def test_a_queue_that_was_used_again_is_kept_for_another_hour():
     q = Driven(retain=0)
     for _ in range(3):
         q.enqueue(1, "a")
         q.conclude(q.take("a"))
         q.pass_time(IDLE_QUEUE_MS - 1)
-        assert set(q.core.queues) == {"a"}
+        assert set(q.core.state.queues) == {"a"}
     q.enqueue(1, "a")
     q.pass_time(3 * IDLE_QUEUE_MS)
     assert q.ids("a") == [4]
 
 
-def test_a_queue_that_somebody_waits_on_stays_in_the_list():
+def test_a_queue_with_a_waiter_stays_in_the_list():
     q = Driven(retain=0)
     q.enqueue(1, "a")
     q.conclude(q.take("a"))
     q.wait("ann", "a", wait=3 * IDLE_QUEUE_MS)
     q.pass_time(2 * IDLE_QUEUE_MS)
-    assert set(q.core.queues) == {"a"}
+    assert set(q.core.state.queues) == {"a"}
     q.enqueue(1, "a")
     assert q.answers == {"ann": [2]}
 
@@ -752,7 +752,7 @@ def test_a_queue_whose_finished_jobs_are_remembered_stays_in_the_list():
 
 
 def compacted(q):
-    """Compacts to the end; how many slices did something."""
+    """Compacts to the end, and returns how many slices did something."""
     for slices in range(10_000):
         if not q.core.compact():
             return slices
@@ -764,14 +764,14 @@ def test_a_lane_is_compacted_when_more_than_half_of_its_slots_are_empty():
     jobs = q.enqueue(1600)
     for job in jobs[::2]:
         q.cancel(job)
-    assert (compacted(q), q.core.compactions) == (0, 0)
+    assert (compacted(q), q.core.state.compactions) == (0, 0)
     q.cancel(jobs[1])
     assert compacted(q) >= 100 // SLICE_SEGMENTS
-    assert (q.core.compactions, q.core.lane_figures()) == (1, (1, 799, 0))
+    assert (q.core.state.compactions, q.core.lane_figures()) == (1, (1, 799, 0))
     assert q.ids(number=2000) == [job.id for job in jobs[3::2]]
 
 
-def test_a_lane_is_compacted_also_when_dequeues_leave_it_with_the_holes_of_earlier_cancels():
+def test_a_lane_is_compacted_also_when_dequeues_raise_the_share_of_slots_that_cancels_left_empty():
     q = Driven(lane_segment=16)
     jobs = q.enqueue(1600)
     for job in jobs[800:]:
@@ -784,7 +784,7 @@ def test_a_lane_is_compacted_also_when_dequeues_leave_it_with_the_holes_of_earli
     assert q.ids(number=100) == list(range(816, 1601, 16))
 
 
-def test_many_lanes_with_holes_are_all_compacted():
+def test_many_lanes_with_empty_slots_are_all_compacted():
     q = Driven(lane_segment=16)
     for priority in range(2 * SLICE):
         jobs = q.enqueue(40, priority=priority)
@@ -804,17 +804,17 @@ def test_a_jump_of_the_wall_clock_moves_neither_leases_nor_waits(jump):
     q.enqueue()
     job = q.take()
     q.wait("ann", "other", wait=LEASE)
-    q.core.set_wall_offset(1_800_000_000_000 + jump)
+    q.core.state.set_wall_offset(1_800_000_000_000 + jump)
     assert q.pass_time(LEASE - 1) == 0
     assert q.answers == {}
     assert q.pass_time(1) == 1
     assert (job.status, q.answers) == ("queued", {"ann": []})
 
 
-def test_after_a_jump_of_the_wall_clock_instants_are_those_of_the_new_time():
+def test_after_a_jump_of_the_wall_clock_new_times_follow_it():
     q = Driven()
     [before] = q.enqueue()
-    q.core.set_wall_offset(1_900_000_000_000)
+    q.core.state.set_wall_offset(1_900_000_000_000)
     [after] = q.enqueue()
     assert (before.created_at, after.created_at) == (1_800_000_001_000, 1_900_000_001_000)
     assert q.take().lease.started_at == 1_900_000_001_000
@@ -825,14 +825,14 @@ def test_the_oldest_age_is_never_negative():
     q.enqueue()
     q.now += 300
     assert q.core.view("default", q.now).oldest_age == 300
-    q.core.set_wall_offset(1_700_000_000_000)
+    q.core.state.set_wall_offset(1_700_000_000_000)
     assert q.core.view("default", q.now).oldest_age == 0
 
 
-def test_every_step_is_told_to_whoever_watches():
+def test_every_step_is_reported_as_an_event():
     q = Driven(retain=30_000)
     seen = []
-    q.core.event = lambda step, job: seen.append((step, job.id))
+    q.core.state.event = lambda step, job: seen.append((step, job.id))
     q.enqueue(3)
     q.core.give_back(q.dequeue(), q.now)
     job = q.take()
@@ -857,10 +857,12 @@ def test_every_step_is_told_to_whoever_watches():
     assert job.id == 1
 
 
-def test_whatever_must_survive_a_restart_is_told_heartbeats_and_asked_cancels_too():
+def test_every_change_that_must_survive_a_restart_is_reported_heartbeats_and_cancel_requests_included():
     q = Driven()
     seen = []
-    q.core.changed = lambda job: seen.append((job.status, bool(job.extras and job.extras.cancel_requested)))
+    q.core.state.changed = lambda job: seen.append(
+        (job.status, bool(job.extras and job.extras.cancel_requested))
+    )
     q.enqueue()
     job = q.take()
     q.heartbeat(job)
@@ -876,7 +878,7 @@ def test_whatever_must_survive_a_restart_is_told_heartbeats_and_asked_cancels_to
     ]
 
 
-def test_totals_count_what_happened_and_stay_when_jobs_are_forgotten():
+def test_totals_count_all_steps_and_stay_when_jobs_are_forgotten():
     q = Driven(retain=0)
     q.enqueue(4, "a")
     q.enqueue(1, "b")
@@ -895,5 +897,5 @@ def test_totals_count_what_happened_and_stay_when_jobs_are_forgotten():
         "dead": 0,
     }
     assert q.core.view("a", q.now).totals == expected | {"cancelled": 1}
-    assert q.core.counts.totals() == expected | {"enqueued": 5, "cancelled": 1}
+    assert q.core.state.counts.totals() == expected | {"enqueued": 5, "cancelled": 1}
     assert q.core.view("a", q.now).jobs["queued"] == 2

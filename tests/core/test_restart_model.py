@@ -1,5 +1,5 @@
-"""All verbs against the model of test_verbs_model.py, through restarts: at any moment the queue is written
-down, row by row as a journal has it, and read into a fresh one, which must go on as if nothing had happened.
+"""All verbs compared with the model of test_verbs_model.py, with restarts: at any time the queue is written to
+rows, as a journal has them, and read into a fresh one, which must continue as if nothing had happened.
 """
 
 import pytest
@@ -24,11 +24,11 @@ from jobqueue.storage.records import (
 
 
 def written_down(queue, offset):
-    """The rows of all that is in `queue`."""
-    rows = [put_counters(Counters(queue.first_id, queue.last_number, 0, 0))]
-    for number, named in enumerate(queue.queues.values(), 1):
+    """Returns the rows of everything in `queue`."""
+    rows = [put_counters(Counters(queue.state.first_id, queue.state.last_number, 0, 0))]
+    for number, named in enumerate(queue.state.queues.values(), 1):
         rows.append(put_queue(number, StoredQueue(named.name, named.settings, named.pause, named.version)))
-    for job in queue._by_id.after(0):
+    for job in queue.state.jobs.after(0):
         due = job.extras.due if job.extras is not None else None
         running = job.status == "in_progress"
         body = put_job(
@@ -39,7 +39,7 @@ def written_down(queue, offset):
 
 
 def read_again(rows, queue, now):
-    restoration = Restoration(queue, now)
+    restoration = Restoration(queue.state, now)
     for _, stored in Reader().read(rows):
         if isinstance(stored, StoredJob):
             restoration.job(stored.job, stored.expires, stored.due)
@@ -58,10 +58,10 @@ class VerbsAndRestarts(VerbsAgainstModel):
     def restart(self):
         self.stop_all_waits()
         old = self.queue
-        self.queue = JobQueue(old._token, 1, old.limits, self.model.offset)
+        self.queue = JobQueue(old.state.new_token, 1, old.state.limits, self.model.offset)
         read_again(written_down(old, self.model.offset), self.queue, self.now)
-        self.queue.event = old.event
-        self.handed.clear()  # who was about to get a job when the server ended is gone, too
+        self.queue.state.event = old.state.event
+        self.deliveries.clear()  # consumers that were about to get a job are gone with the server
         self._expect_what_a_restart_changes()
         self.check_all()
         self.tick()
@@ -95,13 +95,13 @@ VerbsAndRestarts.TestCase.settings = settings(
 test_a_restart_changes_nothing_that_a_client_could_see = VerbsAndRestarts.TestCase
 
 
-def test_ids_and_places_go_on_from_where_they_were():
+def test_ids_and_places_continue_after_a_restart():
     old = JobQueue(lambda: "t", FIRST_ID)
-    old.last_number = FIRST_ID + 41
+    old.state.last_number = FIRST_ID + 41
     fresh = JobQueue(lambda: "t", 1)
     read_again(written_down(old, 0), fresh, 5)
-    assert (fresh.first_id, fresh.last_number) == (FIRST_ID, FIRST_ID + 41)
-    assert fresh.counts.jobs() == dict.fromkeys(STATUSES, 0)
+    assert (fresh.state.first_id, fresh.state.last_number) == (FIRST_ID, FIRST_ID + 41)
+    assert fresh.state.counts.jobs() == dict.fromkeys(STATUSES, 0)
 
 
 @pytest.mark.parametrize("first_id", [1, FIRST_ID * 1000])
@@ -115,7 +115,7 @@ def test_jobs_of_an_earlier_run_count_for_the_limit_on_jobs(first_id):
             fresh.enqueue(NewJob("t"), 5)
         with pytest.raises(QueueFull):
             fresh.enqueue(NewJob("t"), 5)
-        assert fresh.counts.held() == 3 + fit
+        assert fresh.state.counts.held() == 3 + fit
 
 
 def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
@@ -134,7 +134,7 @@ def test_jobs_in_progress_count_for_the_limits_of_their_queue_and_key():
 @pytest.mark.parametrize(
     ("length", "left", "then"), [(300_000, 200_000, 200_000), (300_000, 1_000, 30_000), (5_000, 1_000, 5_000)]
 )
-def test_a_lease_runs_on_for_what_was_left_of_it_but_long_enough_to_find_the_server_again(length, left, then):
+def test_a_lease_goes_on_for_its_remaining_time_but_long_enough_to_find_the_server_again(length, left, then):
     old = JobQueue(lambda: "t", 1)
     old.enqueue(NewJob("t"), 0)
     old.dequeue(DequeueRequest(("default",), length), 0)

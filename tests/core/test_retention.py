@@ -1,4 +1,4 @@
-"""How long finished jobs are remembered: the rule alone."""
+"""How long finished jobs are remembered, without a queue."""
 
 import gc
 import tracemalloc
@@ -20,7 +20,7 @@ def job(id, payload=b"null", result=None):
 
 def forgotten(retention, now):
     gone = []
-    while (oldest := retention.over(now)) is not None:
+    while (oldest := retention.next_to_forget(now)) is not None:
         retention.discard(oldest)
         gone.append(oldest.id)
     return gone
@@ -43,7 +43,7 @@ def test_the_oldest_are_forgotten_first():
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
-def test_no_more_than_so_many_are_remembered(limit):
+def test_no_more_jobs_than_the_limit_are_remembered(limit):
     retention = Retention(1000, limit, MANY)
     for id in range(limit):
         assert not retention.add(job(id), 0)
@@ -52,7 +52,7 @@ def test_no_more_than_so_many_are_remembered(limit):
     assert len(retention) == limit
 
 
-def test_no_more_than_so_many_bytes_are_remembered():
+def test_no_more_bytes_than_the_limit_are_remembered():
     retention = Retention(1000, MANY, 3 * RECORD_BYTES + 30)
     for id in (1, 2, 3):
         assert not retention.add(job(id, b"0123456789"), 0)
@@ -62,7 +62,7 @@ def test_no_more_than_so_many_bytes_are_remembered():
     assert retention.bytes == 3 * RECORD_BYTES + 21
 
 
-def test_a_large_job_pushes_out_as_many_as_it_takes():
+def test_a_large_job_pushes_out_as_many_as_needed():
     retention = Retention(1000, MANY, 4 * RECORD_BYTES)
     for id in (1, 2, 3):
         retention.add(job(id, b""), 0)
@@ -85,7 +85,7 @@ def test_with_an_age_of_zero_nothing_is_remembered():
     assert forgotten(retention, 500) == [1]
 
 
-def test_a_job_of_its_own_age_is_forgotten_at_that():
+def test_a_job_with_an_age_of_its_own_is_forgotten_at_that_age():
     retention = Retention(1000, MANY, MANY)
     retention.add(job(1), 0)
     retention.add(job(2), 0, age=300)
@@ -100,24 +100,24 @@ def test_a_job_of_its_own_age_is_forgotten_at_that():
 def test_own_ages_count_towards_number_and_bytes():
     retention = Retention(1000, 2, MANY)
     for id, age in ((1, None), (2, 5000), (3, None)):
-        crowded = retention.add(job(id), 0, age)
-    assert crowded
+        over_limit = retention.add(job(id), 0, age)
+    assert over_limit
     assert forgotten(retention, 0) == [1]
 
 
-def test_where_there_are_too_many_who_finished_first_goes_first_however_long_it_was_to_be_kept():
+def test_above_the_limit_the_job_that_finished_first_is_forgotten_whatever_its_age():
     retention = Retention(1000, 3, MANY)
     for id, age in ((1, 1_000_000), (2, None), (3, 1_000_000), (4, None), (5, 300)):
         retention.add(job(id), id, age)
     assert forgotten(retention, 10) == [1, 2]
     retention.add(job(6), 11)
     assert forgotten(retention, 11) == [3]
-    assert forgotten(retention, 305) == [5]  # too old goes before too many
+    assert forgotten(retention, 305) == [5]  # age comes before the limit
     assert forgotten(retention, 1004) == [4]
 
 
 @pytest.mark.parametrize("age", [None, 500])
-def test_a_job_purged_out_of_turn_leaves_the_others_as_they_were(age):
+def test_a_job_purged_before_its_turn_leaves_the_others_as_they_were(age):
     retention = Retention(1000, MANY, MANY)
     jobs = [job(id, b"x" * id) for id in range(5)]
     for each in jobs:
@@ -133,7 +133,7 @@ def test_a_job_purged_out_of_turn_leaves_the_others_as_they_were(age):
     assert (len(retention), retention.bytes) == (0, 0)
 
 
-def test_what_is_purged_out_of_turn_is_not_held_until_the_older_ones_go():
+def test_a_job_purged_before_its_turn_is_not_held_until_the_older_ones_go():
     retention = Retention(1000, MANY, 64 << 20)
     retention.add(job(0), 0)
     gc.collect()
@@ -151,7 +151,7 @@ def test_what_is_purged_out_of_turn_is_not_held_until_the_older_ones_go():
     assert forgotten(retention, 1000) == [0]
 
 
-def test_of_many_that_are_purged_out_of_turn_the_others_keep_their_order():
+def test_when_many_jobs_are_purged_before_their_turn_the_others_keep_their_order():
     retention = Retention(1000, MANY, 64 << 20)
     jobs = [job(id) for id in range(5000)]
     for each in jobs:
@@ -165,6 +165,6 @@ def test_of_many_that_are_purged_out_of_turn_the_others_keep_their_order():
     assert (len(retention), retention.bytes) == (0, 0)
 
 
-def test_a_result_weighs_as_much_as_a_payload():
+def test_a_result_counts_as_much_as_a_payload():
     assert weight(job(1, b"", b"12345")) == weight(job(2, b"12345")) == RECORD_BYTES + 5
     assert weight(job(3, b"")) == RECORD_BYTES

@@ -1,6 +1,6 @@
-"""The table of steps, walked whole: what it holds is possible, anything else is a bug that is told.
+"""Every step of the table is possible, and any other step is refused as a bug.
 
-`JobQueue.transition` is the one door of the core, so it is named here; every other test goes through the verbs.
+Only this test calls `QueueState.transition`, the one place where a status changes; the others use the verbs.
 """
 
 from itertools import count, product
@@ -38,7 +38,7 @@ NOW = 1_000
 
 
 def queue_with_job(status):
-    """A queue whose only job came to `status` by the verbs."""
+    """Returns a queue whose only job got to `status` by the verbs."""
     numbers = count(1)
     queue = JobQueue(lambda: f"lease-{next(numbers)}")
     job = queue.enqueue(NewJob("t", delay=500 if status == "scheduled" else 0), NOW)
@@ -54,18 +54,18 @@ def queue_with_job(status):
     return queue, job
 
 
-def test_the_table_speaks_of_known_statuses_and_steps_only():
+def test_the_table_has_known_statuses_and_steps_only():
     for (before, step), after in STEPS.items():
         assert before is None or before in STATUSES
         assert after is None or after in STATUSES
         assert step in ALL_STEPS
 
 
-def test_every_known_step_is_somewhere_in_the_table():
+def test_every_known_step_is_in_the_table():
     assert {step for _, step in STEPS} == set(ALL_STEPS)
 
 
-def test_a_job_begins_by_being_enqueued_and_goes_by_being_forgotten_or_purged():
+def test_a_job_begins_by_an_enqueue_and_ends_by_being_forgotten_or_purged():
     assert {step for before, step in STEPS if before is None} == {ENQUEUE, SCHEDULE, ENTER, ENTER_LATER}
     assert {step for before, step in STEPS if before is None} == FROM_OUTSIDE
     assert {step for (_, step), after in STEPS.items() if after is None} == {FORGET, PURGE, LEAVE}
@@ -76,7 +76,7 @@ def test_a_concluded_or_cancelled_job_can_only_be_forgotten_or_purged_and_a_dead
     assert {step for before, step in STEPS if before == DEAD} == {FORGET, PURGE, REDRIVE, CANCEL, LEAVE}
 
 
-def test_only_finished_jobs_are_forgotten_and_only_waiting_or_dead_ones_go_elsewhere():
+def test_only_finished_jobs_are_forgotten_and_only_waiting_or_dead_ones_change_queues():
     assert {before for before, step in STEPS if step == FORGET} == FINISHED
     assert {before for before, step in STEPS if step == LEAVE} == {QUEUED, SCHEDULED, DEAD}
 
@@ -85,7 +85,7 @@ def test_from_every_status_but_concluded_and_cancelled_a_job_can_be_cancelled():
     assert {before for before, step in STEPS if step == CANCEL} == set(STATUSES) - {CONCLUDED, "cancelled"}
 
 
-# To be put in a job is new, whatever its record says: those steps have no status before them.
+# These steps have no status before them, whatever the record of the job has.
 @pytest.mark.parametrize(
     ("status", "step"),
     [pair for pair in product(STATUSES, ALL_STEPS) if pair not in STEPS and pair[1] not in FROM_OUTSIDE],
@@ -93,16 +93,16 @@ def test_from_every_status_but_concluded_and_cancelled_a_job_can_be_cancelled():
 def test_a_step_that_is_not_in_the_table_is_refused_and_changes_nothing(status, step):
     queue, job = queue_with_job(status)
     seen = []
-    queue.changed = seen.append
-    queue.event = lambda step, job: seen.append(job)
-    before = (repr(job), queue.counts.jobs(), queue.view("default", NOW))
+    queue.state.changed = seen.append
+    queue.state.event = lambda step, job: seen.append(job)
+    before = (repr(job), queue.state.counts.jobs(), queue.view("default", NOW))
     with pytest.raises(IllegalStep, match=f"{job.id}.*{step}.*{status}"):
-        queue.transition(job, step, NOW, queue.queues["default"])
-    assert (repr(job), queue.counts.jobs(), queue.view("default", NOW)) == before
+        queue.state.transition(job, step, NOW, queue.state.queues["default"])
+    assert (repr(job), queue.state.counts.jobs(), queue.view("default", NOW)) == before
     assert seen == []
 
 
-def test_each_step_of_the_table_counts_once_and_in_its_place():
+def test_each_step_of_the_table_is_counted_once_and_by_its_number():
     for number, ((before, _), after) in enumerate(STEPS.items()):
         counts = TransitionCounts()
         counts.steps[number] = 3

@@ -1,4 +1,4 @@
-"""Timers against a dict, and the edges of what is due."""
+"""Timers compared with a dict, and the exact time at which items are due."""
 
 import gc
 import tracemalloc
@@ -11,7 +11,7 @@ from jobqueue.core.timers import Timers
 
 
 def all_due(timers, hung, now, limit=1000):
-    """Takes what is due, as the queue does: slice by slice, dropping each."""
+    """Takes all due items as the queue does: slice by slice, dropping each."""
     taken = []
     while due := timers.due(now, limit):
         assert len(due) <= limit
@@ -31,11 +31,11 @@ def test_an_item_is_due_at_its_time_and_not_a_millisecond_before(when, width):
     assert timers.due(when + 1_000_000, 10) == ["a"]
 
 
-def test_nothing_is_due_where_nothing_hangs():
+def test_nothing_is_due_if_nothing_is_scheduled():
     assert Timers().due(1_000_000, 10) == []
 
 
-def test_what_is_due_hangs_until_it_is_dropped():
+def test_a_due_item_stays_scheduled_until_it_is_dropped():
     timers = Timers()
     timers.add("a", 50)
     assert timers.due(50, 10) == timers.due(50, 10) == ["a"]
@@ -53,7 +53,7 @@ def test_earlier_buckets_come_first():
 
 @pytest.mark.parametrize("now", [9, 10, 1_000])
 @pytest.mark.parametrize("limit", [1, 3, 250])
-def test_of_one_bucket_who_came_first_comes_first(now, limit):
+def test_items_of_one_bucket_are_due_in_the_order_in_which_they_were_added(now, limit):
     timers, hung = Timers(10), {}
     for number in range(1_000):
         hung[number] = number % 10
@@ -65,13 +65,13 @@ def test_of_one_bucket_who_came_first_comes_first(now, limit):
     for number in hung:
         timers.add(number, 5)
     timers.due(now, limit)
-    for number in (1, 2, 998):  # those that were given, and one that was not, leave and come back
+    for number in (1, 2, 998):  # two that were returned and one that was not, dropped and added again
         timers.drop(number, 5)
         timers.add(number, 5)
     assert sorted(all_due(timers, dict.fromkeys(hung, 5), now, limit)) == list(hung)
 
 
-def test_no_more_than_the_limit_is_given_at_once_and_the_rest_after_it():
+def test_no_more_than_the_limit_are_returned_at_once_and_the_others_after_them():
     timers = Timers(100)
     hung = {number: number % 7 for number in range(25)}
     for number, when in hung.items():
@@ -80,14 +80,14 @@ def test_no_more_than_the_limit_is_given_at_once_and_the_rest_after_it():
     assert sorted(all_due(timers, hung, 6, limit=10)) == list(range(25))
 
 
-def test_within_the_bucket_of_now_only_what_is_due_is_given():
+def test_of_the_bucket_of_now_only_due_items_are_returned():
     timers = Timers(100)
     for when in (110, 150, 151, 199):
         timers.add(when, when)
     assert timers.due(150, 10) == [110, 150]
 
 
-def test_what_is_not_due_does_not_hide_what_is_due_behind_it():
+def test_an_item_that_is_not_due_does_not_hide_a_due_one_after_it():
     timers = Timers(100)
     for number in range(50):
         timers.add(number, 190)
@@ -96,7 +96,7 @@ def test_what_is_not_due_does_not_hide_what_is_due_behind_it():
 
 
 @pytest.mark.parametrize("when", [49, 51, 250])
-def test_dropping_what_does_not_hang_there_is_a_key_error(when):
+def test_dropping_an_item_that_is_not_scheduled_is_a_key_error(when):
     timers = Timers(1)
     timers.add("a", 50)
     with pytest.raises(KeyError):
@@ -117,13 +117,13 @@ def test_a_bucket_whose_time_has_passed_can_be_used_again():
 
 
 @pytest.mark.parametrize("now", [155, 1_000])
-def test_what_was_given_and_could_not_be_dropped_can_be_let_go(now):
+def test_a_returned_item_whose_time_is_unknown_can_be_discarded(now):
     timers = Timers(100)
     for item in ("a", "b"):
         timers.add(item, 150)
     assert sorted(timers.due(now, 10)) == ["a", "b"]
-    timers.let_go("a", now)
-    timers.let_go("a", now)
+    timers.discard("a", now)
+    timers.discard("a", now)
     assert (timers.due(now, 10), len(timers)) == (["b"], 1)
     timers.drop("b", 150)
     assert (timers.due(now, 10), len(timers)) == ([], 0)
@@ -138,7 +138,7 @@ def test_what_was_given_and_could_not_be_dropped_can_be_let_go(now):
     ),
     limit=st.integers(1, 5),
 )
-def test_what_is_due_is_what_a_dict_says(width, steps, limit):
+def test_due_items_are_those_of_a_dict(width, steps, limit):
     timers, hung, now = Timers(width), {}, 0
     for what, item, amount in steps:
         if what == "pass":
@@ -153,8 +153,8 @@ def test_what_is_due_is_what_a_dict_says(width, steps, limit):
         assert len(timers) == len(hung)
 
 
-def test_what_was_dropped_is_gone_at_once():
-    # Five minutes of leases at 20,000 jobs a second: the time of none of them comes.
+def test_a_dropped_item_is_gone_at_once():
+    # Five minutes of leases at 20,000 jobs a second, none of which becomes due.
     timers = Timers(100)
     items = [f"item {number}" for number in range(1000)]
 
@@ -178,7 +178,7 @@ def test_what_was_dropped_is_gone_at_once():
 
 
 def test_a_bucket_that_was_emptied_is_not_kept_until_its_time():
-    # Jobs that may wait for 30 days, each with an instant of its own, and are concluded at once.
+    # Jobs that may wait for 30 days, each with a time of its own, and are concluded at once.
     timers = Timers(10)
     timers.add("stays", 1_000_000_000)
     gc.collect()

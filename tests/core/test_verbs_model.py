@@ -1,9 +1,9 @@
-"""All verbs against a model: the second of the two machines (test_queue_model.py has plain jobs, who may use
-a lease, compaction).
+"""All verbs compared with a model. This is the second of two state machines; test_queue_model.py has plain
+jobs, the use of leases, and compaction.
 
-The model is one list of jobs, searched and sorted whole at each question; its rules are the sentences of
-API.md. What a tick leaves open (which of several due jobs comes first) is taken from the queue's `event` hook
-and checked to be allowed.
+The model is one list of jobs, which is searched and sorted as a whole each time. Its rules are those of
+docs/api.md. Where these leave an order open (which of several due jobs is first), the order is taken from the
+`event` hook of the queue and checked to be allowed.
 """
 
 import os
@@ -168,7 +168,7 @@ class Model:
             if not job.gone and job.status in statuses and queue in (None, job.queue)
         ]
 
-    # -- what may be handed out
+    # -- what may be leased
 
     def key_rate(self, queue):
         limits = self.settings[queue].key_limits
@@ -201,23 +201,25 @@ class Model:
                 found.append(job)
         return found
 
-    def dequeue(self, want):
+    def dequeue(self, request):
         taken = []
-        for queue in want.queues:
-            while len(taken) < (want.count or 1) and (found := self.eligible(queue)):
-                self.lease(found[0], want)
+        for queue in request.queues:
+            while len(taken) < (request.count or 1) and (found := self.eligible(queue)):
+                self.lease(found[0], request)
                 taken.append(found[0])
         return taken
 
-    def lease(self, job, want):
+    def lease(self, job, request):
         if job.line:
             job.history.append(job.line)
         job.status = "in_progress"
         job.attempts += 1
         job.leases += 1
-        job.consumer, job.started_at, job.ended_by = want.consumer, self.wall, None
-        job.line = (job.attempts, want.consumer, self.wall, None, None, None)
-        lease_for = want.lease_for or job.lease_for or self.settings[job.queue].lease_for or self.limits.lease
+        job.consumer, job.started_at, job.ended_by = request.consumer, self.wall, None
+        job.line = (job.attempts, request.consumer, self.wall, None, None, None)
+        lease_for = (
+            request.lease_for or job.lease_for or self.settings[job.queue].lease_for or self.limits.lease
+        )
         job.deadline = self.now + lease_for
         self.totals["dequeued"] += 1
         for key in {None, job.key}:
@@ -245,7 +247,7 @@ class Model:
         job.place = job.place or self.next_number()
 
     def schedule(self, job, delay=None, run_at=None):
-        """Whichever is given; ready if that is now or past."""
+        """Schedules the job by what is given, or makes it ready if that time is now or past."""
         if delay:
             job.status, job.due, job.run_at = "scheduled", self.now + delay, self.wall + delay
         elif run_at is not None and run_at > self.wall:
@@ -336,7 +338,7 @@ class Model:
 
     # -- in
 
-    def holders(self, new):
+    def owners(self, new):
         key = new.options.unique_key if new.options else None
         return [
             job
@@ -359,7 +361,7 @@ class Model:
         return False
 
     def refuses(self, job, change):
-        """A job that comes from another queue, or grows, needs room."""
+        """Returns whether there is no capacity for a job from another queue, or with a larger payload."""
         name = job.queue if change.queue is UNSET else change.queue
         payload = job.payload if change.payload is UNSET else change.payload
         there = self.all(*WAITING, queue=name)
@@ -370,11 +372,11 @@ class Model:
         return len(payload) > len(job.payload) and largest is not None and size > largest
 
     def refusal(self, news, growth):
-        """Why all of them are refused, and at which."""
+        """Returns the error that refuses all of them, and the index."""
         wanted, fresh = [], []
         for index, new in enumerate(news):
             slot = (new.queue, new.options.unique_key) if new.options and new.options.unique_key else None
-            taken = bool(slot) and (slot in wanted or bool(self.holders(new)))
+            taken = bool(slot) and (slot in wanted or bool(self.owners(new)))
             if taken and new.options.on_conflict == "reject":
                 return DuplicateJob, index
             if not taken:
@@ -429,7 +431,7 @@ class Model:
         return len(kept) > most or sum(job.weight for job in kept) > largest
 
     def forget(self, job):
-        """Only what is too old, or first of its kind where there is too much."""
+        """Checks that the job is too old, or the first of its kind above a limit."""
         dead = job.status == "dead"
         assert job in self.finished
         if job.until > self.now:
@@ -497,7 +499,7 @@ SETTINGS = st.fixed_dictionaries(
         ),
     },
 )
-WANTS = st.builds(
+REQUESTS = st.builds(
     DequeueRequest,
     queues=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
     lease_for=st.sampled_from([None, 100, 1_000, 60_000]),
@@ -537,12 +539,12 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         numbers = count(1)
         self.model = Model(limits)
         self.queue = JobQueue(lambda: f"lease-{next(numbers)}", FIRST_ID, limits, self.model.offset)
-        self.queue.event = self.saw
-        self.events, self.answers, self.handed, self.walks = [], [], [], []
+        self.queue.state.event = self.saw
+        self.events, self.answers, self.deliveries, self.walks = [], [], [], []
         self.waiters = {}
 
     def saw(self, kind, job):
-        if kind not in ("change", "pause", "resume"):  # these move nothing
+        if kind not in ("change", "pause", "resume"):  # not steps
             self.events.append((kind, job.id))
 
     # -- in ---------------------------------------------------------------------------------------
@@ -576,42 +578,42 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             return [self.queue.enqueue(news[0], self.model.now)]
 
         if refusal is not None:
-            holders = [job.id for job in self.model.holders(news[index or 0])]
+            owners = [job.id for job in self.model.owners(news[index or 0])]
             with pytest.raises(refusal) as refused:
                 call()
             if refusal is DuplicateJob:
-                assert refused.value.facts.get("job_id") in (holders or [None])
+                assert refused.value.facts.get("job_id") in (owners or [None])
                 assert refused.value.facts.get("index", 0) == index
             self.match()
             return
         answers = call()
         for new, answer in zip(news, answers, strict=True):
-            holders = self.model.holders(new)
-            assert isinstance(answer, ExistingJob) == bool(holders)
-            if not holders:
+            owners = self.model.owners(new)
+            assert isinstance(answer, ExistingJob) == bool(owners)
+            if not owners:
                 assert answer.id == self.model.put(new).id
                 continue
-            [holder] = [job for job in holders if job.id == answer.job.id]
+            [owner] = [job for job in owners if job.id == answer.job.id]
             replaces = new.options.on_conflict == "replace"
-            if replaces and holder.status in WAITING and holder.leases == 0:
+            if replaces and owner.status in WAITING and owner.leases == 0:
                 self.model.change(
-                    holder,
+                    owner,
                     Change(payload=new.payload, priority=new.priority, delay=new.delay, run_at=new.run_at),
                 )
         self.match()
 
     def _growth(self, news):
-        """By how much what is replaced grows, for each queue. (Which of several has a key, the queue knows.)"""
+        """Returns by how much the replaced payloads grow, for each queue. (The queue knows which job owns a key.)"""
         growth, sizes = Counter(), {}
         for new in news:
             if new.options is None or new.options.unique_key is None:
                 continue
             slot, size = (new.queue, new.options.unique_key), len(new.payload)
-            if self.model.holders(new):
-                holder = self.queue.queues[new.queue].unique.holder[new.options.unique_key]
-                if holder.status not in WAITING or holder.leases:
+            if self.model.owners(new):
+                owner = self.queue.state.queues[new.queue].unique.owner[new.options.unique_key]
+                if owner.status not in WAITING or owner.leases:
                     continue
-                sizes.setdefault(slot, len(holder.payload))
+                sizes.setdefault(slot, len(owner.payload))
             if slot in sizes and new.options.on_conflict == "replace":
                 growth[new.queue] += max(size - sizes[slot], 0)
                 sizes[slot] = size
@@ -620,21 +622,21 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     # -- out --------------------------------------------------------------------------------------
 
-    @rule(wants=st.lists(WANTS, min_size=1, max_size=4))
-    def dequeue(self, wants):
-        for want in wants:
-            expected = self.model.dequeue(want)
-            self._compare_handed(expected, self.queue.dequeue(want, self.model.now))
+    @rule(requests=st.lists(REQUESTS, min_size=1, max_size=4))
+    def dequeue(self, requests):
+        for request in requests:
+            expected = self.model.dequeue(request)
+            self._compare_deliveries(expected, self.queue.dequeue(request, self.model.now))
         self.match()
 
-    @rule(wants=st.lists(WANTS, min_size=1, max_size=3), wait=st.integers(1, 3_000))
-    def dequeue_or_wait(self, wants, wait):
-        for want in wants:
-            expected = self.model.dequeue(want)
-            self._compare_handed(expected, self.queue.dequeue(want, self.model.now))
+    @rule(requests=st.lists(REQUESTS, min_size=1, max_size=3), wait=st.integers(1, 3_000))
+    def dequeue_or_wait(self, requests, wait):
+        for request in requests:
+            expected = self.model.dequeue(request)
+            self._compare_deliveries(expected, self.queue.dequeue(request, self.model.now))
             if not expected:
-                waiting = ModelWaiter(want, self.model.now + wait)
-                waiter = Waiter(want, waiting.until, partial(self._deliver, waiting))
+                waiting = ModelWaiter(request, self.model.now + wait)
+                waiter = Waiter(request, waiting.until, partial(self._deliver, waiting))
                 self.model.waiting.append(waiting)
                 self.waiters[waiting] = waiter
                 self.queue.wait(waiter)
@@ -686,10 +688,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             job.deadline = self.now + lease_for
             self.match()
 
-    @precondition(lambda self: self.handed)
+    @precondition(lambda self: self.deliveries)
     @rule(pick=PICKS)
     def give_back(self, pick):
-        given, lease = self.handed[-1 - pick % len(self.handed)]
+        given, lease = self.deliveries[-1 - pick % len(self.deliveries)]
         job = self.model.jobs[given.id]
         if not job.gone and job.status == "in_progress" and job.token == lease.token:
             self.model.release(job, 0)
@@ -828,7 +830,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             assert walk.seen == sorted(set(walk.seen), reverse=not walk.rising)
 
     @invariant()
-    def walks_know_what_was_there_all_along(self):
+    def scans_return_what_was_there_all_along(self):
         for walk in self.walks:
             walk.all_along &= self._matching(walk.wanted) | set(walk.seen)
 
@@ -857,7 +859,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             self._go_to(max(self.now, edges[pick % min(len(edges), 3)] + edge))
 
     def _go_to(self, now):
-        """Stops at each edge on the way, as ticks do that come often."""
+        """Moves the clock and ticks at each edge on the way, as frequent ticks do."""
         while edges := [edge for edge in self._edges(finished=False) if edge <= now]:
             self.model.now = edges[0]
             self.tick()
@@ -865,7 +867,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         self.tick()
 
     def _edges(self, finished):
-        """The instants to come at which something changes by itself."""
+        """Returns the future times at which something changes by itself."""
         model, offset = self.model, self.model.offset
         edges = {job.deadline for job in model.all("in_progress")}
         edges |= {job.due for job in model.all("scheduled") if job.due is not None}
@@ -881,7 +883,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def set_the_wall_clock(self, ms):
         self.stop_all_waits()  # much may be due at once now, and come in any order
         self.model.offset += ms
-        self.queue.set_wall_offset(self.model.offset)
+        self.queue.state.set_wall_offset(self.model.offset)
         self.tick()
 
     def tick(self):
@@ -932,14 +934,14 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         served = model.serve() if served is None else served
         over = [waiting for waiting in model.waiting if waiting.until <= self.now]
         model.waiting = [waiting for waiting in model.waiting if waiting.until > self.now]
-        nothing = [waiting for waiting, handed in self.answers if not handed]
+        nothing = [waiting for waiting, deliveries in self.answers if not deliveries]
         assert sorted(map(id, nothing)) == sorted(map(id, over))
         self.answers = [answer for answer in self.answers if answer[1]]
         self._compare_served(served)
         assert not model.must_forget()
 
     def match(self):
-        """After each verb: whoever waits was served, and what was forgotten might be."""
+        """Checks after each verb that waiters were served, and that what was forgotten might be."""
         self._compare_served(self.model.serve())
         events, self.events = self.events, []
         for step, id_ in events:
@@ -991,12 +993,12 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def counts_add_up(self):
-        assert self.queue.counts.totals() == self.model.totals
-        assert self.queue.remembered == len(self.model.finished)
-        assert self.queue.remembered_bytes == sum(job.weight for job in self.model.finished)
-        assert len(self.queue.waiters) == len(self.model.waiting)
+        assert self.queue.state.counts.totals() == self.model.totals
+        assert self.queue.state.remembered == len(self.model.finished)
+        assert self.queue.state.remembered_bytes == sum(job.weight for job in self.model.finished)
+        assert len(self.queue.state.waiters) == len(self.model.waiting)
         for name in QUEUES:
-            view, queue = self.queue.view(name, self.now), self.queue.queues.get(name)
+            view, queue = self.queue.view(name, self.now), self.queue.state.queues.get(name)
             counts = {status: len(self.model.all(status, queue=name)) for status in STATUSES}
             assert view.jobs == counts
             assert (view.pause is not None) == (name in self.model.paused)
@@ -1008,7 +1010,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def each_lane_is_in_order_and_each_key_has_its_own(self):
-        for name, queue in self.queue.queues.items():
+        for name, queue in self.queue.state.queues.items():
             seen = []
             for lane in queue.lanes:
                 jobs = [self.model.jobs[job.id] for job in lane]
@@ -1021,45 +1023,45 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             )
 
     @invariant()
-    def unique_keys_are_taken_by_who_has_them(self):
+    def unique_keys_are_owned_by_the_jobs_that_claim_them(self):
         for name in QUEUES:
-            queue = self.queue.queues.get(name)
+            queue = self.queue.state.queues.get(name)
             having = {
                 job.unique
                 for job in self.model.jobs.values()
                 if job.queue == name and job.unique is not None and job.has_its_key
             }
-            assert set(queue.unique.holder if queue else ()) == having
+            assert set(queue.unique.owner if queue else ()) == having
 
     @invariant()
-    def gates_know_who_runs(self):
-        for name, queue in self.queue.queues.items():
+    def limiters_count_the_jobs_in_progress(self):
+        for name, queue in self.queue.state.queues.items():
             running = self.model.all("in_progress", queue=name)
-            if queue.gate is not None:
-                assert queue.gate.in_progress == len(running)
+            if queue.limiter is not None:
+                assert queue.limiter.in_progress == len(running)
             for key in {job.key for job in self.model.all(*STATUSES)} - {None}:
-                line = queue.lines.get(key)
-                assert (line.gate.in_progress if line else 0) == sum(job.key == key for job in running)
+                group = queue.groups.get(key)
+                assert (group.limiter.in_progress if group else 0) == sum(job.key == key for job in running)
 
     @invariant()
-    def nobody_waits_for_what_is_there(self):
+    def no_waiter_could_have_a_job(self):
         for waiting in self.model.waiting:
             assert not any(self.model.eligible(name) for name in waiting.request.queues)
 
     def check_all(self):
         for holds in (
-            self.walks_know_what_was_there_all_along,
+            self.scans_return_what_was_there_all_along,
             self.every_job_is_as_expected,
             self.counts_add_up,
             self.each_lane_is_in_order_and_each_key_has_its_own,
-            self.unique_keys_are_taken_by_who_has_them,
-            self.gates_know_who_runs,
-            self.nobody_waits_for_what_is_there,
+            self.unique_keys_are_owned_by_the_jobs_that_claim_them,
+            self.limiters_count_the_jobs_in_progress,
+            self.no_waiter_could_have_a_job,
         ):
             holds()
 
     def teardown(self):
-        """What may be handed out comes, in order; then, without limits, the rest."""
+        """Takes all jobs that may be leased, in order; then, without limits, the others."""
         if not hasattr(self, "queue"):
             return
         for name in QUEUES:
@@ -1081,18 +1083,18 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def now(self):
         return self.model.now
 
-    def _deliver(self, waiting, handed):
-        self.answers.append((waiting, handed))
+    def _deliver(self, waiting, deliveries):
+        self.answers.append((waiting, deliveries))
 
     def _any(self, pick, *among):
-        """Mostly one of a status that is meant, sometimes any."""
+        """Mostly a job of a given status, sometimes any."""
         jobs = self.model.all(*(among if among and pick % 4 else STATUSES)) or self.model.all(*STATUSES)
         if pick % 17 == 0:
             jobs = list(self.model.jobs.values())
         return jobs[pick % len(jobs)] if jobs else None
 
     def _under_lease(self, pick):
-        """A job and a token: mostly one that runs and its own, sometimes what was so once."""
+        """A job and a token: mostly one in progress with its current token, sometimes with an old one."""
         jobs = self.model.all("in_progress")
         if not jobs or pick % 6 == 0:
             jobs = [job for job in self.model.all(*STATUSES) if job.token]
@@ -1103,7 +1105,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         return job, job.old_tokens[pick % len(job.old_tokens)] if old else job.token
 
     def _may(self, job, token, steps, verb, *rest):
-        """Does it; True if that was the first time, False if it was refused or answered again."""
+        """Calls the verb. Returns True if it acted, False if it was refused or had the same answer again."""
         if job is None:
             return False
 
@@ -1122,20 +1124,20 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             assert lost.value.facts == {"job_status": job.status, "attempts": job.attempts}
         return False
 
-    def _compare_handed(self, expected, handed):
-        assert [job.id for job, _ in handed] == [job.id for job in expected]
-        for job, (given, lease) in zip(expected, handed, strict=True):
+    def _compare_deliveries(self, expected, deliveries):
+        assert [job.id for job, _ in deliveries] == [job.id for job in expected]
+        for job, (given, lease) in zip(expected, deliveries, strict=True):
             assert lease is given.lease
             if job.token is not None:
                 job.old_tokens.append(job.token)
             assert lease.token not in job.old_tokens
             job.token = lease.token
-            self.handed.append((given, lease))
+            self.deliveries.append((given, lease))
 
     def _compare_served(self, served):
         assert [id(waiting) for waiting, _ in self.answers] == [id(waiting) for waiting, _ in served]
-        for (_, jobs), (_, handed) in zip(served, self.answers, strict=True):
-            self._compare_handed(jobs, handed)
+        for (_, jobs), (_, deliveries) in zip(served, self.answers, strict=True):
+            self._compare_deliveries(jobs, deliveries)
         self.answers.clear()
 
 
@@ -1163,7 +1165,7 @@ test_all_verbs_do_what_the_model_does = VerbsAgainstModel.TestCase
 
 @pytest.mark.parametrize("seed", range(24 if THOROUGH else 2))
 def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
-    """Deeper than the short runs go, with the same rules."""
+    """A longer run than the others, with the same rules."""
     random = Random(seed)
     machine = VerbsAgainstModel()
     machine.begin(
@@ -1211,7 +1213,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
             random.choice([options, None]),
         )
 
-    def wants():
+    def requests():
         queues = tuple(name() for _ in range(random.randint(1, 3)))
         lease_for = random.choice([None, 100, 1_000, 60_000])
         return [DequeueRequest(queues, lease_for, random.choice([None, 1, 3]), random.choice([None, "ann"]))]
@@ -1244,14 +1246,14 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
         (9, lambda: machine.enqueue(new_jobs(), often(None, -1_000, 1, 1_000))),
         (3, lambda: machine.enqueue_many(new_jobs(), None)),
         (3, lambda: machine.enqueue_under_one_key(random.randint(3, 12), name(), key())),
-        (12, lambda: machine.dequeue(wants())),
-        (12, lambda: machine.dequeue_or_wait(wants(), random.randint(1, 3_000))),
+        (12, lambda: machine.dequeue(requests())),
+        (12, lambda: machine.dequeue_or_wait(requests(), random.randint(1, 3_000))),
         (1, lambda: machine.model.waiting and machine.stop_waiting(pick())),
         (6, lambda: machine.conclude(picks(), often(None, b"1"))),
         (5, lambda: machine.release(picks(), often(0, 1, 700))),
         (8, lambda: machine.fail(picks(), often(None, b'"bad"'), pick() % 5 > 0, often(None, 0, 300))),
         (3, lambda: machine.heartbeat(pick(), random.choice([1, 1_000, 90_000]))),
-        (2, lambda: machine.handed and machine.give_back(pick() % 9)),
+        (2, lambda: machine.deliveries and machine.give_back(pick() % 9)),
         (3, lambda: machine.cancel(picks(), pick() % 3 == 0)),
         (6, lambda: machine.change(pick(), change(), often(None, 0, 1_000))),
         (4, lambda: machine.redrive(picks())),
@@ -1274,7 +1276,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
     for number, act in enumerate(random.choices(acts, weights, k=1_500)):
         act()
         machine.queue.compact()
-        machine.walks_know_what_was_there_all_along()
+        machine.scans_return_what_was_there_all_along()
         if number % 25 == 0:
             machine.check_all()
     assert min(machine.model.totals.values()) > 20

@@ -1,4 +1,4 @@
-"""Who waits on which queue: the lines alone, without a queue of jobs."""
+"""The waiters of each queue, without jobs."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def waiter(*queues):
 
 
 def line(waiters, name):
-    """Everybody who waits on `name`, by taking them out one after another."""
+    """Drops all waiters on `name`, one after another, and returns them."""
     found = []
     while (first := waiters.first(name)) is not None:
         waiters.drop(first)
@@ -19,7 +19,7 @@ def line(waiters, name):
     return found
 
 
-def test_who_came_first_is_first():
+def test_the_waiter_that_came_first_is_first():
     waiters, came = Waiters(), [waiter("a") for _ in range(5)]
     for each in came:
         waiters.add(each)
@@ -28,7 +28,7 @@ def test_who_came_first_is_first():
     assert waiters.waiting("a") == len(waiters) == 0
 
 
-def test_a_waiter_on_several_queues_stands_in_each_line_and_leaves_all_at_once():
+def test_a_waiter_on_several_queues_waits_on_each_and_leaves_all_at_once():
     waiters = Waiters()
     both, only_b = waiter("a", "b"), waiter("b")
     waiters.add(both)
@@ -40,7 +40,7 @@ def test_a_waiter_on_several_queues_stands_in_each_line_and_leaves_all_at_once()
     assert (waiters.waiting("a"), waiters.waiting("b"), len(waiters)) == (0, 1, 1)
 
 
-def test_one_who_leaves_the_middle_of_a_line_does_not_change_the_order_of_the_others():
+def test_a_waiter_that_leaves_does_not_change_the_order_of_the_others():
     waiters, came = Waiters(), [waiter("a") for _ in range(4)]
     for each in came:
         waiters.add(each)
@@ -48,7 +48,7 @@ def test_one_who_leaves_the_middle_of_a_line_does_not_change_the_order_of_the_ot
     assert line(waiters, "a") == [came[0], came[2], came[3]]
 
 
-def test_one_who_comes_again_stands_at_the_end():
+def test_a_waiter_that_comes_again_is_the_last():
     waiters, (first, second) = Waiters(), (waiter("a"), waiter("a"))
     waiters.add(first)
     waiters.add(second)
@@ -57,7 +57,7 @@ def test_one_who_comes_again_stands_at_the_end():
     assert line(waiters, "a") == [second, first]
 
 
-def test_one_who_does_not_wait_cannot_be_dropped():
+def test_a_waiter_that_does_not_wait_cannot_be_dropped():
     waiters, gone, stays = Waiters(), waiter("a", "b"), waiter("a", "b")
     waiters.add(gone)
     waiters.add(stays)
@@ -69,7 +69,7 @@ def test_one_who_does_not_wait_cannot_be_dropped():
     assert line(waiters, "b") == [stays]
 
 
-def test_one_who_names_a_queue_twice_waits_on_it_once():
+def test_a_waiter_that_names_a_queue_twice_waits_on_it_once():
     waiters, twice = Waiters(), waiter("a", "b", "a")
     waiters.add(twice)
     assert (waiters.waiting("a"), waiters.waiting("b"), len(waiters)) == (1, 1, 1)
@@ -77,7 +77,7 @@ def test_one_who_names_a_queue_twice_waits_on_it_once():
     assert (waiters.names(), len(waiters)) == ([], 0)
 
 
-def test_only_queues_that_somebody_waits_on_are_named():
+def test_only_queues_with_waiters_are_named():
     waiters, both = Waiters(), waiter("a", "b")
     assert waiters.names() == []
     waiters.add(both)

@@ -8,9 +8,8 @@ import pytest
 from serving import until
 
 from jobqueue.clock import SystemClock
-from jobqueue.engine import journal
-from jobqueue.engine.journal import JournalEngine
-from jobqueue.engine.memory import MemoryEngine
+from jobqueue.engine import commit
+from jobqueue.engine.local import LocalEngine, open_journal
 from jobqueue.errors import (
     DiskFull,
     DuplicateJob,
@@ -33,9 +32,10 @@ from jobqueue.model import (
     Options,
 )
 from jobqueue.settings import Settings
-from jobqueue.storage import sqlite, writer
+from jobqueue.storage import data_dir, sqlite, writer
 from jobqueue.storage.data_dir import DataDir
-from jobqueue.storage.sqlite import FILE, JournalError, RetryableError
+from jobqueue.storage.sqlite import FILE
+from jobqueue.storage.store import JournalError, RetryableError
 
 JOB = NewJob("t", payload=b'{"n":1}')
 LARGE = b'"' + b"x" * 5_000 + b'"'
@@ -55,7 +55,7 @@ class Disk:
         if self.engine is not None:
             self.engine.close()
         settings = Settings(first_id=1, **settings)
-        self.engine = JournalEngine(DataDir(str(self.path)), settings, self.clock)
+        self.engine = open_journal(DataDir(str(self.path)), settings, self.clock)
         await self.engine.load()
         return self.engine
 
@@ -143,9 +143,9 @@ class Locked:
 
     def __init__(self, engine, monkeypatch):
         self.locked, self.tried = True, []
-        self._commit = engine._store.commit
-        monkeypatch.setattr(writer, "_AGAIN", 0.01)
-        monkeypatch.setattr(engine._store, "commit", self._try)
+        self._commit = engine._commit._store.commit
+        monkeypatch.setattr(writer, "_RETRY_DELAY", 0.01)
+        monkeypatch.setattr(engine._commit._store, "commit", self._try)
 
     def _try(self, rows):
         self.tried.append(len(rows))
@@ -403,9 +403,9 @@ async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(dis
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
     await engine.load()
-    await until(lambda: engine._queue.counts.jobs()["queued"] == 1)
+    await until(lambda: engine._queue.state.counts.jobs()["queued"] == 1)
     engine.close()
 
 
@@ -447,7 +447,7 @@ async def test_ids_go_on_also_where_the_newest_jobs_are_forgotten(disk):
 
 
 async def test_while_it_is_read_no_request_is_taken(disk):
-    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     assert engine.refuses == "the server is reading its journal"
     await engine.load()
     assert engine.refuses is None
@@ -462,14 +462,14 @@ async def test_while_it_is_read_nothing_is_due_whoever_looks(disk, clock):
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
     loading = asyncio.ensure_future(engine.load())
     await asyncio.sleep(0)
     while not loading.done():
         assert engine.refuses is not None
         engine.stats()
         engine.queues(10)
-        assert engine._ticker is None
+        assert engine._driver._ticker is None
         await asyncio.sleep(0)
     assert await loading == 1_005
     await until(lambda: engine.stats().jobs["queued"] == 1_005)
@@ -503,7 +503,7 @@ async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
         db.execute("UPDATE record SET body = zeroblob(length(body)) WHERE key = 4")
     db.close()
     disk.engine = None
-    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=r"journal.sqlite is damaged: job 2: its checksum is wrong"):
         await engine.load()
     assert engine.refuses is not None
@@ -513,7 +513,7 @@ async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        (4, "it holds 2 jobs, and should hold 3"), (3, "job 1: its payload is missing"),
+        (4, "it holds 2 jobs instead of 3"), (3, "job 1: its payload is missing"),
         (0, "its counters are missing"),  # ids would be given again
     ],
 )  # fmt: skip
@@ -525,7 +525,7 @@ async def test_a_missing_row_is_noticed(disk, key, what):
         db.execute("DELETE FROM record WHERE key = ?", (key,))
     db.close()
     disk.engine = None
-    engine = JournalEngine(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=what):
         await engine.load()
     engine.close()
@@ -543,7 +543,7 @@ async def test_what_cannot_be_written_at_the_stop_is_told_and_acknowledged_to_no
     def fails(rows):
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(engine._store, "commit", fails)
+    monkeypatch.setattr(engine._commit._store, "commit", fails)
     made = engine.enqueue(JOB)
     if handed_over:
         engine.flush()
@@ -611,19 +611,19 @@ async def test_a_purge_that_is_under_way_when_the_journal_breaks_is_not_acknowle
         await engine.enqueue_many([JOB] * 1_000)
     purging = engine.purge(Filter(), False)
     assert engine.stats().jobs["queued"] > 0
-    engine._broken(OSError("what the thread that writes would say"))
+    engine._commit._fail(OSError("what the thread that writes would say"))
     with pytest.raises(Stopping, match="could not write its journal"):
         await asyncio.wait_for(purging, 5)
 
 
 async def test_a_second_engine_on_the_same_folder_is_refused_by_the_pid_of_the_first(disk):
     await disk.start()
-    with pytest.raises(JournalError, match=r"another server, process \d+, uses "):
+    with pytest.raises(JournalError, match=r"another server, process \d+, is using "):
         DataDir(str(disk.path))
 
 
 async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
-    engine = JournalEngine(
+    engine = open_journal(
         DataDir(str(tmp_path)), Settings(sync="interval", sync_interval="5ms"), SystemClock()
     )
     await engine.load()
@@ -644,8 +644,8 @@ async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_fi
     engine = await disk.start()
     await engine.enqueue(JOB)
     job, lease = await take(engine)
-    monkeypatch.setattr(journal, "LOW", 1 << 60)
-    monkeypatch.setattr(journal, "ENOUGH", 1 << 60)
+    monkeypatch.setattr(data_dir, "LOW", 1 << 60)
+    monkeypatch.setattr(data_dir, "ENOUGH", 1 << 60)
     engine.tick()
     for refused in (
         lambda: engine.enqueue(JOB),
@@ -656,8 +656,8 @@ async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_fi
         with pytest.raises(DiskFull):
             refused()
     assert (await engine.conclude(job.id, lease.token, None, None)).status == "concluded"
-    monkeypatch.setattr(journal, "LOW", 0)
-    monkeypatch.setattr(journal, "ENOUGH", 0)
+    monkeypatch.setattr(data_dir, "LOW", 0)
+    monkeypatch.setattr(data_dir, "ENOUGH", 0)
     engine.tick()
     assert (await engine.enqueue(JOB)).id == 2
 
@@ -670,7 +670,7 @@ async def test_what_is_refused_or_was_there_is_not_gathered(disk, monkeypatch, s
     known = NewJob("t", payload=b"1" * 60, options=Options(unique_key="k"))
     for new in (known, JOB):
         await settled(engine.enqueue(new))
-    monkeypatch.setattr(journal, "MOST_BYTES", 100)
+    monkeypatch.setattr(commit, "MAX_BYTES", 100)
     for _ in range(9):
         assert isinstance(await settled(engine.enqueue(known)), ExistingJob)
         [refused] = await settled(engine.enqueue_each([large]))
@@ -704,7 +704,7 @@ async def settled(answer):
 async def test_what_is_gathered_is_bounded_by_every_way_in(disk, monkeypatch, put):
     engine = await disk.start()
     await engine.enqueue(JOB)
-    monkeypatch.setattr(journal, "MOST_BYTES", 100)
+    monkeypatch.setattr(commit, "MAX_BYTES", 100)
     holder = disk.hold()
     made = [put(engine, NewJob("t", payload=b"1" * 60)) for _ in range(2)]
     with pytest.raises(Overloaded):
@@ -735,7 +735,7 @@ async def test_its_figures_tell_of_groups_and_of_what_is_not_on_disk_yet(disk):
     # The second group goes along with the first, or behind it with the counters once more.
     assert (now.rows.count, now.rows.total) in ((groups + 1, rows + 7), (groups + 2, rows + 7))
     assert now.seconds.total > 0
-    assert MemoryEngine(Settings(), disk.clock).stats().journal is None
+    assert LocalEngine(Settings(), disk.clock).stats().journal is None
 
 
 async def test_space_is_given_back_when_the_jobs_have_gone(disk, monkeypatch):

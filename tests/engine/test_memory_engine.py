@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from jobqueue import MemoryEngine
 from jobqueue.clock import first_id_at
-from jobqueue.engine.memory import MemoryEngine
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
 from jobqueue.model import DequeueRequest, Filter, NewJob
 from jobqueue.settings import Settings

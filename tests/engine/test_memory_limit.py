@@ -80,7 +80,7 @@ def test_memory_that_is_not_given_back_does_not_keep_it_shut_for_ever(engine, me
     for job, lease in engine.dequeue(DequeueRequest(("default",), count=5)):
         engine.conclude(job.id, lease.token, None, None)
     for id in range(1, 7):
-        engine._queue.purge_one(engine.get(id), engine._now())
+        engine._queue.purge_one(engine.get(id), engine._driver.now())
     engine.tick()
     for _ in range(6):
         engine.enqueue(new(10_000))
@@ -111,7 +111,7 @@ def test_so_many_jobs_and_no_more_without_waiting_for_a_tick(clock, put):
             put(engine)
         assert refused.value.facts["setting"] == "JOBQUEUE_MAX_JOBS"
         assert sum(engine.stats().jobs.values()) == 3
-    engine._queue.purge_one(engine.get(2), engine._now())
+    engine._queue.purge_one(engine.get(2), engine._driver.now())
     put(engine)
     with pytest.raises(QueueFull):
         put(engine)

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jobqueue
-from jobqueue.engine import memory
+from jobqueue.engine import local
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(jobqueue.__file__).parents[1]  # the sources, or a compiled copy
 # What the first line says besides, if it is the copy.
-COMPILED = "" if str(memory.__file__).endswith(".py") else ", compiled"
+COMPILED = "" if str(local.__file__).endswith(".py") else ", compiled"
 MODULE = (sys.executable, "-P", "-m", "jobqueue")
 SCRIPT = (str(ROOT / "scripts" / "run.sh"),)
 

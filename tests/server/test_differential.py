@@ -288,7 +288,7 @@ class Side:
                 lambda reading=reading: (
                     reading.done()
                     or self.server.engine.stats().consumers_waiting
-                    or self.server.engine._queue.outcomes.count
+                    or self.server.engine._queue.state.outcomes.count
                 )
             )
             if not reading.done():

@@ -1,5 +1,9 @@
-"""Every command of the README and of docs/ is pasted into a shell, against the real program."""
+"""Every command of the README and of docs/ is pasted into a shell, against the real program.
 
+`test_every_command_is_run_by_some_test` fails for a line that none of these tests would run.
+"""
+
+import hashlib
 import json
 import os
 import re
@@ -16,18 +20,41 @@ import trustme
 from running import Program, environment, until
 
 ROOT = Path(__file__).parents[2]
-# What a line of the docs may be answered with; the comment beside some lines says so.
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+}
+# Pages whose lines are pasted one by one.
+BY_LINE = ("README.md", "docs/api.md", "docs/shell.md", "docs/streams.md")
+# Pages whose commands start servers.
+BY_PAGE = ("docs/security.md", "docs/durability.md")
+# Pages with answers.
+WITH_ANSWERS = {"README.md": 3, "docs/api.md": 1}
+# Errors that a line of the docs may show; the comment beside some lines says so.
 _REFUSALS_SHOWN = {"duplicate_job", "idempotency_mismatch", "precondition_failed"}
-# What curl says when its time is over.
+# curl's exit status after --max-time.
 _TIME_OVER = 28
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
+def _blocks(page: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+def _is_worker(block: str) -> bool:
+    return "while :" in block
+
+
+def _is_script(line: str) -> bool:
+    """Is it a command that only works on the repository?"""
+    return bool(re.match(r"(\./scripts/|\.ci/run|git clone )", line))
+
+
 def _examples(page: str) -> list[str]:
-    """The commands of the page's ```sh blocks that call the API, a whole block where one has a loop in it."""
+    """Returns the commands of the page's ```sh blocks that call the API; a block with a loop is one command."""
     found = []
-    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
-        if block.startswith("$") or "while :" in block or "scripts/" in block:
+    for block in _blocks(page):
+        if block.startswith("$") or _is_worker(block):
             continue
         if "while read" in block:
             found.append(block)
@@ -36,8 +63,38 @@ def _examples(page: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_run_by_some_test(page):
+    for block in _blocks(page):
+        if page in BY_PAGE or (_is_worker(block) and page == "docs/shell.md"):
+            continue
+        if block.startswith("$ "):
+            assert page in WITH_ANSWERS
+            continue
+        inside_take = False
+        for line in block.splitlines():
+            inside_take = inside_take or line == "take() {"
+            skipped = not line.strip() or line.startswith("#") or line == "Q=http://localhost:8080"
+            run = page in BY_LINE and (re.match(r"(curl|printf) ", line) or "while read" in block)
+            assert skipped or run or _is_script(line) or (inside_take and page == "docs/api.md"), line
+            inside_take = inside_take and line != "}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_script_that_is_shown_exists(page):
+    lines = [line for block in _blocks(page) for line in block.splitlines() if page not in BY_PAGE]
+    lines += re.findall(r"`((?:\./scripts/|\.ci/run)[^`]*)`", PAGES[page])
+    for line in filter(_is_script, lines):
+        command, *arguments = line.partition("#")[0].split()
+        if command == "git":
+            continue
+        assert os.access(ROOT / command, os.X_OK), line
+        for argument in arguments:
+            assert not argument.startswith("tests/") or (ROOT / argument).exists(), line
+
+
 def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
-    """What comes without end is looked at for a moment."""
+    """Runs a line, and returns its output. What has no end runs for a moment."""
     endless = line.startswith("curl -N ")
     silent = "curl -s --max-time 0.3 " if endless else "curl -s "
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -51,7 +108,7 @@ def _shell(program: Program, line: str, folder: Path, **variables: str) -> str:
 
 
 def _files(folder: Path) -> None:
-    """What the lines of the docs take for granted."""
+    """Makes the files that the lines of the docs use."""
     for name in ("cat.jpg", "result"):
         (folder / name).write_bytes(bytes(range(256)))
     command = folder / "make_thumb"
@@ -60,7 +117,7 @@ def _files(folder: Path) -> None:
 
 
 def test_each_line_of_the_help_can_be_pasted(tmp_path):
-    """As it stands, for the address that it was asked at; with the id and the lease of a job in it."""
+    """The lines are for the address that the help was asked at; `ID` and `LEASE` are those of a job."""
     _files(tmp_path)
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         shell = partial(_shell, program, folder=tmp_path)
@@ -82,16 +139,16 @@ def test_each_line_of_the_help_can_be_pasted(tmp_path):
         program.stop()
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/shell.md", "docs/streams.md", "README.md"])
+@pytest.mark.parametrize("page", BY_LINE)
 def test_each_line_can_be_pasted(page, tmp_path):
     lines = _examples(page)
-    assert len(lines) > 10
+    assert len(lines) > (0 if page == "README.md" else 10)
     shell = partial(_shell, folder=tmp_path)
     _files(tmp_path)
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         for line in lines:
-            # A wait is for a job that may not be there: the line is tried, the waiting is not.
-            line = re.sub(r"wait=\d+", "wait=0", line)
+            line = re.sub(r"wait=\d+", "wait=0", line)  # the job may not exist
+            line = line.replace("localhost:8080", f"127.0.0.1:{program.port}")
             line = line.replace(" thumbs -- ", " -o -w 0 thumbs -- ")  # a worker that ends
             if line.startswith("curl -N"):
                 line = re.sub(r"(?<![a-z_])for=\d+[sm]\b", "for=200ms", line)
@@ -116,15 +173,15 @@ def test_each_line_can_be_pasted(page, tmp_path):
 
 
 def _lasting(answer: str) -> str:
-    """All but the leases, the times and the request ids."""
+    """Returns the answer without its leases, times and request ids."""
     return re.sub(r'"(lease|\w+_at|request_id)":"[^"]+"', r'"\1":"…"', answer.strip())
 
 
-def test_the_answers_in_the_readme_are_those_that_are_given(tmp_path):
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```sh\n(\$ .*?)^```", text, re.MULTILINE | re.DOTALL)
-    shown = re.findall(r"^\$ (.*)\n(\{.*)$", "\n".join(blocks), re.MULTILINE)
-    assert len(shown) == 4
+@pytest.mark.parametrize("page", WITH_ANSWERS)
+def test_the_answers_on_the_page_are_those_that_are_given(page, tmp_path):
+    blocks = "\n".join(block for block in _blocks(page) if block.startswith("$ "))
+    shown = re.findall(r"^\$ (.*)\n(\{.*)$", blocks, re.MULTILINE)
+    assert len(shown) == WITH_ANSWERS[page] == blocks.count("$ ")
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         lease = ""
         for line, answer in shown:
@@ -135,10 +192,22 @@ def test_the_answers_in_the_readme_are_those_that_are_given(tmp_path):
             lease = json.loads(given).get("lease", lease)
 
 
-def test_take_in_the_readme_gives_a_job_to_try_a_line_on(tmp_path):
-    (take,) = re.findall(
-        r"^take\(\) \{\n.*?^\}\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+def test_the_screen_in_the_readme_is_the_one_that_is_drawn(tmp_path):
+    """Compares the words of its first lines and the names of its columns; the figures are of another day."""
+    (screen,) = re.findall(r"^```\n(jobqueue .*?)^```", PAGES["README.md"], re.MULTILINE | re.DOTALL)
+    with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
+        drawn = _shell(program, 'curl -N "$Q/top?for=200ms"', tmp_path)
+        program.stop()
+    drawn = re.sub(r"\x1b\[(2J|[HJK])", "", drawn)
+
+    def words(text: str) -> list[str]:
+        return re.findall(r"\b[A-Za-z_/]+\b", "\n".join(text.splitlines()[:5]))
+
+    assert words(screen) == words(drawn)
+
+
+def test_take_gives_a_job_to_try_a_line_on(tmp_path):
+    (take,) = re.findall(r"^take\(\) \{\n.*?^\}\n", PAGES["docs/api.md"], re.MULTILINE | re.DOTALL)
     with Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_FIRST_ID="1") as program:
         line = take + 'take; take; curl -s -d "{\\"lease\\":\\"$lease\\"}" "$Q/jobs/$id/conclude"'
         answer = json.loads(_shell(program, line, tmp_path))
@@ -146,9 +215,8 @@ def test_take_in_the_readme_gives_a_job_to_try_a_line_on(tmp_path):
         program.stop()
 
 
-def test_the_worker_in_the_readme_works(tmp_path):
-    text = (ROOT / "README.md").read_text()
-    (loop,) = re.findall(r"^```sh\n(Q=\S+\nwhile :.*?)^```", text, re.MULTILINE | re.DOTALL)
+def test_the_worker_of_four_lines_works(tmp_path):
+    (loop,) = filter(_is_worker, _blocks("docs/shell.md"))
     work = tmp_path / "work"
     work.write_text("#!/bin/sh\ncat >> seen; echo >> seen\n")
     work.chmod(0o755)
@@ -168,7 +236,20 @@ def test_the_worker_in_the_readme_works(tmp_path):
     assert seen == [{"to": 'ada, "}lease"'}, [1, {"id": 2}], None]
 
 
-# Of the pages whose commands start servers. Each is started for the block it stands in, and those after it.
+def test_the_tokens_file_on_the_page_is_accepted(tmp_path):
+    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGES["docs/security.md"], re.MULTILINE | re.DOTALL)
+    token = "a-token-for-this-test"
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(text.replace("…", hashlib.sha256(token.encode()).hexdigest()).replace("2027-", "2127-"))
+    with Program(JOBQUEUE_TOKENS_FILE=str(tokens)) as program:
+        sent = {"Authorization": f"Bearer {token}"}
+        assert program.call("POST", "/jobs/enqueue", {"type": "x", "queue": "mail-in"}, **sent)[0] == 201
+        assert program.call("POST", "/jobs/enqueue", {"type": "x", "queue": "other"}, **sent)[0] == 403
+        assert program.call("POST", "/queues/mail/dequeue", **sent)[0] == 403
+        program.stop()
+
+
+# For pages whose commands start servers. A server runs until the next one starts.
 _PASTE = """
 stop() { [ -z "${server-}" ] || { kill "$server"; wait "$server"; server=; }; }
 started() { server=$!; until grep -q ' on ' log; do kill -0 "$server" || exit; sleep 0.05; done; }
@@ -177,7 +258,7 @@ set -e
 """
 
 
-@pytest.mark.parametrize("page", ["docs/security.md", "docs/durability.md"])
+@pytest.mark.parametrize("page", BY_PAGE)
 def test_the_commands_that_start_a_server_and_look_after_it_can_be_pasted(page, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     authority = trustme.CA()
@@ -188,7 +269,7 @@ def test_the_commands_that_start_a_server_and_look_after_it_can_be_pasted(page, 
     with socket.create_server(("", 0)) as free:
         port = str(free.getsockname()[1])
     script = _PASTE
-    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+    for block in _blocks(page):
         for line in block.splitlines():
             if re.search(r"scripts/run\.sh( &)?$", line):
                 line = f"stop; : > log; {line.removesuffix(' &')} 2>> log & started"

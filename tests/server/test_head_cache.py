@@ -4,14 +4,14 @@ import pytest
 
 from jobqueue import MemoryEngine
 from jobqueue.server.http1.head_cache import HeadCache
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 
 KNOWN = b"POST /jobs/12/conclude HTTP/1.1\r\n"
 
 
 @pytest.fixture
 def heads():
-    heads = HeadCache(Api(MemoryEngine()).router, {})
+    heads = HeadCache(Dispatcher(MemoryEngine()).router, {})
     assert heads.line(KNOWN)[4] == "12"
     return heads
 

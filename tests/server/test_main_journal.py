@@ -141,7 +141,7 @@ def test_a_second_server_on_the_same_folder_is_refused_and_after_kill_9_nothing_
     with served(data) as program:
         ready(program)
         [line] = refused(data)
-        assert line == f"jobqueue: another server, process {program.pid}, uses {data}"
+        assert line == f"jobqueue: another server, process {program.pid}, is using {data}"
         program.signal(signal.SIGKILL)
         program.exit_status()
     with served(data) as program:
@@ -152,18 +152,18 @@ def test_a_folder_that_anybody_may_write_to_is_refused(data):
     data.mkdir(mode=0o700)
     data.chmod(0o777)
     [line] = refused(data)
-    assert line.startswith(f"jobqueue: anybody may write to {data}; a folder of its own is wanted, such as ")
+    assert line.startswith(f"jobqueue: {data} is writable by everybody; use a directory of its own, such as ")
 
 
 def test_a_file_in_place_of_the_folder_and_a_folder_that_cannot_be_made_are_refused(data):
     data.write_text("")
-    assert refused(data) == [f"jobqueue: {data} is not a folder"]
+    assert refused(data) == [f"jobqueue: {data} is not a directory"]
     assert refused("/nowhere/data") == [
-        "jobqueue: cannot make the folder /nowhere/data: No such file or directory"
+        "jobqueue: cannot create the directory /nowhere/data: No such file or directory"
     ]
     data.unlink()
     data.symlink_to("/nowhere")
-    assert refused(data) == [f"jobqueue: {data} is a link to nothing"]
+    assert refused(data) == [f"jobqueue: {data} is a symbolic link to nothing"]
 
 
 @pytest.mark.parametrize("name", [FILE, "lock"])
@@ -184,7 +184,7 @@ def test_a_file_that_is_no_journal_or_of_a_newer_version_is_refused_by_name(data
     with sqlite3.connect(data / FILE) as db:
         db.execute("CREATE TABLE something (else_ INTEGER)")
     db.close()
-    assert refused(data) == [f"jobqueue: {data / FILE} is no journal of jobqueue"]
+    assert refused(data) == [f"jobqueue: {data / FILE} is not a journal of jobqueue"]
     (data / FILE).unlink()
     with served(data) as program:
         program.stop()

@@ -464,6 +464,27 @@ async def test_who_sends_many_requests_and_then_no_more_is_answered_all(server, 
 
 
 @fast
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another client"])
+@pytest.mark.parametrize("count", [1, 5, 900])
+async def test_a_half_close_that_is_read_with_the_requests_before_it_loses_none(server, count, others):
+    """The requests may be held for the batch, or lie in the backlog, when the half-close is read."""
+    for _ in range(others):
+        await server.connect()
+    client = await server.connect()
+    await until(lambda: server.front.connections() == others + 1)
+    port = client._writer.get_extra_info("sockname")[1]
+    [connection] = [
+        each for each in server.front.open if each._transport.get_extra_info("peername")[1] == port
+    ]
+    connection.data_received(request("POST", "/jobs/enqueue", {"type": "x"}) * count)
+    assert connection.eof_received()
+    for _ in range(count):
+        assert (await client.read()).status == 201
+    assert await client.rest() == b""
+    await until(lambda: server.front.connections() == others)
+
+
+@fast
 @pytest.mark.parametrize("before", ["many", "a page that is not there", "a wait"])
 async def test_who_waits_to_be_told_to_go_on_behind_other_requests_is_told(server, before):
     client = await server.connect()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobqueue.storage.data_dir import RESERVE, DataDir
-from jobqueue.storage.sqlite import JournalError
+from jobqueue.storage.store import JournalError
 
 NOBODY = 65534
 
@@ -24,9 +24,9 @@ def path():
 @pytest.mark.parametrize(
     ("owner", "mode", "says"),
     [
-        (12345, 0o700, f"belongs to user 12345, and this server runs as user {NOBODY}"),
-        (0, 0o755, "cannot be written to"),
-        (NOBODY, 0o500, "cannot be written to"),
+        (12345, 0o700, f"belongs to user 12345, but this server runs as user {NOBODY}"),
+        (0, 0o755, "is not writable"),
+        (NOBODY, 0o500, "is not writable"),
     ],
 )
 def test_a_folder_of_somebody_else_or_without_the_right_to_write_is_refused(path, owner, mode, says):

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.local import open_journal
 from jobqueue.model import DequeueRequest, IdempotencyKey, NewJob
 from jobqueue.server.journal_cli import main
 from jobqueue.settings import Settings
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.maintenance import back_up, jobs_in, repair, verify
-from jobqueue.storage.sqlite import FILE, JournalError
+from jobqueue.storage.sqlite import FILE
+from jobqueue.storage.store import JournalError
 
 JOURNALS = Path(__file__).parent / "journals"
 VERSIONS = [path.stem for path in sorted(JOURNALS.glob("version-*.sqlite"))]
@@ -30,7 +31,7 @@ def folder(tmp_path):
 
 
 async def engine_on(folder, clock, **settings):
-    engine = JournalEngine(DataDir(str(folder)), Settings(first_id=1, **settings), clock)
+    engine = open_journal(DataDir(str(folder)), Settings(first_id=1, **settings), clock)
     await engine.load()
     return engine
 
@@ -153,13 +154,13 @@ async def test_the_damaged_row_is_named_and_everything_else_is_saved(folder, clo
         1,
         [
             "job 18: its checksum is wrong",
-            "it holds 399 jobs and 1 queues, and should hold 400 and 1",
+            "it holds 399 jobs and 1 queues instead of 400 and 1",
             "readable: jobs 399, queues with settings or a pause 1, idempotency keys 1",
         ],
     )
     status, lines, _ = tool(capfd, folder, "repair")
     assert status == 1
-    assert lines[:2] == ["job 18: its checksum is wrong", "1 of 400 jobs are gone"]
+    assert lines[:2] == ["job 18: its checksum is wrong", "1 of 400 jobs are lost"]
     assert verify(folder).wrong == []
     del jobs[18]
     assert {job.id: (job.queue, job.status, job.payload) for job in jobs_in(folder)} == jobs

@@ -38,7 +38,7 @@ async def dead(server: Server, **job: Any) -> int:
 
 async def watched(server: Server, id: int, wait: str = "30") -> Any:
     """A client that waits for the outcome of a job; returns when it does."""
-    outcomes = server.engine._queue.outcomes
+    outcomes = server.engine._queue.state.outcomes
     before = outcomes.count
     client = await server.ask("GET", f"/jobs/{id}?wait={wait}")
     await until(lambda: outcomes.count == before + 1)

@@ -4,7 +4,6 @@ from base64 import b64encode
 from contextlib import suppress
 
 import pytest
-from msgspec.structs import replace
 from serving import check_problem, until
 from streams import StreamReader
 
@@ -12,10 +11,10 @@ from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.api import Engine
 from jobqueue.errors import SettingError, TooManyRequests, Unauthorized
 from jobqueue.web.access.authorized_engine import AuthorizedEngine
-from jobqueue.web.access.identity import Authenticator, right_for
+from jobqueue.web.access.identity import Authenticator
 from jobqueue.web.access.rate_limits import TokenBuckets, network
 from jobqueue.web.access.tokens import digest_of
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Request
 from jobqueue.web.routes import ROUTES
 from jobqueue.web.streams import flow
@@ -179,14 +178,10 @@ GRANTED = {
 }  # fmt: skip
 
 
-def test_what_destroys_or_reconfigures_is_for_administrators_and_what_is_new_too():
-    for route in ROUTES:
-        assert (right_for(route) == "admin") >= route.admin, route.path
-    new = replace(ROUTES[0], path="/jobs/{id}/novelty")
-    assert right_for(new) == "admin"
+def test_each_right_is_for_these_calls_and_no_others():
     granted: dict[str | None, set[str]] = {right: set() for right in GRANTED}
     for route in ROUTES:
-        granted[right_for(route)].add(f"{route.method} {route.path}")
+        granted[route.right].add(f"{route.method} {route.path}")
     assert granted == GRANTED
 
 
@@ -195,7 +190,7 @@ async def test_a_right_is_good_for_its_calls_only(server, who):
     for route in ROUTES:
         path = route.path.replace("{id}", "1").replace("{name}", "q")
         answer = await call(server, who, route.method, path + ENDLESS.get(path, ""))
-        needed = right_for(route)
+        needed = route.right
         if needed in (None, "", TOKENS[who][0]) or who == "admin":
             assert answer.status not in (401, 403), (route.path, answer)
         else:
@@ -283,9 +278,9 @@ async def test_whoever_waited_for_a_job_is_not_told_what_became_of_it_elsewhere(
     asking, waiting = await server.connect(), await server.connect()
     prefer = {"Prefer": "wait=30"}
     asking.ask("POST", "/jobs/enqueue", {"type": "x", "queue": "mail"}, by("mailer") | prefer)
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     waiting.ask("GET", "/jobs/1?wait=30", None, by("mailer"))
-    await until(lambda: server.engine._queue.outcomes.count == 2)
+    await until(lambda: server.engine._queue.state.outcomes.count == 2)
     await moved_to_private(server, 1)
     now = (await call(server, "mailer", "GET", "/jobs/1")).json["detail"]
     for client in (asking, waiting):
@@ -296,7 +291,7 @@ async def test_whoever_waits_for_a_job_that_moves_where_one_may_see_it_is_told_o
     id = await enqueue(server, "mailer", queue="mail")
     waiting = await server.connect()
     waiting.ask("GET", f"/jobs/{id}?wait=30", None, by("mailer"))
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     await call(server, "mailer", "PATCH", f"/jobs/{id}", {"queue": "mail-2"})
     await call(server, "mailer", "DELETE", f"/jobs/{id}")
     assert (await waiting.read()).json["status"] == "cancelled"
@@ -408,7 +403,9 @@ async def test_a_revoked_token_is_refused_at_once_and_who_waits_with_it_is_told(
     id = await enqueue(server, "worker", queue="elsewhere")
     watching = await server.connect()
     watching.ask("GET", f"/jobs/{id}?wait=30", None, by("worker"))
-    await until(lambda: server.engine.stats().consumers_waiting == 2 and server.engine._queue.outcomes.count)
+    await until(
+        lambda: server.engine.stats().consumers_waiting == 2 and server.engine._queue.state.outcomes.count
+    )
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()
     for client in (waiting["worker"], watching):
@@ -438,7 +435,7 @@ async def test_whoever_waits_for_a_job_that_was_just_enqueued_is_told_that_the_t
 ):
     client = await server.connect()
     client.ask("POST", "/jobs/enqueue", {"type": "x"}, by("worker") | {"Prefer": "wait=30"})
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     file.write_text("".join(table(name) for name in TOKENS if name != "worker"))
     server.api.auth.reload()
     assert "revoked" in check_problem(await client.read(), 401, "unauthorized")["detail"]
@@ -509,7 +506,9 @@ def test_tries_are_counted_by_address():
 
     def tried(peer, token):
         with suppress(Unauthorized, TooManyRequests):
-            return auth.check(stats, Request("GET", "/stats", "", {b"authorization": token}, b"", peer, "r"))
+            return auth.check(
+                stats.right, Request("GET", "/stats", "", {b"authorization": token}, b"", peer, "r")
+            )
 
     for _ in range(20):
         tried("10.0.0.1", b"Bearer guess")
@@ -523,7 +522,7 @@ def test_what_is_remembered_of_wrong_and_right_tokens_is_bounded():
     stats = next(route for route in ROUTES if route.path == "/stats")
     for n in range(10_000):
         basic = b"Basic " + b64encode(f"user-{n}:{ONE}".encode())
-        auth.check(stats, Request("GET", "/stats", "", {b"authorization": basic}, b"", "10.0.0.1", "r"))
+        auth.check(stats.right, Request("GET", "/stats", "", {b"authorization": basic}, b"", "10.0.0.1", "r"))
     assert len(auth.known) <= 4096
 
 
@@ -561,7 +560,7 @@ def test_every_verb_of_an_engine_is_one_of_a_scoped_one():
 
 
 def test_a_secret_is_nowhere_in_what_is_kept():
-    api = Api(MemoryEngine(Settings(access_token=ONE)))
+    api = Dispatcher(MemoryEngine(Settings(access_token=ONE)))
     kept = {name: getattr(api.auth, name) for name in dir(api.auth)}
     assert ONE not in str(kept) + repr(vars(api.settings))
     assert [*api.auth._by_digest] == [bytes.fromhex(digest_of(ONE))]
@@ -610,7 +609,7 @@ async def test_streams_of_a_token_that_is_good_no_more_end(server, file, monkeyp
     for reading in (jobs, waiting, events, face):
         await reading.rest()
     assert server.engine.get(id).status == "queued"
-    assert len(server.api.events) == 1
+    assert len(server.api.context.events) == 1
     server.clock.advance("1s")
     server.engine.tick()
     await brief.rest()

@@ -80,7 +80,7 @@ async def test_who_comes_again_is_sent_what_it_missed(server):
     ids = [await server.enqueue() for _ in range(3)]
     seen = [await reading.event() for _ in range(3)]
     reading.client.close()
-    await until(lambda: len(server.api.events) == 0)
+    await until(lambda: len(server.api.context.events) == 0)
     ids += [await server.enqueue() for _ in range(3)]
     again = await watch(server, "?queue=default", last=seen[0].id)
     assert [(await again.event()).data["id"] for _ in range(5)] == ids[1:]
@@ -97,7 +97,7 @@ async def test_what_is_no_longer_known_is_said_to_be_missing(server, monkeypatch
     first = await server.enqueue()
     known = await reading.event()
     reading.client.close()
-    await until(lambda: len(server.api.events) == 0)
+    await until(lambda: len(server.api.context.events) == 0)
     ids = [await server.enqueue() for _ in range(5)]
     again = await watch(server, last=known.id)
     gap = await again.event()
@@ -119,7 +119,7 @@ async def test_an_id_that_was_never_given_is_a_gap(server, last):
 
 
 async def test_nothing_is_kept_while_nobody_watches(server, monkeypatch):
-    hub = server.api.events
+    hub = server.api.context.events
     assert not hub.on
     monkeypatch.setattr(events, "KEEP", 0.01)
     reading = await watch(server)
@@ -127,7 +127,7 @@ async def test_nothing_is_kept_while_nobody_watches(server, monkeypatch):
     known = await reading.event()
     reading.client.close()
     await until(lambda: not hub.on)
-    assert server.engine._queue.event is None
+    assert server.engine._queue.state.event is None
     assert not hub._ring
     await server.enqueue()
     # What happened meanwhile nobody knows, and that is said.
@@ -141,10 +141,10 @@ async def test_one_who_comes_back_in_time_keeps_the_ring(server, monkeypatch):
     await server.enqueue()
     known = await reading.event()
     reading.client.close()
-    await until(lambda: len(server.api.events) == 0)
+    await until(lambda: len(server.api.context.events) == 0)
     again = await watch(server, last=known.id)
     await asyncio.sleep(0.1)
-    assert server.api.events.on
+    assert server.api.context.events.on
     id = await server.enqueue()
     assert (await again.event()).data["id"] == id
 
@@ -176,7 +176,7 @@ class Ring(deque):
 
 
 async def test_what_was_missed_is_gone_through_from_one_event_to_the_next(server):
-    ring = server.api.events._ring = Ring()
+    ring = server.api.context.events._ring = Ring()
     first = await watch(server)
     for _ in range(3):
         await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
@@ -198,7 +198,7 @@ async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(serv
     stuck.client._writer.transport.pause_reading()
     other = await watch(server)
     sent, told = 0, 0
-    while len(server.api.events) == 2:
+    while len(server.api.context.events) == 2:
         made = await server.post("/jobs/enqueue", [{"type": "x" * 256}] * 1000)
         sent += len(made.json["jobs"])
         while told < sent:
@@ -207,14 +207,14 @@ async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(serv
         assert sent < 100_000
     stuck.client._writer.transport.resume_reading()
     assert (await stuck.client.rest()).count(b"event: enqueued") < sent
-    assert server.api.events._bytes <= 1 << 20
+    assert server.api.context.events._bytes <= 1 << 20
 
 
 @pytest.mark.parametrize("how", HANG_UPS)
 async def test_one_who_hangs_up_is_forgotten(server, how):
     reading = await watch(server)
     getattr(reading.client, how)()
-    await until(lambda: len(server.api.events) == 0)
+    await until(lambda: len(server.api.context.events) == 0)
     assert len(server.api.streams) == 0
 
 
@@ -228,13 +228,13 @@ async def test_when_the_server_stops_it_ends_cleanly(server):
 async def test_a_head_request_is_answered_at_once(server):
     answer = await server.call("HEAD", "/events")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
-    assert not server.api.events.on
+    assert not server.api.context.events.on
 
 
 async def test_an_old_client_is_served_to_the_end_of_its_connection(server):
     client = await server.connect()
     client.send(b"GET /events?for=50ms HTTP/1.0\r\n\r\n")
-    await until(lambda: len(server.api.events) == 1)
+    await until(lambda: len(server.api.context.events) == 1)
     id = await server.enqueue()
     head, _, body = (await client.rest()).partition(b"\r\n\r\n")
     assert b"chunked" not in head
@@ -260,7 +260,7 @@ async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
 async def test_an_event_leaves_once_what_it_tells_of_is_on_disk(server):
     reading, of_job = await watch(server), await watch(server, "?job=1")
     turn = threading.Event()
-    store = server.engine._store
+    store = server.engine._commit._store
     commit = store.commit
 
     def slow(rows):

@@ -123,7 +123,7 @@ async def asked(server, wait="30", body=None, path="/jobs/enqueue", **headers):
     """A client that has asked, and waits for the outcome."""
     client = await server.connect()
     client.ask("POST", path, body or {"type": "x"}, {"Prefer": f"wait={wait}", **headers})
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     return client
 
 
@@ -141,7 +141,7 @@ async def test_request_and_reply(server):
 @pytest.mark.parametrize("end", ["dead", "cancelled"])
 async def test_finished_in_any_way_is_200(server, end):
     client = await asked(server)
-    id = server.engine._queue.last_number
+    id = server.engine._queue.state.last_number
     if end == "dead":
         job = await server.dequeue()
         await server.post(f"/jobs/{id}/fail", said(job, retry=False, error="no"))
@@ -168,7 +168,7 @@ async def test_not_finished_by_then_is_202_and_the_job_goes_on(server):
 async def test_who_hangs_up_leaves_its_job(server):
     client = await asked(server)
     client.reset()
-    await until(lambda: server.engine._queue.outcomes.count == 0)
+    await until(lambda: server.engine._queue.state.outcomes.count == 0)
     assert server.engine.stats().jobs["queued"] == 1
 
 
@@ -184,7 +184,7 @@ async def test_the_same_request_again_waits_for_the_same_job(server):
     clients = [await asked(server, **{"Idempotency-Key": "k"})]
     again = await server.connect()
     again.ask("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": "wait=30", "Idempotency-Key": "k"})
-    await until(lambda: server.engine._queue.outcomes.count == 2)
+    await until(lambda: server.engine._queue.state.outcomes.count == 2)
     clients.append(again)
     job = await server.dequeue()
     await server.post(f"/jobs/{job['id']}/conclude", said(job, result=1))

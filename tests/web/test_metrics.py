@@ -6,7 +6,7 @@ from serving import check_problem, until
 
 from jobqueue import MemoryEngine, Settings
 from jobqueue.web.access.tokens import digest_of
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.request_metrics import BOUNDS
 
 
@@ -142,7 +142,7 @@ async def test_an_access_token_sees_its_own_queues(server, tmp_path):
     for queue in ("secret", "mail"):
         await server.enqueue(queue=queue)
     whole = {key[0] for key in await scrape(server)}
-    server.api.auth = Api(MemoryEngine(Settings(tokens_file=str(file)))).auth
+    server.api.auth = Dispatcher(MemoryEngine(Settings(tokens_file=str(file)))).auth
     samples = await scrape(server, Authorization="Bearer mailer")
     assert {key[1] for key in samples if key[0] == "jobqueue_jobs"} == {"queue=mail"}
     assert only(samples, "jobqueue_queues") == 1

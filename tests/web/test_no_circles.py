@@ -54,9 +54,9 @@ async def a_next_that_is_hung_up_on(server):
 async def a_wait_for_an_outcome(server):
     id = await server.enqueue()
     waiting = [await server.ask("GET", f"/jobs/{id}?wait=30") for _ in range(2)]
-    await until(lambda: server.engine._queue.outcomes.count == 2)
+    await until(lambda: server.engine._queue.state.outcomes.count == 2)
     waiting[0].close()
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     await server.delete(f"/jobs/{id}")
     assert (await waiting[1].read()).status == 200
     waiting[1].close()

@@ -9,7 +9,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue import MemoryEngine, Settings, errors
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.readers.fields import field_of
 from jobqueue.web.routes import ROUTES
 from jobqueue.web.schema import requests
@@ -17,7 +17,7 @@ from jobqueue.web.writers.encoder import JobView
 from jobqueue.web.writers.problems import STATUS
 
 SETTINGS = Settings(first_id=1, wait_max="7s", lease_max="2h", max_batch=33)
-DOCUMENT = json.loads(Api(MemoryEngine(SETTINGS)).document)
+DOCUMENT = json.loads(Dispatcher(MemoryEngine(SETTINGS)).server.document())
 SHAPES = [
     shape
     for shape in vars(requests).values()
@@ -190,7 +190,7 @@ def test_the_headers_that_a_call_reads_are_in_the_document():
 async def test_both_fronts_serve_the_document(server):
     answer = await server.get("/openapi.json")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.body == Api(MemoryEngine(Settings(first_id=1))).document
+    assert answer.body == Dispatcher(MemoryEngine(Settings(first_id=1))).server.document()
     assert (answer.body[-2:], answer.body.count(b"\n")) == (b"}\n", 1)
     check_problem(await server.get("/openapi.json?x=1"), 400, "unknown_field", field="x")
 

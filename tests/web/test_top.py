@@ -4,10 +4,12 @@ from serving import until
 from streams import StreamReader
 
 from jobqueue.web.streams import top
+from jobqueue.web.writers import top_screen
 
 
 async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
     monkeypatch.setattr(top, "REDRAW", 0.01)
+    monkeypatch.setattr(top_screen, "REDRAW", 0.01)
     reading = await StreamReader.begin(server, "GET", "/top")
     assert reading.headers["content-type"].startswith("text/plain")
     assert await reading.until(b"\x1b[J") != b""
@@ -36,7 +38,7 @@ async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_st
 
 async def test_all_who_look_share_one_drawing(server, monkeypatch):
     drawn = []
-    monkeypatch.setattr(top.text_tables, "screen", lambda api: drawn.append(1) or "screen\n")
+    monkeypatch.setattr(top_screen, "screen", lambda *_: drawn.append(1) or "screen\n")
     for _ in range(20):
         await (await StreamReader.begin(server, "GET", "/top")).until(b"\x1b[J")
     assert len(drawn) <= 2

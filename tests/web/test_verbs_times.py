@@ -277,7 +277,7 @@ async def test_who_waits_for_the_outcome_is_told_when_it_is_there(server, end):
         assert answer.headers["cache-control"] == "no-store"
         assert "etag" in answer.headers
         assert answer.json.get("result") == (7 if status == "concluded" else None)
-    assert server.engine._queue.outcomes.count == 0
+    assert server.engine._queue.state.outcomes.count == 0
 
 
 async def test_who_waited_long_enough_gets_the_job_as_it_is_then(server):
@@ -285,7 +285,7 @@ async def test_who_waited_long_enough_gets_the_job_as_it_is_then(server):
     client = await watched(server, 1, "10s")
     await server.dequeue(consumer="w1", lease_for="1m")
     await later(server, "9s")
-    assert server.engine._queue.outcomes.count == 1
+    assert server.engine._queue.state.outcomes.count == 1
     await later(server, "2s")
     answer = await client.read()
     assert (answer.status, answer.json["status"], answer.json["consumer"]) == (200, "in_progress", "w1")
@@ -298,7 +298,7 @@ async def test_a_retry_is_no_outcome(server):
     await server.post("/jobs/1/fail", said(await server.dequeue(), retry_in=1))
     await later(server, 2)
     await server.post("/jobs/1/release", said(await server.dequeue()))
-    assert server.engine._queue.outcomes.count == 1
+    assert server.engine._queue.state.outcomes.count == 1
     await server.post("/jobs/1/conclude", said(await server.dequeue()))
     assert (await client.read()).json["status"] == "concluded"
 
@@ -309,7 +309,7 @@ async def test_who_hangs_up_waits_no_longer_and_the_job_goes_on(server, leave):
     client = await watched(server, 1)
     stays = await watched(server, 1)
     getattr(client, leave)()
-    await until(lambda: server.engine._queue.outcomes.count == 1)
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
     job = await server.dequeue()
     await server.post("/jobs/1/conclude", said(job))
     assert (await stays.read()).json["status"] == "concluded"

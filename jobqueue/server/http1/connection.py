@@ -86,7 +86,7 @@ class Connections:
                 _log.exception("unexpected error")
                 connection.abort()
         self.send_queue.suspended = False
-        self._state.api.engine.flush()
+        self._state.dispatcher.engine.flush()
         for _, connection in batch:
             connection.send()
 
@@ -95,7 +95,7 @@ class Connection:
     """One client. The transport calls it as an `asyncio.Protocol`."""
 
     __slots__ = (
-        "_api", "_backlog", "_body_unread", "_connections", "_drained", "_half_closed", "_head_cache",
+        "_backlog", "_body_unread", "_connections", "_dispatcher", "_drained", "_half_closed", "_head_cache",
         "_held", "_lingering", "_loop", "_parser", "_paused", "_pending", "_ready", "_resume_scheduled",
         "_seen", "_served", "_slice_end", "_state", "_stream", "_transport", "_upload", "_watched",
         "_writer", "peer",
@@ -110,7 +110,7 @@ class Connection:
         # Per-connection state
         self.peer = peer
         self._state = state
-        self._api = state.api
+        self._dispatcher = state.dispatcher
         self._head_cache = state.head_cache
         self._connections = connections
         self._loop = loop
@@ -154,7 +154,7 @@ class Connection:
             self._receive(data)
         elif self._connections.single_client:
             self._read(data)
-            self._api.engine.flush()
+            self._dispatcher.engine.flush()
         else:
             self._ready = False
             self._held = data
@@ -164,12 +164,20 @@ class Connection:
             batch.append((data[11:12], self))
 
     def eof_received(self) -> bool:
-        """A half-close counts as a disconnect, except for complete requests that had to give others a turn.
-        A client that waits for a response keeps its side open. True: the transport stays open."""
-        waits = self._waiting or self._state.encrypts  # TLS ends both sides at once
-        self._half_closed = bool(self._parser.requests) and not waits
-        if not self._half_closed:
-            self._writer.send_at_half_close()  # nothing can be written once the transport closes
+        """A half-close counts as a disconnect, except for requests that were complete before it.
+
+        A client that waits for a response keeps its side open. Requests that only had to let other clients go
+        first (parsed, held for the batch, or still in the backlog) are performed and answered, and responses
+        that wait for the end of this loop pass are sent. True: the transport stays open meanwhile.
+        """
+        due = bool(self._parser.requests or self._held or self._backlog or self._writer.has_unsent)
+        waits = (
+            self._pending is not None or self._stream is not None or self._upload is not None
+            or self._writer.blocked
+        )  # fmt: skip
+        self._half_closed = due and not waits and not self._state.encrypts  # TLS ends both sides at once
+        if self._half_closed:
+            self._resume_soon()
         return self._half_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -212,6 +220,8 @@ class Connection:
         self._ready = True
         if not self._recognise(data):
             self._parse(data)
+        if self._half_closed:
+            self._resume_soon()  # which closes
 
     def _receive(self, data: bytes) -> None:
         """Reads `data`, or keeps it if something is in its way."""
@@ -292,13 +302,14 @@ class Connection:
         if found is None:
             return False
         method, path, query, route, parameter = found
-        api = self._api
+        dispatcher = self._dispatcher
         headers = known.headers
-        id = api.request_id(headers[b"x-request-id"]) if known.names_itself else api.fresh_id()
+        own = known.names_itself
+        id = dispatcher.request_id(headers[b"x-request-id"]) if own else dispatcher.fresh_id()
         request = Request(method, path, query, headers, data[head_end:], self.peer, id, parameter)
         self._served += 1
         started = monotonic()
-        answer = api.perform(route, request, known.from_program, started, known.permitted)
+        answer = dispatcher.perform(route, request, known.from_program, started, known.permitted)
         if isinstance(answer, Response):
             writer = self._writer
             writer.respond(answer, request, known.close, started, self._connections.single_client)
@@ -314,7 +325,7 @@ class Connection:
         while requests and self._upload is None and not (self._waiting or self._writer.closing):
             request, close, started = requests.popleft()
             self._served += 1
-            answer = self._api.answer(request)
+            answer = self._dispatcher.answer(request)
             if isinstance(answer, Response):
                 self._writer.respond(answer, request, close, started)
             else:
@@ -348,7 +359,7 @@ class Connection:
         if future.cancelled():
             log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             return
-        response = self._api.finish(deferred, request.id)
+        response = self._dispatcher.finish(deferred, request.id)
         give_back = response.on_undelivered
         waited = deferred.is_long_poll or monotonic() - started > _LONG
         if give_back is not None and waited and self._hung_up():
@@ -396,7 +407,7 @@ class Connection:
                 self._refuse(parser.refusal)
             elif parser.upload_due and upload is None:
                 request, close = parser.begin_upload()
-                answer = self._api.answer(request)
+                answer = self._dispatcher.answer(request)
                 assert isinstance(answer, (Upload, Response))
                 self._served += 1
                 self._begin_upload(answer, request, close, monotonic())
@@ -424,7 +435,7 @@ class Connection:
         """Answers what cannot or will not be read; then the connection ends."""
         request = self._parser.refused_request()
         self._body_unread = True
-        self._writer.respond(self._api.refuse(error, request), request, True, monotonic())
+        self._writer.respond(self._dispatcher.refuse(error, request), request, True, monotonic())
 
     # -- streams and uploads ------------------------------------------------------------------------
 

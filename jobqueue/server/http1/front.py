@@ -2,7 +2,7 @@
 
     socket -> FastFront -> Connection -> RequestParser      bytes to requests
                                |     `-> ResponseWriter     responses to bytes
-                               `-> Api.perform              requests to responses
+                               `-> Dispatcher.perform       requests to responses
 
 All connections are on one loop. A response that is at hand costs no coroutine, no task and no header object.
 """
@@ -20,15 +20,15 @@ from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.log import AccessLog
 from jobqueue.server.timeouts import Rounds
 from jobqueue.server.tls import HANDSHAKE, Tls
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 
 
 class FastFront:
     name = "fast"
 
-    def __init__(self, api: Api, log: AccessLog, tls: Tls | None = None) -> None:
+    def __init__(self, dispatcher: Dispatcher, log: AccessLog, tls: Tls | None = None) -> None:
         self.peers = ConnectionLimits(None)
-        self.state = FrontState(api, log, encrypts=tls is not None and tls.context is not None)
+        self.state = FrontState(dispatcher, log, encrypts=tls is not None and tls.context is not None)
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._connections = Connections(self.state, self.peers, self._loop)
@@ -70,9 +70,9 @@ class FastFront:
 
     def _refuse_plain_http(self, plain: socket.socket) -> None:
         """Answers a client that speaks HTTP to a port of HTTPS."""
-        api = self.state.api
-        id = api.fresh_id()
-        response = api.failed(BadRequest("this port speaks HTTPS; ask for https:// instead"), id)
+        dispatcher = self.state.dispatcher
+        id = dispatcher.fresh_id()
+        response = dispatcher.failed(BadRequest("this port speaks HTTPS; ask for https:// instead"), id)
         head = b"%b%b\r\nContent-Length: %d\r\nConnection: close" % (
             self.state.response_heads.make(400, response.content_type), id.encode(), len(response.body)
         )  # fmt: skip

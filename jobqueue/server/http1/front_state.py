@@ -8,7 +8,7 @@ from typing import Any
 from jobqueue.server.http1.head_cache import HeadCache
 from jobqueue.server.log import AccessLog
 from jobqueue.server.timeouts import Timeouts
-from jobqueue.web.api import Api
+from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import JSON, REASONS
 
 
@@ -19,15 +19,16 @@ class FrontState:
     `tasks`: keeps running tasks alive, since the loop itself does not.
     """
 
-    def __init__(self, api: Api, log: AccessLog, encrypts: bool) -> None:
-        self.api = api
+    def __init__(self, dispatcher: Dispatcher, log: AccessLog, encrypts: bool) -> None:
+        self.dispatcher = dispatcher
         self.log = log
         self.encrypts = encrypts
         self.draining = False
-        self.max_body = api.settings.max_body
-        self.max_head = api.settings.max_headers
-        self.timeouts = Timeouts(api.settings).by_state
-        self.head_cache = HeadCache(api.router, api.auth.known if api.auth is not None else {})
+        self.max_body = dispatcher.settings.max_body
+        self.max_head = dispatcher.settings.max_headers
+        self.timeouts = Timeouts(dispatcher.settings).by_state
+        auth = dispatcher.auth
+        self.head_cache = HeadCache(dispatcher.router, auth.known if auth is not None else {})
         self.response_heads = ResponseHeads()
         self.tasks: set[asyncio.Task[Any]] = set()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from jobqueue.errors import JobQueueError
 from jobqueue.web.access.browser_policy import is_program
 from jobqueue.web.access.identity import Principal
-from jobqueue.web.api import Api
+from jobqueue.web.context import Context
 from jobqueue.web.request_metrics import Operation
 from jobqueue.web.routes import Route, Router
 
@@ -34,7 +34,11 @@ class CachedHead:
     __slots__ = ("close", "from_program", "headers", "length", "names_itself", "permitted")
 
     def __init__(
-        self, headers: dict[bytes, bytes], length: int, close: bool, permitted: dict[Operation, Api] | None
+        self,
+        headers: dict[bytes, bytes],
+        length: int,
+        close: bool,
+        permitted: dict[Operation, Context] | None,
     ) -> None:
         self.headers = headers
         self.length = length

@@ -133,7 +133,7 @@ class RequestParser:
         """What is known of the request that is refused, for the response and the log."""
         method = self._llhttp.get_method().decode("latin-1") if self._url else "-"
         path = self._url.decode("latin-1").partition("?")[0] or "-"
-        id = self._state.api.request_id(self._headers.get(b"x-request-id"))
+        id = self._state.dispatcher.request_id(self._headers.get(b"x-request-id"))
         return Request(method, path, "", self._headers, b"", self._peer, id)
 
     # -- uploads ------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class RequestParser:
         path, _, query = self._url.decode("latin-1").partition("?")
         method = self._llhttp.get_method().decode("latin-1")
         version = self._llhttp.get_http_version()
-        id = self._state.api.request_id(self._headers.get(b"x-request-id"))
+        id = self._state.dispatcher.request_id(self._headers.get(b"x-request-id"))
         headers = self._headers
         request = Request(method, path, query, headers, b"", self._peer, id, "", f"HTTP/{version}")
         self.upload_body += self._body
@@ -224,7 +224,7 @@ class RequestParser:
         request = Request(
             METHODS.get(method := self._llhttp.get_method()) or method.decode("latin-1"),
             path, query, headers, body if type(body) is bytes else bytes(body), self._peer,
-            self._state.api.request_id(headers.get(b"x-request-id")),
+            self._state.dispatcher.request_id(headers.get(b"x-request-id")),
         )  # fmt: skip
         close = not self._llhttp.should_keep_alive()
         version = "1.1"
@@ -255,7 +255,7 @@ class RequestParser:
     def _check_length(self) -> None:
         """Checks the route of a body that is large, or of unknown length."""
         path = self._url.decode("latin-1").partition("?")[0]
-        if path in self._state.api.router.uploads:
+        if path in self._state.dispatcher.router.uploads:
             self.upload_due = True
         elif b"content-length" in self._headers:
             self.refuse(self._too_large())

@@ -156,11 +156,6 @@ class ResponseWriter:
         if self.closing and self._on_flushed is not None:
             self._on_flushed()
 
-    def send_at_half_close(self) -> None:
-        """Sends gathered responses unless jobs are in them: those jobs are given back."""
-        if not self._undelivered:
-            self.send()
-
     def _sent(self) -> None:
         """A write may have failed; then the transport is about to close, and jobs are given back."""
         if not (self.blocked or self._out or self._transport.is_closing()):

@@ -71,13 +71,13 @@ class StreamResponse:
             if self._gone:
                 return
             self._running = True
-            if not await self._stream_writer.pour(self._state.api.streams):
+            if not await self._stream_writer.pour(self._state.dispatcher.streams):
                 return
         except Exception as error:  # too late for another response: the client sees that it is cut off
-            self._state.api.failed(error, self._request.id)
+            self._state.dispatcher.failed(error, self._request.id)
             self._writer.abort()
             return
-        self._state.api.streamed(self._request, self._stream.status)
+        self._state.dispatcher.streamed(self._request, self._stream.status)
         self.end()
 
     def end(self) -> None:
@@ -93,7 +93,7 @@ class StreamResponse:
         self._gone = True
         if self._running:
             self._stream_writer.hung_up()
-            self._state.api.streamed(self._request, 499)
+            self._state.dispatcher.streamed(self._request, 499)
         self._client.resume()
         self._log(499)
 
@@ -141,7 +141,7 @@ class UploadReceiver:
             return
         self.busy = True
         self._reader = UploadReader(answer, writer.abort)
-        state.api.streams.add(self._reader)
+        state.dispatcher.streams.add(self._reader)
         state.start_task(asyncio.get_running_loop().create_task(self._run(self._reader)))
 
     async def _run(self, reader: UploadReader) -> None:
@@ -152,7 +152,7 @@ class UploadReceiver:
                 return
             response = await reader.end()
         except Exception as error:
-            response = self._state.api.failed(error, self.request.id)
+            response = self._state.dispatcher.failed(error, self.request.id)
         if not self._gone:
             self.response = response
             self.busy = False
@@ -185,8 +185,8 @@ class UploadReceiver:
     def finish(self, status: int) -> None:
         """The response has been written, with this status."""
         if self._reader is not None:
-            self._state.api.streams.discard(self._reader)
-            self._state.api.streamed(self.request, status)
+            self._state.dispatcher.streams.discard(self._reader)
+            self._state.dispatcher.streamed(self.request, status)
 
     def hung_up(self) -> None:
         """A piece that is being taken is still taken; nothing follows it."""

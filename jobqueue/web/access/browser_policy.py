@@ -138,7 +138,7 @@ class BrowserPolicy:
 
     # -- answers to browsers ------------------------------------------------------------------------
 
-    def dress(self, request: Request, answer: Answer) -> Answer:
+    def add_headers(self, request: Request, answer: Answer) -> Answer:
         """`answer`, with what a browser is to know of it."""
         if is_program(request.headers):
             return answer

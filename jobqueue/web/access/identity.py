@@ -1,8 +1,9 @@
-"""Access tokens: who calls, and what that one may.
+"""Authentication by access tokens.
 
-A token comes as `Authorization: Bearer TOKEN`, or as the password of Basic (`curl -u :TOKEN`). What is kept
-of a token is its SHA-256 digest; so the file of tokens opens nothing. Here it is decided who calls, and
-whether the call is for such a one; `scope` has which queues and jobs a caller sees.
+A token comes as `Authorization: Bearer TOKEN`, or as the password of Basic (`curl -u :TOKEN`). Only the
+SHA-256 digest of a token is kept, so the file of tokens is no secret. This module decides who calls and
+whether the caller has the right that a call needs. `authorized_engine` limits a caller to its queues and
+jobs.
 """
 
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobqueue.engine.api import Engine
 from jobqueue.errors import Refused, TooManyRequests, Unauthorized
@@ -24,10 +25,6 @@ from jobqueue.web.access.tokens import RIGHTS, Token, read_tokens
 from jobqueue.web.futures import under_way
 from jobqueue.web.http import Request
 from jobqueue.web.request_metrics import Operation
-from jobqueue.web.routes import ROUTES, Route
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 _log = logging.getLogger("jobqueue")
 # The one token of JOBQUEUE_ACCESS_TOKEN; no token of a file has this name.
@@ -37,51 +34,31 @@ _TRIES = 10
 _TRIES_A_SECOND = 1.0
 # Headers whose caller is known without a digest; and names of queues that a caller's patterns were held to.
 _KNOWN = 4096
-_WITHOUT = frozenset({"/healthz", "/readyz"})
-_FOR_ALL = frozenset({"/", "/help", "/openapi.json", "/worker.sh", "/worker.py"})
-_OF_PRODUCERS = frozenset({"enqueue", "redrive"})
-_OF_CONSUMERS = frozenset({"dequeue", "conclude", "heartbeat", "release", "fail", "stream"})
-
-
-def right_for(route: Route) -> str | None:
-    """The right that a call needs; "": any token will do; None: it needs no token. What is not known here is
-    for administrators."""
-    last = route.path.rpartition("/")[2]
-    if route.path in _WITHOUT:
-        return None
-    if route.admin:
-        return "admin"
-    if route.path in _FOR_ALL:
-        return ""
-    if route.method == "GET":
-        return "read"
-    if last in _OF_CONSUMERS:
-        return "dequeue"
-    if last in _OF_PRODUCERS or route.path == "/jobs/{id}":
-        return "enqueue"
-    return "admin"
 
 
 class Principal:
-    """Who calls: the holder of one token. `api`: what such a one is served by, made when it first calls."""
+    """A caller: the holder of one access token.
+
+    `context` is what its calls are served with; the dispatcher makes it at the first call. `permitted` has
+    the same context for each operation that the caller has called and may call. It stays empty for a token
+    that expires, and is emptied when the token is revoked, so it never permits what is no longer allowed.
+    """
 
     def __init__(self, token: Token) -> None:
         self.token = token
         self.name = token.name
         self.admin = "admin" in token.rights
-        # An administrator may do all; "": what any token is good for.
+        # An administrator has all rights. Every token has the right "".
         self.rights = frozenset(RIGHTS if self.admin else token.rights) | {""}
         self.expires_at = token.expires_at
-        self.api: Api | None = None
-        # The same, by operation that it may call and has called; none where its token has an end. Empty once
-        # the token is revoked: so whoever keeps this asks nothing that is out of date.
-        self.permitted: dict[Operation, Api] = {}
-        # By name of a queue: may it be used? Not all that were ever asked for.
+        self.context: Any = None  # a Context, which this module may not know
+        self.permitted: dict[Operation, Any] = {}
+        # Whether queues may be used, by name; a bounded memo.
         self.queue_access: dict[str, bool] = {}
         self._waiting: dict[Future[Any], Engine] = {}
 
     def may_use(self, queue: str) -> bool:
-        """May it use the queue of this name?"""
+        """Tells whether the caller may use the queue of this name."""
         seen = self.queue_access.get(queue)
         if seen is None:
             if len(self.queue_access) >= _KNOWN:
@@ -90,7 +67,7 @@ class Principal:
         return seen
 
     def waits(self, future: Future[Any], engine: Engine) -> None:
-        """A request of this caller waits for `future`."""
+        """Registers a request of this caller that waits for `future`."""
         self._waiting[future] = engine
         future.add_done_callback(self._waits_no_more)
 
@@ -98,10 +75,10 @@ class Principal:
         self._waiting.pop(future, None)
 
     def revoke(self) -> None:
-        """The token is good no more: what waits under it ends."""
+        """Ends all waiting requests of this caller: its token is no longer valid."""
         for future, engine in list(self._waiting.items()):
             engine.end_wait(under_way(future), _unauthorized("this access token was revoked"))
-        self.api = None
+        self.context = None
         self.permitted.clear()
 
 
@@ -112,7 +89,6 @@ class Authenticator:
     def __init__(self, settings: Settings, wall: Callable[[], int]) -> None:
         self._settings = settings
         self._wall = wall
-        self._needs = {route.operation: right_for(route) for route in ROUTES}
         self._by_digest: dict[bytes, Principal] = {}
         # By the header as it came; of those that were right only.
         self.known: dict[bytes | None, Principal] = {}  # not of all: it is emptied now and then
@@ -148,20 +124,21 @@ class Authenticator:
             self._by_digest[token.digest] = known if known is not None and same else Principal(token)
         self.known.clear()
 
-    def lasting(self, request: Request) -> Callable[[], bool] | None:
-        """Says whether the token of this request is still good; None: it needed none."""
-        who = self.caller(request)
-        return None if who is None else partial(self._knows, who)
+    def validity(self, who: Principal) -> Callable[[], bool]:
+        """Returns a function that tells whether the token of `who` is still valid."""
+        return partial(self._is_valid, who)
 
-    def _knows(self, who: Principal) -> bool:
+    def _is_valid(self, who: Principal) -> bool:
         expired = who.expires_at is not None and self._wall() >= who.expires_at
         return not expired and self._by_digest.get(who.token.digest) is who
 
-    def check(self, route: Route, request: Request) -> Principal | None:
-        """Who calls; None: the call is for everybody. Raises `Unauthorized`, `Refused`, `TooManyRequests`."""
+    def check(self, right: str | None, request: Request) -> Principal | None:
+        """Returns the caller, who has the right `right`; None if the call needs no token and has none.
+
+        Raises `Unauthorized`, `Refused` or `TooManyRequests`.
+        """
         header = request.headers.get(b"authorization")
-        who = self.known.get(header)
-        right = self._needs[route.operation]
+        who = request.caller or self.known.get(header)
         if who is None:
             if right is None:
                 return None
@@ -173,7 +150,7 @@ class Authenticator:
         return who
 
     def _identify(self, header: bytes | None, peer: str) -> Principal:
-        """Whoever tries token after token is slowed down; whom we know does not come here."""
+        """Returns the caller of a request whose token is not in the memo. Slows down those who try tokens."""
         if header is None:
             raise _unauthorized("this server wants an access token")
         address, now = network(peer), time.monotonic()
@@ -195,11 +172,11 @@ class Authenticator:
         return who
 
     def caller(self, request: Request) -> Principal | None:
-        """Who sent a request that was let in; None: it was for everybody."""
+        """Returns the caller of a request without checking rights; None: it has no valid token."""
         header = request.headers.get(b"authorization")
         if header is None:
             return None
-        return self.known.get(header) or self._holder(header)  # it may have been let in without a look here
+        return self.known.get(header) or self._holder(header)
 
 
 def _token_of(header: bytes) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Schema: the readers of all calls, with the limits of the settings; what they answer suits the engine."""
+"""Readers of the calls that show and manage jobs and queues."""
 
 from typing import Any, Literal, NamedTuple, cast
 
@@ -7,15 +7,14 @@ from msgspec.structs import replace
 
 from jobqueue.errors import InvalidField, MissingField
 from jobqueue.model import INHERIT, Filter, KeyLimits, QueueSettings
-from jobqueue.settings import Settings
 from jobqueue.steps import DEAD, IN_PROGRESS, QUEUED, SCHEDULED, STATUSES, Status
 from jobqueue.web.http import Request
-from jobqueue.web.readers import fields, import_item, suggestions, values
-from jobqueue.web.readers.consume import Holding
+from jobqueue.web.readers import fields, import_item, records, suggestions
 from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.readers.fields import YEAR_MS
+from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
-from jobqueue.web.streams.events import EVENT_NAMES, EventFilter
+from jobqueue.web.schema.events import EVENT_NAMES, EventFilter
 
 
 class Listing(NamedTuple):
@@ -28,16 +27,18 @@ class Listing(NamedTuple):
     payload: bool
 
 
-class Schema(Holding):
-    """All of them."""
+class AdminReaders:
+    """Reads lists, filters, settings of queues, and what a client watches."""
 
     __slots__ = (
-        "_cancel", "_count", "_events", "_export", "_face", "_list", "_pause", "_peek", "_purge",
-        "_queues", "_redrive", "_settings_of_queue", "_top", "_wait",
+        "_cancel", "_count", "_events", "_export", "_face", "_limits", "_list", "_max_depth", "_nothing",
+        "_pause", "_peek", "_purge", "_queues", "_redrive", "_settings_of_queue", "_top", "_wait",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._max_depth = limits.max_depth
+        self._nothing = RequestDecoder(requests.NoShape)
         self._wait = RequestDecoder(requests.WaitShape)
         self._cancel = RequestDecoder(requests.CancelShape)
         self._settings_of_queue = RequestDecoder(
@@ -55,11 +56,24 @@ class Schema(Holding):
         self._purge = RequestDecoder(requests.PurgeShape)
         self._redrive = RequestDecoder(requests.RedriveShape)
 
+    def decoders(self) -> list[RequestDecoder[Any]]:
+        """One for each request struct that is read here."""
+        return [
+            self._nothing, self._wait, self._cancel, self._settings_of_queue, self._pause, self._queues,
+            self._face, self._events, self._top, self._export, self._list, self._count, self._peek,
+            self._purge, self._redrive,
+        ]  # fmt: skip
+
+    def nothing(self, request: Request) -> None:
+        """Refuses any option, for calls that take none."""
+        if request.body or request.query:
+            self._nothing.read(request, self._max_depth)
+
     def wait(self, request: Request) -> int:
         """How many milliseconds to wait for a job's outcome."""
         if not request.query and not request.body:
             return 0
-        return self._waiting(self._wait.read(request, self._max_depth).wait)
+        return self._limits.wait(self._wait.read(request, self._max_depth).wait)
 
     def force(self, request: Request) -> bool:
         if not request.query and not request.body:
@@ -84,30 +98,30 @@ class Schema(Holding):
     def _queue_setting(self, name: str, value: Any) -> object:
         match name:
             case "lease_for":
-                return self._lease_for(value)
+                return self._limits.lease_for(value)
             case "max_attempts":
-                return values.max_attempts(value)
+                return records.max_attempts(value)
             case "backoff":
-                return values.backoff(value)
+                return records.backoff(value)
             case "retain_for":
-                return values.length(value, name)
+                return fields.length(value, name)
             case "dead_letter":
                 return fields.queue_name(value, name)
             case "rate":
-                return values.rate(value)
+                return records.rate(value)
             case "key_limits":
                 most = value.max_in_progress
                 return KeyLimits(
-                    None if most is None else fields.whole(most, name, 1, values.MANY),
-                    None if value.rate is None else values.rate(value.rate),
+                    None if most is None else fields.whole(most, name, 1, fields.MANY),
+                    None if value.rate is None else records.rate(value.rate),
                 )
             case _:
-                return fields.whole(value, name, 1, values.MANY)
+                return fields.whole(value, name, 1, fields.MANY)
 
     def pause(self, request: Request) -> tuple[int | None, str | None]:
         """Milliseconds, and why; None: until it is resumed, no reason."""
         asked = self._pause.read(request, self._max_depth)
-        length = None if asked.length is None else values.length(asked.length, "for", 1)
+        length = None if asked.length is None else fields.length(asked.length, "for", 1)
         return length, None if asked.reason is None else fields.label(asked.reason, "reason", 500)
 
     def list_jobs(self, request: Request) -> Listing:
@@ -118,7 +132,7 @@ class Schema(Holding):
             if not (asked.cursor.isascii() and asked.cursor.isdigit() and len(asked.cursor) <= 16):
                 raise InvalidField("cursor: what `next` was in the answer before", field="cursor")
             after = int(asked.cursor)
-        wanted = self._filter(asked, values.set_of(asked.queue, "queue"))
+        wanted = self._filter(asked, fields.set_of(asked.queue, "queue"))
         return Listing(wanted, after, asked.order == "asc", asked.limit, asked.payload)
 
     def queues(self, request: Request) -> tuple[int, str | None]:
@@ -136,7 +150,7 @@ class Schema(Holding):
 
     def count_jobs(self, request: Request) -> Filter:
         asked = self._count.read(request, self._max_depth)
-        return self._filter(asked, values.set_of(asked.queue, "queue"))
+        return self._filter(asked, fields.set_of(asked.queue, "queue"))
 
     def purge(self, request: Request, queue: str) -> tuple[Filter, bool]:
         """What to remove, and whether only to say what it would be."""
@@ -152,7 +166,7 @@ class Schema(Holding):
         """Which dead jobs, how many at most, and whether only to say which."""
         asked = self._redrive.read(request, self._max_depth)
         if asked.limit is not None:
-            fields.whole(asked.limit, "limit", 1, values.MANY)
+            fields.whole(asked.limit, "limit", 1, fields.MANY)
         wanted = self._chosen(asked, queue)
         if wanted.statuses is not None and wanted.statuses != {DEAD}:
             raise InvalidField("status: only dead jobs are redriven", field="status")
@@ -166,7 +180,7 @@ class Schema(Holding):
         return wanted
 
     def _filter(self, asked: requests.FilterShape, queues: frozenset[str] | None) -> Filter:
-        statuses = values.set_of(asked.status, "status")
+        statuses = fields.set_of(asked.status, "status")
         for status in sorted(statuses or ()):
             if status not in STATUSES:
                 raise InvalidField(
@@ -179,8 +193,8 @@ class Schema(Holding):
             else fields.duration(asked.older_than, "older_than", 0, 100 * YEAR_MS, None)
         )
         return Filter(
-            queues, cast("frozenset[Status] | None", statuses), values.set_of(asked.type, "type"),
-            values.set_of(asked.tag, "tag"), values.set_of(asked.key, "key"), older,
+            queues, cast("frozenset[Status] | None", statuses), fields.set_of(asked.type, "type"),
+            fields.set_of(asked.tag, "tag"), fields.set_of(asked.key, "key"), older,
         )  # fmt: skip
 
     def queue(self, request: Request) -> None:
@@ -195,20 +209,27 @@ class Schema(Holding):
             "queue": self._face,
             "job": self._wait,
         }
-        return values.watched_for(calls[what].read(request, self._max_depth).length)
+        return fields.watched_for(calls[what].read(request, self._max_depth).length)
 
     def top(self, request: Request) -> int | None:
-        return values.watched_for(self._top.read(request, self._max_depth).length)
+        return fields.watched_for(self._top.read(request, self._max_depth).length)
 
     def events(self, request: Request) -> tuple[EventFilter, int | None]:
         asked = self._events.read(request, self._max_depth)
-        names = values.set_of(asked.event, "event")
+        names = fields.set_of(asked.event, "event")
         if names is not None and not names <= set(EVENT_NAMES):
             raise InvalidField(f"event: of {', '.join(EVENT_NAMES)}", field="event")
-        jobs = None if asked.job is None else values.ids(asked.job)
-        return EventFilter(values.set_of(asked.queue, "queue"), jobs, names), values.watched_for(asked.length)
+        jobs = None if asked.job is None else _ids(asked.job)
+        return EventFilter(fields.set_of(asked.queue, "queue"), jobs, names), fields.watched_for(asked.length)
 
     def export(self, request: Request, queue: str) -> Filter:
         """Which jobs leave; what is finished stays, unless it is asked for."""
         wanted = self._filter(self._export.read(request, self._max_depth), frozenset({queue}))
         return wanted if wanted.statuses is not None else replace(wanted, statuses=import_item.MOVABLE)
+
+
+def _ids(value: list[int] | str) -> frozenset[int]:
+    ids = [str(id).strip() for id in (value.split(",") if isinstance(value, str) else value)]
+    if not 1 <= len(ids) <= 100 or not all(id.isascii() and id.isdigit() and len(id) <= 16 for id in ids):
+        raise InvalidField("job: 1 to 100 ids of jobs", field="job")
+    return frozenset(map(int, ids))

@@ -1,4 +1,4 @@
-"""Holding: the readers of the calls that take jobs, and of those of who holds one."""
+"""Readers of the calls that take jobs, and of those that end, extend or return a lease."""
 
 from typing import Any, NamedTuple
 
@@ -6,14 +6,13 @@ from msgspec import Raw
 
 from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, MissingField
 from jobqueue.model import DequeueRequest
-from jobqueue.settings import Settings
 from jobqueue.web.http import Request
-from jobqueue.web.readers import fields, values
-from jobqueue.web.readers.decoder import OPTION_HEADERS, RequestDecoder, S
+from jobqueue.web.readers import fields, raw_body
+from jobqueue.web.readers.decoder import OPTION_HEADERS, RequestDecoder, S, checked
+from jobqueue.web.readers.job_error import optional_error
 from jobqueue.web.readers.json_text import one_line
-from jobqueue.web.readers.produce import Making
+from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
-from jobqueue.web.writers import raw
 
 _HOLDER = ("lease", "consumer")
 _PLAIN_WANT = DequeueRequest(("default",))
@@ -38,16 +37,17 @@ class LeaseClaim(NamedTuple):
     consumer: str | None
 
 
-class Holding(Making):
-    """What takes jobs, and what their holders say."""
+class ConsumeReaders:
+    """Reads dequeues, streams of jobs, and what a consumer reports about its jobs."""
 
     __slots__ = (
         "_conclude", "_conclude_each", "_dequeue", "_fail", "_fail_each", "_heartbeat",
-        "_heartbeat_each", "_release", "_release_each", "_stream",
+        "_heartbeat_each", "_limits", "_max_depth", "_release", "_release_each", "_stream",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._max_depth = limits.max_depth
         self._dequeue = RequestDecoder(requests.DequeueShape, headers=("consumer",))
         self._conclude: RequestDecoder[Any] = RequestDecoder(
             requests.ConcludeOptions, headers=_HOLDER, nulls=frozenset({"result"}),
@@ -67,29 +67,36 @@ class Holding(Making):
         self._fail_each = RequestDecoder(requests.FailItem, headers=_HOLDER)
         self._stream = RequestDecoder(requests.StreamShape, headers=("consumer",))
 
+    def decoders(self) -> list[RequestDecoder[Any]]:
+        """One for each request struct that is read here."""
+        return [
+            self._dequeue, self._conclude, self._conclude_each, self._heartbeat, self._heartbeat_each,
+            self._release, self._release_each, self._fail, self._fail_each, self._stream,
+        ]  # fmt: skip
+
     def dequeue(self, request: Request) -> tuple[DequeueRequest, int, bool]:
         """What is wanted, how many milliseconds to wait for it, and whether its payload is to be the body."""
         if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
             return _PLAIN_WANT, 0, False
         asked = self._dequeue.read(request, self._max_depth)
-        queues = self._queues_of(asked) or ("default",)
+        queues = self._limits.queues(asked.queue, asked.queues) or ("default",)
         count = asked.count
         if count is not None:
-            fields.whole(count, "count", 1, self._settings.max_batch, "JOBQUEUE_MAX_BATCH")
+            fields.whole(count, "count", 1, self._limits.max_batch, "JOBQUEUE_MAX_BATCH")
             if asked.raw:
                 raise InvalidField("raw is one job: a body holds one payload; leave out count", field="count")
         consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
-        want = DequeueRequest(queues, self._lease_for(asked.lease_for), count, consumer)
-        return want, self._waiting(asked.wait), asked.raw
+        want = DequeueRequest(queues, self._limits.lease_for(asked.lease_for), count, consumer)
+        return want, self._limits.wait(asked.wait), asked.raw
 
     def stream(self, request: Request) -> tuple[DequeueRequest, int | None]:
         """What is wanted, with `count` for the most that it holds; and for how many milliseconds."""
         asked = self._stream.read(request, self._max_depth)
         prefetch = fields.whole(asked.prefetch, "prefetch", 1, 1000)
         consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
-        queues = self._queues_of(asked) or ("default",)
-        want = DequeueRequest(queues, self._lease_for(asked.lease_for), prefetch, consumer)
-        return want, values.watched_for(asked.length)
+        queues = self._limits.queues(asked.queue, asked.queues) or ("default",)
+        want = DequeueRequest(queues, self._limits.lease_for(asked.lease_for), prefetch, consumer)
+        return want, fields.watched_for(asked.length)
 
     def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None, Following | None]:
         """Lease, consumer, result, and what to dequeue then, each None if not given."""
@@ -102,16 +109,20 @@ class Holding(Making):
             return held.lease, held.consumer, self._result(asked), None
         held = self._held(asked)
         if asked.raw:
-            result = self._small(raw.result_of_body(request, self._max_depth))
+            result = self._small(raw_body.result_of_body(request, self._max_depth))
         else:
             result = self._result(asked)
         return held.lease, held.consumer, result, self._following(asked)
 
     def _following(self, asked: requests.ConcludeOptions) -> Following | None:
         if asked.next:
-            wait = 0 if asked.wait is None else self._waiting(asked.wait)
+            wait = 0 if asked.wait is None else self._limits.wait(asked.wait)
             return Following(
-                self._queues_of(asked), self._lease_for(asked.lease_for), wait, asked.consumer, asked.raw
+                self._limits.queues(asked.queue, asked.queues),
+                self._limits.lease_for(asked.lease_for),
+                wait,
+                asked.consumer,
+                asked.raw,
             )
         for name in ("queues", "queue", "wait", "lease_for"):
             if getattr(asked, name) is not None:
@@ -145,7 +156,7 @@ class Holding(Making):
         if isinstance(asked, requests.FailOptions) and asked.raw:
             if bytes(asked.error):
                 raise InvalidField("error: with raw=1 the body is the error", field="error")
-            asked.error = Raw(raw.error_of_body(request))
+            asked.error = Raw(raw_body.error_of_body(request))
         return self._failed(asked)
 
     def fail_many(
@@ -155,9 +166,7 @@ class Holding(Making):
 
     def _each(self, call: RequestDecoder[S], request: Request, check: Any) -> list[Any]:
         options = call.options(request)
-        return values.each(
-            call.many(request, options, self._max_depth, self._settings.max_batch), check, False
-        )
+        return checked(call.many(request, options, self._max_depth, self._limits.max_batch), check, False)
 
     def _held(self, asked: requests.HolderShape) -> LeaseClaim:
         lease, consumer = asked.lease, asked.consumer
@@ -172,10 +181,10 @@ class Holding(Making):
         return self._small(one_line(text, self._max_depth)) if text else None
 
     def _small(self, result: bytes | None) -> bytes | None:
-        if result is not None and len(result) > self._settings.max_result:
+        if result is not None and len(result) > self._limits.max_result:
             raise BodyTooLarge(
-                f"a result may have {self._settings.max_result:,} bytes; this one has {len(result):,}",
-                field="result", limit=self._settings.max_result, setting="JOBQUEUE_MAX_RESULT",
+                f"a result may have {self._limits.max_result:,} bytes; this one has {len(result):,}",
+                field="result", limit=self._limits.max_result, setting="JOBQUEUE_MAX_RESULT",
             )  # fmt: skip
         return result
 
@@ -184,13 +193,13 @@ class Holding(Making):
             fields.whole(asked.progress, "progress", 0, 100)
         if asked.message is not None:
             fields.said(asked.message, "message", 500)
-        return self._held(asked), self._lease_for(asked.lease_for), asked.progress, asked.message
+        return self._held(asked), self._limits.lease_for(asked.lease_for), asked.progress, asked.message
 
     def _released(self, asked: requests.ReleaseShape) -> tuple[LeaseClaim, int]:
-        return self._held(asked), values.length(asked.delay, "delay")
+        return self._held(asked), fields.length(asked.delay, "delay")
 
     def _failed(self, asked: requests.FailShape) -> tuple[LeaseClaim, bytes | None, bool, int | None]:
         text = bytes(asked.error)
-        error = self._error_of(text) if text not in (b"", b"null") else None
-        retry_in = None if asked.retry_in is None else values.length(asked.retry_in, "retry_in")
+        error = optional_error(text, self._max_depth)
+        retry_in = None if asked.retry_in is None else fields.length(asked.retry_in, "retry_in")
         return self._held(asked), error, asked.retry, retry_in

@@ -246,6 +246,23 @@ class RequestDecoder(Generic[S]):
             return bad
 
 
+def checked(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
+    """Every item checked; in the place of a bad one what is wrong with it. The first of those is raised where
+    it is all or nothing."""
+    checked: list[Any] = []
+    for index, item in enumerate(items):
+        try:
+            if isinstance(item, BadInput):
+                raise item
+            checked.append(check(item))
+        except BadInput as bad:
+            bad.facts["index"] = index
+            if all_or_nothing:
+                raise
+            checked.append(bad)
+    return checked
+
+
 def says_many(request: Request) -> bool:
     """Does the content type say that the body holds a value a line?"""
     kind = request.headers.get(b"content-type")

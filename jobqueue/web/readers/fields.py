@@ -21,6 +21,7 @@ INT32 = (-(2**31), 2**31 - 1)
 # The longest delay: how far ahead anything may be put off.
 _DAY_MS = 86_400_000
 YEAR_MS = 366 * _DAY_MS
+MANY = 2**53 - 1
 _QUEUE_NAME = re.compile(QUEUE_NAME)
 _MEDIA_TYPE = re.compile(MEDIA_TYPE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -106,6 +107,24 @@ def tags(value: list[str]) -> tuple[str, ...]:
     if len(found) > 16:
         raise InvalidField("tags: at most 16", field="tags", limit=16)
     return found
+
+
+def length(value: float | str, field: str, low: int = 0) -> int:
+    return duration(value, field, low, YEAR_MS, None)
+
+
+def set_of(value: list[str] | str | None, field: str) -> frozenset[str] | None:
+    """A list, or text with commas; not an empty one."""
+    if value is None:
+        return None
+    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+    if not items or "" in items or len(items) > 100:
+        raise InvalidField(f"{field}: 1 to 100 values", field=field)
+    return frozenset(items)
+
+
+def watched_for(value: float | str | None) -> int | None:
+    return None if value is None else length(value, "for", 1)
 
 
 # -- from a query string, where all is text ---------------------------------------------------------

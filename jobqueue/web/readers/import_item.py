@@ -10,6 +10,7 @@ from jobqueue.model import Attempt, ImportedHistory, ImportItem, JobTrace, NewJo
 from jobqueue.steps import CANCELLED, CONCLUDED, DEAD, STATUSES, Status, Step
 from jobqueue.units import parse_instant
 from jobqueue.web.readers import fields
+from jobqueue.web.readers.job_error import optional_error
 from jobqueue.web.schema import requests
 
 # What an export has unless other statuses are asked for, and an import takes: work to do, and what failed.
@@ -21,8 +22,8 @@ _STEPS: dict[str, Step] = {
 }  # fmt: skip
 
 
-def arrival(
-    asked: requests.ImportShape, new: NewJob, error_of: Callable[[bytes], bytes], wall: Callable[[], int]
+def import_item(
+    asked: requests.ImportShape, new: NewJob, max_depth: int, wall: Callable[[], int]
 ) -> ImportItem:
     """`new`: what it says as any enqueue. One that was leased is queued here. Raises `BadInput`."""
     if asked.status is not None and asked.status not in MOVABLE:
@@ -39,16 +40,16 @@ def arrival(
         died = wall() if asked.finished_at is None else _instant(asked.finished_at, "finished_at")
     past = ImportedHistory(
         min(created, wall()), fields.whole(asked.attempts, "attempts", 0, _MOST),
-        fields.whole(asked.leases, "leases", 0, _MOST), _trace(asked, error_of), died,
+        fields.whole(asked.leases, "leases", 0, _MOST), _trace(asked, max_depth), died,
     )  # fmt: skip
     origin = None if asked.origin is None else fields.label(asked.origin, "origin", 128)
     return ImportItem(new, past, origin)
 
 
-def _trace(asked: requests.ImportShape, error_of: Callable[[bytes], bytes]) -> JobTrace | None:
+def _trace(asked: requests.ImportShape, max_depth: int) -> JobTrace | None:
     if len(history := asked.history or ()) > _HISTORY:
         raise InvalidField(f"history: at most {_HISTORY} attempts", field="history", limit=_HISTORY)
-    trace = JobTrace(reason=asked.reason, error=_error(bytes(asked.error), error_of))
+    trace = JobTrace(reason=asked.reason, error=optional_error(bytes(asked.error), max_depth))
     if asked.dead_from is not None:
         trace.dead_from = fields.queue_name(asked.dead_from.queue, "dead_from")
         trace.dead_from_reason = asked.dead_from.reason
@@ -59,16 +60,12 @@ def _trace(asked: requests.ImportShape, error_of: Callable[[bytes], bytes]) -> J
             _instant(line.started_at, "history"),
             None if line.ended_at is None else _instant(line.ended_at, "history"),
             _STEPS[line.outcome],
-            None if line.error is UNSET else _error(bytes(line.error), error_of),
+            None if line.error is UNSET else optional_error(bytes(line.error), max_depth),
         )
         for line in history
     )
     known = trace.reason or trace.error or trace.history or trace.dead_from
     return trace if known else None
-
-
-def _error(raw: bytes, error_of: Callable[[bytes], bytes]) -> bytes | None:
-    return error_of(raw) if raw not in (b"", b"null") else None
 
 
 def _instant(text: str, field: str) -> int:

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""The worker of jobqueue 0.0.0: takes jobs and runs a command for each. Needs Python 3.8, and nothing else.
+"""The worker of jobqueue 0.0.0: takes jobs and runs a command for each. It needs Python 3.8 and nothing else.
 
     curl -sSf http://localhost:8080/worker.py | python3 - thumbs -- ./make_thumb
 
 The command gets the payload on its standard input, and JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS
 JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT JOB_CONTENT_TYPE JOB_URL in its environment. Its exit status
-says how it went: 0 concludes the job, what it wrote is the result; 75 gives it back for a while; all else
-fails it, with the end of what it wrote to standard error. Meanwhile the lease is kept up. A command whose job
-was cancelled, or whose lease is lost, gets a TERM, and a KILL five seconds later.
+decides what happens to the job: 0 concludes it, with the standard output as its result; 75 releases it, to be
+retried later; any other status fails it, with the end of the standard error as its error. The worker renews
+the lease while the command runs. If the job is cancelled or its lease is lost, the command gets a TERM, and a
+KILL five seconds later.
 
-TERM, INT or HUP: takes no more, and lets the command end; after -g seconds, or at a second signal, stops the
-command and gives the job back.
+On TERM, INT or HUP the worker takes no more jobs and waits for the command. After -g seconds, or on a second
+signal, it stops the command and releases the job.
 
-The queue is at $JOBQUEUE_URL (http://localhost:8080); $JOBQUEUE_TOKEN is the access token, if it wants one.
+$JOBQUEUE_URL is the address of the server (http://localhost:8080), $JOBQUEUE_TOKEN its access token, if it
+requires one.
 """
 
 from __future__ import annotations  # for Python 3.8
@@ -35,11 +37,11 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 VERSION = "0.0.0"
 ADDRESS = os.environ.get("JOBQUEUE_URL") or "http://localhost:8080"
-# Of an answer: nobody there, or not now.
-AGAIN = (0, 408, 429)
+# Statuses after which a request is repeated (0: no answer), and those after which the lease is lost.
+RETRYABLE = (0, 408, 429)
 GONE = (403, 404, 409, 410)
-PATIENCE = 60  # seconds: a server may ask for so long a rest
-_TOLD = (
+MAX_RETRY_AFTER = 60  # seconds: the longest Retry-After that is honoured
+_VARIABLES = (
     ("JOB_ID", "job-id"), ("JOB_QUEUE", "job-queue"), ("JOB_TYPE", "job-type"),
     ("JOB_PRIORITY", "job-priority"), ("JOB_ATTEMPTS", "job-attempts"), ("JOB_LEASE", "job-lease"),
     ("JOB_LEASE_FOR", "job-lease-for"), ("JOB_LEASE_EXPIRES_AT", "job-lease-expires-at"),
@@ -48,15 +50,15 @@ _TOLD = (
 
 
 class Answer(NamedTuple):
-    """`status` 0: there is none."""
+    """An answer of the server; `status` 0 means that there was none."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
     @property
-    def later(self) -> bool:
-        return self.status in AGAIN or self.status >= 500
+    def retryable(self) -> bool:
+        return self.status in RETRYABLE or self.status >= 500
 
     @property
     def is_job(self) -> bool:
@@ -68,7 +70,7 @@ class Options(NamedTuple):
     command: list[str]
     wait: int
     lease_for: int | None
-    rest: int
+    delay: int
     grace: float
     name: str
     type: str
@@ -77,13 +79,16 @@ class Options(NamedTuple):
 
 
 def say(text: str) -> None:
-    with contextlib.suppress(OSError):  # whoever read it has gone
+    with contextlib.suppress(OSError):  # standard error is closed
         sys.stderr.write(f"worker: {text}\n")
         sys.stderr.flush()
 
 
 class Slot(threading.Thread):
-    """Takes and works on one job after the other. `stopping`: takes no more; `at_once`: ends what it has."""
+    """A thread that takes one job after the other and runs the command for each.
+
+    `stopping` is set when no more jobs are to be taken, `at_once` when the running command is to be stopped.
+    """
 
     def __init__(self, number: int, options: Options, stopping: threading.Event) -> None:
         super().__init__(name=f"{options.name}-{number}")
@@ -92,8 +97,8 @@ class Slot(threading.Thread):
         self.at_once = False
         self.stopped_at: float | None = None
         self.refused = False
-        self._over = False  # no job came, and that is all that was wanted
-        self._delay = 1.0
+        self._over = False  # no job came, and the option -o was given
+        self._retry_delay = 1.0
         self._connection: http.client.HTTPConnection | None = None
         self._waiting = False
         wanted = {"raw": "1", "queues": options.queues, "wait": str(options.wait)}
@@ -111,13 +116,14 @@ class Slot(threading.Thread):
                 job = self._work(job)
 
     def interrupt(self) -> None:
-        """Ends a wait for a job, from another thread. A job that is on its way is heard all the same."""
+        """Ends a wait for a job, from another thread. A job that is already on its way is still received."""
         connection = self._connection
         if self._waiting and connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(connection.sock, socket.SHUT_WR)  # TLS's own would also end hearing
+                # Not `connection.sock.shutdown`: that of an SSLSocket would end reading, too.
+                socket.socket.shutdown(connection.sock, socket.SHUT_WR)
 
-    # -- asking ---------------------------------------------------------------------------------------
+    # -- requests -------------------------------------------------------------------------------------
 
     def _ask(self, path: str, body: bytes = b"", lease: str = "", kind: str = "text/plain") -> Answer:
         headers = {"Queue-Consumer": self.name, "Content-Type": kind}
@@ -137,34 +143,35 @@ class Slot(threading.Thread):
                         break
                     connection.request("POST", urlsplit(ADDRESS).path.rstrip("/") + path, body, headers)
                     answer = connection.getresponse()
-                    said = {name.lower(): value for name, value in answer.getheaders()}
-                    return Answer(answer.status, said, answer.read())
+                    fields = {name.lower(): value for name, value in answer.getheaders()}
+                    return Answer(answer.status, fields, answer.read())
                 except (OSError, http.client.HTTPException):
                     self._connection = None
-                    # A kept connection may have been closed in the meantime: that was no attempt. What asks
-                    # for a job may have got one: that is not asked again in silence.
+                    # The server may have closed a kept connection meanwhile: try again on a new one. A
+                    # dequeue may already have leased a job, so it is not repeated silently.
                     if fresh or self._waiting:
                         break
             return Answer(0, {}, b"")
         finally:
             self._waiting = False
 
-    def _rest(self, answer: Answer) -> None:
-        """Longer each time, and not as long as others do; and as long as the server asks for."""
-        if self._delay == 1:
+    def _back_off(self, answer: Answer) -> None:
+        """Waits: exponentially longer each time, with jitter, and at least as long as Retry-After says."""
+        if self._retry_delay == 1:
             say(f"no answer from {ADDRESS} ({answer.status}); trying again")
-        asked = answer.headers.get("retry-after", "")
-        least = min(int(asked), PATIENCE) if asked.isascii() and asked.isdigit() else 0.1
-        self.stopping.wait(least + random.uniform(0, self._delay))
-        self._delay = min(self._delay * 2, 30.0)
+        retry_after = answer.headers.get("retry-after", "")
+        is_number = retry_after.isascii() and retry_after.isdigit()
+        shortest = min(int(retry_after), MAX_RETRY_AFTER) if is_number else 0.1
+        self.stopping.wait(shortest + random.uniform(0, self._retry_delay))
+        self._retry_delay = min(self._retry_delay * 2, 30.0)
 
     def _take(self) -> Answer | None:
         answer = self._ask(f"/jobs/dequeue?{self._wanted}")
-        if answer.later:
+        if answer.retryable:
             if not self.stopping.is_set():
-                self._rest(answer)
+                self._back_off(answer)
             return None
-        self._delay = 1.0
+        self._retry_delay = 1.0
         if answer.status not in (200, 204):
             say(f"refused: {answer.body.decode(errors='replace').strip()}")
             self.refused = True
@@ -172,128 +179,132 @@ class Slot(threading.Thread):
         self._over = answer.status == 204 and self.options.once
         return answer if answer.is_job else None
 
-    def _tell(self, job: Answer, verb: str, body: bytes = b"", kind: str = "text/plain") -> Answer:
-        """Until somebody has heard it, or it is no use."""
+    def _report(self, job: Answer, verb: str, body: bytes = b"", kind: str = "text/plain") -> Answer:
+        """Reports the end of a job. Retries until the server has answered, up to ten times."""
         path = f"/jobs/{job.headers['job-id']}/{verb}"
         answer = self._ask(path, body, job.headers["job-lease"], kind)
         for _ in range(9):
-            if not answer.later:
-                self._delay = 1.0
+            if not answer.retryable:
+                self._retry_delay = 1.0
                 break
             if self.stopping.is_set():
                 time.sleep(0.5)
             else:
-                self._rest(answer)
+                self._back_off(answer)
             answer = self._ask(path, body, job.headers["job-lease"], kind)
         return answer
 
     # -- one job --------------------------------------------------------------------------------------
 
     def _work(self, job: Answer) -> Answer | None:
-        """The next job, if concluding this one brought it."""
-        facts = {name: unquote(job.headers.get(header, "")) for name, header in _TOLD}
+        """Runs the command for a job. Returns the next job, if the conclude of this one returned it."""
+        variables = {name: unquote(job.headers.get(header, "")) for name, header in _VARIABLES}
         id = job.headers["job-id"]
-        environment = {**os.environ, **facts, "JOB_URL": f"{ADDRESS}/jobs/{id}", "JOBQUEUE_URL": ADDRESS}
+        environment = {**os.environ, **variables, "JOB_URL": f"{ADDRESS}/jobs/{id}", "JOBQUEUE_URL": ADDRESS}
         try:
             started = subprocess.Popen(
                 self.options.command, env=environment, start_new_session=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
-        except OSError as cannot:
-            self._fail(job, "cannot be run", str(cannot).encode())
+        except OSError as failure:
+            self._fail(job, "the command cannot be run", str(failure).encode())
             return None
         with started as process:
-            told, out, err = self._attend(process, job)
+            stopped, out, err = self._supervise(process, job)
             status = process.returncode
         if status == 0:
             return self._conclude(job, out)
-        if told == "lost":
+        if stopped == "lost":
             say(f"job {id}: its lease is lost; the command was stopped")
-        elif told:
+        elif stopped:
             self._release(job, 0)
         elif status == 75:
-            self._release(job, self.options.rest)
+            self._release(job, self.options.delay)
         else:
             self._fail(job, f"exit {status}", err)
         return None
 
-    def _attend(self, process: subprocess.Popen[bytes], job: Answer) -> tuple[str, bytes, bytes]:
-        """Keeps the lease up until the command ends. Why it was stopped, if it was; and what it wrote."""
+    def _supervise(self, process: subprocess.Popen[bytes], job: Answer) -> tuple[str, bytes, bytes]:
+        """Renews the lease until the command ends.
+
+        Returns why the command was stopped ("lost", "cancelled", "stopped", or "" if it was not), its output
+        and its standard error.
+        """
         every = min(max(float(job.headers.get("job-lease-for", "3")) / 3, 0.3), 60.0)
         beat_at = time.monotonic() + every
-        told, kill_at = "", 0.0
+        stopped, kill_at = "", 0.0
         payload: bytes | None = job.body
         while True:
             try:
                 out, err = process.communicate(payload, timeout=min(every, 0.5))
-                return told, out, err
+                return stopped, out, err
             except subprocess.TimeoutExpired:
                 payload = None
             now = time.monotonic()
-            if told:
+            if stopped:
                 if now >= kill_at:
-                    hit(process, signal.SIGKILL)
-                if told != "lost" and now >= beat_at:  # it is given back once the command has ended
+                    send_signal(process, signal.SIGKILL)
+                if stopped != "lost" and now >= beat_at:  # the job is released once the command has ended
                     beat_at = now + every
                     self._heartbeat(job)
                 continue
             if self.at_once or (self.stopped_at is not None and now >= self.stopped_at + self.options.grace):
-                told = "stopped"
+                stopped = "stopped"
             elif now >= beat_at:
                 beat_at = now + every
-                told = self._heartbeat(job)
-            if told:
-                hit(process, signal.SIGTERM)
+                stopped = self._heartbeat(job)
+            if stopped:
+                send_signal(process, signal.SIGTERM)
                 kill_at = now + 5
 
     def _heartbeat(self, job: Answer) -> str:
         answer = self._ask(f"/jobs/{job.headers['job-id']}/heartbeat", b"", job.headers["job-lease"])
         if answer.status in GONE:
             return "lost"
-        # What was said of errors may hold anything.
+        # The error of an earlier attempt may hold any text, so only what precedes it counts.
         return "cancelled" if b'"cancel_requested":true' in answer.body.partition(b'"error":')[0] else ""
 
-    # -- how it went ----------------------------------------------------------------------------------
+    # -- the outcome ----------------------------------------------------------------------------------
 
     def _conclude(self, job: Answer, out: bytes) -> Answer | None:
-        """Where more is wanted the same request waits for the next job."""
+        """Concludes a job. If the worker goes on, the same request waits for the next job and returns it."""
         id, kind = job.headers["job-id"], self.options.type
         answer = Answer(0, {}, b"")
         if not self.stopping.is_set():
             path = f"/jobs/{id}/conclude?next=1&{self._wanted}"
             answer = self._ask(path, out, job.headers["job-lease"], kind)
             self._over = answer.status == 204 and self.options.once
-        if answer.later:  # it was heard, or not: said twice it is the same
-            answer = self._tell(job, "conclude?raw=1", out, kind)
+        if answer.retryable:  # the server may have received it; a second conclude changes nothing
+            answer = self._report(job, "conclude?raw=1", out, kind)
         if answer.status in (200, 204):
-            self._note(job, "concluded")
-        elif answer.later or answer.status in (401, *GONE):
-            self._not_told(job, "concluded", answer)
+            self._reported(job, "concluded")
+        elif answer.retryable or answer.status in (401, *GONE):
+            self._not_reported(job, "concluded", answer)
         else:
             self._fail(job, f"the result was refused ({answer.status})", answer.body)
         return answer if answer.is_job else None
 
     def _release(self, job: Answer, delay: int) -> None:
-        answer = self._tell(job, f"release?delay={delay}")
-        (self._note if answer.status == 200 else self._not_told)(job, "given back", answer)
+        answer = self._report(job, f"release?delay={delay}")
+        (self._reported if answer.status == 200 else self._not_reported)(job, "released", answer)
 
-    def _fail(self, job: Answer, why: str, said: bytes) -> None:
-        lines = said.decode(errors="replace").strip().splitlines()
+    def _fail(self, job: Answer, why: str, output: bytes) -> None:
+        lines = output.decode(errors="replace").strip().splitlines()
         say(f"job {job.headers['job-id']}: {why}: {lines[-1] if lines else ''}")
-        answer = self._tell(job, "fail?raw=1", why.encode() + b"\n" + said[-4000:])
-        (self._note if answer.status == 200 else self._not_told)(job, "failed", answer)
+        answer = self._report(job, "fail?raw=1", why.encode() + b"\n" + output[-4000:])
+        (self._reported if answer.status == 200 else self._not_reported)(job, "failed", answer)
 
-    def _note(self, job: Answer, what: str, answer: Answer | None = None) -> None:
+    def _reported(self, job: Answer, outcome: str, answer: Answer | None = None) -> None:
         if self.options.verbose:
-            say(f"job {job.headers['job-id']}: {what}")
+            say(f"job {job.headers['job-id']}: {outcome}")
 
-    def _not_told(self, job: Answer, what: str, answer: Answer) -> None:
+    def _not_reported(self, job: Answer, outcome: str, answer: Answer) -> None:
         id = job.headers["job-id"]
-        say(f"job {id}: could not be {what} ({answer.status}); it goes back when its lease is over")
+        say(f"job {id}: could not be {outcome} ({answer.status}); its lease will time out")
 
 
-def hit(process: subprocess.Popen[bytes], number: int) -> None:
-    """The command, and what it started."""
+def send_signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """Sends a signal to the command and to all processes that it started."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, number)
 
@@ -310,26 +321,27 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = about.add_argument
-    add("-j", type=int, default=1, metavar="N", help="so many jobs at once (1)")
+    add("-j", type=int, default=1, metavar="N", help="number of jobs at once (1)")
     add("-w", type=int, default=30, metavar="SECONDS", help="longest wait for a job in one request (30)")
-    add("-l", type=int, metavar="SECONDS", help="length of a lease (the job's, else the queue's)")
-    add("-d", type=int, default=10, metavar="SECONDS", help="rest of a job whose command exits with 75 (10)")
-    add("-g", type=float, default=8, metavar="SECONDS", help="a command may run on after a signal (8)")
-    add("-n", metavar="NAME", default=f"{socket.gethostname()}-{os.getpid()}", help="the consumer's name")
-    add("-t", metavar="TYPE", default="text/plain", help="media type of what the command writes (text/plain)")
-    add("-o", action="store_true", help="ends when no job comes")
-    add("-v", action="store_true", help="says what becomes of each job")
+    add("-l", type=int, metavar="SECONDS", help="duration of the lease (the job's own, else the queue's)")
+    add("-d", type=int, default=10, metavar="SECONDS", help="delay of a job whose command exits with 75 (10)")
+    add("-g", type=float, default=8, metavar="SECONDS", help="time for a command after a signal (8)")
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    add("-n", metavar="NAME", default=name, help="name of the consumer (host and pid)")
+    add("-t", metavar="TYPE", default="text/plain", help="media type of the command's output (text/plain)")
+    add("-o", action="store_true", help="exit when there is no job")
+    add("-v", action="store_true", help="log the outcome of each job")
     add("-V", action="version", version=f"jobqueue worker {VERSION}")
     add("queues", metavar="QUEUE[,QUEUE...]")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     given = about.parse_args()
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command or shutil.which(command[0]) is None:
-        about.error(f"there is no command {command[0]}" if command else "which command?")
+        about.error(f"there is no command {command[0]}" if command else "the command is missing")
     if not re.fullmatch(r"[A-Za-z0-9_.:,-]+", given.queues):
-        about.error(f"this names no queue: {given.queues}")
+        about.error(f"not the name of a queue: {given.queues}")
     if given.j < 1:
-        about.error("-j: 1 or more")
+        about.error("-j: must be 1 or more")
     options = Options(
         given.queues, command, given.w, given.l, given.d, given.g, given.n, given.t, given.o, given.v
     )
@@ -351,7 +363,7 @@ def main() -> int:
     for slot in slots:
         while slot.is_alive():
             slot.join(0.2)
-            if stopping.is_set():  # it may have begun to wait since
+            if stopping.is_set():  # the slot may have begun to wait after the signal
                 slot.interrupt()
     return int(any(slot.refused for slot in slots))
 

@@ -1,16 +1,17 @@
 #!/bin/sh
-# The worker of jobqueue 0.0.0: takes jobs and runs a command for each. Needs curl, and nothing else.
+# The worker of jobqueue 0.0.0: takes jobs and runs a command for each. It needs curl and nothing else.
 #
 #   curl -sSf http://localhost:8080/worker.sh | sh -s -- thumbs -- ./make_thumb
 #
 # The command gets the payload on its standard input, and JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS
-# JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT JOB_CONTENT_TYPE JOB_URL in its environment. Its exit status says how
-# it went: 0 concludes the job, what it wrote is the result; 75 gives it back for a while; all else fails it, with
-# the end of what it wrote to standard error. Meanwhile the lease is kept up. A command whose job was cancelled, or
-# whose lease is lost, gets a TERM, and a KILL five seconds later.
+# JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT JOB_CONTENT_TYPE JOB_URL in its environment. Its exit status decides
+# what happens to the job: 0 concludes it, with the standard output as its result; 75 releases it, to be retried
+# later; any other status fails it, with the end of the standard error as its error. The worker renews the lease
+# while the command runs. If the job is cancelled or its lease is lost, the command gets a TERM, and a KILL five
+# seconds later.
 #
-# TERM, INT or HUP: takes no more, and lets the command end; after -g seconds, or at a second signal, stops the
-# command and gives the job back.
+# On TERM, INT or HUP the worker takes no more jobs and waits for the command. After -g seconds, or on a second
+# signal, it stops the command and releases the job.
 set -u
 mask=$(umask) # the command's
 umask 077
@@ -21,17 +22,17 @@ url=${JOBQUEUE_URL:-http://localhost:8080}
 usage() {
     cat <<USAGE
 usage: worker.sh [options] QUEUE[,QUEUE...] [--] COMMAND [ARGUMENT...]
-  -j N        so many jobs at once (1)
+  -j N        number of jobs at once (1)
   -w SECONDS  longest wait for a job in one request (30)
-  -l SECONDS  length of a lease (the job's, else the queue's); the lease is renewed three times in it
-  -d SECONDS  rest of a job whose command exits with 75 (10)
-  -g SECONDS  after a signal a command may run on so long (8)
-  -n NAME     the consumer's name (host and pid)
-  -t TYPE     media type of what the command writes (text/plain), such as application/json
-  -o          ends when no job comes
-  -v          says what becomes of each job
-  -h, -V      this text; the version
-The queue is at \$JOBQUEUE_URL ($url); \$JOBQUEUE_TOKEN is the access token, if it wants one.
+  -l SECONDS  duration of the lease (the job's own, else the queue's); it is renewed after each third
+  -d SECONDS  delay of a job whose command exits with 75 (10)
+  -g SECONDS  how long a command may run on after a signal (8)
+  -n NAME     name of the consumer (host and pid)
+  -t TYPE     media type of the command's output (text/plain), such as application/json
+  -o          exit when there is no job
+  -v          log the outcome of each job
+  -h, -V      show this text; show the version
+\$JOBQUEUE_URL is the address of the server ($url), \$JOBQUEUE_TOKEN its access token, if it requires one.
 USAGE
 }
 
@@ -67,12 +68,12 @@ main() {
     queues=$1
     shift
     [ "${1:-}" != -- ] || shift
-    [ $# -gt 0 ] || die 'which command? worker.sh QUEUE -- COMMAND'
-    case $queues in '' | *[!A-Za-z0-9_.:,-]*) die "this names no queue: $queues" ;; esac
+    [ $# -gt 0 ] || die 'the command is missing: worker.sh QUEUE -- COMMAND'
+    case $queues in '' | *[!A-Za-z0-9_.:,-]*) die "not the name of a queue: $queues" ;; esac
     for number in "$processes" "$wait" "${lease_for:-1}" "$rest_for" "$grace"; do
-        case $number in '' | *[!0-9]* | 0?*) die "a whole number is wanted, not: $number" ;; esac
+        case $number in '' | *[!0-9]* | 0?*) die "not a whole number: $number" ;; esac
     done
-    [ "$processes" -gt 0 ] || die 'at least one job at once: -j 1'
+    [ "$processes" -gt 0 ] || die '-j must be 1 or more'
     command -v curl >/dev/null || die 'curl is not installed'
     command -v "$1" >/dev/null || die "there is no command $1"
     setsid=$(command -v setsid) || setsid=''
@@ -82,7 +83,7 @@ main() {
     dir='' slots='' stopping='' number=0
     trap '[ -z "$dir" ] || rm -rf "$dir"' EXIT
     trap 'stop' TERM INT HUP
-    trap '' PIPE # whoever read what it says may have gone
+    trap '' PIPE # the reader of standard error may be gone
     folder=${TMPDIR:-/tmp}/jobqueue-worker.$$.$(random)
     mkdir "$folder" || exit 2
     dir=$folder
@@ -95,7 +96,7 @@ main() {
         slot "$number" "$@" &
         slots="$slots $!"
     done
-    [ -z "$stopping" ] || tell_slots TERM # one was started in the moment of the signal
+    [ -z "$stopping" ] || tell_slots TERM # a slot may have started at the moment of the signal
     for pid in $slots; do await "$pid"; done
     exec 3>&- # so the watcher ends
     await "$watcher"
@@ -103,7 +104,7 @@ main() {
     exit
 }
 
-# The slots are told to stop; the second time, to do so at once.
+# Tells the slots to stop; on the second call, to stop their commands at once.
 stop() {
     [ -z "$dir" ] || true >"$dir/stop"
     if [ -z "$stopping" ]; then tell_slots TERM; else tell_slots USR1; fi
@@ -115,11 +116,11 @@ tell_slots() {
     kill -s "$1" $slots 2>/dev/null
 }
 
-# Stops the slots when the first process is killed: then nobody holds the other end of the pipe any more.
+# Stops the slots when the first process is killed: the other end of the pipe is closed then.
 watch() {
     trap - EXIT
     trap '' TERM INT HUP
-    exec 4<"$dir/alive" 3>&- # in this order: there must be somebody who may write
+    exec 4<"$dir/alive" 3>&- # in this order: opening for reading waits for a writer
     cat <&4
     rm "$dir/alive"
     for file in "$dir"/*/pid; do
@@ -127,7 +128,7 @@ watch() {
     done
 } >/dev/null 2>&1
 
-# header NAME VALUE: a line for curl's file; the arguments of a command can be read by everybody on the machine.
+# header NAME VALUE: prints a line for curl's configuration. Arguments would be visible to all users of the machine.
 header() {
     printf 'header = "%s: %s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"
 }
@@ -136,8 +137,8 @@ random() {
     od -An -N2 -tu2 /dev/urandom | tr -d ' '
 }
 
-# await PID: until it has ended; a signal that comes meanwhile does not end the wait. How it ended is not asked: a bash
-# whose wait was interrupted may have lost that, and would then wait for ever.
+# await PID: waits until a process has ended, also if a signal interrupts the wait. It does not ask for the exit status:
+# a bash whose wait was interrupted may have lost it, and would then wait for ever.
 await() {
     while kill -0 "$1" 2>/dev/null; do
         wait "$1" 2>/dev/null
@@ -166,7 +167,7 @@ slot() {
     true >"$own/command"
     lease=''
     shift
-    [ ! -e "$dir/stop" ] || stopping=1 # told before it could hear
+    [ ! -e "$dir/stop" ] || stopping=1 # the signal came before the traps were set
     options="raw=1&queues=$queues&wait=$wait${lease_for:+"&lease_for=$lease_for"}"
     while is_wanted; do
         take || break
@@ -174,7 +175,7 @@ slot() {
             if ! is_wanted; then
                 release 0
             elif [ -z "$whole" ]; then
-                say "job $id: its payload did not come whole; is there room in $dir?"
+                say "job $id: its payload is incomplete; is there space in $dir?"
                 release "$rest_for"
             else
                 work "$@"
@@ -182,26 +183,25 @@ slot() {
         done
     done
     rm -rf "$own"
-    rmdir "$dir" 2>/dev/null # by the last one, where the first process is gone
+    rmdir "$dir" 2>/dev/null # the last slot does it if the first process is gone
     exit
 }
 
-# Not so after a signal, or where the first process is gone, and with it whoever should have told.
+# Succeeds unless a signal came or the first process is gone, which would have passed it on.
 is_wanted() {
     [ -z "$stopping" ] && kill -0 $$ 2>/dev/null
 }
 
-# What may take long, and may be left: a wait for a job, a rest. By KILL: in the moment between a fork and what is
-# run, a child still has the traps of its parent, and a TERM is lost in them. Who asks for a job may just be getting
-# one: that is over in a moment.
+# Ends what may take long: a wait for a job, a sleep. It uses KILL: between a fork and the exec a child still has the
+# traps of its parent, which would swallow a TERM. A dequeue may be receiving a job at this moment, so it gets a moment.
 interrupt() {
     [ -z "$polls" ] || sleep 0.2 2>/dev/null || sleep 1
     [ -z "$busy" ] || kill -s KILL "$busy" 2>/dev/null
 }
 
-# request PATH ARGUMENT...: sets code to the status of the answer, 000 if there is none; and id to the job that it
-# hands over, if it does; whole, if all of its payload is there. The head is written over what is in its file: for it
-# there must be room on a full disk too.
+# request PATH ARGUMENT...: sends a request. Sets code to the status of the answer (000: none), id to the job in it, if
+# any, and whole if its payload is complete. The head overwrites a file that already has its size, so that it can be
+# written on a full disk too.
 request() {
     at=$1
     shift
@@ -221,25 +221,25 @@ request() {
     read_head
 }
 
-# fill FILE: of the slot, with what is no line. Fails where there is no room.
+# fill FILE: gives a file of the slot its size. Fails if there is no space.
 fill() {
     printf '%016384d' 0 2>/dev/null 1<>"$own/$1"
 }
 
-# Room for the head of an answer, and for a small payload.
+# Succeeds if there is space for the head of an answer and for a small payload.
 has_room() {
     fill head && fill body
 }
 
-# The lease of the job at hand, for curl.
+# Prints the lease of the current job as a line for curl's configuration.
 proof() {
     [ -z "$lease" ] || printf 'header = "Job-Lease: %s"\n' "$lease"
 }
 
-# take: sets id if there is a job. Fails where it is no use to ask again.
+# take: dequeues; sets id if there is a job. Fails if no further request makes sense.
 take() {
     lease='' after=''
-    has_room || { rest "no room in $dir" && return; }
+    has_room || { rest "no space in $dir" && return; }
     request "/jobs/dequeue?$options"
     case $code in
         200) delay=1 ;;
@@ -256,7 +256,7 @@ take() {
     esac
 }
 
-# rest WHY: longer each time, not as long as others do, and no shorter than was asked for, up to a minute.
+# rest WHY: waits before a retry: longer each time, with jitter, and at least as long as Retry-After says, up to a minute.
 rest() {
     [ "$delay" -gt 1 ] || say "$1; trying again"
     case $after in '' | *[!0-9]* | 0*) after=1 ;; ?) ;; [1-5]?) ;; *) after=60 ;; esac
@@ -269,7 +269,7 @@ rest() {
     busy=''
 }
 
-# What stands in the headers of an answer, and behind them its code.
+# Reads the headers of an answer, and its status code after them.
 read_head() {
     cr=$(printf '\r')
     code=000 ended=early id='' whole='' token='' total='' after=''
@@ -294,13 +294,13 @@ read_head() {
     case $id$token in '' | *[!0-9A-Za-z_-]*) id='' ;; esac
     [ -n "$id" ] || return 0
     lease=$token size=$(($(wc -c <"$own/body")))
-    # Some proxy may have left out the length; and an old curl does not say how it ended.
+    # A proxy may have removed Content-Length, and an old curl does not print its exit code.
     case $ended in '' | 0) total=${total:-$size} ;; esac
     [ "$size" != "$total" ] || whole=1
-    code=200 # also of a wait that was ended in the moment in which it brought a job
+    code=200 # also if the wait was interrupted at the moment at which the job came
 }
 
-# decode TEXT: without percent-encoding.
+# decode TEXT: removes percent-encoding.
 decode() {
     printf '%s\n' "$1" | LC_ALL=C awk '{
         while ((at = index($0, "%")) > 0) {
@@ -316,7 +316,7 @@ decode() {
 
 # -- one job -------------------------------------------------------------------------------------------------------
 
-# work COMMAND...: on the job at hand, until it is reported; id is empty then, or the next job.
+# work COMMAND...: runs the command for the current job and reports its outcome. Then id is empty, or the next job.
 work() {
     job=$id told='' killer='' patience=''
     true >"$own/status"
@@ -326,7 +326,7 @@ work() {
     every=${length%.*}
     every=$((${every:-3} / 3))
     [ "$every" -gt 0 ] || every=1
-    [ "$every" -lt 60 ] || every=60 # so that it hears soon that its job is cancelled
+    [ "$every" -lt 60 ] || every=60 # so that a cancelled job is noticed soon
     while :; do
         [ -z "$stopping" ] || be_patient
         sleep "$every" &
@@ -338,7 +338,7 @@ work() {
         [ -n "$told" ] || heartbeat
     done
     await "$attempt"
-    [ -s "$own/status" ] || hit KILL # somebody killed what looks after it
+    [ -s "$own/status" ] || hit KILL # the process that runs the command was killed
     true >"$own/command"
     # shellcheck disable=SC2086  # one word for each, or none
     [ -z "$patience$killer" ] || kill -s KILL $patience $killer 2>/dev/null
@@ -347,7 +347,7 @@ work() {
     report "${result:-137}"
 }
 
-# attempt COMMAND...: beside the slot: runs the command, and wakes the slot when it has ended.
+# attempt COMMAND...: runs the command in a process of its own, and wakes the slot when it has ended.
 attempt() {
     trap 'signalled=1' TERM INT HUP
     trap '' USR1 USR2
@@ -356,7 +356,7 @@ attempt() {
     JOB_URL=$url/jobs/$id JOBQUEUE_URL=$url
     export JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT
     export JOB_CONTENT_TYPE JOB_URL JOBQUEUE_URL
-    # In a group of its own, where that can be: a signal is then for all that the command started.
+    # In a process group of its own if possible, so that signals reach everything that the command started.
     (
         trap - TERM INT HUP USR1 USR2 PIPE
         umask "$mask"
@@ -370,13 +370,13 @@ attempt() {
         status=$?
         if [ -z "$signalled" ] || ! kill -0 "$command" 2>/dev/null; then break; fi
     done
-    true >"$own/body" # its room may be needed
+    true >"$own/body" # its space may be needed
     echo "$status" >"$own/status"
     kill -s USR2 "$me" 2>/dev/null
     exit 0
 }
 
-# hit SIGNAL: the command, and what it started.
+# hit SIGNAL: sends a signal to the command and to all that it started.
 hit() {
     read -r command <"$own/command" || return 0
     kill -s "$1" -- "-$command" 2>/dev/null || kill -s "$1" "$command" 2>/dev/null
@@ -388,7 +388,7 @@ stop_command() {
     killer="$killer $!"
 }
 
-# The time that a command still has after a signal.
+# Starts the time that the command still has after a signal.
 be_patient() {
     if [ -n "$give_back" ]; then
         [ -n "$killer" ] || stop_command
@@ -398,7 +398,7 @@ be_patient() {
     fi
 }
 
-# Renews the lease, and hears whether the job is wanted still.
+# Renews the lease, and learns whether the job was cancelled.
 heartbeat() {
     proof | curl -q -g -s -K "$own/curl" -K - -X POST -w '\n%{http_code}\n' --max-time "$((every + 5))" \
         "$url/jobs/$job/heartbeat" >"$own/beat" 2>/dev/null &
@@ -407,15 +407,15 @@ heartbeat() {
     await "$busy"
     busy=''
     answer=$(cat "$own/beat")
-    # What was said of errors may hold anything.
+    # The error of an earlier attempt may hold any text, so only what precedes it counts.
     case ${answer%%'"error":'*} in *'"cancel_requested":true'*) told=cancelled ;; esac
     case ${answer##*[!0-9]} in 403 | 404 | 409 | 410) told=lost ;; esac
     [ -z "$told" ] || stop_command
 }
 
-# -- how it went ---------------------------------------------------------------------------------------------------
+# -- the outcome ---------------------------------------------------------------------------------------------------
 
-# report STATUS: of the command that has ended.
+# report STATUS: reports the outcome of a command that ended with this status.
 report() {
     if [ "$1" -eq 0 ]; then
         conclude
@@ -432,7 +432,7 @@ report() {
     fi
 }
 
-# tell PATH ARGUMENT...: until somebody has heard it, or it is no use.
+# tell PATH ARGUMENT...: sends a request until the server has answered, up to ten times.
 tell() {
     tries=0
     while :; do
@@ -448,16 +448,16 @@ tell() {
     done
 }
 
-# Where more is wanted the same request waits for the next job; id is that one then.
+# Concludes the job. If the worker goes on, the same request waits for the next job, and sets id to it.
 conclude() {
-    # As an upload: of a file that is gone (all that looked after it was killed) --data-binary makes an empty result.
+    # As an upload: --data-binary would make an empty result of a file that is missing (its processes were killed).
     set -- -T "$own/out" -H "Content-Type: $type"
     code=000
     if is_wanted && has_room; then
         request "/jobs/$job/conclude?next=1&$options" "$@"
         [ "$code" != 204 ] || [ -z "$once" ] || stopping=1
     fi
-    # Interrupted it was heard, or not: said twice it is the same.
+    # The server may have received an interrupted request; a second conclude changes nothing.
     case $code in 000 | 408 | 429 | 5??) tell "/jobs/$job/conclude?raw=1" "$@" ;; esac
     case $code in
         2??) note concluded ;;
@@ -471,7 +471,7 @@ conclude() {
 
 release() {
     job=$id
-    if tell "/jobs/$job/release?delay=$1"; then note 'given back'; else not_told 'given back'; fi
+    if tell "/jobs/$job/release?delay=$1"; then note released; else not_told released; fi
     id=''
 }
 
@@ -490,7 +490,7 @@ note() {
 }
 
 not_told() {
-    say "job $job: could not be $1 ($code); it goes back when its lease is over"
+    say "job $job: could not be $1 ($code); its lease will time out"
 }
 
 main "$@"

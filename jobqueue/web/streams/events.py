@@ -9,18 +9,18 @@ import asyncio
 import time
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from itertools import islice
-from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from jobqueue.engine.api import Engine
 from jobqueue.model import Job
 from jobqueue.steps import Kind
 from jobqueue.units import instant
 from jobqueue.web.http import EVENTS, Stream
+from jobqueue.web.schema.events import GAP, NAMES, Event, EventFilter, EventView
 
 # The ring holds so many events at most, and so many bytes.
 RING_EVENTS = 50_000
@@ -43,55 +43,6 @@ BEAT = 15.0
 _BEAT = b":\n\n"
 # How long a browser is to wait before it comes again, in milliseconds.
 _HELLO = b"retry: 2000\n\n"
-
-NAMES: dict[Kind, str] = {
-    "enqueue": "enqueued", "schedule": "scheduled", "ready": "queued", "lease": "dequeued",
-    "conclude": "concluded", "fail": "failed", "bury": "dead", "release": "released", "put_off": "released",
-    "stale": "stale", "cancel": "cancelled", "change": "changed", "enter": "changed",
-    "enter_later": "changed", "redrive": "redriven", "purge": "purged", "pause": "paused",
-    "resume": "resumed",
-}  # fmt: skip
-GAP = "gap"
-EVENT_NAMES = (*dict.fromkeys(NAMES.values()), GAP)
-
-
-class EventView(Struct, gc=False):
-    """What is said of an event. Of a queue: `at` and `queue`."""
-
-    at: str
-    id: int | UnsetType = UNSET
-    queue: str | UnsetType = UNSET
-    type: str | UnsetType = UNSET
-    status: str | UnsetType = UNSET
-    attempts: int | UnsetType = UNSET
-    consumer: str | UnsetType = UNSET
-
-
-class Event(NamedTuple):
-    """`frame`: as it is sent."""
-
-    number: int
-    name: str
-    queue: str
-    job: int
-    frame: bytes
-
-
-class EventFilter(NamedTuple):
-    """Which events somebody wants; None: whichever."""
-
-    queues: frozenset[str] | None = None
-    jobs: frozenset[int] | None = None
-    names: frozenset[str] | None = None
-    within: Callable[[str], bool] | None = None  # queues that it may see
-
-    def has(self, event: Event) -> bool:
-        return (
-            (self.jobs is None or event.job in self.jobs)
-            and (self.queues is None or event.queue in self.queues)
-            and (self.names is None or event.name in self.names)
-            and (self.within is None or self.within(event.queue))
-        )
 
 
 class Watcher:

@@ -8,34 +8,30 @@ place, uncharged; if the server ends the stream, what was sent stays leased, so 
 import asyncio
 from asyncio import CancelledError, Future
 from collections.abc import AsyncGenerator, Iterator
-from typing import TYPE_CHECKING
 
 from jobqueue.model import Delivery, DequeueRequest, Job
+from jobqueue.web.context import Context
 from jobqueue.web.http import LINES, Request, Stream
 from jobqueue.web.streams.flow import Wakeup, gathered
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 # An empty line is sent to who has been sent nothing for so long, in seconds.
 BEAT = 15.0
 
 
-def stream_jobs(api: "Api", request: Request) -> Stream:
-    want, length = api.schema.stream(request)
-    if api.caller is not None:
-        for name in want.queues:
-            api.engine.queue(name)  # refuses one that is not for the caller
-    consumer = StreamingConsumer(api, want, length)
+def stream_jobs(context: Context, request: Request) -> Stream:
+    want, length = context.consume.stream(request)
+    for name in want.queues:
+        context.check_queue(name)
+    consumer = StreamingConsumer(context, want, length)
     return Stream(consumer.pieces(), consumer.end, consumer.gone, LINES)
 
 
 class StreamingConsumer:
     """`want.count`: how many it may hold. `length`: ends after so many milliseconds, None: never."""
 
-    def __init__(self, api: "Api", want: DequeueRequest, length: int | None) -> None:
-        self._api = api
-        self._engine = api.engine
+    def __init__(self, context: Context, want: DequeueRequest, length: int | None) -> None:
+        self._context = context
+        self._engine = context.engine
         self._want = want
         self._length = length
         self._held: dict[int, Delivery] = {}
@@ -62,7 +58,7 @@ class StreamingConsumer:
 
     def _pieces_of(self, handed: list[Delivery]) -> Iterator[bytes]:
         """Their lines; of none an empty line."""
-        render = self._api.renderer.handed
+        render = self._context.encoder.handed
         self._quiet = False
         if not handed and not self._rest.over:
             yield b"\n"

@@ -3,17 +3,14 @@ there are, a few in each pass of the loop."""
 
 from asyncio import Future, sleep
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING
 
 from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
 from jobqueue.model import Filter, ImportItem, ImportResult, Job
+from jobqueue.web.context import Context
 from jobqueue.web.http import LINES, Request, Response, Stream, Upload
 from jobqueue.web.readers.fields import queue_name
 from jobqueue.web.streams.flow import gathered
 from jobqueue.web.writers import encoder
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 # A line may be so many times as long as a body: it also says what became of the job, and a payload that is no
 # text is longer as one.
@@ -22,24 +19,24 @@ _LINE = 2
 _AT_ONCE = 100
 
 
-def export_queue(api: "Api", request: Request) -> Stream:
+def export_queue(context: Context, request: Request) -> Stream:
     name = queue_name(request.param, "name")
-    wanted = api.schema.export(request, name)
-    api.engine.queue(name)  # refuses one that is not for the caller
-    export = _Export(api, wanted)
+    wanted = context.admin.export(request, name)
+    context.check_queue(name)
+    export = _Export(context, wanted)
     return Stream(export.pieces(), export.end, export.end, LINES)
 
 
 class _Export:
     """Of the jobs that are there when it begins, each as it is when its turn comes."""
 
-    def __init__(self, api: "Api", wanted: Filter) -> None:
-        self._api = api
+    def __init__(self, context: Context, wanted: Filter) -> None:
+        self._context = context
         self._wanted = wanted
         self._over = False
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        engine, encoder = self._api.engine, self._api.renderer.exported
+        engine, encoder = self._context.engine, self._context.encoder.exported
         newest = engine.newest_id()
         after: int | None = 0
         while after is not None and not self._over:
@@ -59,27 +56,27 @@ def _leaving(job: Job) -> bool:
     return job.extras is not None and job.extras.cancel_requested
 
 
-def import_jobs(api: "Api", request: Request) -> Upload:
-    api.schema.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
-    arriving = _Import(api, request)
+def import_jobs(context: Context, request: Request) -> Upload:
+    context.admin.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
+    arriving = _Import(context, request)
     return Upload(arriving.take, arriving.end)
 
 
-def put_jobs(api: "Api", request: Request) -> Upload:
+def put_jobs(context: Context, request: Request) -> Upload:
     """What `curl -T -` sends."""
-    return import_jobs(api, request)
+    return import_jobs(context, request)
 
 
 class _Import:
     """Lines as they come. What was taken in stays, whatever is wrong with what follows: who sends all of it
     again is told that these are known."""
 
-    def __init__(self, api: "Api", request: Request) -> None:
-        self._api = api
+    def __init__(self, context: Context, request: Request) -> None:
+        self._context = context
         self._request = request
-        self._engine = api.engine
+        self._engine = context.engine
         self._rest = bytearray()
-        self._most = _LINE * api.settings.max_body
+        self._most = _LINE * context.settings.max_body
         self._line = 0
         self._imported = 0
         self._known = 0
@@ -115,7 +112,7 @@ class _Import:
             try:
                 if len(line) > self._most:
                     raise self._too_long()
-                arrivals.append(self._api.schema.arrival(line, self._request, self._engine.wall_now))
+                arrivals.append(self._context.produce.import_item(line, self._request, self._engine.wall_now))
             except (BadInput, BodyTooLarge) as found:
                 bad, self._line = found, number
                 break

@@ -5,18 +5,13 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from jobqueue.model import Filter
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.writers import text_tables
 
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
-
-# Jobs on the page of a queue, and seconds after which a page is loaded anew.
-_JOBS = 50
+# Jobs on the page of a queue, and seconds after which a page is loaded again.
+JOBS = 50
 _REFRESH = 5
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:2em;max-width:80em;overflow-wrap:break-word}"
@@ -46,11 +41,11 @@ def front(body: bytes, help: str) -> bytes:
     return _page("jobqueue", f"{_queues(body)}<pre>{escape(help)}</pre>")
 
 
-def queue(api: "Api", body: bytes) -> bytes:
+def queue(body: bytes, listed: bytes) -> bytes:
+    """`body` is the queue as JSON, `listed` its first jobs."""
     facts = text_tables.facts(body)
     name = dict(facts)["name"]
-    listed, more = api.engine.list_jobs(Filter(queues=frozenset({name})), None, True, _JOBS)
-    shown = _jobs(f"queue={name}", api.renderer.listed(listed, False, more))
+    shown = _jobs(f"queue={name}", listed)
     return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}")
 
 

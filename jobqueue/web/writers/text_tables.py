@@ -2,16 +2,9 @@
 what is in those is here."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw
-
-from jobqueue.units import instant
-from jobqueue.web.writers import encoder
-
-if TYPE_CHECKING:
-    from jobqueue.web.api import Api
 
 Document = dict[str, Raw]
 
@@ -19,8 +12,6 @@ _decode = msgspec.json.Decoder(Document).decode
 _list_of = msgspec.json.Decoder(list[Document]).decode
 # Of a long text, so many characters are shown.
 _LONG = 2000
-# Queues on the screen of `/top`.
-_ON_SCREEN = 40
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
@@ -127,20 +118,3 @@ def _facts(document: Document, before: str) -> Iterable[tuple[str, str]]:
 def one(body: bytes) -> str:
     """A queue, or a job."""
     return table(facts(body))
-
-
-# -- the screen -------------------------------------------------------------------------------------
-
-
-def screen(api: "Api") -> str:
-    """What `/top` shows."""
-    s = api.engine.stats()
-    counts = "  ".join(f"{name} {count:,}" for name, count in s.jobs.items())
-    connections = api.connections()
-    first = f"jobqueue {api.version}  {instant(api.engine.wall_now())}  {api.engine.durability}"
-    about = f"{s.consumers_waiting:,} waiting  tick {s.tick_last:.1f} ms, at most {s.tick_max:.1f} ms"
-    if connections is not None:
-        about = f"{connections:,} connections  {about}"
-    views = api.engine.queues(_ON_SCREEN)
-    more = f"and {s.queues - len(views):,} more\n" if s.queues > len(views) else ""
-    return f"{first}\n{counts}\n{about}\n\n{queues(encoder.queues(views, None))}{more}"

@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from jobqueue.engine.journal import JournalEngine
+from jobqueue.engine.local import open_journal
 from jobqueue.model import Backoff, DequeueRequest, IdempotencyKey, KeyLimits, NewJob, Options, Rate
 from jobqueue.settings import Settings
 from jobqueue.storage.data_dir import DataDir
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 async def make(folder: str) -> None:
     """One of everything."""
-    engine = JournalEngine(DataDir(folder), Settings(first_id=1001), ManualClock())
+    engine = open_journal(DataDir(folder), Settings(first_id=1001), ManualClock())
     await engine.load()
     everything = Options(
         lease_for=60_000, max_attempts=3, backoff=Backoff(steps=(1_000, 5_000)), retain_for=86_400_000,

@@ -237,7 +237,7 @@ async def test_connections_that_ended_do_not_count_against_the_limit(server, blu
 async def test_one_who_hangs_up_while_a_slow_disk_writes_does_not_keep_the_job(server, blunt, how):
     """It asked for no wait, and waits all the same; the disk is done when the loop has not looked yet."""
     id = (await server.engine.enqueue(NewJob("x"))).id  # so there is one connection only
-    writer, done = server.engine._writer, []
+    writer, done = server.engine._commit._writer, []
     loop, writer._loop = writer._loop, SimpleNamespace(call_soon_threadsafe=lambda *call: done.append(call))
     client = blunt()
     client.send(request("POST", "/jobs/dequeue"))

@@ -85,10 +85,10 @@ async def test_one_who_hangs_up_before_its_request_was_looked_at_gets_no_job_or_
 async def test_one_who_waits_for_a_reply_and_leaves_takes_nothing_with_it(server, blunt, how):
     client = blunt()
     client.send(request("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": "wait=30"}))
-    await until(lambda: server.engine._queue.outcomes.count == 1)
-    id = server.engine._queue.last_number
+    await until(lambda: server.engine._queue.state.outcomes.count == 1)
+    id = server.engine._queue.state.last_number
     getattr(client, how)()
-    await until(lambda: server.engine._queue.outcomes.count == 0)
+    await until(lambda: server.engine._queue.state.outcomes.count == 0)
     job = await server.dequeue()
     assert job["id"] == id
     assert (await server.post(f"/jobs/{id}/conclude?lease={job['lease']}")).status == 200

@@ -104,7 +104,7 @@ async def test_no_job_is_leased_to_nobody(server, client, moment, how):
     # And each is there for the next one, in its place.
     waiting = [job.id for job in jobs if job.status == "queued"]
     assert [job["id"] for job in (await server.dequeue(count=100))["jobs"]] == waiting
-    assert not server.engine._queue.lease_end_callbacks
+    assert not server.engine._queue.state.lease_end_callbacks
 
 
 async def test_a_hang_up_that_is_seen_in_the_pass_of_the_handing_over_gives_all_back(server, client):

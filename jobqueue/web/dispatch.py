@@ -1,18 +1,15 @@
-"""Api: what a front needs to answer requests: the routes, an engine, and the one place where errors become
-answers."""
+"""Dispatcher: answers requests. It is the one place where callers are checked and errors become answers."""
 
 import itertools
 import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import ceil
 from time import monotonic
-from typing import NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
-from prometheus_client.core import Metric
 
 from jobqueue.engine.api import Engine
 from jobqueue.errors import (
@@ -22,20 +19,20 @@ from jobqueue.errors import (
     TooManyRequests,
     UnsupportedEncoding,
 )
-from jobqueue.version import VERSION
 from jobqueue.web.access.audit import audited
 from jobqueue.web.access.authorized_engine import AuthorizedEngine
 from jobqueue.web.access.browser_policy import BrowserPolicy, check_administrator
 from jobqueue.web.access.identity import Authenticator, Principal
 from jobqueue.web.access.rate_limits import TokenBuckets, network
+from jobqueue.web.context import Context
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.openapi import document
-from jobqueue.web.readers.admin import Schema
+from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
-from jobqueue.web.routes import ROUTES, Route, Router
+from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
+from jobqueue.web.server_info import ServerInfo
 from jobqueue.web.streams.events import Events
 from jobqueue.web.streams.flow import Streams
-from jobqueue.web.streams.top import Screen
 from jobqueue.web.writers.encoder import Renderer
 from jobqueue.web.writers.problems import internal, problem
 
@@ -49,82 +46,60 @@ _ALWAYS = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
 Access = Callable[[str, str, int, float, int, str, str], None]
 
 
-class Lag(NamedTuple):
-    """How late the loop is: now, at most, milliseconds; how often it stood still."""
+class Dispatcher:
+    """Answers requests: finds the route, checks the caller, calls the operation, turns errors into answers.
 
-    last_ms: float = 0.0
-    max_ms: float = 0.0
-    stalls: int = 0
+    The program that serves sets `access`, which writes the access log. `auth` is None if the server has no
+    access tokens. `context` serves callers without a token; each token gets one of its own.
+    """
 
+    __slots__ = (
+        "_documents", "_has_checks", "_rates", "access", "auth", "browser_policy", "context", "engine",
+        "fresh_id", "meter", "router", "running", "server", "settings", "streams",
+    )  # fmt: skip
 
-# What an Api has; all of it is handed on to the view that one caller gets.
-_PARTS = (
-    "_documents", "_looks_first", "_rates", "access", "auth", "caller", "connections",
-    "engine", "events", "fresh_id", "guard", "lag", "max_connections", "max_connections_by_address",
-    "meter", "more_metrics", "renderer", "router", "running", "schema", "screen", "settings", "started",
-    "started_at", "streams", "version",
-)  # fmt: skip
-
-
-class Api:
-    """`connections`, `max_connections` and `access` are the server's to set; without one there are none.
-    `auth`: None: everybody may call. `caller`: for whom this is a view of the whole."""
-
-    __slots__ = _PARTS
-
-    def __init__(self, engine: Engine, whole: "Api | None" = None, caller: Principal | None = None) -> None:
-        """`whole`: what this is a view of, for `caller`; all but the engine and the screen is shared."""
-        if whole is not None:
-            for name in _PARTS:
-                setattr(self, name, getattr(whole, name))
-            self.caller = caller
-            self.engine = engine
-            self.screen = Screen(self)
-            return
-        self.caller = None
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.settings = engine.settings
-        self.version = VERSION
-        self.guard = BrowserPolicy(self.settings)
-        self.schema = Schema(engine.settings)
-        self.renderer = Renderer(engine)
+        self.browser_policy = BrowserPolicy(self.settings)
         self.streams = Streams(engine)
-        self.events = Events(engine)
-        self.screen = Screen(self)
-        self.started = time.monotonic()
-        self.started_at = time.time_ns() // 1_000_000
-        tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
-        self.auth = Authenticator(self.settings, engine.wall_now) if tokens else None
-        self.connections: Callable[[], int | None] = lambda: None
-        self.lag: Callable[[], Lag | None] = lambda: None
-        self.max_connections: int | None = None
-        self.max_connections_by_address: int | None = None
-        rate = self.settings.rate
-        self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
-        in_memory = engine.durability == "memory"  # and so never refuses
-        self._looks_first = rate is not None or self.guard.proxies is not None or not in_memory
-        self.access: Access | None = None
+        has_tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
+        self.auth = Authenticator(self.settings, engine.wall_now) if has_tokens else None
         self.meter = RequestMetrics(route.operation for route in ROUTES)
         counts = self.meter.counts
         self.router = Router(tuple([replace(route, counts=counts[route.operation]) for route in ROUTES]))
-        # Figures of whoever has more of them than are known here.
-        self.more_metrics: list[Callable[[], Iterable[Metric]]] = []
+        self.server = ServerInfo(self.meter, has_tokens, self._document)
+        self.context = Context(
+            engine, None, self.settings, Readers(self.settings), Renderer(engine), Events(engine),
+            self.server, self.browser_policy,
+        )  # fmt: skip
+        rate = self.settings.rate
+        self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
+        in_memory = engine.durability == "memory"  # such an engine always takes requests
+        self._has_checks = rate is not None or self.browser_policy.proxies is not None or not in_memory
+        self.access: Access | None = None
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
         new_id = f"{os.urandom(4).hex()}-%d".__mod__
-        self._documents: list[bytes] = []  # one, once it was asked for
-        self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no frame of Python
+        self._documents: list[bytes] = []  # one, once it was requested
+        self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no Python frame
 
     def answer(self, request: Request) -> Answer:
-        """Never raises: a refusal is a problem document, a bug is logged with its traceback and is a 500."""
+        """Returns the answer to a request. Never raises.
+
+        A refusal becomes a problem document. A bug is logged with its traceback and becomes a 500.
+        """
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
-            if request.method == "OPTIONS" and (preflight := self.guard.preflight(request)) is not None:
+            if (
+                request.method == "OPTIONS"
+                and (preflight := self.browser_policy.preflight(request)) is not None
+            ):
                 return preflight
             answer = self.failed(error, request.id)
             self.meter.count(None, answer.status)
-            return self.guard.dress(request, answer)
+            return self.browser_policy.add_headers(request, answer)
         return self.perform(route, request, False, monotonic(), None)
 
     def perform(
@@ -133,53 +108,56 @@ class Api:
         request: Request,
         from_program: bool,
         began: float,
-        permitted: dict[Operation, "Api"] | None,
+        permitted: dict[Operation, Any] | None,
     ) -> Answer:
-        """`answer`, where the front knows the route already, and perhaps that no browser sent this, when it
-        came (monotonic seconds), and the `permitted` of the principal whose token it carries.
-        Never raises."""
+        """Returns the answer to a request whose route is known. Never raises.
+
+        `from_program` means that no browser sent it. `began` is when it came, in seconds of the monotonic
+        clock. `permitted` is that of the principal whose token the request carries, if the front knows it.
+        """
         operation = route.operation
         answer: Answer
         try:
-            if self._looks_first:
-                self._look_first(route, request)
+            if self._has_checks:
+                self._check_first(route, request)
             if not from_program:
-                self.guard.check(request)
-            if permitted is not None and (api := permitted.get(operation)) is not None:
-                answer = operation(api, request)
+                self.browser_policy.check(request)
+            if permitted is not None and (context := permitted.get(operation)) is not None:
+                request.caller = context.caller
+                answer = operation(context, request)
             elif self.auth is not None:
                 answer = self._perform_for(self.auth, route, request)
-            elif route.admin:
+            elif route.right == ADMIN:
                 if not self.settings.open_admin:
                     check_administrator(request.peer, request.headers)
-                answer = audited(operation(self, request), request, "")
+                answer = audited(operation(self.context, request), request, "")
             else:
-                answer = operation(self, request)
+                answer = operation(self.context, request)
         except Exception as error:
             answer = self.failed(error, request.id)
         if not from_program:
-            answer = self.guard.dress(request, answer)
-        if type(answer) is Response:  # as `RequestMetrics.count` does
+            answer = self.browser_policy.add_headers(request, answer)
+        if type(answer) is Response:  # inlined from `RequestMetrics.count`
             counts, status = route.counts, answer.status
             counts[status] = number = counts[status] + 1
             if number < TIMED or not number & SKIP:
                 self.meter.time(operation, number, monotonic() - began)
         elif isinstance(answer, Deferred):
             answer.began, answer.operation = began, operation
-            if self.auth is not None and (who := self.auth.caller(request)) is not None:
-                who.waits(answer.future, self.engine)
-        elif isinstance(answer, (Stream, Upload)) and self.auth is not None:
-            answer.good = self.auth.lasting(request)
+            if request.caller is not None:
+                request.caller.waits(answer.future, self.engine)
+        elif isinstance(answer, (Stream, Upload)) and self.auth is not None and request.caller is not None:
+            answer.good = self.auth.validity(request.caller)
         return answer
 
     def _locate(self, request: Request) -> None:
         """Where it comes from, if a proxy that is believed says so."""
-        proxies = self.guard.proxies
+        proxies = self.browser_policy.proxies
         if proxies is not None:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
-    def _look_first(self, route: Route, request: Request) -> None:
+    def _check_first(self, route: Route, request: Request) -> None:
         """What not every server has to ask. So many requests a second for each access token; where there is
         none, for each address."""
         if self.engine.refuses is not None and route.path not in _ALWAYS:
@@ -188,7 +166,7 @@ class Api:
         rates = self._rates
         if rates is None or route.path in _ALWAYS:
             return
-        who = self.auth.caller(request) if self.auth is not None else None
+        who = self._caller(request)
         key = f"{who.name} by token" if who is not None else network(request.peer)
         if wait := rates.take(key, monotonic()):
             raise TooManyRequests(
@@ -197,19 +175,27 @@ class Api:
             )  # fmt: skip
 
     def _perform_for(self, auth: Authenticator, route: Route, request: Request) -> Answer:
-        """The call is made with what the caller's token may see in the place of all."""
-        who = auth.check(route, request)
-        if who is None:
-            return route.operation(self, request)
-        api = who.api
-        if api is None:
-            api = who.api = Api(AuthorizedEngine(self.engine, who), self, who)
-        answer = route.operation(api, request)
-        if route.admin:
-            return audited(answer, request, who.name)
-        if who.expires_at is None:
-            who.permitted[route.operation] = api  # so it need not be asked again whether it may
+        """Serves a request with what the caller's token may see."""
+        caller = request.caller = auth.check(route.right, request)
+        if caller is None:
+            return route.operation(self.context, request)
+        context = caller.context
+        if context is None:
+            context = self.context.for_caller(AuthorizedEngine(self.engine, caller), caller)
+            caller.context = context
+        answer = route.operation(context, request)
+        if route.right == ADMIN:
+            return audited(answer, request, caller.name)
+        if caller.expires_at is None:
+            caller.permitted[route.operation] = context  # the next call need not be checked again
         return answer
+
+    def _caller(self, request: Request) -> Principal | None:
+        """Returns the caller of a request; finds out who it is at most once."""
+        if request.caller is None and self.auth is not None:
+            request.caller = self.auth.caller(request)
+        caller: Principal | None = request.caller
+        return caller
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:
         """The answer to a request that a front could not or would not read. What is wrong with its body does
@@ -219,10 +205,10 @@ class Api:
             try:
                 route, _ = self.router.find(request.method, request.path)
                 if self.auth is not None:
-                    self.auth.check(route, request)
+                    self.auth.check(route.right, request)
             except JobQueueError as before:
                 error = before
-        answer = self.guard.dress(request, problem(error, request.id))
+        answer = self.browser_policy.add_headers(request, problem(error, request.id))
         assert isinstance(answer, Response)
         self.meter.count(None, answer.status)
         return answer
@@ -231,8 +217,8 @@ class Api:
         """A Stream or an Upload has ended so."""
         route, _ = self.router.find(request.method, request.path)
         self.meter.count(route.operation, status)
-        if route.admin:
-            who = self.auth.caller(request) if self.auth is not None else None
+        if route.right == ADMIN:
+            who = self._caller(request)
             audited(Response(status), request, who.name if who is not None else "")
 
     def finish(self, later: Deferred, request_id: str) -> Response:
@@ -256,14 +242,8 @@ class Api:
             return sent.decode("ascii")
         return self.fresh_id()
 
-    @property
-    def may_use_all(self) -> bool:
-        """Is it for callers who may see all queues?"""
-        return self.caller is None or self.caller.token.queues is None
-
-    @property
-    def document(self) -> bytes:
-        """The OpenAPI document; made when it is first asked for."""
+    def _document(self) -> bytes:
+        """Returns the OpenAPI document. It is made when it is first requested."""
         if not self._documents:
-            self._documents.append(document(self.schema, self.settings, self.version))
+            self._documents.append(document(self.context.readers, self.settings, self.server.version))
         return self._documents[0]

@@ -1,0 +1,114 @@
+"""Admission: checks that there is capacity, and adds new jobs.
+
+The checks raise `QueueFull` and change nothing, so a verb makes all of them before its first change.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+
+from msgspec import UNSET
+
+from jobqueue import steps
+from jobqueue.core.named_queue import NamedQueue
+from jobqueue.core.state import QueueState
+from jobqueue.errors import QueueFull
+from jobqueue.model import Change, Job, JobExtras, NewJob, OneObject, Options
+
+
+def check_job_limit(state: QueueState, count: int) -> None:
+    """Checks that `count` more jobs are within `max_jobs`, which is set.
+
+    Call it only when `last_number + count` exceeds `admitted_until`. It counts the jobs, and remembers up to
+    which number no further count is needed.
+    """
+    max_jobs = state.limits.max_jobs
+    assert max_jobs is not None
+    held = state.counts.held()
+    if held + count > max_jobs:
+        raise QueueFull(
+            f"the server holds {held:,} jobs, including finished ones that it remembers; the limit is "
+            f"{max_jobs:,}",
+            limit=max_jobs, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
+        )  # fmt: skip
+    state.admitted_until = state.last_number + max_jobs - held
+
+
+def check_queue_limit(state: QueueState, names: Iterable[str]) -> None:
+    """Checks that the queues among `names` that do not exist yet may be created."""
+    max_queues = state.limits.max_queues
+    new = {name for name in names if name not in state.queues}
+    if new and len(state.queues) + len(new) > max_queues:
+        raise QueueFull(
+            f"there are {len(state.queues):,} queues, and the limit is {max_queues:,}; an empty queue is "
+            "removed after an hour",
+            limit=max_queues, setting="JOBQUEUE_MAX_QUEUES", retry_after=60,
+        )  # fmt: skip
+
+
+def check_capacity(state: QueueState, news: Sequence[NewJob], growth: dict[str, int], now: int) -> None:
+    """Checks that the queues have capacity for all of `news`, and for payloads that grow by `growth`: bytes,
+    by queue."""
+    for name in dict.fromkeys([*[new.queue for new in news], *growth]):
+        queue = state.queues.get(name)
+        if queue is not None and queue.bounded:
+            sizes = [len(new.payload) for new in news if new.queue == name]
+            _check_queue(queue, len(sizes), sum(sizes) + growth.get(name, 0), now)
+
+
+def check_capacity_for_change(state: QueueState, job: Job, change: Change, now: int) -> None:
+    """Checks that the queue of a changed job has capacity for the job or its larger payload."""
+    queue = state.queues.get(job.queue if change.queue is UNSET else change.queue)
+    if queue is not None and queue.bounded:
+        size = len(job.payload if change.payload is UNSET else change.payload)
+        if queue.name != job.queue:
+            _check_queue(queue, 1, size, now)
+        elif size > len(job.payload):
+            _check_queue(queue, 0, size - len(job.payload), now)
+
+
+def _check_queue(queue: NamedQueue, jobs: int, size: int, now: int) -> None:
+    """Checks that `jobs` more jobs and `size` more bytes of payload fit."""
+    max_jobs, max_bytes = queue.settings.max_jobs, queue.settings.max_bytes
+    excess = queue.queued + queue.scheduled + jobs - max_jobs if max_jobs is not None and jobs else 0
+    if excess > 0 or (max_bytes is not None and queue.bytes + size > max_bytes):
+        rate, name = queue.rates(now)[1], queue.name
+        raise QueueFull(
+            f"the queue {name} is at its limit of {'jobs' if excess > 0 else 'bytes'}; its consumers take "
+            f"{rate:.1f} jobs a second",
+            limit=max_jobs if excess > 0 else max_bytes,
+            retry_after=min(max(ceil(max(excess, 1) / rate), 1), 60) if rate > 0 else 5,
+        )
+
+
+def add_job(state: QueueState, new: NewJob, queue: NamedQueue, now: int) -> Job:
+    """Makes a job and queues it, or schedules it if it has a delay or a later `run_at`."""
+    id: OneObject = state.last_number + 1
+    state.last_number = id
+    job = Job(id, queue.name, new.type, new.priority, new.payload, state.wall(now), id)
+    if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
+        attach_options(state, job, new, now)
+        queue_or_schedule(state, job, queue, now)
+    else:
+        state.transition(job, steps.ENQUEUE, now, queue)
+    return job
+
+
+def attach_options(state: QueueState, job: Job, new: NewJob, now: int) -> None:
+    """Gives a new job its options, its delay and its expiry."""
+    extras = job.extras = JobExtras(options=new.options)
+    if new.expires_in is not None:
+        options = extras.options = extras.options or Options()
+        options.expires_at = state.wall(now) + new.expires_in
+    if new.delay:
+        extras.due, extras.run_at = now + new.delay, state.wall(now) + new.delay
+    elif new.run_at is not None and new.run_at > state.wall(now):
+        extras.run_at = new.run_at
+
+
+def queue_or_schedule(state: QueueState, job: Job, queue: NamedQueue, now: int) -> None:
+    """Takes the first step of a new job. A scheduled one gets its place when it is ready."""
+    if job.extras is not None and job.extras.run_at is not None:
+        job.place = 0
+        state.transition(job, steps.SCHEDULE, now, queue)
+    else:
+        state.transition(job, steps.ENQUEUE, now, queue)

@@ -1,0 +1,36 @@
+"""Forgetting: removes finished jobs that exceed the retention by age, number or bytes."""
+
+from jobqueue import steps
+from jobqueue.core.state import QueueState
+
+# How many jobs one finishing job may push out of memory; the next ticks remove the rest.
+FORGET_AT_ONCE = 8
+
+
+def make_room(state: QueueState, now: int) -> None:
+    """Forgets up to `FORGET_AT_ONCE` jobs. Called when a job that finished has set `over_retention`."""
+    finished, dead = state.finished, state.dead
+    for _ in range(FORGET_AT_ONCE):
+        job = finished.next_to_forget(now) or dead.next_to_forget(now)
+        if job is not None:
+            state.transition(job, steps.FORGET, now, state.queues[job.queue])
+        if job is None or not (finished.over_limit or dead.over_limit):
+            state.over_retention = False
+            break
+
+
+def forget_due(state: QueueState, now: int, limit: int) -> int:
+    """Forgets up to `limit` jobs, and returns how many."""
+    for forgotten in range(limit):
+        job = state.finished.next_to_forget(now) or state.dead.next_to_forget(now)
+        if job is None:
+            state.over_retention = False
+            return forgotten
+        try:
+            state.transition(job, steps.FORGET, now, state.queues[job.queue])
+        except Exception:  # otherwise every later tick would fail at the same job
+            for retention in (state.finished, state.dead):
+                if retention.next_to_forget(now) is job:
+                    retention.discard(job)
+            raise
+    return limit

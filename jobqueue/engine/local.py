@@ -1,0 +1,555 @@
+"""LocalEngine: a `JobQueue` in this process, with a clock, Futures for those who wait, and a commit policy.
+
+Each verb is written here once. Every change ends in `self._commit`, which decides when the answer may leave:
+at once if the jobs are in memory only, or when the change is on disk.
+"""
+
+import asyncio
+import os
+import random
+from asyncio import Future
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from msgspec import UNSET
+
+from jobqueue.clock import Clock, SystemClock, first_id_at
+from jobqueue.core.counts import TransitionCounts
+from jobqueue.core.explain import explain, why_empty
+from jobqueue.core.limits import Limits
+from jobqueue.core.queue import JobQueue
+from jobqueue.core.waiters import OutcomeWaiter, Waiter
+from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.bulk import EXAMINED, BulkOperation
+from jobqueue.engine.commit import CommitPolicy, GroupCommit, NoCommit
+from jobqueue.engine.driver import Driver
+from jobqueue.engine.memory_limit import MemoryLimit, resident
+from jobqueue.engine.tokens import tokens
+from jobqueue.engine.wait_future import WaitFuture
+from jobqueue.errors import (
+    IdempotencyMismatch,
+    JobForgotten,
+    JobNotFound,
+    JobQueueError,
+    Overloaded,
+    PreconditionFailed,
+    Stopping,
+)
+from jobqueue.model import (
+    BulkResult,
+    Change,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    Explanation,
+    Filter,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    NewJob,
+    PriorAnswer,
+    QueueView,
+)
+from jobqueue.settings import Settings
+from jobqueue.steps import FINISHED, Kind
+from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.sqlite import SQLiteStore
+
+T = TypeVar("T")
+# The owner of the idempotency keys that remember imported jobs. No access token has this name.
+_IMPORT_OWNER = "/import"
+_HIGHEST_ID = 1 << 60
+
+
+class LocalEngine:
+    """The `Engine` of this process, which describes the contract of each verb.
+
+    `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only. With
+    `GroupCommit` call `load` first. `on_failure(reason)` is called once if the store cannot be written: from
+    then on no request is accepted, and the process should end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        commit: CommitPolicy | None = None,
+        identity: str | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.identity = identity or os.urandom(6).hex()
+        self.stopping = False
+        self.refuses = None if commit is None else "the server is reading its journal"
+        self.on_failure: Callable[[str], None] = lambda reason: None
+        self.memory_limit = MemoryLimit(self.settings.memory_limit)
+        self._failed = False  # changes can no longer be written
+        self._stop_callbacks: list[Callable[[], None]] = []
+        self._admission_error: JobQueueError | None = None  # with which new jobs are refused
+        self._clock: Clock = clock or SystemClock()
+        self._queue = _new_queue(self.settings, self._clock)
+        self._driver = Driver(
+            self._queue, self._clock, self.settings.tick, self._after_slice, ready=commit is None
+        )
+        self._commit: CommitPolicy = commit or NoCommit()
+        self._commit.attach(self._queue, self.give_back, self._commit_failed)
+        self.durability = self._commit.durability
+
+    async def load(self) -> int:
+        """Restores the jobs of the store, in slices, and then accepts requests. Returns the number of jobs.
+        Raises `JournalError`."""
+        self._driver.read_wall_clock()
+        jobs = 0
+        for jobs in self._commit.load(self._clock):
+            self.refuses = f"the server is reading its journal: {jobs:,} jobs so far"
+            await asyncio.sleep(0)
+        more = True
+        while more:  # work that came due while no server ran is done before the first request
+            _, more = self._driver.run_slice()
+            await asyncio.sleep(0)
+        if not self._failed:
+            self.refuses = None
+            self._driver.start()
+        return jobs
+
+    # -- enqueue ------------------------------------------------------------------------------------
+
+    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
+        self._admit()
+        made = self._queue.enqueue(new, self._driver.now())
+        self._commit.count_payload(made)
+        return self._commit.hold(made)
+
+    def enqueue_many(
+        self, news: Sequence[NewJob], key: IdempotencyKey | None = None
+    ) -> MaybeFuture[list[Job | ExistingJob]]:
+        self._admit()
+        now = self._driver.now()
+        made = self._queue.enqueue_many(news, now)
+        if key is not None:
+            ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
+            self._remember(key, ids, now)
+        self._commit.count_payloads(made)
+        return self._commit.hold(made)
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
+        self._admit()
+        now = self._driver.now()
+        results: list[Job | ExistingJob | JobQueueError] = []
+        for new in news:
+            try:
+                results.append(self._queue.enqueue(new, now))
+            except JobQueueError as refused:
+                results.append(refused)
+        self._commit.count_payloads(results)
+        return self._commit.hold(results)
+
+    def import_jobs(self, items: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
+        self._admit()
+        now = self._driver.now()
+        imported: list[Job] = []
+        known = 0
+        refused: JobQueueError | None = None
+        for new, history, origin in items:
+            if origin is not None and self._is_known(origin, now):
+                known += 1
+                continue
+            try:
+                made = self._queue.import_job(new, history, now)
+            except JobQueueError as error:
+                refused = error
+                break
+            if isinstance(made, Job):
+                imported.append(made)
+            else:
+                known += 1
+            if origin is not None:
+                id = made.id if isinstance(made, Job) else made.job.id
+                self._remember(IdempotencyKey(_IMPORT_OWNER, origin, b"", False), (id,), now)
+        self._commit.count_payloads(imported)
+        return self._commit.hold(ImportResult(len(imported), known, refused))
+
+    def _is_known(self, origin: str, now: int) -> bool:
+        """True if a job of this origin was imported before, or is a job of this engine."""
+        if self._queue.state.idempotency.get(_IMPORT_OWNER, origin, now) is not None:
+            return True
+        identity, _, id = origin.partition("/")
+        if identity != self.identity or not (id.isascii() and id.isdigit() and len(id) <= 16):
+            return False
+        with suppress(JobNotFound, JobForgotten):
+            self._queue.get(int(id))
+            return True
+        return False
+
+    def _admit(self) -> None:
+        self._commit.admit()
+        error = self._admission_error
+        if error is not None:  # a new object, since callers add facts to it
+            raise type(error)(error.detail, **error.facts)
+
+    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
+        found = self._queue.state.idempotency.get(owner, key, self._driver.now())
+        if found is None:
+            return None
+        if found.digest != digest:
+            raise IdempotencyMismatch("this Idempotency-Key was used before, for a different request")
+        made: list[Job | int] = []
+        for id in found.ids:
+            try:
+                made.append(self._queue.get(id))
+            except JobForgotten:
+                made.append(id)
+        return PriorAnswer(made, found.many)
+
+    def _remember(self, key: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
+        self._queue.state.idempotency.put(key.owner, key.key, key.digest, ids, key.many, now)
+        self._commit.remember(key, ids, now)
+
+    # -- dequeue ------------------------------------------------------------------------------------
+
+    def dequeue(self, request: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
+        if self.stopping:
+            return []
+        now = self._driver.now()
+        deliveries = self._queue.dequeue(request, now)
+        if deliveries:
+            return self._commit.hold_deliveries(deliveries)
+        if not wait:
+            return deliveries
+        self._check_waiters(self._queue.state.waiters.places)
+        waiting: WaitFuture[list[Delivery]] = WaitFuture(loop=asyncio.get_running_loop())
+        waiter = Waiter(request, now + wait, partial(self._commit.deliver, waiting))
+        waiting.withdraw = partial(self._queue.stop_waiting, waiter)
+        self._queue.wait(waiter)
+        return waiting
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._queue.give_back(deliveries, self._driver.now())
+        self._commit.schedule()
+
+    def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
+        if isinstance(future, WaitFuture) and not future.done():
+            future.end()
+            future.set_exception(error)
+
+    def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
+        for job, lease in deliveries:
+            if lease.ended_by is None:
+                self._queue.state.lease_end_callbacks[job.id] = ended
+            else:
+                ended(job)
+
+    def _check_waiters(self, waiting: int) -> None:
+        if waiting >= self.settings.max_waiters:
+            raise Overloaded(
+                "too many requests are waiting already; try again later",
+                limit=self.settings.max_waiters,
+                setting="JOBQUEUE_MAX_WAITERS",
+                retry_after=1,
+            )
+
+    # -- under a lease ------------------------------------------------------------------------------
+
+    def conclude(
+        self, id: int, token: str | None, consumer: str | None, result: bytes | None
+    ) -> MaybeFuture[Job]:
+        return self._commit.hold(self._queue.conclude(id, token, consumer, result, self._driver.now()))
+
+    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
+        return self._commit.hold(self._queue.release(id, token, consumer, delay, self._driver.now()))
+
+    def fail(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> MaybeFuture[Job]:
+        now = self._driver.now()
+        return self._commit.hold(self._queue.fail(id, token, consumer, error, retry, retry_in, now))
+
+    def heartbeat(
+        self,
+        id: int,
+        token: str | None,
+        consumer: str | None,
+        lease_for: int | None = None,
+        progress: int | None = None,
+        message: str | None = None,
+    ) -> Job:
+        now = self._driver.now()
+        return self._queue.heartbeat(id, token, consumer, lease_for, now, progress, message)
+
+    def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
+        results: list[Job | JobQueueError] = []
+        self._commit.batching = True
+        try:
+            for call in calls:
+                try:
+                    job = call()
+                    assert isinstance(job, Job)  # while batching every answer is there at once
+                    results.append(job)
+                except JobQueueError as refused:
+                    results.append(refused)
+        finally:
+            self._commit.batching = False
+        return self._commit.hold(results)
+
+    # -- single jobs --------------------------------------------------------------------------------
+
+    def get(self, id: int) -> Job:
+        return self._queue.get(id)
+
+    def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
+        job = self._queue.get(id)
+        if not wait:
+            return job
+        if job.status in FINISHED or self.stopping:
+            return self._commit.hold(job)
+        self._check_waiters(self._queue.state.outcomes.count)
+        waiting: WaitFuture[Job] = WaitFuture(loop=asyncio.get_running_loop())
+        waiter = OutcomeWaiter(job, self._driver.now() + wait, partial(self._deliver_outcome, waiting))
+        waiting.withdraw = partial(self._queue.stop_waiting, waiter)
+        self._queue.wait_for_outcome(waiter)
+        return waiting
+
+    def _deliver_outcome(self, waiting: WaitFuture[Job], job: Job) -> None:
+        outcome: Job | Exception
+        try:
+            outcome = self._queue.get(job.id)
+        except JobForgotten as purged:
+            outcome = purged
+        self._commit.resolve(waiting, outcome)
+
+    def explain(self, id: int) -> Explanation:
+        return explain(self._queue.state, self._queue.get(id), self._driver.now())
+
+    def state(self, names: Sequence[str]) -> str:
+        if self.stopping:
+            return "stopping"
+        queues = self._queue.state.queues
+        return why_empty(queues[name] for name in names if name in queues)
+
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
+        self._check_version(id, version)
+        return self._commit.hold(self._queue.cancel(id, self._driver.now(), force))
+
+    def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
+        new_payload = change.payload is not UNSET
+        if new_payload:
+            self._commit.admit()
+        self._check_version(id, version)
+        changed = self._queue.change(id, change, self._driver.now())
+        if new_payload:
+            self._commit.count_payload(changed)
+        return self._commit.hold(changed)
+
+    def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
+        self._check_version(id, version)
+        return self._commit.hold(self._queue.redrive(id, self._driver.now()))
+
+    def _check_version(self, id: int, version: int | None) -> None:
+        if version is not None and (job := self._queue.get(id)).version != version:
+            raise PreconditionFailed(
+                f'the job has changed, and its ETag is "{job.version}" now; read it again',
+                job_status=job.status,
+            )
+
+    # -- many jobs ----------------------------------------------------------------------------------
+
+    def list_jobs(
+        self, where: Filter, after: int | None, ascending: bool, limit: int
+    ) -> tuple[list[Job], int | None]:
+        start = after if after is not None else 0 if ascending else _HIGHEST_ID
+        return self._queue.scan(where, start, ascending, self._driver.now(), limit, EXAMINED)
+
+    def newest_id(self) -> int:
+        return self._queue.state.last_number
+
+    def peek(self, name: str, limit: int) -> list[Job]:
+        queue = self._queue.state.queues.get(name)
+        return queue.upcoming(limit, self._driver.now()) if queue is not None else []
+
+    def count_jobs(self, where: Filter) -> MaybeFuture[int]:
+        return BulkOperation(self._queue, where, None, None, self._driver.now).run(_matched)
+
+    def purge(self, where: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, None if dry_run else self._queue.purge_one, None)
+
+    def redrive_many(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, None if dry_run else self._redrive_one, limit)
+
+    def _redrive_one(self, job: Job, now: int) -> None:
+        self._queue.redrive_one(job.id, now)
+
+    def _bulk(
+        self, where: Filter, act: Callable[[Job, int], object] | None, limit: int | None
+    ) -> MaybeFuture[BulkResult]:
+        operation = BulkOperation(self._queue, where, act, limit, self._driver.now)
+        return self._commit.hold(operation.run(_unchanged))
+
+    # -- queues -------------------------------------------------------------------------------------
+
+    def configure(
+        self, name: str, changes: dict[str, object], version: int | None = None
+    ) -> MaybeFuture[QueueView]:
+        self._check_queue_version(name, version)
+        self._queue.configure(name, changes, self._driver.now())
+        return self._commit.hold(self.queue(name))
+
+    def pause(
+        self, name: str, duration: int | None, reason: str | None, version: int | None = None
+    ) -> MaybeFuture[QueueView]:
+        self._check_queue_version(name, version)
+        self._queue.pause(name, duration, reason, self._driver.now())
+        return self._commit.hold(self.queue(name))
+
+    def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
+        self._check_queue_version(name, version)
+        self._queue.resume(name, self._driver.now())
+        return self._commit.hold(self.queue(name))
+
+    def _check_queue_version(self, name: str, version: int | None) -> None:
+        if version is not None and (now := self.queue(name).version) != version:
+            raise PreconditionFailed(f'the queue has changed, and its ETag is "{now}" now; read it again')
+
+    def queue(self, name: str) -> QueueView:
+        return self._queue.view(name, self._driver.now())
+
+    def queues(
+        self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        now = self._driver.now()
+        names = sorted(filter(within, set(self._queue.state.queues).union(self._queue.state.waiters.names())))
+        start = bisect_right(names, after) if after is not None else 0
+        return [self._queue.view(name, now) for name in names[start : start + limit]]
+
+    def oldest_queues(self, limit: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
+        names = self._queue.state.queues if within is None else filter(within, self._queue.state.queues)
+        now = self._driver.now()
+        return [self._queue.view(name, now) for name in islice(names, limit)]
+
+    # -- time, durability, statistics ---------------------------------------------------------------
+
+    def wall_now(self) -> int:
+        wall: int = self._queue.state.wall(self._driver.now())
+        return wall
+
+    def wall(self, monotonic: int) -> int:
+        wall: int = self._queue.state.wall(monotonic)
+        return wall
+
+    def tick(self) -> int:
+        """Does all work that is due, and returns the number of jobs moved. For a manual clock."""
+        return self._driver.tick()
+
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
+        return self._commit.hold(answer)
+
+    def flush(self) -> None:
+        self._commit.flush()
+
+    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+        state, driver = self._queue.state, self._driver
+        counts, queues, waiting = state.counts, len(state.queues), state.waiters.count
+        if within is not None:
+            some = [named.counts for name, named in state.queues.items() if within(name)]
+            counts, queues = TransitionCounts.of(some), len(some)
+            waiting = state.waiters.waiting_within(within)
+        lanes, slots, empty = self._queue.lane_figures()
+        return EngineStats(
+            jobs=counts.jobs(),
+            queues=queues,
+            consumers_waiting=waiting,
+            ticks=driver.ticks,
+            tick_last=driver.tick_last,
+            tick_max=driver.tick_max,
+            lanes=lanes,
+            slots=slots,
+            empty_slots=empty,
+            compactions=state.compactions,
+            compaction_max=driver.compaction_max,
+            remembered=state.remembered,
+            remembered_bytes=state.remembered_bytes,
+            idempotency_keys=len(state.idempotency),
+            idempotency_window=state.idempotency.window(driver.now()),
+            totals=counts.totals(),
+            memory=resident(),
+            memory_limit=self.memory_limit.limit,
+            journal=self._commit.stats(),
+        )
+
+    def watch(self, observer: Callable[[Kind, Job | str], None] | None) -> None:
+        self._queue.state.event = observer
+
+    def _after_slice(self) -> None:
+        if not self.stopping:
+            self._admission_error = self.memory_limit.check(
+                self._queue.state.counts.held, self._payload_bytes
+            )
+        self._commit.after_tick()
+
+    def _payload_bytes(self) -> int:
+        """Bytes of the payloads of unfinished jobs, and of all that is kept of finished ones."""
+        return (
+            sum(queue.bytes for queue in self._queue.state.queues.values())
+            + self._queue.state.remembered_bytes
+        )
+
+    # -- stopping -----------------------------------------------------------------------------------
+
+    def when_stopping(self, callback: Callable[[], None]) -> None:
+        self._stop_callbacks.append(callback)
+
+    def stop_waiting(self) -> None:
+        self.stopping = True
+        self._admission_error = Stopping("the server is stopping and accepts no new jobs", retry_after=5)
+        self._queue.end_waits()
+        for callback in self._stop_callbacks:
+            callback()
+
+    def close(self) -> None:
+        self.stop_waiting()
+        self._driver.stop()
+        self._commit.close()
+
+    def _commit_failed(self, reason: str) -> None:
+        self._failed = True
+        self.refuses = "the server could not write its journal and is stopping"
+        self._driver.stop()
+        self.stop_waiting()
+        self.on_failure(reason)
+
+
+def open_journal(
+    data_dir: DataDir, settings: Settings | None = None, clock: Clock | None = None
+) -> LocalEngine:
+    """Returns an engine whose jobs are in the journal in `data_dir`, which the engine closes. Call `load`
+    before any verb. Raises `JournalError`."""
+    settings = settings or Settings()
+    store = SQLiteStore(data_dir.path, settings.sync)
+    return LocalEngine(settings, clock, GroupCommit(store, data_dir, settings), data_dir.identity())
+
+
+def _new_queue(settings: Settings, clock: Clock) -> JobQueue:
+    wall = clock.wall()
+    limits = Limits(
+        **{name: getattr(settings, name) for name in Limits.__struct_fields__ if name in Settings.declared}
+    )
+    first_id = settings.first_id or first_id_at(wall)
+    return JobQueue(tokens().__next__, first_id, limits, wall - clock.monotonic(), random.random)
+
+
+def _matched(result: BulkResult) -> int:
+    return result.matched
+
+
+def _unchanged(result: BulkResult) -> BulkResult:
+    return result

@@ -1,0 +1,46 @@
+"""The error of a failed job, as it is kept: JSON on one line, a string or an object."""
+
+from typing import Final
+
+import msgspec
+
+from jobqueue.errors import BadInput, InvalidField
+from jobqueue.web.readers.decoder import RequestDecoder
+from jobqueue.web.readers.json_text import REFUSED, one_line
+from jobqueue.web.schema import requests
+
+_MAX_ERROR: Final = 16 << 10
+_decoder = RequestDecoder(requests.ErrorShape, nulls=frozenset({"details"}))
+
+
+def job_error(text: bytes, max_depth: int) -> bytes:
+    """Checks the JSON `text` of an error. Raises `InvalidField`, `UnknownField` or `InvalidJson`."""
+    error = one_line(text, max_depth)
+    if error[:1] == b"{":
+        try:
+            _decoder.decode(error)
+        except REFUSED:
+            error = _rewritten(error, max_depth)
+    elif error[:1] != b'"':
+        raise InvalidField("error: text, or an object with type, message, details", field="error")
+    if len(error) > _MAX_ERROR:
+        raise InvalidField(f"error: at most {_MAX_ERROR:,} bytes", field="error", limit=_MAX_ERROR)
+    return error
+
+
+def optional_error(text: bytes, max_depth: int) -> bytes | None:
+    """`job_error`, or None where `text` is empty or `null`."""
+    return job_error(text, max_depth) if text not in (b"", b"null") else None
+
+
+def _rewritten(error: bytes, max_depth: int) -> bytes:
+    """An error whose names are in another letter case, with the right names. Raises what is wrong with it."""
+    try:
+        decoded = _decoder.merge(error, {}, max_depth)
+    except BadInput as bad:
+        bad.detail = f"error: {bad.detail}"
+        raise
+    given = {name: getattr(decoded, name) for name in decoded.__struct_fields__}
+    return msgspec.json.encode(
+        {name: value for name, value in given.items() if value != requests.NULL and value is not None}
+    )
