@@ -1,4 +1,4 @@
-"""`python -m jobqueue` serves; settings come from the environment."""
+"""`python -m jobqueue`: starts the server, makes access tokens, maintains the journal."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from jobqueue.version import VERSION
 
 
 def main() -> int:
-    """The exit status; see `jobqueue.server.main.main`."""
+    """Runs the command on the command line. Returns its exit status."""
     arguments = sys.argv[1:]
-    if arguments:  # it prints, into `head` perhaps
+    if arguments:  # these commands print, and their reader may stop early (`| head`)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if arguments in (["-h"], ["--help"]):
         print(_help())
@@ -23,13 +23,12 @@ def main() -> int:
     if arguments[:1] == ["token"]:
         return _token(arguments[1:])
     if arguments[:1] == ["journal"]:
-        from jobqueue.server.journal_cli import main as look_after
+        from jobqueue.server.journal_cli import main as maintain
 
-        return look_after(arguments[1:], os.environ)
+        return maintain(arguments[1:], os.environ)
     if arguments:
         print(
-            f"jobqueue: serves without arguments, settings are in the environment; not {arguments[0]} "
-            "(--help says more)",
+            f"jobqueue: unknown argument {arguments[0]}; without arguments it serves, --help shows what else",
             file=sys.stderr,
         )
         return 2
@@ -39,8 +38,8 @@ def main() -> int:
 
 
 def _token(arguments: list[str]) -> int:
-    """`token`: prints a new one. `token NAME [RIGHT,…] [QUEUE,…]`: prints its lines for a file of tokens; the
-    token itself goes to stderr."""
+    """Makes an access token. Without arguments prints it. With a name, and comma-separated rights and
+    queues if wanted, prints its lines for the tokens file on stdout, and the token itself on stderr."""
     from jobqueue.web.access.identity import DEFAULT_TOKEN
     from jobqueue.web.access.tokens import RIGHTS, digest_of, make_token, token_of
 
@@ -56,7 +55,7 @@ def _token(arguments: list[str]) -> int:
         table["queues"] = queues.split(",")
     try:
         if len(arguments) > 3 or name.startswith("-"):
-            raise ValueError("a name, rights with commas between them, queues with commas between them")
+            raise ValueError("give a name, then rights, then queues; several are separated by commas")
         token_of(name, table, {DEFAULT_TOKEN})
     except ValueError as bad:
         print(f"usage: token [NAME [RIGHTS [QUEUES]]]: {bad}", file=sys.stderr)
@@ -64,16 +63,20 @@ def _token(arguments: list[str]) -> int:
     print(f'["{name}"]')
     for field, value in table.items():
         print(f"{field} = {json.dumps(value)}")
-    print(f"the token of {name}, shown once: {token}", file=sys.stderr)
+    print(f"access token of {name}, shown only once: {token}", file=sys.stderr)
     return 0
 
 
 def _help() -> str:
     lines = [
-        f"jobqueue {VERSION}: a job queue over HTTP. Without arguments it serves.", "",
-        "  token [NAME [RIGHTS [QUEUES]]]              makes an access token",
-        "  journal verify|repair|dump|backup FILE      looks after the journal in JOBQUEUE_DATA", "",
-        "Settings, from the environment:", "",
+        f"jobqueue {VERSION}: a job queue with an HTTP API", "",
+        "Usage:", "",
+        "  python -m jobqueue                           start the server",
+        "  python -m jobqueue token [NAME [RIGHTS [QUEUES]]]",
+        "                                               make an access token",
+        "  python -m jobqueue journal verify|repair|dump|backup FILE",
+        "                                               maintain the journal in JOBQUEUE_DATA", "",
+        "Settings (environment variables), with their defaults in brackets:", "",
     ]  # fmt: skip
     for name, setting in Settings.declared.items():
         default = "" if setting.default is None else f" [{setting.default}]".replace("False", "false")

@@ -1,18 +1,18 @@
-"""Peers: how many connections each address has, so that one cannot take all of them."""
+"""ConnectionLimits: how many connections each address has, so that none can take all of them."""
 
 from jobqueue.web.access.browser_policy import UNIX
 from jobqueue.web.access.rate_limits import network
 
 
 class ConnectionLimits:
-    """`limit`: for each address; None: as many as there are."""
+    """Counts open connections by address. `limit`: for each address; None: no limit."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self._open: dict[str, int] = {}
 
     def full(self, peer: str) -> bool:
-        """Of a Unix socket all may be."""
+        """Whether `peer` may have no further connection. Unix-socket clients are not limited."""
         if peer == UNIX:
             return False
         return self.limit is not None and self._open.get(network(peer), 0) >= self.limit

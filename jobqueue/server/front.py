@@ -1,4 +1,4 @@
-"""Front: what reads HTTP from accepted sockets. There are two, and the program knows them by this only."""
+"""Front: reads HTTP from accepted sockets. There are two implementations; the program knows only this."""
 
 import socket
 from typing import Protocol
@@ -11,19 +11,20 @@ class Front(Protocol):
     peers: ConnectionLimits
 
     def take(self, accepted: socket.socket, peer: str) -> None:
-        """Serves a connection from now on; owns the socket."""
+        """Serves a connection from now on, and owns its socket."""
 
-    def connections(self) -> int: ...
+    def connections(self) -> int:
+        """Number of open connections, those in a TLS handshake included."""
 
     def sweep(self, parts: int = 1) -> None:
-        """Closes connections that are over their time. Looks at one of `parts` of them, in turn: with many
-        connections a look at all is a pause of its own."""
+        """Ends connections that are over their deadline. Checks one of `parts` equal parts of them, in
+        turn: with many connections a check of all would hold up the loop."""
 
     def drain(self) -> None:
-        """The server stops: idle connections are closed, the others after the answer they wait for."""
+        """Closes idle connections, and the others after the response that they wait for."""
 
     def busy(self) -> int:
-        """How many requests are still to be answered."""
+        """Number of requests that still have to be answered."""
 
     def close(self) -> None:
-        """Cuts what is left."""
+        """Cuts the connections that are left."""

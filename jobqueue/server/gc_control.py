@@ -1,8 +1,8 @@
-"""Collector: Python's garbage collector, told when to run.
+"""GcControl: decides when Python's garbage collector runs.
 
-Left to itself a full collection comes when it likes, and with millions of jobs stops everything for seconds.
-Here the young generations are collected often, which takes as long as little was made since; all of them now
-and then, while there are few jobs: what has grown old in a circle is found by nothing else.
+Left to itself a full collection comes at any time, and with millions of jobs it stops everything for
+seconds. Here the young generations are collected often, which takes only as long as few objects were made
+since. A full collection runs now and then while there are few jobs; only it finds old reference cycles.
 """
 
 import asyncio
@@ -10,20 +10,20 @@ import gc
 import time
 from collections.abc import Callable
 
-# How often the young generations are collected, in seconds: what that costs grows with what was made since
-# the last time, and a hundred thousand jobs bring some 200 lists of a thousand slots. And how often all are.
+# Seconds between collections of the young generations. Their cost grows with what was made since the last
+# one: a hundred thousand jobs a second bring some 200 lists of a thousand slots.
 EVERY = 0.02
 FULL_EVERY = 60.0
-# How often the young are while almost nothing is made (objects since the last time): an idle server sleeps.
+# The same while almost nothing is made (objects since the last collection), so that an idle server sleeps.
 _RARELY = 0.1
 _FEW_MADE = 100
-# A job takes a full collection about 50 ns, so it stays below 5 ms.
+# Jobs up to which full collections run. Each takes about 50 ns of one, so it stays below 5 ms.
 FEW = 100_000
 
 
 class GcControl:
-    """`jobs`: how many there are, the finished ones that are remembered too. Works on the running loop, from
-    `start` to `stop`."""
+    """Collects on the running loop from `start` to `stop`. `jobs`: returns the number of jobs, finished ones
+    included. `full_at`: when the next full collection is due, monotonic seconds."""
 
     def __init__(self, jobs: Callable[[], int]) -> None:
         self._jobs = jobs
@@ -31,21 +31,21 @@ class GcControl:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._next(EVERY)
+        self._schedule(EVERY)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _next(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._again)
+    def _schedule(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._run)
 
-    def _again(self) -> None:
-        self._next(EVERY if gc.get_count()[0] > _FEW_MADE else _RARELY)
+    def _run(self) -> None:
+        self._schedule(EVERY if gc.get_count()[0] > _FEW_MADE else _RARELY)
         self.collect()
 
     def freeze(self) -> None:
-        """What is there now stays: it is not looked at again."""
+        """Exempts everything that exists now from later collections."""
         gc.disable()
         gc.collect()
         gc.freeze()

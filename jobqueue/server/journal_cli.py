@@ -1,4 +1,4 @@
-"""`python -m jobqueue journal verify|repair|dump|backup FILE`: looks after the journal in `JOBQUEUE_DATA`."""
+"""`python -m jobqueue journal verify|repair|dump|backup FILE`: maintains the journal in `JOBQUEUE_DATA`."""
 
 import sys
 from collections.abc import Mapping
@@ -12,15 +12,16 @@ from jobqueue.storage.maintenance import Findings, back_up, jobs_in, repair, ver
 from jobqueue.storage.store import JournalError
 from jobqueue.web.writers.encoder import Renderer
 
-USAGE = """usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal …
-  verify       reads everything and says what is wrong; a running server does not mind
-  repair       saves what can be read into a new file, and says what is gone; stop the server first
-  backup FILE  a copy as of this moment, verified; a running server does not mind
-  dump         all jobs, one a line, as GET /jobs/{id} shows them"""
+USAGE = """usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal COMMAND
+  verify       read everything and report what is damaged; the server may be running
+  repair       save what can be read into a new file and report what is lost; stop the server first
+  backup FILE  write a verified copy as of now; the server may be running
+  dump         print all jobs, one a line, as GET /jobs/{id} shows them"""
 
 
 class _WallTime:
-    """For a renderer: the ends of leases are wall-clock instants already, and nothing is exported."""
+    """Stands in for an engine in the encoder: in the journal, lease ends are wall-clock times already, and a
+    dump does not export."""
 
     identity = ""
 
@@ -30,9 +31,10 @@ class _WallTime:
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """The exit status: 0 all is well, 1 something is wrong or gone, 2 it was asked wrongly."""
-    what, rest = (arguments or ["help"])[0], arguments[1:]
-    if what not in ("verify", "repair", "backup", "dump") or len(rest) != (what == "backup"):
+    """Runs the command in `arguments`. Returns the exit status: 0 all is well, 1 the journal is damaged or
+    cannot be read, 2 the arguments or settings are wrong."""
+    command, rest = (arguments or ["help"])[0], arguments[1:]
+    if command not in ("verify", "repair", "backup", "dump") or len(rest) != (command == "backup"):
         print(USAGE, file=sys.stderr)
         return 2
     try:
@@ -40,11 +42,11 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         if data is None:
             raise SettingError("set JOBQUEUE_DATA to the folder of the journal")
         folder = Path(data)
-        if what == "dump":
+        if command == "dump":
             return _dump(folder)
-        if what == "backup":
-            return _say(back_up(folder, Path(rest[0])), "copied")
-        return _say(repair(data), "kept") if what == "repair" else _say(verify(folder), "whole")
+        if command == "backup":
+            return _report(back_up(folder, Path(rest[0])), "copied")
+        return _report(repair(data), "kept") if command == "repair" else _report(verify(folder), "whole")
     except SettingError as bad:
         print(f"jobqueue: {bad.detail}", file=sys.stderr)
         return 2
@@ -53,8 +55,9 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         return 1
 
 
-def _say(found: Findings, good: str) -> int:
-    """`good`: what is so of what was counted; that it is whole only if nothing is wrong."""
+def _report(found: Findings, good: str) -> int:
+    """Prints what is wrong and how much was found. `good` describes the counts; what is damaged is not
+    whole, only readable."""
     for line in found.wrong:
         print(line)
     word = "readable" if found.wrong and good == "whole" else good

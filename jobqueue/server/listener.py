@@ -1,7 +1,7 @@
-"""Listener: the sockets that connections come in by, and how many may.
+"""Listener: accepts connections on a socket, and limits how many.
 
-Stock servers spin when descriptors run out: the listening socket stays readable and nothing can be accepted.
-This one rests for a moment, and says so once a minute.
+When descriptors run out a listening socket stays readable although nothing can be accepted, and most
+servers spin. This one pauses for a moment, and logs that once a minute.
 """
 
 import asyncio
@@ -24,19 +24,22 @@ from jobqueue.web.writers.problems import problem
 
 _log = logging.getLogger("jobqueue")
 BACKLOG = 1024
-# Accepted in one loop pass; the others wait their turn.
-_AT_ONCE = 64
-_REST = 0.1
-_QUIET_FOR = 60.0
-# Descriptors kept free for everything that is no connection.
-SPARE_DESCRIPTORS = 64
+# Connections accepted in one loop pass; the others wait for the next.
+_MAX_ACCEPTS = 64
+# Seconds without accepting after descriptors ran out.
+_PAUSE = 0.1
+# Seconds between two warnings.
+_WARN_EVERY = 60.0
+# Descriptors kept free for everything that is not a connection.
+_SPARE_DESCRIPTORS = 64
+# Seconds that a refused connection stays open, and how many may at once.
 _LINGER = 1.0
-_LINGERING = 32
+_MAX_LINGERING = 32
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def raise_file_limit() -> int:
-    """Lets this process have as many descriptors as the system allows it, and answers how many."""
+    """Raises this process's limit of descriptors as far as the system allows, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 1 << 20 if hard == resource.RLIM_INFINITY else hard
     try:
@@ -46,15 +49,22 @@ def raise_file_limit() -> int:
     return wanted
 
 
+def connection_limit(wanted: int | None) -> int:
+    """How many connections may be open at once: `wanted`, or fewer if the file limit is lower."""
+    files = raise_file_limit()
+    allowed = max(files - _SPARE_DESCRIPTORS, files // 2)
+    return min(allowed, wanted) if wanted else allowed
+
+
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; `::` takes IPv4 too, unix:/path is a Unix socket. `OSError` if the address cannot
-    be had."""
+    """A listening socket. `::` accepts IPv4 too; unix:/path is a Unix socket. Raises `OSError` if the address
+    cannot be used."""
     if host.startswith("unix:"):
         return _bind_path(host.removeprefix("unix:"))
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except UnicodeError:  # an empty part, or one that is too long
-        raise OSError(errno.EINVAL, "that is no name of a host") from None
+    except UnicodeError:  # a label is empty or too long
+        raise OSError(errno.EINVAL, "not a valid host name") from None
     family, kind, protocol, _, address = found[0]
     with _listening(socket.socket(family, kind, protocol), address) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,7 +74,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _bind_path(path: str) -> socket.socket:
-    """A socket that is left over, behind which nobody listens, makes way."""
+    """Replaces a socket that an earlier server has left over."""
     with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path) as listening:
         if stat.S_ISSOCK(_mode(path)) and listening.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
@@ -73,7 +83,7 @@ def _bind_path(path: str) -> socket.socket:
 
 @contextmanager
 def _listening(bare: socket.socket, address: tuple[Any, ...] | str) -> Iterator[socket.socket]:
-    """It listens at the end of the `with`, or is closed if it cannot."""
+    """Binds and listens at the end of the `with`, or closes the socket if that fails."""
     try:
         bare.setblocking(False)
         yield bare
@@ -92,9 +102,11 @@ def _mode(path: str) -> int:
 
 
 class Listener:
-    """Accepts on `listening` and hands each connection to `take(socket, peer)`, while `count()` of them is
-    below `limit`, and fewer than that of `peers` from one address; beyond it a connection is told 503 and
-    closed."""
+    """Accepts on `listening` and hands each connection to `take(socket, peer)`.
+
+    `limit` is for all connections, which `count()` returns the number of; `peers` has the limit for one
+    address. Connections beyond a limit get a 503 and are closed.
+    """
 
     def __init__(
         self,
@@ -111,15 +123,15 @@ class Listener:
         self._peers = peers or ConnectionLimits(None)
         self._loop = asyncio.get_running_loop()
         self._lingering: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._turned_away = 0
-        self._quiet_until = 0.0
-        self._resting: asyncio.TimerHandle | None = None
+        self._refused = 0
+        self._next_warning = 0.0
+        self._paused: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening.fileno(), self._accept)
 
     def close(self) -> None:
-        """New connections are refused from now on."""
-        if self._resting is not None:
-            self._resting.cancel()
+        """Stops accepting; the system refuses new connections from now on."""
+        if self._paused is not None:
+            self._paused.cancel()
         self._loop.remove_reader(self._socket.fileno())
         if self._socket.family == socket.AF_UNIX:
             with suppress(OSError):
@@ -131,7 +143,7 @@ class Listener:
         self._lingering.clear()
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS):
             try:
                 accepted, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -139,56 +151,57 @@ class Listener:
             except OSError as failed:
                 if failed.errno not in _EXHAUSTED:
                     raise
-                self._rest(failed)
+                self._pause(failed)
                 return
             accepted.setblocking(False)
             peer = address[0] if isinstance(address, tuple) else UNIX
             if self._count() >= self._limit:
-                self._turn_away(accepted, self._limit, "MAX_CONNECTIONS")
+                self._refuse(accepted, self._limit, "MAX_CONNECTIONS")
             elif self._peers.full(peer):
-                self._turn_away(accepted, self._peers.limit, "MAX_CONNECTIONS_BY_ADDRESS", f" from {peer}")
+                self._refuse(accepted, self._peers.limit, "MAX_CONNECTIONS_BY_ADDRESS", f" from {peer}")
             else:
                 self._take(accepted, peer)
 
-    def _rest(self, failed: OSError) -> None:
-        self._warn(f"cannot accept connections: {failed.strerror}; trying again")
+    def _pause(self, failed: OSError) -> None:
+        self._warn(f"cannot accept connections: {failed.strerror}; retrying")
         self._loop.remove_reader(self._socket.fileno())
-        self._resting = self._loop.call_later(_REST, self._wake)
+        self._paused = self._loop.call_later(_PAUSE, self._resume)
 
-    def _wake(self) -> None:
-        self._resting = None
+    def _resume(self) -> None:
+        self._paused = None
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def _turn_away(self, accepted: socket.socket, limit: int | None, name: str, of: str = "") -> None:
-        """The answer stays readable only if the socket is not closed at once, while a request comes in."""
-        self._warn(f"at the limit of {limit:,} connections{of} (JOBQUEUE_{name})")
+    def _refuse(self, accepted: socket.socket, limit: int | None, name: str, whose: str = "") -> None:
+        """Answers 503. The socket is closed later: at once, with a request coming in, the client could not
+        read the answer."""
+        self._warn(f"at the limit of {limit:,} connections{whose} (JOBQUEUE_{name})")
         try:
-            self._turned_away += 1
-            accepted.send(_overloaded(f"full-{self._turned_away}", f"JOBQUEUE_{name}"))
+            self._refused += 1
+            accepted.send(_overloaded(f"full-{self._refused}", f"JOBQUEUE_{name}"))
             accepted.shutdown(socket.SHUT_WR)
         except OSError:
             accepted.close()
             return
-        if len(self._lingering) < _LINGERING:
-            self._lingering[accepted] = self._loop.call_later(_LINGER, self._let_go, accepted)
+        if len(self._lingering) < _MAX_LINGERING:
+            self._lingering[accepted] = self._loop.call_later(_LINGER, self._end_linger, accepted)
         else:
             accepted.close()
 
-    def _let_go(self, accepted: socket.socket) -> None:
+    def _end_linger(self, accepted: socket.socket) -> None:
         del self._lingering[accepted]
         accepted.close()
 
     def _warn(self, message: str) -> None:
         now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _QUIET_FOR
+        if now >= self._next_warning:
+            self._next_warning = now + _WARN_EVERY
             _log.warning("%s", message)
 
 
 def _overloaded(request_id: str, setting: str) -> bytes:
     answer = problem(
         Overloaded(
-            "the server has as many connections as it may; try again",
+            "the server has reached its limit of connections; try again",
             setting=setting, retry_after=1,
         ),
         request_id,

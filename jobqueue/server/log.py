@@ -1,7 +1,7 @@
-"""What the server says, on stderr: lines of text or of JSON, and one line for each request.
+"""The log, on stderr: lines of text or JSON, and a line for each request.
 
-No payload, result, error text or token is logged at any level; of a URL the path only, since the query may
-carry a lease. Control characters are escaped, so that nobody writes a second line.
+No payload, result, error text or token is logged at any level. Of a URL only the path is, since the query
+may have a lease in it. Control characters are escaped, so that no client can forge a line.
 """
 
 import logging
@@ -14,10 +14,11 @@ import msgspec
 from jobqueue.units import instant
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
-# In `auto`: so many requests have a line of their own in one second.
+# Successful requests with a line of their own in one second, in mode `auto`.
 LINES_A_SECOND = 100
-# Of what is refused, but in `all`: nobody can fill a disk by asking for what is not there.
+# The same for refused requests in all modes but `all`, so that no client can fill the disk.
 ERRORS_A_SECOND = 1000
+# Health checks are logged only when they fail.
 _QUIET = frozenset({"/healthz", "/readyz"})
 
 
@@ -35,7 +36,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: at, level, event, and what belongs to it."""
+    """One JSON object a line: at, level, event, and the members of that event."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -49,7 +50,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def json_line(members: dict[str, object]) -> str:
-    """A line at this instant."""
+    """A line of the JSON log, dated now."""
     return JsonFormatter().format(logging.makeLogRecord({"levelname": "INFO", "members": members}))
 
 
@@ -59,21 +60,24 @@ def _trace(record: logging.LogRecord) -> str:
 
 
 def configure(level: str, format: str) -> None:
-    """Sends everything that is logged in this process to stderr. For the program, not for an embedder."""
+    """Sends all log records of this process to stderr. Called by the program, not by embedders."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Tornado tells of every malformed request at info, asyncio of its selector at debug.
+    # Tornado logs each malformed request at info, asyncio its selector at debug.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 class AccessLog:
-    """A line for each request, as `mode` has it. `flush` is called once a second. `full`: no line is left in
-    this second for a request that went well; `summed`: how many of those there were."""
+    """Writes a line for each request, as far as `mode` allows.
+
+    `flush` must be called once a second. `full`: a further successful request in this second gets no line;
+    `summed`: how many got none.
+    """
 
     def __init__(self, mode: str) -> None:
         self._log = logging.getLogger("jobqueue.access")
@@ -90,7 +94,7 @@ class AccessLog:
     def request(
         self, method: str, path: str, status: int, started: float, size: int, peer: str, request_id: str
     ) -> None:
-        """`started`: of `time.monotonic`, seconds."""
+        """`started`: monotonic seconds. `size`: bytes of the body."""
         if status < 400:
             if self.full:
                 self.summed += 1
@@ -118,7 +122,7 @@ class AccessLog:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Sums up what had no line of its own in the last second, and begins the next."""
+        """Logs how many requests had no line of their own, and begins a new second."""
         if self.summed and self._auto:
             self._log.info(
                 "%d more requests in this second", self.summed,

@@ -1,4 +1,4 @@
-"""How long a client may take, in seconds; the same for both fronts. All but the last are settings."""
+"""Timeouts: how long a client may take, in seconds. Both fronts use them; all but `LINGER` are settings."""
 
 import fcntl
 import struct
@@ -10,14 +10,17 @@ from jobqueue.settings import Settings
 
 T = TypeVar("T")
 
-# After a refusal: still reading what it sends, so that it reads the answer.
+# After a refusal the server reads on for this long, so that the client gets to read the response.
 LINGER = 2.0
 
 
 class Timeouts:
-    """`head`: from the first byte of a request to the end of its head, and a connection's first request.
-    `body`: from the end of the head to the end of the body. `idle`: between two requests. `write`: taking
-    nothing of what is written to it."""
+    """Time limits by state of a connection.
+
+    `head`: from the first byte of a request to the end of its head; for the first request, from the
+    beginning of the connection. `body`: from the end of the head to the end of the body. `idle`: between
+    two requests. `write`: while the client takes nothing of what is written to it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.head = settings.head_timeout / 1000
@@ -31,28 +34,28 @@ class Timeouts:
 
 
 def untaken(descriptor: int, buffered: int) -> int:
-    """Bytes that the client has not taken yet, `buffered` of them with us. The system's buffer counts: it may
-    hold megabytes, and for as long as it does none of ours go."""
+    """Bytes that the client has not taken yet: `buffered` in this process, and those in the system's
+    buffer. The latter may hold megabytes, and while it is full none of ours go."""
     try:
-        (inside,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+        (in_system,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
     except OSError:
         return buffered
-    return buffered + int(inside)
+    return buffered + int(in_system)
 
 
 class Rounds(Generic[T]):
-    """Looks at all of what is in `of`, a part at a time."""
+    """Goes through all of `items`, one part at a time, again and again."""
 
-    def __init__(self, of: Collection[T]) -> None:
-        self._of = of
-        self._to_come: list[T] = []  # of this round
+    def __init__(self, items: Collection[T]) -> None:
+        self._items = items
+        self._left: list[T] = []  # of this round
         self._share = 0
 
     def part(self, parts: int) -> list[T]:
-        """The next of `parts` equal ones."""
-        if not self._to_come:
-            self._to_come = list(self._of)
-            self._share = -(-len(self._to_come) // parts)
-        part = self._to_come[-self._share :]
-        del self._to_come[-self._share :]
+        """The next of `parts` equal parts."""
+        if not self._left:
+            self._left = list(self._items)
+            self._share = -(-len(self._left) // parts)
+        part = self._left[-self._share :]
+        del self._left[-self._share :]
         return part

@@ -1,27 +1,27 @@
-"""TLS: the certificate that the server shows, and which clients it wants one of."""
+"""Tls: the server's certificate, and the authority that clients' certificates must come from."""
 
 import ssl
 
 from jobqueue.errors import SettingError
 from jobqueue.settings import Settings
 
-# How long a handshake may take, in seconds.
+# Seconds that a handshake may take.
 HANDSHAKE = 10.0
 
 
 class Tls:
-    """`context` is for connections from now on. Raises `SettingError` where a file is not good."""
+    """`context`: for new connections; None: no certificate is set, so connections are plain. Raises
+    `SettingError` if a file cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.context = self._read()
 
     def reload(self) -> None:
-        """Reads the files anew. Raises `SettingError`, and then all is as it was."""
+        """Reads the files again. Raises `SettingError`, and then keeps the certificate it has."""
         self.context = self._read()
 
     def _read(self) -> ssl.SSLContext | None:
-        """None: there is no certificate, so no TLS."""
         cert, key, ca = self._settings.tls_cert, self._settings.tls_key, self._settings.tls_client_ca
         if cert is None:
             if key is not None or ca is not None:
@@ -31,21 +31,21 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            # A key that wants a password would ask for it on the terminal.
+            # Without `password`, an encrypted key would prompt on the terminal.
             context.load_cert_chain(cert, key, password="")
         except (OSError, ValueError) as bad:
             with_key = "" if key is None else f", _TLS_KEY={key}"
-            raise SettingError(f"JOBQUEUE_TLS_CERT={cert}{with_key}: {_said(bad)}") from None
+            raise SettingError(f"JOBQUEUE_TLS_CERT={cert}{with_key}: {_reason(bad)}") from None
         if ca is not None:
             try:
                 context.load_verify_locations(ca)
             except OSError as bad:
-                raise SettingError(f"JOBQUEUE_TLS_CLIENT_CA={ca}: {_said(bad)}") from None
+                raise SettingError(f"JOBQUEUE_TLS_CLIENT_CA={ca}: {_reason(bad)}") from None
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
 
-def _said(bad: Exception) -> str:
+def _reason(bad: Exception) -> str:
     if isinstance(bad, ssl.SSLError):
-        return bad.reason or "no certificate, or no key, in PEM"
+        return bad.reason or "not a certificate and key in PEM format"
     return getattr(bad, "strerror", None) or str(bad)

@@ -1,4 +1,4 @@
-"""The reference front: Tornado's own HTTP server, on sockets that the `Listener` accepts."""
+"""The reference front: Tornado's HTTP server on sockets that the `Listener` accepts."""
 
 import os
 import socket
@@ -17,27 +17,29 @@ from jobqueue.server.timeouts import Rounds, Timeouts, untaken
 from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.dispatch import Dispatcher
 
-# Above what `OperationHandler` reads of a body that is too large: it, not Tornado, answers those.
+# Largest body that Tornado passes on, in multiples of ours. It is more than `OperationHandler` reads of a
+# body that is too large, so that the handler answers those, and not Tornado.
 _MAX_BODY_FACTOR = 64
 
 
 class WatchfulStream(IOStream):
-    """Goes on listening while bytes that nobody has asked for wait in its buffer.
+    """Listens for a hang-up even while unread bytes wait in its buffer.
 
-    Tornado stops there, so it does not notice that a client hung up which had sent anything behind a
-    long-polling request. Overrides private methods of the pinned Tornado; a test fails if that changes.
+    Tornado stops listening then, so it would not notice the hang-up of a client that has sent anything
+    after a long-polling request. This overrides private methods of the pinned Tornado; a test fails if
+    those change.
     """
 
     closed_by: Callable[["WatchfulStream"], None]
-    deadlines: Mapping[str, float]
+    timeouts: Mapping[str, float]
     peer = ""
     _ended_by_client = False
-    # In which state the connection is, with how much its client had taken when it came to be; since when.
+    # The state at the last `check_deadline` and how much the client had taken; since when both are the same
     _seen: tuple[tuple[str, int], float] = (("", 0), 0.0)
 
     def close_fd(self) -> None:
         super().close_fd()
-        self.error = copy(self.error)  # without its traceback, which leads back here
+        self.error = copy(self.error)  # without its traceback, which would be a reference cycle
         self.closed_by(self)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
@@ -47,19 +49,20 @@ class WatchfulStream(IOStream):
         return count
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """Here Tornado asks for the next request, even from what it still holds after it has ended the
-        connection; that one would be performed, and its answer lost."""
+        """Reads the head of the next request. Tornado does so from its buffer even after it has closed the
+        connection; that request would be performed and its response lost."""
         if self.closed() and not self._ended_by_client:
             raise StreamClosedError(real_error=self.error)
         return super().read_until_regex(regex, max_bytes)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         super()._handle_events(fd, events)
-        self._look_for_reset()
+        self._check_for_reset()
         self._maybe_add_error_listener()
 
-    def _look_for_reset(self) -> None:
-        """Tornado reads no further than it needs, and uvloop tells of a reset once: with what came before."""
+    def _check_for_reset(self) -> None:
+        """Closes the stream after a reset. Tornado reads no further than it needs, and uvloop reports a
+        reset only once, together with the bytes before it."""
         if not self.closed() and (error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             reset = OSError(error, os.strerror(error))
             self.close(exc_info=(type(reset), reset, None))
@@ -69,20 +72,20 @@ class WatchfulStream(IOStream):
             self._add_io_state(IOLoop.READ)
 
     def check_deadline(self, now: float) -> None:
-        """Called every second or two. Ends what Tornado would leave as it is: a client that takes nothing of
-        its answer; and one whose head trickles in, which to Tornado is idle."""
+        """Ends what Tornado has no deadline for: a client that takes nothing of its response, and one whose
+        head trickles in, which Tornado takes for idle. Called every second or two."""
         if self.closed():
             return
         state = self.state()
-        waiting = untaken(self.socket.fileno(), len(self._write_buffer)) if state == "write" else 0
-        seen = (state, self._total_write_index - waiting)
+        unsent = untaken(self.socket.fileno(), len(self._write_buffer)) if state == "write" else 0
+        seen = (state, self._total_write_index - unsent)
         if self._seen[0] != seen:
             self._seen = (seen, now)
-        elif now - self._seen[1] > self.deadlines[state]:
+        elif now - self._seen[1] > self.timeouts[state]:
             self.close()
 
     def state(self) -> str:
-        """Of the states of `Timeouts` those that Tornado has no deadline of its own for, or "answer"."""
+        """A state of `Timeouts` that Tornado has no deadline of its own for, or "answer"."""
         if self.writing():
             return "write"
         if self._read_regex is None:
@@ -92,7 +95,7 @@ class WatchfulStream(IOStream):
 
 
 class WatchfulSSLStream(WatchfulStream, SSLIOStream):
-    """The same by TLS: `SSLIOStream` reads, `WatchfulStream` watches."""
+    """The same with TLS: `SSLIOStream` reads, `WatchfulStream` watches."""
 
     def _maybe_add_error_listener(self) -> None:
         if not self._ssl_accepting:
@@ -102,37 +105,37 @@ class WatchfulSSLStream(WatchfulStream, SSLIOStream):
 class TornadoFront:
     name = "tornado"
 
-    def __init__(self, api: Dispatcher, app: Application, tls: Tls | None = None) -> None:
-        self._api = api
+    def __init__(self, dispatcher: Dispatcher, app: Application, tls: Tls | None = None) -> None:
+        self._dispatcher = dispatcher
         self._tls = tls
         self.peers = ConnectionLimits(None)
-        deadlines = Timeouts(api.settings)
-        self._by_state = deadlines.by_state
+        timeouts = Timeouts(dispatcher.settings)
+        self._by_state = timeouts.by_state
         self.open: set[WatchfulStream] = set()
         self._rounds = Rounds(self.open)
         self._server = HTTPServer(
-            app, max_header_size=api.settings.max_headers, idle_connection_timeout=deadlines.idle,
-            body_timeout=deadlines.body,
-            max_body_size=_MAX_BODY_FACTOR * api.settings.max_body, chunk_size=65536,
+            app, max_header_size=dispatcher.settings.max_headers, idle_connection_timeout=timeouts.idle,
+            body_timeout=timeouts.body,
+            max_body_size=_MAX_BODY_FACTOR * dispatcher.settings.max_body, chunk_size=65536,
         )  # fmt: skip
 
     def take(self, accepted: socket.socket, peer: str) -> None:
-        # What a client sends behind a waiting request is kept up to this; then it is cut off.
-        size = self._api.settings.max_body + (1 << 20)
+        # What a client sends while a request of it waits is kept up to this; beyond, it is cut off.
+        size = self._dispatcher.settings.max_body + (1 << 20)
         context = self._tls.context if self._tls is not None else None
         if context is None:
             stream = WatchfulStream(accepted, max_buffer_size=size)
         else:
             try:
                 wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-            except OSError:  # it was reset before it was accepted
+            except OSError:  # reset before it was accepted
                 accepted.close()
                 return
             stream = WatchfulSSLStream(wrapped, ssl_options=context, max_buffer_size=size)
             IOLoop.current().call_later(HANDSHAKE, self._check_handshake, stream)
         stream.peer = peer
         stream.closed_by = self._closed
-        stream.deadlines = self._by_state
+        stream.timeouts = self._by_state
         stream.set_nodelay(True)
         self.open.add(stream)
         self.peers.opened(peer)
@@ -156,10 +159,10 @@ class TornadoFront:
             stream.check_deadline(now)
 
     def drain(self) -> None:
-        """Idle connections stay until `close`: Tornado does not tell which they are."""
+        """Does nothing: Tornado does not tell which connections are idle, so these stay until `close`."""
 
     def busy(self) -> int:
-        return self._api.running + sum(stream.writing() for stream in self.open)
+        return self._dispatcher.running + sum(stream.writing() for stream in self.open)
 
     def close(self) -> None:
         for stream in list(self.open):

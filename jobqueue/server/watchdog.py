@@ -1,7 +1,8 @@
-"""Watchdog: how late the loop is, and what held it up when it stood still.
+"""Watchdog: measures the event loop's lag, and logs what blocked it.
 
-The loop has a beat. How late a beat comes is the loop's lag: what every request waits at least. A thread
-looks on; where a beat is long overdue it notes what the loop is doing, since nobody can tell afterwards.
+A timer fires 20 times a second. How late it fires is the loop's lag, which every request waits at least. If
+the timer is long overdue, another thread takes a stack sample of the loop, since afterwards nothing tells
+what it ran.
 """
 
 import asyncio
@@ -19,34 +20,36 @@ from jobqueue.histogram import Histogram
 from jobqueue.web.server_info import Lag
 
 _log = logging.getLogger("jobqueue")
+# All in seconds. The timer's interval, and the lag that counts as a stall.
 BEAT = 0.05
-# A lag that is a stall, and when the thread looks, seconds.
 STALL = 0.2
+# How late the timer must be for a sample, how often the thread checks, and the time between two warnings.
 _OVERDUE = 0.1
-_LOOK = 0.05
-_QUIET_FOR = 60.0
+_CHECK_EVERY = 0.05
+_WARN_EVERY = 60.0
+# Frames in a sample.
 _FRAMES = 4
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
 class Watchdog:
-    """Watches the running loop, from `start` to `stop`."""
+    """Watches the running loop from `start` to `stop`. `lag`: the newest measurement."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._watched = threading.get_ident()
+        self._loop_thread = threading.get_ident()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._due = 0.0
-        self._doing = ""
-        self._quiet_until = 0.0
-        self._untold = 0
+        self._sample = ""
+        self._next_warning = 0.0
+        self._unreported = 0
         self._timer: asyncio.TimerHandle | None = None
         self._beats = Histogram(_BOUNDS)
         self.lag = Lag()
 
     def start(self) -> None:
-        self._next()
+        self._schedule()
         self._thread.start()
 
     def stop(self) -> None:
@@ -57,7 +60,7 @@ class Watchdog:
 
     # -- on the loop --------------------------------------------------------------------------------
 
-    def _next(self) -> None:
+    def _schedule(self) -> None:
         self._due = time.monotonic() + BEAT
         self._timer = self._loop.call_later(BEAT, self._beat)
 
@@ -67,31 +70,31 @@ class Watchdog:
         stalls = self.lag.stalls + (late > STALL)
         self.lag = Lag(late * 1000, max(late * 1000, self.lag.max_ms), stalls)
         if late > STALL:
-            self._untold += 1
-            self._tell(late)
-        self._doing = ""
-        self._next()
+            self._unreported += 1
+            self._warn(late)
+        self._sample = ""
+        self._schedule()
 
-    def _tell(self, late: float) -> None:
+    def _warn(self, late: float) -> None:
         now = time.monotonic()
-        if now < self._quiet_until:
+        if now < self._next_warning:
             return
-        self._quiet_until = now + _QUIET_FOR
+        self._next_warning = now + _WARN_EVERY
         _log.warning(
-            "the loop stood still for %d ms (stalls since the last such line: %d); it ran %s",
-            late * 1000, self._untold, self._doing or "what took no long look",
+            "the event loop was blocked for %d ms (stalls since the last warning: %d): %s",
+            late * 1000, self._unreported, self._sample or "no stack sample was taken",
         )  # fmt: skip
-        self._untold = 0
+        self._unreported = 0
 
-    # -- beside the loop ----------------------------------------------------------------------------
+    # -- on the thread ------------------------------------------------------------------------------
 
-    def _look_on(self) -> None:
-        while not self._stopped.wait(_LOOK):
-            if not self._doing and time.monotonic() - self._due > _OVERDUE:
-                frame = sys._current_frames().get(self._watched)
+    def _watch(self) -> None:
+        while not self._stopped.wait(_CHECK_EVERY):
+            if not self._sample and time.monotonic() - self._due > _OVERDUE:
+                frame = sys._current_frames().get(self._loop_thread)
                 if frame is not None:
                     calls = reversed(extract_stack(frame, _FRAMES * 2)[-_FRAMES:])
-                    self._doing = " < ".join(
+                    self._sample = " < ".join(
                         f"{PurePath(call.filename).name}:{call.lineno} {call.name}" for call in calls
                     )
 
@@ -99,8 +102,10 @@ class Watchdog:
 
     def metrics(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(
-            "jobqueue_loop_lag_seconds", "How late the loop's beat came, 20 times a second."
+            "jobqueue_loop_lag_seconds", "How late a timer of the event loop fired, 20 times a second."
         )
         lag.add_metric([], self._beats.below(), self._beats.total)
         yield lag
-        yield CounterMetricFamily("jobqueue_loop_stalls", "Lags of more than 0.2 s.", self.lag.stalls)
+        yield CounterMetricFamily(
+            "jobqueue_loop_stalls", "Times that the event loop was blocked for over 0.2 s.", self.lag.stalls
+        )

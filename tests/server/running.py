@@ -57,7 +57,7 @@ class Program:
     def _read(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            if b"the loop stood still" not in line:  # what a busy machine makes the watchdog say
+            if b"the event loop was blocked" not in line:  # what a busy machine makes the watchdog say
                 self.lines.append(line.decode().rstrip("\n"))
 
     def __enter__(self) -> Self:

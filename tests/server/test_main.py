@@ -26,7 +26,7 @@ slow = pytest.mark.skipif(not ALL, reason="one process more: with TEST_ALL=1")
 fronts = pytest.mark.parametrize("front", ["fast", "tornado"])
 # Where the front makes no difference that is to be expected.
 either_front = pytest.mark.parametrize("front", ["fast", pytest.param("tornado", marks=slow)])
-_REST = "memory only: a stop loses all jobs; no tokens: open to all who reach it"
+_REST = "memory only: a stop loses all jobs; no access tokens: anyone who can reach it may use it"
 
 
 def run(
@@ -109,7 +109,7 @@ def test_the_port_of_a_process_runner_is_mentioned_where_it_differs():
 
 def test_the_token_of_the_workers_is_mentioned_where_no_token_is_wanted():
     with Program(JOBQUEUE_TOKEN="secret") as program:
-        assert program.start_line.endswith("JOBQUEUE_ACCESS_TOKEN has the server want it")
+        assert program.start_line.endswith("set JOBQUEUE_ACCESS_TOKEN to require a token")
     with Program(JOBQUEUE_TOKEN="secret", JOBQUEUE_ACCESS_TOKEN="t" * 32) as program:
         assert "secret" not in program.start_line
         assert program.start_line.endswith("access tokens: 1")
@@ -137,7 +137,7 @@ def test_a_port_of_kubernetes_is_ignored_with_one_line():
     assert "warning JOBQUEUE_PORT=tcp://10.0.0.1:8080 is" in ignored
     assert (
         wanted
-        == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use; JOBQUEUE_PORT=… chooses another"
+        == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use; set JOBQUEUE_PORT to use another port"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_bad_setting_is_one_line_and_exit_2(settings: dict[str, str], says: li
 def test_what_is_no_host_is_one_line_and_exit_1():
     done = run(JOBQUEUE_HOST="a..b", JOBQUEUE_PORT="0")
     assert done.returncode == 1
-    assert done.stderr == "jobqueue: cannot listen on a..b port 0: that is no name of a host\n"
+    assert done.stderr == "jobqueue: cannot listen on a..b port 0: not a valid host name\n"
 
 
 @either_front
@@ -178,7 +178,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_1(front: str):
     assert done.returncode == 1
     assert (
         done.stderr
-        == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use; JOBQUEUE_PORT=… chooses another\n"
+        == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use; set JOBQUEUE_PORT to use another port\n"
     )
 
 

@@ -38,7 +38,7 @@ def data(tmp_path):
 
 def test_it_says_so_at_its_start_and_keeps_its_files_to_itself(data):
     with served(data, JOBQUEUE_SYNC="os") as program:
-        assert f", journal in {data}, sync os; no tokens" in program.start_line
+        assert f", journal in {data}, sync os; no access tokens" in program.start_line
         ready(program)
         assert program.lines[1].startswith("loaded 0 jobs in 0.")
         assert program.call("GET", "/healthz")[1]["durability"] == "journal, sync os"

@@ -60,7 +60,9 @@ def test_a_hang_up_signal_makes_it_read_the_file_again(tmp_path):
 
 def test_without_tokens_the_first_line_says_so_and_more_where_all_is_open():
     with Program(JOBQUEUE_OPEN_ADMIN="true") as program:
-        assert program.start_line.endswith("; no tokens: open to all who reach it, also what destroys")
+        assert program.start_line.endswith(
+            "; no access tokens: anyone who can reach it may use it, administrative calls included"
+        )
         status, _ = program.call("POST", "/queues/x/pause", X_Forwarded_For="10.0.0.7")
         assert status == 200
 
