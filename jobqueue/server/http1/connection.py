@@ -140,7 +140,7 @@ class Connection:
     # -- called by the transport --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass
         # Not made before: llhttp's parser and ours hold each other, and only `connection_lost` parts them
         self._parser = RequestParser(self._state, self.peer)
         self._writer.connection_made(transport, self._on_flushed)
@@ -280,8 +280,11 @@ class Connection:
         """The client has gone, though the loop may not have seen it yet."""
         if self._writer.gone or self._transport.is_closing():
             return True
+        connected = self._transport.get_extra_info("socket")
+        if connected is None:
+            return True
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        poll.register(connected.fileno(), _HUNG_UP)
         return bool(poll.poll(0))
 
     # -- answering ----------------------------------------------------------------------------------
@@ -565,8 +568,11 @@ class Connection:
             self._transport.close()
 
     def _untaken(self) -> int:
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        return untaken(descriptor, self._transport.get_write_buffer_size())
+        buffered = self._transport.get_write_buffer_size()
+        connected = self._transport.get_extra_info("socket")
+        if connected is None:  # a TLS transport that ends has let go of it, though it is not lost yet
+            return buffered
+        return untaken(connected.fileno(), buffered)
 
     def state(self) -> str:
         """A state of `Timeouts`."""
