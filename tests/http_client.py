@@ -1,11 +1,11 @@
-"""A raw HTTP/1.1 client for tests that must say exactly which bytes go out, and when it hangs up.
+"""A raw HTTP/1.1 client for tests that decide which bytes are sent, and when the client hangs up.
 
     client = await Client.connect(port)
     answer = await client.call("POST", "/jobs/enqueue", {"type": "x"})      # send, and read one answer
     client.send(request("POST", "/jobs/dequeue?wait=30"))                   # only send
     client.close() | client.reset() | client.half_close()                   # three ways to hang up
 
-It does not follow the rules of HTTP on its own: what `send` is given is what goes out.
+It does not enforce the rules of HTTP: `send` sends the bytes that it is given.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-# What both clients here can do.
+# Methods of both clients here.
 HANG_UPS = ("close", "reset", "half_close")
 Body = bytes | str | dict[str, Any] | list[Any] | None
 
 
 class Answer(NamedTuple):
-    """`headers`: lower-case names; of a repeated one the values, joined by a comma."""
+    """A response. `headers`: by lower-case name; values of a repeated header are joined by a comma."""
 
     status: int
     headers: dict[str, str]
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 def body_bytes(body: Body) -> bytes:
-    """Bytes as they are, text as UTF-8, all else as JSON without spaces."""
+    """Bytes unchanged, text as UTF-8, anything else as JSON without spaces."""
     if body is None:
         return b""
     if isinstance(body, bytes):
@@ -82,13 +82,13 @@ class Client:
     # -- sending --------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Writes the bytes; they leave at once unless the socket's buffer is full."""
+        """Writes the bytes. They are sent at once unless the socket's buffer is full."""
         self._writer.write(data)
 
     def ask(
         self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Sends a request without reading its answer; `read` then knows what it belongs to."""
+        """Sends a request without reading its answer. `read` then knows its method."""
         self.methods.append(method)
         self.send(request(method, path, body, headers))
 
@@ -103,9 +103,9 @@ class Client:
     # -- reading --------------------------------------------------------------------------------------
 
     async def read(self, method: str | None = None) -> Answer:
-        """One answer; a 100 (Continue) before it is skipped. `method`: of the request it answers, if that
-        did not go out by `ask` or `call`: the answer to a HEAD has no body. Raises `IncompleteReadError`
-        if the server ends the connection first."""
+        """Reads one answer, and skips a 100 (Continue) before it. `method`: of its request, if that was not sent by
+        `ask` or `call`: the answer to a HEAD has no body. Raises `IncompleteReadError` if the server ends the
+        connection first."""
         if method is None:
             method = self.methods.pop(0) if self.methods else "GET"
         while True:
@@ -139,7 +139,7 @@ class Client:
         return await self._reader.read()
 
     async def rest(self) -> bytes:
-        """Everything up to the server's end of the connection; a reset counts as the end."""
+        """Reads up to the server's end of the connection. A reset counts as the end."""
         try:
             return await self._reader.read()
         except ConnectionError:
@@ -148,29 +148,29 @@ class Client:
     # -- hanging up -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """FIN, as a client that exits (RST if something of the server's was not read)."""
+        """Sends FIN as a client that exits (RST if it has unread bytes)."""
         self._writer.close()
 
     def reset(self) -> None:
-        """RST at once."""
+        """Sends RST at once."""
         self._writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         self._writer.transport.abort()
 
     def half_close(self) -> None:
-        """FIN of our side only; the other may still speak."""
+        """Sends FIN, and goes on reading."""
         self._writer.write_eof()
 
     async def closed(self) -> None:
-        """Ends the connection and waits until its transport is gone."""
+        """Closes the connection and waits until its transport is gone."""
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
 
 class Blunt:
-    """A client whose every act takes effect before the next line of the test: no loop stands between."""
+    """A client without a loop: each call takes effect before the next line of the test."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))

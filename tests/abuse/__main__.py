@@ -1,5 +1,5 @@
-"""`./scripts/abuse.sh [names]`: carries out the attacks in their long form, and prints the table: attack, figure that
-must hold, measured, verdict. `--short`: as the tests do; `--front fast|tornado`: over one front only."""
+"""`./scripts/abuse.sh [names]`: runs the attacks in their long form, and prints a table: attack, what must hold,
+measured, verdict. `--short`: as in the tests. `--front fast|tornado`: one front only."""
 
 import argparse
 import logging
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--front", choices=["fast", "tornado"])
     options = parser.parse_args()
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it complains of each socket that the server closes
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns about each socket that the server closes
     failed = 0
     rows: list[tuple[str, str, Check]] = []
     for attack in ATTACKS:

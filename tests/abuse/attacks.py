@@ -1,5 +1,5 @@
-"""The attacks. Each does what somebody would do who wants to hurt the service, and checks a figure of its own; the
-harness checks the others: a second client's p99, memory, the log, that there is no traceback and that it stops."""
+"""The attacks. Each does what an attacker would do, and checks what must hold for it. The harness checks the rest: a
+second client's p99, memory, size of the log, no traceback, and that the server stops."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def _all_of(found: int, count: int, must: str) -> list[Check]:
 
 
 async def slowloris(target: Target, scale: float) -> list[Check]:
-    """A head that comes a byte at a time."""
+    """Sends heads a byte at a time."""
     clients = await target.many(max(int(1000 * scale), 20))
 
     async def drip() -> None:
@@ -45,7 +45,7 @@ async def slowloris(target: Target, scale: float) -> list[Check]:
 
 
 async def slow_body(target: Target, scale: float) -> list[Check]:
-    """A body that comes a byte at a time."""
+    """Sends bodies a byte at a time."""
     clients = await target.many(max(int(1000 * scale), 20))
     for client in clients:
         client.send(b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Content-Length: 100000\r\n\r\n{")
@@ -64,7 +64,7 @@ async def slow_body(target: Target, scale: float) -> list[Check]:
 
 
 async def slow_reader(target: Target, scale: float) -> list[Check]:
-    """Asks for megabytes again and again, and reads none of it."""
+    """Requests megabytes again and again, and reads nothing."""
     for _ in range(8):
         await target.call("POST", "/jobs/enqueue", {"type": "x", "queue": "big", "payload": "y" * 500_000})
     count = max(int(50 * scale), 4)
@@ -83,7 +83,7 @@ async def slow_reader(target: Target, scale: float) -> list[Check]:
         while left and time.monotonic() < end:
             await asyncio.sleep(0.2)
             peak = max(peak, target.rss())
-            # Besides theirs: the second client's connection, and the one that asks.
+            # The others are the second client's connection, and the one of this request.
             left = max((await target.stats())["connections"] - 2, 0)
     return [
         *_all_of(count - left, count, "all are cut off within 15 s (JOBQUEUE_WRITE_TIMEOUT=2s)"),
@@ -92,7 +92,7 @@ async def slow_reader(target: Target, scale: float) -> list[Check]:
 
 
 async def idle_long_polls(target: Target, scale: float) -> list[Check]:
-    """Wait for jobs that never come."""
+    """Waits for jobs that never come."""
     count = max(int(10_000 * scale), 100)
     before = target.rss()
     clients = []
@@ -114,7 +114,7 @@ async def idle_long_polls(target: Target, scale: float) -> list[Check]:
 
 
 async def descriptors(target: Target, scale: float) -> list[Check]:
-    """More connections than there are descriptors; then they go."""
+    """Opens more connections than there are descriptors, and closes them."""
     clients = []
     for _ in range(300):
         with suppress(OSError):
@@ -140,8 +140,8 @@ async def descriptors(target: Target, scale: float) -> list[Check]:
 
 
 async def framing(target: Target, scale: float) -> list[Check]:
-    """Requests that two readers would read in two ways. Some of them Tornado understands, in the way that the
-    `note` of the vector calls harmless; what stands behind those is a request."""
+    """Sends requests that two parsers might read in two ways. Tornado accepts some of them, in the way that the
+    `note` of the vector calls harmless; the bytes after those are a request."""
     refuses_all = target.front == "fast"
     vectors = [each for each in BROKEN if refuses_all or (each.tornado == "400" and not each.note)]
     refused = smuggled = 0
@@ -161,7 +161,7 @@ async def framing(target: Target, scale: float) -> list[Check]:
 
 
 async def header_floods(target: Target, scale: float) -> list[Check]:
-    """Heads of megabytes: one long header, and very many."""
+    """Sends heads of megabytes: one long header, and very many."""
     good = 0
     floods = [
         b"X: " + b"a" * 5_000_000, b"X: a\r\n" * 500_000, b"".join(b"X-%d: a\r\n" % n for n in range(300_000)),
@@ -174,8 +174,8 @@ async def header_floods(target: Target, scale: float) -> list[Check]:
 
 
 async def tiny_chunks(target: Target, scale: float) -> list[Check]:
-    """Bodies in chunks of one byte; and one without end, in large ones, since Tornado's own front reads on for
-    16 times the limit before it says no."""
+    """Sends bodies in chunks of one byte, and an endless one in large chunks. Tornado's front reads 16 times the
+    limit before it refuses that."""
     count = max(int(40 * scale), 4)
     size = 20_000
     body = b'{"type":"x","payload":"' + b"a" * size + b'"}'
@@ -191,13 +191,15 @@ async def tiny_chunks(target: Target, scale: float) -> list[Check]:
 
 
 async def lengths(target: Target, scale: float) -> list[Check]:
-    """Lengths that are giant, and lengths that lie."""
+    """Sends giant and false lengths."""
 
     def post(length: bytes, body: bytes) -> bytes:
         return b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Content-Length: " + length + b"\r\n\r\n" + body
 
     giant = [await target.send(post(length, b"{")) for length in (b"10000000000", b"9" * 18)]
-    long = await target.send(post(b"5000", b"{}"), 1)  # says more than it sends: waited for, then cut off
+    long = await target.send(
+        post(b"5000", b"{}"), 1
+    )  # longer than what follows: the server waits, then cuts it off
     short = await target.send(post(b"4", b'{"type":"x"}GET / HTTP/1.1\r\n\r\n'))
     many = [await target.send(post(b"2000000", b"x" * 2_000_000)) for _ in range(max(int(20 * scale), 2))]
     jobs = (await target.call("GET", "/jobs/count?queue=default")).json["count"]
@@ -211,7 +213,7 @@ async def lengths(target: Target, scale: float) -> list[Check]:
 
 
 async def compression_bombs(target: Target, scale: float) -> list[Check]:
-    """Bodies that would be a gigabyte if somebody unpacked them."""
+    """Sends bodies that would be a gigabyte if the server unpacked them."""
     import gzip
 
     bomb = gzip.compress(b"0" * 50_000_000)
@@ -224,7 +226,7 @@ async def compression_bombs(target: Target, scale: float) -> list[Check]:
 
 
 async def odd_json(target: Target, scale: float) -> list[Check]:
-    """JSON that is deep, or not quite JSON."""
+    """Sends deep JSON, and text that is almost JSON."""
     odd: list[bytes] = [
         b"[" * 500_000, b'{"a":' * 100_000, b'{"type":"x","payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"type":"x","payload":' + b"[" * 65 + b"]" * 65 + b"}", b'{"type":"\\ud800"}', b'{"type":"x","payload":NaN}',
@@ -243,7 +245,7 @@ async def odd_json(target: Target, scale: float) -> list[Check]:
 
 
 async def queue_names(target: Target, scale: float) -> list[Check]:
-    """A job each in very many queues; and waiting at queues that nobody has."""
+    """Enqueues a job in each of very many queues, and waits at queues that do not exist."""
     refused = made = 0
     for start in range(0, int(1_000_000 * scale), 1000):
         jobs = [{"type": "x", "queue": f"q{number}"} for number in range(start, start + 1000)]
@@ -272,7 +274,7 @@ async def queue_names(target: Target, scale: float) -> list[Check]:
 
 
 async def memory(target: Target, scale: float) -> list[Check]:
-    """Enqueues without end; then somebody drains, and it is taken in again."""
+    """Enqueues until the memory limit; then the queue is drained, and jobs are accepted again."""
     jobs = [{"type": "x", "queue": "flood", "payload": "y" * 50_000}] * 15
     statuses: dict[int, int] = {}
     peak = 0.0
@@ -304,7 +306,7 @@ async def memory(target: Target, scale: float) -> list[Check]:
 
 
 async def log_floods(target: Target, scale: float) -> list[Check]:
-    """As many requests as possible for what is not there, with line breaks and colours in the path."""
+    """Sends as many 404s as possible, with line breaks and colours in the path."""
     client = await target.connect()
     many = request("GET", "/none%0a%1b[31m" + "x" * 150) * 100
     end = time.monotonic() + max(10 * scale, 1)
@@ -319,11 +321,11 @@ async def log_floods(target: Target, scale: float) -> list[Check]:
     return [Check(f"≤ {most:,.0f} lines", f"{lines:,} lines of {sent:,} requests", lines <= most)]
 
 
-# -- browsers and guessers --------------------------------------------------------------------------
+# -- browsers and guessed tokens --------------------------------------------------------------------------
 
 
 async def cross_origin(target: Target, scale: float) -> list[Check]:
-    """What a page elsewhere makes a browser send."""
+    """Sends what a foreign page makes a browser send."""
     refused = 0
     pages = [
         {"Origin": "http://evil.example", "Content_Type": "text/plain"},
@@ -346,7 +348,7 @@ async def cross_origin(target: Target, scale: float) -> list[Check]:
 
 
 async def rebinding(target: Target, scale: float) -> list[Check]:
-    """A page whose name points at this machine."""
+    """Sends requests of a page whose host name resolves to this machine."""
     browser = {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Accept_Language": "en"}
     refused = 0
     paths = ["/jobs", "/queues", "/stats", "/", "/events", "/top", "/metrics", "/openapi.json"]
@@ -362,7 +364,7 @@ async def rebinding(target: Target, scale: float) -> list[Check]:
 
 
 async def guessing(target: Target, scale: float) -> list[Check]:
-    """Token after token, while one who has a good one works."""
+    """Guesses tokens while a client with a valid one works."""
     good = {"Authorization": "Bearer one-token-for-everything"}
     assert (await target.call("GET", "/stats", **good)).status == 200
     started = time.monotonic()
@@ -386,7 +388,7 @@ async def guessing(target: Target, scale: float) -> list[Check]:
 
 
 async def one_name(target: Target, scale: float) -> list[Check]:
-    """Two consumers that call themselves the same, one of which was too slow."""
+    """Two consumers use the same name, and one is too slow."""
     count = max(int(200 * scale), 10)
     lost = stolen = done = 0
     for _ in range(count):
@@ -411,7 +413,7 @@ async def one_name(target: Target, scale: float) -> list[Check]:
 
 
 async def terminated(target: Target, scale: float) -> list[Check]:
-    """SIGTERM while everybody puts in."""
+    """SIGTERM while many clients enqueue."""
     acknowledged = 0
 
     async def put_in() -> None:

@@ -1,4 +1,4 @@
-"""The attacks use what the tests of the server use."""
+"""The attacks use the helpers of the server's tests."""
 
 import sys
 from pathlib import Path

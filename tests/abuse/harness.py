@@ -1,4 +1,4 @@
-"""Attacks on the real program: what each is, what must hold meanwhile, and how that is measured."""
+"""Attacks on the real program: their definition, what must hold meanwhile, and how it is measured."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ SECOND = Path(__file__).with_name("second.py")
 
 
 class Check(NamedTuple):
-    """One figure that must hold. `holds` is None where it could not be measured; `measured` says why."""
+    """One condition that must hold. `holds` is None if it could not be measured; `measured` then says why."""
 
     must: str
     measured: str
@@ -32,8 +32,8 @@ class Check(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """`run(target, scale)`: scale 1 is the long form. `settings`: of the server it attacks. `second`: what the
-    second client does: "work", "drain" (puts nothing in), or "" (there is none). `fronts`: those it is for."""
+    """`run(target, scale)`: scale 1 is the long form. `settings`: of the server. `second`: what the second client does:
+    "work", "drain" (enqueues nothing), or "" for no second client. `fronts`: those to attack."""
 
     name: str
     run: Callable[["Target", float], Awaitable[list[Check]]]
@@ -41,7 +41,7 @@ class Attack(NamedTuple):
     second: str = "work"
     fronts: tuple[str, ...] = ("fast", "tornado")
     command: tuple[str, ...] | None = None
-    ends_it: bool = False  # the attack is over when the server is
+    ends_it: bool = False  # the attack stops the server
 
 
 class Target:
@@ -62,7 +62,7 @@ class Target:
         return [await self.connect() for _ in range(count)]
 
     async def send(self, data: bytes, seconds: float = 5) -> bytes:
-        """The first bytes of what is answered to `data` on a connection of its own; b"": it was closed."""
+        """Sends `data` on a connection of its own. Returns the first bytes of the answer; b"": it was closed."""
         client = await Client.connect(self.port)
         try:
             client.send(data)
@@ -87,12 +87,12 @@ class Target:
         return (await self.call("GET", "/stats")).json
 
     def rss(self) -> float:
-        """Mebibytes."""
+        """Resident memory in MiB."""
         pages = int(Path(f"/proc/{self.program.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
     async def until_closed(self, clients: list[Client], seconds: float) -> int:
-        """How many of the connections the server has ended within that time."""
+        """Number of connections that the server ends within `seconds`."""
 
         async def ended(client: Client) -> bool:
             try:
@@ -109,13 +109,13 @@ class Target:
 
     def hang_up(self) -> None:
         for client in self._open:
-            with suppress(OSError):  # the server was first
+            with suppress(OSError):  # the server closed it first
                 client.reset()
         self._open.clear()
 
 
 def carry_out(attack: Attack, front: str, scale: float, p99: float = P99_MS) -> list[Check]:
-    """Starts a server, attacks it, and says what held: the attack's own figures, and those of all attacks."""
+    """Starts a server and attacks it. Returns the attack's own checks, and those of all attacks."""
     settings = {f"JOBQUEUE_{name}": value for name, value in attack.settings.items()}
     options: dict[str, Any] = {"JOBQUEUE_HTTP": front, "JOBQUEUE_ACCESS_LOG": "auto", **settings}
     program = Program(*([attack.command] if attack.command else []), expect_5xx=True, **options)

@@ -1,4 +1,4 @@
-"""Markup in every field of a job and a queue: what becomes of it on the pages, read by a parser and by a browser."""
+"""Puts markup into every field of a job and a queue, and checks with a parser and a browser that pages escape it."""
 
 import asyncio
 import html.parser
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.abuse.harness import Check, Target
 
-# Where any of it runs, the page is called so.
+# The title of a page in which a script has run.
 _RAN = "it has run"
 _RUN = f"document.title='{_RAN}'"
 _EVIL = f'"\'></title></pre><script>{_RUN}</script><img src=x onerror="{_RUN}"><svg/onload={_RUN.replace(" ", "&#32;")}>'
@@ -18,7 +18,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class _Page(html.parser.HTMLParser):
-    """What a page is made of, besides text."""
+    """The elements and scripts of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Page(html.parser.HTMLParser):
 
 
 async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
-    """Markup in every field that a page may show."""
+    """Puts markup into every field that a page may show."""
     jobs = [await _make(target, end) for end in ("heartbeat", "fail", "fail in words", "conclude")]
     await target.call("POST", "/queues/q/pause", {"reason": _EVIL})
     browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html", "Host": f"localhost:{target.port}"}
@@ -62,7 +62,7 @@ async def scripts_in_fields(target: Target, scale: float) -> list[Check]:
 
 
 async def _make(target: Target, end: str) -> int:
-    """A job of queue q, all of whose fields are markup, and that is told so at its `end`."""
+    """Makes a job of queue q with markup in all its fields, and finishes it as `end` says, with more of it."""
     job = {
         "type": _EVIL, "queue": "q", "payload": {_EVIL: _EVIL}, "key": _SHORT, "tags": [_SHORT],
         "headers": {"a": _EVIL}, "unique_key": _EVIL + end,
@@ -86,8 +86,8 @@ async def _make(target: Target, end: str) -> int:
 
 
 async def _in_a_browser(server: str, pages: dict[str, str]) -> list[Check]:
-    """What a real browser makes of the pages; where there is none, that is said. Also of what they are without
-    the headers that forbid all scripts: either of the two must be enough."""
+    """Opens the pages in a real browser, if there is one. Also without the headers that forbid scripts: escaping alone
+    must be enough."""
     must = "in headless chromium nothing of it runs"
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
@@ -105,7 +105,7 @@ async def _in_a_browser(server: str, pages: dict[str, str]) -> list[Check]:
 
 
 def _plain(folder: str, markup: str) -> str:
-    """The address of a page with `markup` in it as it is; it may be a whole page."""
+    """The address of a page with unescaped `markup`, which may be a whole page."""
     page = Path(folder, "plain.html")
     page.write_text(
         markup if markup.startswith("<!doctype") else f"<!doctype html><title>a page</title>{markup}"
@@ -114,7 +114,7 @@ def _plain(folder: str, markup: str) -> str:
 
 
 async def _title(browser: str, folder: str, address: str) -> str:
-    """What the page at `address` is called once its scripts have run; "" if there is no page."""
+    """The title of the page at `address` after its scripts have run; "" if there is no page."""
     process = await asyncio.create_subprocess_exec(
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         f"--user-data-dir={folder}/profile", "--virtual-time-budget=1000", "--dump-dom", address,

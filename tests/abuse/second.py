@@ -1,8 +1,8 @@
-"""`python second.py PORT [drain]`: a second client, who wants to work while somebody attacks.
+"""`python second.py PORT [drain]`: a client that works during an attack, in a process of its own.
 
-Puts a job in, takes it and concludes it, a hundred times a second at most, in a process of its own; `drain`: puts
-nothing in. When its input ends it prints, as JSON, how many requests it made, how long they took (p50, p99, the
-longest; milliseconds) and what else than success it was answered.
+Enqueues, dequeues and concludes a job at most a hundred times a second; `drain`: enqueues nothing. When its input
+ends it prints as JSON how many requests it made, how long they took (p50, p99, maximum; milliseconds), and
+answers other than success.
 """
 
 import http.client

@@ -1,4 +1,4 @@
-"""Here the loop is uvloop's, as in the program; with TEST_ALL=1 each test also runs on asyncio's own."""
+"""The loop is uvloop's, as in the program; with TEST_ALL=1 each test also runs on asyncio's own."""
 
 import os
 from collections.abc import Iterator

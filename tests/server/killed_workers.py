@@ -1,10 +1,10 @@
-"""Workers that are killed at random every second, and whether any job is lost.
+"""Kills workers at random every second, and checks that no job is lost.
 
     PYTHONPATH=. .venv/bin/python tests/server/killed_workers.py dash --jobs 10000
 
 Three workers (the file that the server hands out, run by dash, bash, busybox or python) work on a queue. Every
-second (`--every`) one of them is killed: the whole of it, its first process, or a single one of its processes; and another is
-started. At the end each job must be concluded, with the result that belongs to it. Says what happened, as JSON.
+second (`--every`) one of them is killed: all its processes, the first, or any other one; and another worker is started. At the
+end each job must be concluded with its own result. Prints what happened as JSON.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from running import Program, environment
 from test_workers import WORKERS
 
 _WORKERS = 3
-# Seconds: what a killed worker held comes back so long after.
+# Seconds after which a killed worker's job returns to the queue.
 _LEASE = 2
 _LIMIT = 1800
 
@@ -60,7 +60,7 @@ class Killer:
             others = [pid for pid in _of_session(worker.pid) if pid != worker.pid]
             if others:
                 _kill(self._random.choice(others))
-            self.workers.append(worker)  # it may go on: as a slot fewer, or with a job that failed
+            self.workers.append(worker)  # it may go on with a slot fewer, or with a failed job
             if self.killed[how] % 3 == 0:
                 self.end(self.workers.pop())
         else:
@@ -87,7 +87,7 @@ def _kill(pid: int) -> None:
 
 
 def _of_session(leader: int) -> list[int]:
-    """The processes of a worker; its commands have sessions of their own, where there is `setsid`."""
+    """The processes of a worker. Its commands have sessions of their own if there is `setsid`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -135,7 +135,7 @@ def run(kind: str, jobs: int, seed: int, every: float) -> dict[str, Any]:
 
 
 def _check(program: Program, ids: list[int]) -> None:
-    """Each job is there, concluded once, with its own result."""
+    """Checks that each job exists and was concluded once, with its own result."""
     seen: list[dict[str, Any]] = []
     path = "/jobs?queue=q&limit=1000&payload=1"
     cursor = ""

@@ -1,8 +1,8 @@
-"""Requests as bytes: what is broken or ambiguous, and what each front does with it.
+"""Broken and ambiguous requests as bytes, and what each front does with them.
 
-The fast front refuses every one of `BROKEN` with a problem document, code `bad_request`. Tornado's own front
-has its bare 400 there; where it does something else, `tornado` says what and `note` why that is no danger:
-behind a proxy that reads the bytes in another way, no second request can come out of them.
+The fast front refuses all of `BROKEN` with a problem document, code `bad_request`. Tornado's own front answers with
+a bare 400. Where it does something else, `tornado` says what, and `note` why it is harmless: a proxy that
+reads the bytes in another way cannot be made to see a second request in them.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def _line(line: bytes) -> bytes:
 
 
 def _field(field: bytes) -> bytes:
-    """A good request but for one more line of its head."""
+    """A valid request with one more header line."""
     return POST + HOST + field + b"\r\n" + LENGTH + b"\r\n" + JOB
 
 
@@ -185,7 +185,7 @@ BROKEN = (
 
 _CLEAR = "allowed by RFC 9112, 3"
 
-# What llhttp lets pass and Tornado refuses with 400; no proxy sends it, and it can be read in one way only.
+# Requests that llhttp accepts and Tornado refuses with 400. No proxy sends them, and they are unambiguous.
 LENIENT = (
     Vector("request line", "two spaces after the method", _line(b"POST  /jobs/enqueue HTTP/1.1"),
            note=_CLEAR),

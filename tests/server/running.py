@@ -1,4 +1,4 @@
-"""The real program in a process of its own, and what it says on stderr."""
+"""The real program in a process of its own, and the lines that it writes to stderr."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from jobqueue.engine import local
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(jobqueue.__file__).parents[1]  # the sources, or a compiled copy
-# What the first line says besides, if it is the copy.
+# Addition to the first line if it is the copy.
 COMPILED = "" if str(local.__file__).endswith(".py") else ", compiled"
 MODULE = (sys.executable, "-P", "-m", "jobqueue")
 SCRIPT = (str(ROOT / "scripts" / "run.sh"),)
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's without its settings; the python of the tests is the first on the PATH."""
+    """This process's environment without settings of jobqueue; the python of the tests is first on the PATH."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -37,8 +37,8 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 class Program:
-    """Runs for the length of a `with`; then it is killed if need be, and its log looked at: a traceback or an
-    answer of 5xx that `expect_5xx` does not allow fails the test."""
+    """Runs for the length of a `with`, and is killed if it still runs then. A traceback in its log fails the test,
+    and so does a 5xx response unless `expect_5xx` allows it."""
 
     def __init__(self, command: tuple[str, ...] = MODULE, expect_5xx: bool = False, **settings: str) -> None:
         self._expect_5xx = expect_5xx
@@ -57,7 +57,7 @@ class Program:
     def _read(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            if b"the event loop was blocked" not in line:  # what a busy machine makes the watchdog say
+            if b"the event loop was blocked" not in line:  # the watchdog logs this on a busy machine
                 self.lines.append(line.decode().rstrip("\n"))
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class Program:
         self._process.send_signal(number)
 
     def exit_status(self, seconds: float = 10) -> int:
-        """Of the program, which must end by itself; all that it said is in `lines` then."""
+        """The exit status of the program, which must end by itself. All its lines are in `lines` afterwards."""
         status = self._process.wait(seconds)
         self._reader.join()
         return status
@@ -121,13 +121,13 @@ class Program:
         return Connection(self.port)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """One request on a connection of its own: status, and the JSON if there is any."""
+        """One request on a connection of its own. Returns the status, and the JSON body if there is one."""
         with self.connect() as connection:
             answer = connection.call(method, path, body, **headers)
         return answer.status, json.loads(answer.body) if answer.body[:1] in (b"{", b"[") else answer.body
 
     def cpu_seconds(self) -> float:
-        """What the process has used of the processor so far."""
+        """Processor time of the process so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -143,7 +143,7 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """A blocking client: `send` what you like, `read` an answer."""
+    """A blocking client that sends any bytes and reads responses."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -169,7 +169,7 @@ class Connection:
         self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
 
     def read(self, method: str = "GET") -> Answer:
-        """One answer, in full or by its length. `method`: of the request it belongs to."""
+        """Reads one response. `method`: of its request."""
         line = self._file.readline()
         if not line:
             raise ConnectionResetError("the server has closed the connection")
@@ -187,7 +187,7 @@ class Connection:
         return self.read(method)
 
     def ended(self) -> bool:
-        """The server has closed the connection, and had nothing more to say."""
+        """The server has closed the connection without sending more."""
         try:
             return self._file.read(1) == b""
         except ConnectionError:
@@ -195,7 +195,7 @@ class Connection:
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Returns as soon as `condition` holds."""
+    """Waits until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "what the test waits for does not happen"

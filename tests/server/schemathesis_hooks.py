@@ -1,6 +1,6 @@
-"""What schemathesis is told beside the document: how a value a line is written, and what no document can say:
-that an option given in two places must be the same in both, and that of some options one excludes the other,
-or needs it. Without that nearly every request that it makes up would be a 400."""
+"""Hooks that teach schemathesis what the document cannot express: how values one a line are written, that an option
+in two places must be equal in both, and that some options exclude or require each other. Without them nearly
+every generated request would be a 400."""
 
 import json
 
@@ -8,7 +8,7 @@ import schemathesis
 
 EITHER = [("delay", "run_at"), ("queue", "queues")]
 OF_THE_NEXT = ("queues", "queue", "wait", "lease_for")
-# Without `for` these have no end.
+# Without `for` these responses do not end.
 ENDLESS = ("/events", "/top", "/jobs/stream")
 NEEDS = [("unique_while", "unique_key"), ("on_conflict", "unique_key")]
 
@@ -47,7 +47,7 @@ def before_call(context, case, kwargs):
                 if isinstance(case.body, dict):
                     case.body.pop(name, None)
         else:
-            query.pop("raw", None)  # what is answered then may be anything
+            query.pop("raw", None)  # the response is the payload, which may be anything
     if "Idempotency-Key" in headers:
         query.pop("atomic", None)
     for body in bodies or [{}]:

@@ -1,4 +1,4 @@
-"""The crash proof in its short form; `./scripts/crash.sh` runs the long one and prints what it shows."""
+"""The short form of the crash test; `./scripts/crash.sh` runs the long one and prints its results."""
 
 import os
 import subprocess

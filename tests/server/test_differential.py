@@ -27,7 +27,7 @@ from jobqueue import Settings
 from jobqueue.testing import ManualClock
 
 ALL = os.environ.get("TEST_ALL") == "1"
-# So many requests a seed.
+# Requests for each seed.
 REQUESTS = 500 if ALL else 60
 SEEDS = range(10 if ALL else 5)
 _SETTINGS = Settings(first_id=1, lease="60s", max_body="4KiB", max_result="1KiB", max_batch=5, retain_jobs=20)
@@ -46,7 +46,7 @@ def both(io_loop: IOLoop) -> Iterator[Both]:
 
     servers = io_loop.run_sync(start)
     yield servers
-    for server in reversed(servers):  # a fast one has no tasks that the other would wait for
+    for server in reversed(servers):  # the fast one has no tasks that closing the other would wait for
         io_loop.run_sync(partial(Server.close, server), timeout=10)
 
 
@@ -90,7 +90,7 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# What the parts of a request are drawn from. `LEASE` becomes one of the leases that were given so far.
+# The parts of requests. `LEASE` becomes one of the leases given so far.
 _IDS = [*map(str, range(1, 30)), "0", "007", "9" * 16, "9" * 17, "x", "-1", "1.0", "%31", "%2F", ""]
 _NAMES = ["default", "a", "b", "a.b:c-d", "_", "a" * 128, "a" * 129, "-a", "a%20b", "%C3%A9", "%ff"]
 _USUAL = [
@@ -153,7 +153,7 @@ _HEADERS = [tuple(line.strip().split(":", 1)) for line in """
     X-Http-Method-Override: DELETE
     !#$%&'*+-.^_`|~: odd name
 """.strip().splitlines()]  # fmt: skip
-# After these one of the fronts ends the connection.
+# After a request with one of these, one of the fronts ends the connection.
 _LAST = [("Content-Encoding", " gzip"), ("Connection", " close"), ("Expect", " 100-continue")]
 _SPACES = ["", " ", " ", " ", " ", "  ", "\t", " \t"]
 _BODIES = [
@@ -193,7 +193,7 @@ class Maker:
         return self.random.random() < chance
 
     def request(self, plain: bool = False) -> Made:
-        """`plain`: nothing after which one of the fronts ends the connection."""
+        """`plain`: a request after which neither front ends the connection."""
         method, path = self.some(_USUAL).split()
         if self.odds(0.25):
             method, path = self.some(_METHODS), self.some(_PATHS)
@@ -217,7 +217,7 @@ class Maker:
         return Made(method, target, tuple(headers), body, bool(body) and self.odds(0.2))
 
     def fill(self, text: bytes) -> bytes:
-        """With something in place of each word in capitals."""
+        """Replaces each word in capitals with something random."""
         draw: dict[bytes, Callable[[], str]] = {
             b"ID": lambda: self.some(_IDS),
             b"NAME": lambda: self.some(_NAMES),
@@ -262,15 +262,15 @@ class Side:
         self._client: Client | None = None
 
     async def rehearse(self, made: Made) -> None:
-        """Asks for something harmless with the same headers and body. The fast front then knows this head
-        again, and answers the request itself by its short cut."""
+        """Sends a harmless request with the same headers and body, so that the fast front has this head in its
+        cache."""
         client = await self.server.connect()
         client.send(b"GET /healthz HTTP/1.1\r\n" + made.data(self.leases).partition(b"\r\n")[2])
         await client.read()
         client.close()
 
     async def exchange(self, made: list[Made], cuts: list[int]) -> list[dict[str, Any]]:
-        """Sends all of them at once, in pieces that end at `cuts`; the answers as they compare."""
+        """Sends all requests at once, in pieces that end at `cuts`. Returns their answers in comparable form."""
         client = self._client or await self.server.connect()
         self._client = None
         data = b"".join(one.data(self.leases) for one in made)
@@ -283,7 +283,7 @@ class Side:
         ended = False
         for one in made:
             reading = asyncio.ensure_future(client.read(one.method))
-            reading.add_done_callback(lambda done: done.exception())  # it is told where it is awaited
+            reading.add_done_callback(lambda done: done.exception())  # it is raised where it is awaited
             await until(
                 lambda reading=reading: (
                     reading.done()
@@ -359,7 +359,7 @@ async def test_well_formed_requests_get_equal_answers(both: Both, seed: int):
 
 # -- breaking them ----------------------------------------------------------------------------------
 
-# Harmless ones, so that both queues stay as they are whatever is made of them.
+# Harmless requests: whatever they become, both queues stay as they are.
 _HARMLESS = (
     b"GET /queues/a HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nAccept: */*\r\n\r\n",
     b"POST /jobs/dequeue HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nContent-Length: 13\r\n\r\n"
@@ -381,12 +381,12 @@ _PIECES = (
 
 
 def broken(maker: Maker) -> bytes:
-    """A request with one or two places of it changed."""
+    """A request with one or two places changed."""
     if maker.odds(0.1):
         return maker.some([*BROKEN, *LENIENT]).data.replace(b"/jobs/enqueue", b"/jobs/5/conclude")
     data = bytearray(maker.some(_HARMLESS))
     for _ in range(maker.some([1, 1, 2])):
-        # Where lines begin and end is where the trouble is.
+        # Most mistakes of parsers are about the ends of lines.
         edges = [found.start() for found in re.finditer(rb"\r\n", data)]
         at = maker.some([maker.random.randrange(len(data)), maker.some(edges), maker.some(edges) + 2])
         length, piece = maker.some([(1, b""), (1, maker.some(_PIECES)), (0, maker.some(_PIECES))])
@@ -395,21 +395,21 @@ def broken(maker: Maker) -> bytes:
 
 
 class Story(NamedTuple):
-    """What a server said to a broken request and a good one behind it. `refused`: it said 400 and closed, or
-    closed without a word, or waits for more."""
+    """The answers of a server to a broken request and a good one after it. `refused`: it answered 400 and closed,
+    closed without an answer, or waits for more."""
 
     answers: list[tuple[int, str]]
     refused: str
 
 
 async def stories(server: Server, many: list[bytes]) -> list[Story]:
-    """All of them at once, each on a connection of its own."""
+    """Sends all at once, each on a connection of its own."""
     tasks = []
     for data in many:
         client = await server.connect()
         client.send(data + _BEHIND)
         tasks.append(asyncio.ensure_future(_story(client, data)))
-    # Who has not had its answer after a while of others getting theirs waits for more.
+    # A server that has answered others for a while and not this one waits for more bytes.
     quiet = 0
     while quiet < 10 and not all(task.done() for task in tasks):
         before = sum(task.done() for task in tasks)
@@ -455,7 +455,7 @@ def _line(data: bytes) -> bytes:
     return _head(data).split(b"\n")[0].rstrip(b"\r")
 
 
-# What Tornado's front performs and the fast one refuses.
+# Requests that Tornado's front performs and the fast one refuses.
 TORNADO_ONLY: dict[str, Callable[[bytes], object]] = {
     "a lone LF ends a line": lambda data: re.search(rb"(?<!\r)\n", data),
     "a CR too many": lambda data: b"\r\r\n" in data,
@@ -472,7 +472,7 @@ TORNADO_ONLY: dict[str, Callable[[bytes], object]] = {
     "Connection: close only when alone": lambda data: b"close" in data,
     "upgrade": lambda data: b"pgrade" in data,
 }
-# What the fast front performs and Tornado's refuses.
+# Requests that the fast front performs and Tornado's refuses.
 FAST_ONLY: dict[str, Callable[[bytes], object]] = {
     "empty lines before a request": lambda data: data[:1] in b"\r\n" or re.search(rb"\n\r?\n[\r\n]", data),
     "keep-alive among other options, in HTTP/1.0": lambda data: re.search(rb"1\.0\r\n(.*\n)*Conn.*,", data),
@@ -505,7 +505,7 @@ async def test_broken_requests_are_refused_by_both_or_differ_as_documented(both:
             elif len(tornado.answers) > common:
                 assert fast.refused in ("refuses", "closes"), what
                 way = _named(TORNADO_ONLY, data) or (
-                    # What is left of the request behind, if the first one takes a bite of it.
+                    # The rest of the second request, if the first took a part of it.
                     "any token is a method" if tornado.answers[common][0] in (404, 405) else None
                 )
                 assert way, what

@@ -1,4 +1,4 @@
-"""What has grown old in a circle goes too, where a full collection takes no time."""
+"""Garbage collection: young cycles are collected at once, old ones while a full collection is cheap."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ class Circle:
 
 @pytest.fixture
 def old():
-    """A circle that nobody holds any more, in the oldest generation; nobody but the test collects."""
+    """An unreachable cycle in the oldest generation. Only the test collects."""
     circle = Circle()
     seen = weakref.ref(circle)
     gc.collect(1)
@@ -30,7 +30,7 @@ def old():
 @pytest.mark.parametrize(
     ("jobs", "due", "goes"), [(FEW, False, False), (FEW, True, True), (FEW + 1, True, False)]
 )
-def test_it_goes_with_a_full_collection_which_is_rare_and_only_for_few_jobs(old, jobs, due, goes):
+def test_an_old_cycle_is_collected_only_when_a_full_collection_is_due_and_jobs_are_few(old, jobs, due, goes):
     its = GcControl(lambda: jobs)
     if due:
         its.full_at = 0.0
@@ -39,14 +39,14 @@ def test_it_goes_with_a_full_collection_which_is_rare_and_only_for_few_jobs(old,
     assert its.full_at > time.monotonic()
 
 
-def test_what_is_young_goes_at_once(old):
+def test_a_young_cycle_is_collected_at_once(old):
     young = weakref.ref(Circle())
     GcControl(lambda: FEW + 1).collect()
     assert young() is None
     assert old() is not None
 
 
-async def test_it_works_until_it_is_stopped(old):
+async def test_it_collects_until_it_is_stopped(old):
     its = GcControl(lambda: 0)
     its.full_at = 0.0
     its.start()

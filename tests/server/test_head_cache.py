@@ -1,4 +1,4 @@
-"""Request lines that are recognised by their shape, and those that only look like it."""
+"""The head cache recognises request lines with another number, and only those."""
 
 import pytest
 
@@ -30,6 +30,6 @@ def test_a_line_with_another_number_is_known(heads):
         b"POST1 /jobs/2/conclude HTTP/1.1\r\n", b"POST /jobs/1/conclude1 HTTP/1.1\r\n",
     ],
 )  # fmt: skip
-def test_a_line_that_is_the_same_but_for_digits_in_other_places_goes_to_llhttp(heads, line):
-    """Shorter than what stands around the number, too: compiled code does not slice bytes backwards."""
+def test_a_line_with_digits_in_other_places_goes_to_llhttp(heads, line):
+    """Also a line shorter than the bytes around the number: compiled code cannot slice bytes backwards."""
     assert heads.line(line) is None

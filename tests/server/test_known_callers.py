@@ -1,4 +1,4 @@
-"""Heads with an access token are recognised when they come again; whether it is good is asked each time."""
+"""Heads with an access token are cached; whether the token is valid is checked with each request."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def known(server):
     return server.front.state.head_cache.blocks
 
 
-async def test_only_heads_with_a_token_that_is_good_are_kept(server):
+async def test_only_heads_with_a_valid_token_are_cached(server):
     for headers in ({"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp5"}):
         await server.get("/stats", headers)
         assert known(server) == {}
@@ -29,7 +29,7 @@ async def test_only_heads_with_a_token_that_is_good_are_kept(server):
     assert (await server.get("/stats", GOOD)).status == 200
 
 
-async def test_a_head_that_is_known_is_refused_once_its_token_is_not_good(server):
+async def test_a_cached_head_is_refused_once_its_token_is_revoked(server):
     for status in (200, 200):
         assert (await server.get("/stats", GOOD)).status == status
     server.api.auth._settings.access_token = None

@@ -1,4 +1,4 @@
-"""How many connections are taken, and what happens to the others."""
+"""How many connections are accepted, and what happens to the others."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ few = pytest.mark.parametrize("settings", [Settings(first_id=1, max_connections=
 
 
 async def taken(server: Server, count: int) -> list[Client]:
-    """So many connections that the server has taken."""
+    """`count` connections that the server has accepted."""
     clients = [await server.connect() for _ in range(count)]
     for client in clients:
         assert (await client.call("GET", "/healthz")).status == 200
@@ -32,7 +32,7 @@ async def taken(server: Server, count: int) -> list[Client]:
 
 
 @few
-async def test_beyond_the_limit_a_connection_is_told_503_and_closed(
+async def test_beyond_the_limit_a_connection_gets_503_and_is_closed(
     server: Server, logged: list[logging.LogRecord]
 ):
     clients = await taken(server, 3)
@@ -55,7 +55,7 @@ async def test_beyond_the_limit_a_connection_is_told_503_and_closed(
 
 
 @few
-async def test_a_connection_that_ends_makes_room_for_another(server: Server):
+async def test_an_ended_connection_no_longer_counts(server: Server):
     for _ in range(3):
         clients = await taken(server, 3)
         for client in clients:
@@ -64,7 +64,7 @@ async def test_a_connection_that_ends_makes_room_for_another(server: Server):
 
 
 @few
-async def test_those_who_were_turned_away_take_no_place(server: Server, logged: list[logging.LogRecord]):
+async def test_refused_connections_do_not_count(server: Server, logged: list[logging.LogRecord]):
     clients = await taken(server, 3)
     away = [await server.connect() for _ in range(100)]
     for client in away:
@@ -77,7 +77,7 @@ async def test_those_who_were_turned_away_take_no_place(server: Server, logged: 
 
 
 @few
-async def test_the_figures_say_how_many_connections_there_are(server: Server):
+async def test_stats_have_the_number_of_connections(server: Server):
     await taken(server, 2)
     stats = (await server.get("/stats")).json
     assert stats["connections"] == 3
@@ -92,7 +92,7 @@ async def test_the_503_is_a_problem_document_like_any_other(server: Server, logg
     logged.clear()
 
 
-async def test_many_connections_at_once_are_all_taken(server: Server):
+async def test_many_connections_at_once_are_all_accepted(server: Server):
     count = 900 if ALL else 200
     clients = await asyncio.gather(*(server.connect() for _ in range(count)))
     for client in clients:
@@ -110,7 +110,7 @@ async def test_a_listener_that_was_closed_refuses(server: Server):
         await server.connect()
 
 
-def test_a_port_is_taken_once_and_free_again_at_once():
+def test_a_port_can_be_bound_once_and_again_after_it_is_closed():
     first = listener.bind("127.0.0.1", 0)
     port = first.getsockname()[1]
     with pytest.raises(OSError, match="in use"):
@@ -132,8 +132,8 @@ def test_the_limit_follows_from_the_file_limit(front: str):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit: Linux")
 @pytest.mark.parametrize("front", ["fast", "tornado"])
-def test_out_of_descriptors_it_rests_and_serves_again_once_there_are_some(front: str):
-    """Stock servers spin then, and write a line each time round."""
+def test_out_of_descriptors_it_pauses_and_later_accepts_again(front: str):
+    """Most servers then spin, and log a line each time."""
     with Program(JOBQUEUE_HTTP=front) as program, program.connect() as kept:
         assert kept.call("GET", "/healthz").status == 200
         in_use = len(os.listdir(f"/proc/{program.pid}/fd"))
@@ -146,21 +146,21 @@ def test_out_of_descriptors_it_rests_and_serves_again_once_there_are_some(front:
         time.sleep(0.8)
         spent = (program.cpu_seconds() - before) / (time.monotonic() - started)
         assert spent < 0.2, f"{spent:.0%} of a processor while it can accept nobody"
-        assert kept.call("GET", "/healthz").status == 200, "those who are connected are served meanwhile"
+        assert kept.call("GET", "/healthz").status == 200, "connected clients are served meanwhile"
         complaints = program.lines[1:]
         assert len(complaints) == 1, complaints
         assert "cannot accept connections: Too many open files" in complaints[0]
 
         for client in clients:
             client.close()
-        with program.connect() as new:  # it waits in the kernel's queue till the rest is over
+        with program.connect() as new:  # it waits in the kernel's queue until the pause is over
             assert new.call("GET", "/healthz").status == 200
         assert program.stop() == 0
         assert len(program.lines) == 3, program.lines
 
 
 @either_front
-def test_with_hardly_a_descriptor_allowed_it_still_serves_somebody(front: str):
+def test_with_few_descriptors_it_still_serves(front: str):
     with Program(
         ("/bin/sh", "-c", f"ulimit -n 40; exec {shlex.join(MODULE)}"), JOBQUEUE_HTTP=front
     ) as program:
@@ -170,7 +170,7 @@ def test_with_hardly_a_descriptor_allowed_it_still_serves_somebody(front: str):
 # -- connections of one address ---------------------------------------------------------------------
 
 
-async def test_one_address_gets_so_many_connections_and_a_place_again_when_one_ends(server, logged):
+async def test_one_address_has_a_limit_of_connections_and_an_ended_one_no_longer_counts(server, logged):
     server.front.peers.limit = 2
     server.listener._peers = server.front.peers
     first, second = await server.connect(), await server.connect()

@@ -1,4 +1,4 @@
-"""The log: what it says, and how much."""
+"""The access log: how many lines it writes in each mode."""
 
 import logging
 

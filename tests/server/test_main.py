@@ -1,6 +1,6 @@
-"""The real program: how it starts, what it says, how it stops.
+"""The real program: how it starts, what it logs, how it stops.
 
-Over both fronts, and by `scripts/run.sh` where that makes a difference.
+Runs over both fronts, and by `scripts/run.sh` where that makes a difference.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from jobqueue.version import VERSION
 ALL = os.environ.get("TEST_ALL") == "1"
 slow = pytest.mark.skipif(not ALL, reason="one process more: with TEST_ALL=1")
 fronts = pytest.mark.parametrize("front", ["fast", "tornado"])
-# Where the front makes no difference that is to be expected.
+# For tests in which the front should make no difference.
 either_front = pytest.mark.parametrize("front", ["fast", pytest.param("tornado", marks=slow)])
 _REST = "memory only: a stop loses all jobs; no access tokens: anyone who can reach it may use it"
 
@@ -32,7 +32,7 @@ _REST = "memory only: a stop loses all jobs; no access tokens: anyone who can re
 def run(
     *arguments: str, command: tuple[str, ...] = MODULE, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """The program where it ends by itself."""
+    """Runs the program in a case in which it ends by itself."""
     return subprocess.run(
         [*command, *arguments], env=environment(**settings), cwd="/", capture_output=True, text=True,
         timeout=20, check=False,
@@ -55,7 +55,9 @@ def requests_logged(program: Program) -> list[str]:
         pytest.param("tornado", signal.SIGINT, marks=slow),
     ],
 )
-def test_it_says_where_it_serves_and_when_it_is_idle_either_signal_stops_it_at_once(front: str, number: int):
+def test_the_first_line_has_the_address_and_either_signal_stops_an_idle_server_at_once(
+    front: str, number: int
+):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_DRAIN="60s") as program, program.connect() as idle:
         assert program.lines == [
             f"jobqueue {VERSION} on http://127.0.0.1:{program.port} ({front}{COMPILED}), {_REST}"
@@ -101,13 +103,13 @@ def test_ipv6_and_ipv4_are_served_at_once():
             assert b" 404 " in six.recv(1000)
 
 
-def test_the_port_of_a_process_runner_is_mentioned_where_it_differs():
+def test_a_different_PORT_of_a_process_runner_is_mentioned():
     with Program(PORT="5000") as program:
         hint = "; PORT=5000 is not read: set JOBQUEUE_PORT=$PORT to use it"
         assert program.start_line.endswith(_REST + hint)
 
 
-def test_the_token_of_the_workers_is_mentioned_where_no_token_is_wanted():
+def test_the_token_of_workers_is_mentioned_if_the_server_requires_none():
     with Program(JOBQUEUE_TOKEN="secret") as program:
         assert program.start_line.endswith("set JOBQUEUE_ACCESS_TOKEN to require a token")
     with Program(JOBQUEUE_TOKEN="secret", JOBQUEUE_ACCESS_TOKEN="t" * 32) as program:
@@ -116,7 +118,7 @@ def test_the_token_of_the_workers_is_mentioned_where_no_token_is_wanted():
 
 
 @slow
-def test_the_port_of_a_process_runner_is_not_mentioned_where_it_is_ours():
+def test_an_equal_PORT_of_a_process_runner_is_not_mentioned():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for given in (port, ""):
@@ -129,7 +131,7 @@ def test_a_port_of_kubernetes_is_ignored_with_one_line():
         "JOBQUEUE_PORT": "tcp://10.0.0.1:8080", "JOBQUEUE_SERVICE_HOST": "10.0.0.1", "JOBQUEUE_URL": "http://x",
         "JOBQUEUE_PORT_8080_TCP_ADDR": "10.0.0.1", "JOBQUEUE_TOKEN": "t", "JOBQUEUE_HOST": "127.0.0.77",
     }  # fmt: skip
-    with contextlib.ExitStack() as taken:  # the port is ours, or somebody's server has it on all addresses
+    with contextlib.ExitStack() as taken:  # free, or taken by another server on all addresses
         with contextlib.suppress(OSError):
             taken.enter_context(socket.create_server(("127.0.0.77", 8080)))
         done = run(**settings)
@@ -164,7 +166,7 @@ def test_a_bad_setting_is_one_line_and_exit_2(settings: dict[str, str], says: li
         assert part in done.stderr
 
 
-def test_what_is_no_host_is_one_line_and_exit_1():
+def test_an_invalid_host_is_one_line_and_exit_1():
     done = run(JOBQUEUE_HOST="a..b", JOBQUEUE_PORT="0")
     assert done.returncode == 1
     assert done.stderr == "jobqueue: cannot listen on a..b port 0: not a valid host name\n"
@@ -183,14 +185,14 @@ def test_a_port_that_is_taken_is_one_line_and_exit_1(front: str):
 
 
 @slow
-def test_an_address_that_is_not_ours_is_one_line_and_exit_1():
+def test_an_address_of_another_machine_is_one_line_and_exit_1():
     for host in ("192.0.2.1", "no.such.host.invalid"):
         done = run(JOBQUEUE_HOST=host, JOBQUEUE_PORT="0")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert host in done.stderr
 
 
-def test_help_may_be_looked_at_in_part():
+def test_help_ends_quietly_if_its_reader_does():
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -207,7 +209,7 @@ def test_help_names_every_setting():
         assert f"  JOBQUEUE_{name.upper()} " in told.stdout
 
 
-def test_it_takes_no_other_argument_than_help_and_version():
+def test_an_unknown_argument_is_one_line_and_exit_2():
     odd = run("--port", "80", command=SCRIPT)
     assert (odd.returncode, odd.stdout, odd.stderr.count("\n")) == (2, "", 1)
     assert "--port" in odd.stderr
@@ -248,7 +250,7 @@ def test_the_three_curls_of_the_tour(front: str, command: tuple[str, ...]):
 
 
 @either_front
-def test_a_lease_goes_stale_in_real_time_and_the_first_consumer_is_told(front: str):
+def test_a_lease_goes_stale_in_real_time_and_the_late_conclude_is_refused(front: str):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_LEASE="1s", JOBQUEUE_TICK="20ms") as program:
         id = program.call("POST", "/jobs/enqueue", {"type": "x"})[1]["id"]
         first = program.call("POST", "/jobs/dequeue", {"consumer": "a"})[1]
@@ -283,7 +285,7 @@ def test_a_long_poll_gets_its_job_within_ten_milliseconds(front: str):
 
 
 @fronts
-def test_a_stop_answers_all_who_wait_and_says_what_is_lost(front: str):
+def test_a_stop_answers_waiting_clients_and_logs_the_lost_jobs(front: str):
     with Program(JOBQUEUE_HTTP=front) as program:
         for _ in range(3):
             program.call("POST", "/jobs/enqueue", {"type": "x"})
@@ -305,12 +307,12 @@ def test_a_stop_answers_all_who_wait_and_says_what_is_lost(front: str):
 
 
 class HalfSent(Connection):
-    """A request whose body is not all there yet."""
+    """A request whose body is not complete yet."""
 
     def __init__(self, program: Program, method: str = "POST", path: str = "/jobs/enqueue") -> None:
         super().__init__(program.port)
         self.send(f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{{".encode())
-        # Whatever is answered after it was sent after it.
+        # The server has read the first part once it answers this.
         assert program.call("GET", "/healthz")[0] == 200
 
 
@@ -323,7 +325,7 @@ def refuses_connections(program: Program) -> bool:
 
 
 @fronts
-def test_a_request_that_never_ends_is_cut_off_when_the_time_to_stop_is_over(front: str):
+def test_an_incomplete_request_is_cut_off_after_the_drain_time(front: str):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_DRAIN="300ms") as program, HalfSent(program) as half:
         started = time.monotonic()
         program.signal()
@@ -333,7 +335,7 @@ def test_a_request_that_never_ends_is_cut_off_when_the_time_to_stop_is_over(fron
 
 
 @fronts
-def test_while_it_stops_requests_that_are_half_sent_may_end_and_it_is_well_but_not_ready(front: str):
+def test_during_a_stop_incomplete_requests_may_end_and_the_server_is_healthy_but_not_ready(front: str):
     with Program(JOBQUEUE_HTTP=front, expect_5xx=True) as program:
         asked = {"/readyz": 503, "/healthz": 200, "/jobs/dequeue?wait=5": 204, "/jobs/enqueue": 503}
         half = [HalfSent(program, "POST" if "jobs" in path else "GET", path) for path in asked]
@@ -345,10 +347,10 @@ def test_while_it_stops_requests_that_are_half_sent_may_end_and_it_is_well_but_n
             answer = connection.read()
             assert (answer.status, answer.headers["connection"]) == (status, "close"), path
             if status == 503:
-                # What is taken in now would be lost in a moment.
+                # A job enqueued now would be lost in a moment.
                 assert answer.json["code"] == ("stopping" if path == "/jobs/enqueue" else "not_ready")
                 assert int(answer.headers["retry-after"]) > 0
-            if front == "fast":  # Tornado says so, and leaves it to the client
+            if front == "fast":  # Tornado leaves the close to the client
                 assert connection.ended()
             connection.close()
         assert program.exit_status() == 0
@@ -368,8 +370,8 @@ def test_a_second_signal_ends_it_at_once(front: str):
 
 
 @either_front
-def test_a_stop_in_the_middle_of_a_storm_loses_no_answer(front: str):
-    """Who got an answer got all of it; who got none was refused or cut off before it."""
+def test_a_stop_under_load_loses_no_answer(front: str):
+    """A client that got an answer got all of it; one that got none was refused or cut off before."""
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_ACCESS_LOG="off") as program:
         enqueued = []
         odd: list[BaseException] = []
@@ -448,8 +450,8 @@ def test_the_access_log_has_a_line_for_each_request_and_no_secret(front: str):
         assert "?" not in everything.replace(program.start_line, "")
 
 
-def test_control_characters_that_get_as_far_as_the_log_are_escaped():
-    """Tornado lets the upper ones pass; a terminal may take them for commands."""
+def test_control_characters_in_a_path_are_escaped_in_the_log():
+    """Tornado accepts control characters above 127; a terminal may take them for commands."""
     with Program(JOBQUEUE_HTTP="tornado") as program:
         with program.connect() as connection:
             connection.send(b"GET /jobs/\x9b31m\x85 HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -460,7 +462,7 @@ def test_control_characters_that_get_as_far_as_the_log_are_escaped():
         assert line.isprintable()
 
 
-def test_what_is_broken_is_logged_without_a_second_line():
+def test_a_broken_request_is_one_line_of_the_log():
     with Program() as program:
         for data in (
             b"GET /\x1b[31m\n2026 HTTP/1.1\r\n\r\n",
@@ -486,7 +488,7 @@ def test_what_is_broken_is_logged_without_a_second_line():
         pytest.param("tornado", "errors", marks=slow), pytest.param("tornado", "off", marks=slow),
     ],
 )  # fmt: skip
-def test_the_access_log_says_as_much_as_its_mode_has_it(front: str, mode: str):
+def test_each_mode_of_the_access_log_has_its_lines(front: str, mode: str):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_ACCESS_LOG=mode) as program:
         with program.connect() as connection:
             connection.send(
@@ -505,7 +507,7 @@ def test_the_access_log_says_as_much_as_its_mode_has_it(front: str, mode: str):
             if (found := re.search(r" info (\d+) more requests", line))
         ]
         assert len(failed) == (0 if mode == "off" else 3)
-        if mode == "auto":  # the second may have changed once meanwhile, or twice
+        if mode == "auto":  # the second may have changed once or twice meanwhile
             assert 100 <= len(fine) <= 300
             assert len(fine) + sum(summed) == 400
             assert 1 <= len(summed) <= 3
@@ -514,7 +516,7 @@ def test_the_access_log_says_as_much_as_its_mode_has_it(front: str, mode: str):
 
 
 @either_front
-def test_log_lines_in_json_are_json(front: str):
+def test_the_json_log_is_json(front: str):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_LOG_FORMAT="json") as program:
         program.call("POST", '/jobs/enqueue?lease=secret"', {"type": "x"}, X_Request_Id="a.b")
         program.call("POST", "/jobs/enqueue", {"type": "x"})

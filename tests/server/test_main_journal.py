@@ -1,4 +1,4 @@
-"""The real program with a journal: its start, kill -9, its stop, and what it refuses to start with."""
+"""The real program with a journal: its start, kill -9, its stop, and journals it refuses."""
 
 import signal
 import sqlite3
@@ -21,7 +21,7 @@ def ready(program):
 
 
 def refused(folder, **how):
-    """The lines of a program that does not start."""
+    """The lines of a program that refuses to start."""
     done = subprocess.run(
         MODULE, env=environment(JOBQUEUE_PORT="0", JOBQUEUE_HOST="127.0.0.1", JOBQUEUE_DATA=str(folder)),
         cwd="/", capture_output=True, text=True, timeout=20, check=False, **how,
@@ -119,7 +119,7 @@ def test_it_does_not_wait_long_for_workers_that_do_not_come(data):
 
 
 @pytest.mark.parametrize("front", ["fast", "tornado"])
-def test_jobs_in_an_answer_that_nobody_takes_are_queued_after_the_stop(data, front):
+def test_jobs_in_an_unread_answer_are_queued_after_the_stop(data, front):
     count, size = 20, 900_000
     with served(data, JOBQUEUE_HTTP=front, JOBQUEUE_DRAIN="100ms") as program:
         ready(program)
@@ -134,7 +134,7 @@ def test_jobs_in_an_answer_that_nobody_takes_are_queued_after_the_stop(data, fro
         assert program.call("GET", "/stats")[1]["jobs"]["queued"] == count
 
 
-# -- what it does not start with --------------------------------------------------------------------
+# -- journals and folders it refuses --------------------------------------------------------------------
 
 
 def test_a_second_server_on_the_same_folder_is_refused_and_after_kill_9_nothing_is_in_the_way(data):

@@ -1,6 +1,6 @@
-"""What each front does with each of the manners of HTTP/1.1: good ones, odd ones, broken ones.
+"""HTTP/1.1 as both fronts speak it: valid, odd and broken requests.
 
-Prints a table of it at the end of the run: with `-v`, `-s`, or TEST_ALL=1.
+Prints a table of the outcomes at the end of the run, with `-v`, `-s`, or TEST_ALL=1.
 """
 
 import asyncio
@@ -39,21 +39,21 @@ _HEALTHZ = request("GET", "/healthz")
 
 
 class _Summary:
-    """A plugin for this run: writes the table below the results."""
+    """A plugin of this run that writes the table below the results."""
 
     def __init__(self, shown: bool) -> None:
         self._shown = shown
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("what each front does with each of the manners of HTTP")
+        terminalreporter.section("what each front does with requests of each kind")
         if not self._shown:
-            terminalreporter.write_line(f"{len(_table)} of them were looked at; -v shows the table")
+            terminalreporter.write_line(f"{len(_table)} kinds were tested; -v shows the table")
             return
         notes = {vector.title: vector.note for vector in (*BROKEN, *LENIENT)}
         first, second = (
             max(map(len, column)) for column in (_table, (row["fast"] for row in _table.values()))
         )
-        # The good manners first, then what is odd or broken.
+        # Valid requests first, then odd and broken ones.
         for name in sorted(_table, key=notes.__contains__):
             fast, tornado = _table[name]["fast"], _table[name]["tornado"]
             why = f" ({notes[name]})" if notes.get(name) and fast[:3] != tornado[:3] else ""
@@ -74,7 +74,7 @@ def note(server: Server, name: str, what: str) -> None:
 
 
 async def answers(server: Server, data: bytes, *methods: str) -> list[Answer]:
-    """Sends `data` in one piece; reads an answer for each of `methods`."""
+    """Sends `data` in one piece, and reads an answer for each of `methods`."""
     client = await server.connect()
     client.send(data)
     return [await client.read(method) for method in methods]
@@ -85,7 +85,7 @@ async def line(client: Client) -> bytes:
 
 
 def performed_so_far(server: Server) -> int:
-    """How many requests changed the queue since this was last asked; it is empty again."""
+    """Number of jobs enqueued since the last call. Empties the queue."""
     performed = 0
     while handed := server.engine.dequeue(DequeueRequest(("default",), 1000, 1000)):
         performed += len(handed)
@@ -102,7 +102,7 @@ def is_fast(server: Server) -> bool:
 
 
 def refused(answer: Answer, status: int, code: str) -> None:
-    """`answer` is a problem document that ends the connection."""
+    """Checks that `answer` is a problem document that ends the connection."""
     assert (answer.status, answer.code) == (status, code)
     assert answer.json["status"] == status
     assert answer.json["request_id"] == answer.headers["x-request-id"]
@@ -126,12 +126,12 @@ async def _outcome(server: Server, vector: Vector, waits: bool) -> str:
         if is_fast(server):
             refused(answer, 400, "bad_request")
         if answer.headers.get("connection") == "close" or not answer.headers:
-            assert await client.rest() == b"", "something came behind the refusal"
+            assert await client.rest() == b"", "something came after the refusal"
     return str(answer.status)
 
 
 @pytest.mark.parametrize("group", list(dict.fromkeys(vector.group for vector in BROKEN)))
-async def test_what_is_broken_or_ambiguous_is_refused_and_nothing_is_performed(server: Server, group: str):
+async def test_broken_and_ambiguous_requests_are_refused_and_not_performed(server: Server, group: str):
     fast = is_fast(server)
     wrong = []
     for vector in BROKEN:
@@ -147,7 +147,7 @@ async def test_what_is_broken_or_ambiguous_is_refused_and_nothing_is_performed(s
 
 
 @pytest.mark.parametrize("server", ["fast"], indirect=True)
-async def test_no_request_behind_a_refused_one_is_performed(server: Server):
+async def test_no_request_after_a_refused_one_is_performed(server: Server):
     for vector in BROKEN:
         client = await server.connect()
         client.send(vector.data + ENQUEUE)
@@ -171,7 +171,7 @@ async def test_a_broken_request_is_refused_however_its_bytes_are_cut(server: Ser
 
 
 @pytest.mark.parametrize("server", ["fast"], indirect=True)
-async def test_a_broken_request_behind_a_good_one_is_refused_after_its_answer(server: Server):
+async def test_a_broken_request_after_a_good_one_is_refused_after_its_answer(server: Server):
     for vector in BROKEN:
         client = await server.connect()
         client.send(_HEALTHZ + vector.data)
@@ -181,8 +181,8 @@ async def test_a_broken_request_behind_a_good_one_is_refused_after_its_answer(se
 
 
 @pytest.mark.parametrize("server", ["fast"], indirect=True)
-async def test_what_the_fast_front_has_seen_before_does_not_make_a_broken_request_good(server: Server):
-    """It knows heads again that it has read once; a broken request that resembles one stays broken."""
+async def test_cached_heads_do_not_make_a_broken_request_good(server: Server):
+    """A broken request that resembles a cached head stays broken."""
     client = await server.connect()
     for good in (
         b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -205,12 +205,12 @@ async def test_what_the_fast_front_has_seen_before_does_not_make_a_broken_reques
         refused(await client.read(), 400, "bad_request")
     client = await server.connect()
     client.send(b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n" + JOB)
-    assert (await client.read("POST")).status == 400  # `{"` is no JSON
-    refused(await client.read(), 400, "bad_request")  # and the rest is no request
+    assert (await client.read("POST")).status == 400  # `{"` is not JSON
+    refused(await client.read(), 400, "bad_request")  # and the rest is not a request
     assert untouched(server)
 
 
-async def test_what_is_odd_but_clear_is_accepted_by_the_fast_front_only(server: Server):
+async def test_odd_but_unambiguous_requests_are_accepted_by_the_fast_front_only(server: Server):
     expected = "201" if is_fast(server) else "400"
     for vector in LENIENT:
         outcome = await _outcome(server, vector, waits=False)
@@ -245,18 +245,18 @@ async def test_http_1_0_needs_no_host(server: Server):
     assert (await answers(server, b"GET /healthz HTTP/1.0\r\n\r\n", "GET"))[0].status == 200
 
 
-async def test_http_1_0_with_keep_alive_is_told_that_it_is_kept(server: Server):
+async def test_http_1_0_with_keep_alive_is_kept_open_and_the_answer_says_so(server: Server):
     client = await server.connect()
     for _ in range(3):
         client.send(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         answer = await client.read()
         assert answer.status == 200
         assert answer.headers["connection"].lower() == "keep-alive"
-    note(server, "HTTP/1.0, Connection: keep-alive", "kept, and told so")
+    note(server, "HTTP/1.0, Connection: keep-alive", "kept, and the answer says so")
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "CLOSE"])
-async def test_connection_close_is_the_end_and_said_to_be(server: Server, value: str):
+async def test_connection_close_ends_the_connection_and_the_answer_says_so(server: Server, value: str):
     client = await server.connect()
     client.send(request("GET", "/healthz", headers={"Connection": value}) + ENQUEUE)
     answer = await client.read()
@@ -264,13 +264,13 @@ async def test_connection_close_is_the_end_and_said_to_be(server: Server, value:
     assert answer.headers["connection"] == "close"
     assert await client.rest() == b""
     assert untouched(server)
-    note(server, "Connection: close", "closed; what is behind is dropped")
+    note(server, "Connection: close", "closed; what follows is dropped")
 
 
 @pytest.mark.parametrize(
     "behind", [ENQUEUE, POST + HOST + LENGTH + b"Expect: 100-continue\r\n\r\n", b"NO\r\n\r\n"]
 )
-async def test_nothing_comes_behind_the_answer_that_says_close(server: Server, behind: bytes):
+async def test_nothing_follows_an_answer_that_says_close(server: Server, behind: bytes):
     for turns in range(10):
         client = await server.connect()
         client.send(request("GET", "/healthz", headers={"Connection": "close"}) + (b"" if turns else behind))
@@ -283,7 +283,7 @@ async def test_nothing_comes_behind_the_answer_that_says_close(server: Server, b
         assert untouched(server)
 
 
-async def test_close_among_other_connection_options_is_the_end(server: Server):
+async def test_close_among_other_connection_options_ends_the_connection(server: Server):
     client = await server.connect()
     client.send(request("GET", "/healthz", headers={"Connection": "keep-alive, close"}))
     answer = await client.read()
@@ -316,7 +316,7 @@ async def test_two_empty_lines_before_a_request(server: Server):
 
 
 async def test_pipelined_requests_are_answered_in_order(server: Server):
-    """Also those that the fast front hands to Tornado: what has no route."""
+    """Also those for unknown paths."""
     paths = ["/healthz", "/nothing", "/jobs/7", "/nothing/at/all", "/", "/queues", "/jobs/x", "/nothing/"]
     client = await server.connect()
     sent = [(path, f"id-{n}") for n, path in enumerate(paths * 4)]
@@ -328,15 +328,13 @@ async def test_pipelined_requests_are_answered_in_order(server: Server):
     note(server, "pipelining", "answered in order")
 
 
-async def test_requests_behind_one_that_waits_are_answered_after_it(server: Server):
+async def test_requests_after_a_long_poll_are_answered_after_it(server: Server):
     client = await server.connect()
     waits = request("POST", "/jobs/dequeue?wait=30")
     client.send(_HEALTHZ + waits + request("GET", "/nothing") + ENQUEUE + waits + _HEALTHZ)
     assert (await client.read()).status == 200
     await server.waiting(1)
-    assert server.engine.stats().jobs["queued"] == 0, (
-        "what is behind a waiting request was performed before it"
-    )
+    assert server.engine.stats().jobs["queued"] == 0, "a request after a waiting one was performed before it"
     await server.call("POST", "/jobs/enqueue", {"type": "first"})
     assert (await client.read()).json["type"] == "first"
     assert (await client.read()).status == 404
@@ -347,7 +345,7 @@ async def test_requests_behind_one_that_waits_are_answered_after_it(server: Serv
 
 
 async def test_requests_that_come_while_an_earlier_one_is_answered_keep_their_order(server: Server):
-    """Whatever moment the second piece comes at, and whoever answers the first."""
+    """At whatever moment the second piece comes."""
     for first in ("/nothing", "/healthz", "/help"):
         for turns in range(6):
             client = await server.connect()
@@ -492,7 +490,7 @@ async def test_head_answers_what_get_would_without_the_body(server: Server):
 # -- Expect -----------------------------------------------------------------------------------------
 
 
-async def test_who_expects_100_continue_gets_it_and_then_the_answer(server: Server):
+async def test_a_client_that_expects_100_continue_gets_it_and_then_the_answer(server: Server):
     client = await server.connect()
     for _ in range(2):
         client.send(POST + HOST + LENGTH + b"Expect: 100-continue\r\n\r\n")
@@ -561,7 +559,7 @@ async def test_a_chunked_body_is_refused_once_it_is_too_large(server: Server):
 
 
 async def test_a_client_that_sends_on_after_a_refusal_still_reads_it(server: Server):
-    """A socket that is closed on unread bytes takes the answer away from the client."""
+    """Closing a socket with unread bytes would take the answer away from the client."""
     client = await server.connect()
     client.send(POST + HOST + b"Content-Length: 2000000\r\n\r\n" + b" " * 2_000_000)
     assert (await client.read("POST")).code == "body_too_large"
@@ -604,7 +602,7 @@ async def test_a_head_of_60_kib_is_read(server: Server):
     assert (await answers(server, data, "POST"))[0].status == 201
 
 
-# -- things that are not done here ------------------------------------------------------------------
+# -- what the server does not do --------------------------------------------------------------------
 
 _OFFER = (
     b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
@@ -680,7 +678,7 @@ async def test_an_ambiguous_request_stays_refused_with_an_upgrade(server: Server
 
 
 @pytest.mark.parametrize("data", [b"", LENGTH], ids=["no body", "a body"])
-async def test_this_is_no_proxy(server: Server, data: bytes):
+async def test_the_server_is_not_a_proxy(server: Server, data: bytes):
     line = b"CONNECT localhost:80 HTTP/1.1\r\n"
     client = await server.connect()
     client.send(line + HOST + data + b"\r\n" + (JOB if data else b"") + ENQUEUE)
@@ -710,14 +708,14 @@ async def test_a_target_in_absolute_form_means_its_path(server: Server, origin: 
     note(server, "absolute-form target", "its path counts")
 
 
-async def test_an_asterisk_is_no_path(server: Server):
+async def test_an_asterisk_is_not_a_path(server: Server):
     (answer,) = await answers(server, b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS")
     assert (answer.status, answer.code) == (404, "no_such_route")
     note(server, "OPTIONS *", "404 no_such_route")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "PURGE", "QUERY"])
-async def test_a_method_that_a_path_does_not_have_is_405(server: Server, method: str):
+async def test_an_unknown_method_of_a_path_is_405(server: Server, method: str):
     (answer,) = await answers(server, request(method, "/jobs/enqueue", "{}"), method)
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", "POST")
     note(server, f"{method} for POST", "405 with Allow")
@@ -732,7 +730,7 @@ async def test_a_method_that_a_path_does_not_have_is_405(server: Server, method:
     [b"", _HEALTHZ, request("POST", "/jobs/x", b" " * 49_000), b" " * 49_000],
     ids=["nothing", "a request", "a large one", "noise"],
 )
-async def test_who_hangs_up_while_it_waits_waits_no_more(server: Server, how: str, behind: bytes):
+async def test_a_hang_up_ends_a_long_poll(server: Server, how: str, behind: bytes):
     client = await server.connect()
     client.send(request("POST", "/jobs/dequeue?wait=30") + behind)
     await server.waiting(1)
@@ -741,11 +739,11 @@ async def test_who_hangs_up_while_it_waits_waits_no_more(server: Server, how: st
     await server.call("POST", "/jobs/enqueue", {"type": "x"})
     stats = server.engine.stats()
     assert stats.jobs["queued"] == 1
-    note(server, "hang-up of one who waits", "seen at once, with 49 KB behind it too")
+    note(server, "hang-up during a long poll", "seen at once, also with 49 KB after it")
 
 
-async def test_who_hangs_up_before_its_answer_is_written_gives_the_job_back(server: Server):
-    """The job was handed to it in the same loop pass."""
+async def test_a_hang_up_before_the_answer_is_written_gives_the_job_back(server: Server):
+    """The job was delivered to it in the same loop pass."""
     client = await server.connect()
     client.send(request("POST", "/jobs/dequeue?wait=30"))
     await server.waiting(1)

@@ -1,5 +1,5 @@
-"""Many watch the events of the real program, and half of them stop reading: the others miss nothing, and what the
-program keeps for those is bounded. With TEST_ALL=1 there are 1,000 of them."""
+"""Many clients watch the events of the real program, and half of them stop reading. The others miss nothing, and the
+memory that the program spends on the stuck ones is bounded. With TEST_ALL=1 there are 1,000 of them."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ from running import Program
 ALL = os.environ.get("TEST_ALL") == "1"
 WATCHERS = 1000 if ALL else 40
 REQUESTS, JOBS = 8, 1000
-# Of each event; so each watcher is to be sent more than the sockets on its way hold.
+# The type of each job. It makes events long: each watcher is sent more than the sockets in between hold.
 TYPE = "t" * 256
 REQUEST = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
-# What a bound per watcher comes to: a piece that is being written, and its connection.
+# Bytes of memory allowed for each watcher: the piece being written, and its connection.
 EACH = 32 << 10
 
 
@@ -29,7 +29,7 @@ def resident(program):
 
 
 def watch(program):
-    """A connection whose first bytes have been read."""
+    """A connection that watches; its first bytes have been read."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", program.port))
@@ -43,7 +43,7 @@ def watch(program):
 
 
 async def hear(connection, count):
-    """The numbers of the events, in the order in which they came."""
+    """The numbers of the next `count` events, in order."""
     loop = asyncio.get_running_loop()
     numbers, left = [], b""
     while len(numbers) < count:
@@ -55,7 +55,7 @@ async def hear(connection, count):
 
 
 async def put_in(program):
-    """Jobs, by requests one after the other."""
+    """Enqueues the jobs, one request after the other."""
     body = json.dumps([{"type": TYPE}] * JOBS).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", program.port, limit=8 << 20)
     for _ in range(REQUESTS):
@@ -75,7 +75,7 @@ async def all_that_read_hear_all(program, reading):
     return heard
 
 
-def test_those_who_read_miss_nothing_and_those_who_do_not_cost_little(io_loop):
+def test_watchers_that_read_miss_nothing_and_those_that_do_not_cost_little(io_loop):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, WATCHERS + 500)), hard))
     with Program(JOBQUEUE_ACCESS_LOG="off") as program:
@@ -88,9 +88,9 @@ def test_those_who_read_miss_nothing_and_those_who_do_not_cost_little(io_loop):
         assert all(numbers == first for numbers in heard)
         grown = resident(program) - before
         unread = len(stuck) * REQUESTS * JOBS * len(TYPE)
-        # The jobs, the ring, and something for each watcher; not what the stuck ones have not read.
+        # The jobs, the ring, and a bounded amount for each watcher; not the events the stuck ones have not read.
         assert grown < (20 << 20) + WATCHERS * EACH, f"{grown:,} bytes more, of {unread:,} not read"
-        if ALL:  # they are cut off when they have taken nothing for 30 seconds
+        if ALL:  # they are cut off after 30 seconds
             until = time.monotonic() + 45
             while program.call("GET", "/stats")[1]["connections"] > len(reading) + 10:
                 assert time.monotonic() < until

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from running import ROOT, Program, until
 
-# Alerts that a slow or busy machine gives reason for: they speak where their own expression holds.
+# Alerts that a slow or busy machine may cause.
 OF_THE_MACHINE = {"JobqueueLoopStalls", "JobqueueDiskSlow"}
 TOKEN = "only-for-this-test-0123456789"
 pytestmark = [
@@ -63,13 +63,13 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression):
-        """The value of each series, by its instance."""
+        """The value of each series, by instance."""
         found = self.get(f"query?query={quote(expression)}")["result"]
         return {each["metric"]["instance"]: each["value"][1] for each in found}
 
 
 def documented(targets):
-    """The example of docs/metrics.md, for these servers instead."""
+    """The example of docs/metrics.md, with these servers as targets."""
     text = (ROOT / "docs" / "metrics.md").read_text()
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
     (job,) = config["scrape_configs"]
@@ -84,7 +84,7 @@ def documented(targets):
 
 
 def instances(rule):
-    """Those that the rule has something to say of."""
+    """The instances that a rule has alerts for."""
     return {alert["labels"]["instance"] for alert in rule["alerts"]}
 
 
@@ -124,7 +124,7 @@ def test_prometheus_scrapes_it_with_and_without_a_journal_and_access_tokens(tmp_
             until(lambda: {rule["health"] for rule in rules()} == {"ok"}, 30)
 
             def as_expected():
-                """One answers nothing, and of the others' jobs none was taken; how fast it is, is the machine's."""
+                """One server refuses, and the jobs of the others wait. How fast they are depends on the machine."""
                 expected = {"JobqueueDown": {at["shut"]}, "JobqueueNobodyTakes": open_ones}
                 found = rules()
                 for rule in found:

@@ -1,8 +1,8 @@
-"""The running program against its own OpenAPI document, by schemathesis: requests made up from the document,
-good and bad ones, one by one and along its links. No answer may be a 5xx, or one that the document does not
-have: another status or content type, a header that is missing, a body of another form.
+"""Tests the running program against its own OpenAPI document with schemathesis, which makes up valid and invalid
+requests, one by one and along the links. No response may be a 5xx, or have a status, content type, header or
+body that the document does not describe.
 
-With TEST_ALL=1 that is some 5,000 requests. A failure says how it comes again: by a seed, and by curl.
+With TEST_ALL=1 there are some 5,000 requests. A failure names the seed and a curl command that repeat it.
 """
 
 import importlib.util
@@ -30,8 +30,8 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance"
 )
-# Links between calls are followed as the document has them; without that others are guessed. Other methods
-# than those of the document are left to the tests of the routes.
+# Only the links in the document are followed, no inferred ones. Methods that the document does not have are tested
+# elsewhere.
 CONFIG = """
 [generation]
 no-shrink = true
@@ -51,7 +51,7 @@ class Program(NamedTuple):
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
-    """The program on a free port; when it has stopped, that it logged nothing but its first and last line."""
+    """The program on a free port. It must log nothing but its first and last line."""
     own = {
         "HTTP": request.param,
         "HOST": "127.0.0.1",
@@ -80,9 +80,8 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]
 
 
 def strict(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with no more in an answer than it names, so that nothing comes unsaid: so without raw
-    dequeues, which answer anything; and with lengths of time that a test can wait for, and that are none of the
-    odd ones."""
+    """The document with stricter schemas: responses have no members but those named. So raw dequeues, whose responses
+    are arbitrary, are left out, and durations are short enough for a test."""
     for path, methods in document["paths"].items():
         for operation in methods.values():
             content = operation["responses"].get("200", {}).get("content", {})
@@ -104,7 +103,7 @@ def strict(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(program: Program, phase: str, examples: int, seed: int = 1) -> str:
-    """What schemathesis says; it must have found nothing."""
+    """Runs schemathesis, which must find nothing. Returns its output."""
     config = program.document.with_name("schemathesis.toml")
     config.write_text(CONFIG)
     hooks = {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py"))}
@@ -143,6 +142,6 @@ def test_made_up_requests_are_answered_as_the_document_says(program: Program):
 @only_all
 @pytest.mark.parametrize("program", ["fast"], indirect=True)
 def test_calls_along_the_links_are_answered_as_the_document_says(program: Program):
-    """What is answered depends on what came before, and such a run may end early; so it is more than one."""
+    """Responses depend on earlier requests, and a run may end early; so there are several."""
     runs = [run(program, "stateful", 30, seed) for seed in (1, 2)]
     assert sum(number(r"(\d+) covered", said) for said in runs) > 0, "no link led anywhere"

@@ -24,7 +24,7 @@ HEAD, BODY, IDLE, WRITE = _USUAL.head, _USUAL.body, _USUAL.idle, _USUAL.write
 
 
 class Time:
-    """Tells the connections of a front what time it is: its sweep does, once in two seconds."""
+    """Sets the time for the deadlines of a front's connections."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -32,14 +32,14 @@ class Time:
         self.pass_(0)
 
     def pass_(self, seconds: float) -> None:
-        """So long passes, and nothing happens meanwhile."""
+        """Lets this time pass without anything happening."""
         self._now += seconds
         for connection in list(self._server.front.open):
             connection.check_deadline(self._now)
 
 
 async def connection_of(server: Server) -> tuple[Client, Any]:
-    """A client, and the server's end of its connection; there is no other."""
+    """A client, and the server's end of its connection, which is the only one."""
     client = await server.connect()
     await until(lambda: server.front.open)
     (connection,) = server.front.open
@@ -99,7 +99,7 @@ async def test_a_head_that_trickles_in_gains_no_time(server):
 
 @pytest.mark.parametrize("server", ["tornado"], indirect=True)
 async def test_over_tornado_too_a_head_that_trickles_in_is_cut_off(server):
-    """By the deadline of a head, which is shorter than that of an idle connection; without a word."""
+    """The deadline of a head counts, which is shorter than that of an idle connection. There is no answer."""
     client, connection = await connection_of(server)
     await client.call("GET", "/healthz")
     time = Time(server)
@@ -160,7 +160,7 @@ async def test_an_idle_connection_is_closed_after_five_minutes_without_a_word(se
 
 
 @pytest.mark.parametrize("behind", [b"", _HEALTHZ, b"GE"])
-async def test_one_who_waits_for_a_job_is_never_cut_off(server, behind):
+async def test_a_long_poll_is_never_cut_off(server, behind):
     client, _ = await connection_of(server)
     client.send(request("POST", "/jobs/dequeue?wait=30") + behind)
     await server.waiting(1)
@@ -194,8 +194,8 @@ async def test_after_a_refusal_no_more_than_16_mib_are_read_in_vain(server):
 
 
 async def slow_reader(server: Server, headers: dict[str, str] | None = None) -> tuple[socket.socket, bytes]:
-    """A client with little room for what it is sent, that has asked for a job of 4 MiB and reads nothing; and
-    the payload. Its connection is the only one."""
+    """A client with a small receive buffer that has requested a job of 4 MiB and reads nothing, and the payload. Its
+    connection is the only one."""
     payload = b'"' + b"p" * (4 * _MIB) + b'"'
     job = server.engine.enqueue(NewJob("large", "default", 0, payload))
     slow = socket.socket()
@@ -218,7 +218,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_after_half_a_minute(server
 
 
 @pytest.mark.parametrize("headers", [None, {"Connection": "close"}], ids=["kept", "closed"])
-async def test_a_reader_that_takes_a_little_now_and_then_gets_all_of_it(server, headers):
+async def test_a_slow_reader_that_makes_progress_gets_the_whole_answer(server, headers):
     slow, payload = await slow_reader(server, headers)
     loop = asyncio.get_running_loop()
     time = Time(server)
@@ -235,7 +235,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_gets_all_of_it(server, 
     slow.close()
 
 
-def test_a_round_is_over_after_its_parts_also_where_each_one_that_is_looked_at_goes():
+def test_a_round_has_its_number_of_parts_even_if_the_checked_items_disappear():
     left = set(range(1000))
     rounds = Rounds(left)
     for _ in range(20):
@@ -246,10 +246,10 @@ def test_a_round_is_over_after_its_parts_also_where_each_one_that_is_looked_at_g
     assert rounds.part(20) == [1]
 
 
-# -- who sends much and reads nothing ---------------------------------------------------------------
+# -- clients that send much and read nothing ------------------------------------------------------------
 
 
-async def test_one_who_asks_for_much_and_reads_nothing_costs_little_and_holds_nobody_up(server):
+async def test_a_client_that_requests_much_and_reads_nothing_costs_little_and_delays_no_other(server):
     """2,000 answers of 200 KB would be 400 MB."""
     id = await server.enqueue(payload="p" * 200_000)
     greedy = await server.connect()
@@ -268,7 +268,7 @@ async def test_one_who_asks_for_much_and_reads_nothing_costs_little_and_holds_no
 
 
 @fast
-async def test_small_answers_that_nobody_reads_cost_little_too(server):
+async def test_small_unread_answers_cost_little_too(server):
     greedy, _ = await connection_of(server)
     greedy._writer.transport.pause_reading()
     before = resident() or 0
@@ -296,7 +296,7 @@ async def test_answers_that_were_held_back_come_in_order_once_they_are_read(serv
 
 
 @fast
-async def test_a_refusal_behind_a_large_answer_is_said_once_that_is_read(server):
+async def test_a_refusal_after_a_large_answer_is_sent_once_that_is_read(server):
     id = await server.enqueue(payload="p" * 1_000_000)
     client = await server.connect()
     client._writer.transport.pause_reading()
@@ -311,8 +311,8 @@ async def test_a_refusal_behind_a_large_answer_is_said_once_that_is_read(server)
 
 
 @fast
-async def test_a_job_whose_answer_cannot_be_sent_goes_back_when_the_client_leaves(server):
-    """It was written to a socket that took none of it."""
+async def test_a_job_whose_answer_cannot_be_sent_is_given_back_when_the_client_leaves(server):
+    """The answer was written to a socket that took none of it."""
     first = await server.enqueue(payload="p" * 1_000_000, queue="large")
     second = await server.enqueue()
     client = await server.connect()
@@ -325,16 +325,16 @@ async def test_a_job_whose_answer_cannot_be_sent_goes_back_when_the_client_leave
     assert (await server.dequeue())["id"] == second
 
 
-# -- what is sent behind a request that waits -------------------------------------------------------
+# -- bytes after a request that waits ------------------------------------------------------------
 
 
 @fast
-async def test_64_kib_behind_a_waiting_request_are_read_and_then_no_more(server):
+async def test_64_kib_after_a_waiting_request_are_read_and_no_more(server):
     client, connection = await connection_of(server)
     client.send(request("POST", "/jobs/dequeue?wait=30"))
     await server.waiting(1)
-    behind = _HEALTHZ * 200_000  # 10 MB
-    client.send(behind)
+    following = _HEALTHZ * 200_000  # 10 MB
+    client.send(following)
     await until(lambda: len(connection._backlog) > READ_AHEAD)
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -349,7 +349,7 @@ async def test_64_kib_behind_a_waiting_request_are_read_and_then_no_more(server)
 
 
 @fast
-async def test_a_large_body_behind_a_waiting_request_arrives_whole(server):
+async def test_a_large_body_after_a_waiting_request_arrives_complete(server):
     client, _ = await connection_of(server)
     client.send(request("POST", "/jobs/dequeue?wait=30"))
     await server.waiting(1)
@@ -363,7 +363,7 @@ async def test_a_large_body_behind_a_waiting_request_arrives_whole(server):
 @pytest.mark.parametrize("how", HANG_UPS)
 @pytest.mark.parametrize("size", [1, 65_000, 100_000, 3_000_000])
 @fast
-async def test_a_hang_up_is_seen_whatever_stands_behind_a_waiting_request(server, how, size):
+async def test_a_hang_up_is_seen_whatever_follows_a_waiting_request(server, how, size):
     client = await server.connect()
     client.send(request("POST", "/jobs/dequeue?wait=30"))
     await server.waiting(1)
@@ -373,14 +373,14 @@ async def test_a_hang_up_is_seen_whatever_stands_behind_a_waiting_request(server
         getattr(client, how)()
         await server.waiting(0)
     else:
-        # What it has not sent yet comes before its end: it is seen when that is read.
+        # Its unsent bytes come before its FIN, so a close is seen only once those are read.
         client.reset()
         await server.waiting(0)
     assert server.engine.stats().jobs["in_progress"] == 0
 
 
 class _FloodedTransport:
-    """Of a client that sends as fast as it is read from."""
+    """The transport of a client that sends as fast as it is read from."""
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -413,7 +413,7 @@ class _FloodedTransport:
 
 
 @fast
-async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_turn_at_a_time(server):
+async def test_a_client_that_sends_faster_than_it_is_answered_is_paused_and_gets_one_slice_in_a_pass(server):
     connection = server.front.new_connection("10.0.0.1")
     transport = _FloodedTransport()
     connection.connection_made(transport)
@@ -421,7 +421,7 @@ async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_tu
     most = turns = 0
     sent = 0
     while sent < 40:
-        for _ in range(4):  # as a loop pass brings it
+        for _ in range(4):  # as much as a loop pass may bring
             if transport.reading:
                 connection.data_received(piece)
                 sent += 1
@@ -431,13 +431,13 @@ async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_tu
         turns = max(turns, transport.written.count(b"HTTP/1.1 201") - before)
     await until(lambda: transport.written.count(b"HTTP/1.1 201") == 40 * 400)
     assert most <= READ_AHEAD + len(piece)
-    assert turns <= 2 * 65536 // (len(piece) // 400) + 64  # and what was gathered in the pass before
+    assert turns <= 2 * 65536 // (len(piece) // 400) + 64  # and the answers gathered in the pass before
     connection.connection_lost(None)
     transport.close()
 
 
-async def test_who_sends_many_requests_at_once_holds_up_nobody(server):
-    """Each of them takes a while: a look through thousands of jobs."""
+async def test_many_requests_of_one_client_do_not_delay_others(server):
+    """Each request takes a while: it searches thousands of jobs."""
     server.engine.enqueue_many([NewJob("x")] * 5_000)
     count = 300
     one, other = await server.connect(), await server.connect()
@@ -452,8 +452,8 @@ async def test_who_sends_many_requests_at_once_holds_up_nobody(server):
 
 @fast
 @pytest.mark.parametrize("count", [5, 900])
-async def test_who_sends_many_requests_and_then_no_more_is_answered_all(server, count):
-    """As `printf … | nc -N` does it."""
+async def test_many_requests_before_a_half_close_are_all_answered(server, count):
+    """As `printf … | nc -N` sends them."""
     client = await server.connect()
     client.send(request("POST", "/jobs/enqueue", {"type": "x"}) * count)
     client.half_close()
@@ -485,15 +485,15 @@ async def test_a_half_close_that_is_read_with_the_requests_before_it_loses_none(
 
 
 @fast
-@pytest.mark.parametrize("before", ["many", "a page that is not there", "a wait"])
-async def test_who_waits_to_be_told_to_go_on_behind_other_requests_is_told(server, before):
+@pytest.mark.parametrize("before", ["many", "a 404", "a wait"])
+async def test_100_continue_is_sent_after_the_answers_to_earlier_requests(server, before):
     client = await server.connect()
     count = 900 if before == "many" else 1
     id = await server.enqueue()
     client.send(
         {
             "many": request("POST", "/jobs/enqueue", {"type": "x"}) * count,
-            "a page that is not there": request("GET", "/nope"),
+            "a 404": request("GET", "/nope"),
             "a wait": request("GET", f"/jobs/{id}?wait=30"),
         }[before]
     )
@@ -510,7 +510,7 @@ async def test_who_waits_to_be_told_to_go_on_behind_other_requests_is_told(serve
 
 
 @fast
-async def test_an_upload_behind_a_page_that_is_not_there_is_taken(server):
+async def test_an_upload_after_a_404_is_taken(server):
     lines = b'{"type":"x","payload":"%b"}\n' % (b"p" * 1_000) * 2_600
     client = await server.connect()
     client.send(request("GET", "/nope") + request("PUT", "/import", lines) + request("GET", "/healthz"))
@@ -520,7 +520,7 @@ async def test_an_upload_behind_a_page_that_is_not_there_is_taken(server):
 
 @fast
 async def test_a_large_request_that_comes_in_pieces_within_one_loop_pass_is_read_in_order(server):
-    await server.get("/healthz")  # another connection: so answers wait for the end of the pass
+    await server.get("/healthz")  # another connection, so answers wait for the end of the pass
     connection = server.front.new_connection("10.0.0.1")
     transport = _FloodedTransport()
     connection.connection_made(transport)

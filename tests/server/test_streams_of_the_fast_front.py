@@ -75,7 +75,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunks(server):
     assert (body.count(b"\n"), body[-1:]) == (3, b"\n")
 
 
-async def test_the_head_of_a_stream_comes_alone_and_asks_for_no_piece(server, monkeypatch):
+async def test_a_HEAD_of_a_stream_gets_its_headers_and_runs_no_operation(server, monkeypatch):
     patch_engine(monkeypatch, server, list_jobs=None)
     client = await server.connect()
     client.send(request("HEAD", "/queues/default/export") + _HEALTHZ)
@@ -153,7 +153,7 @@ async def test_a_hang_up_ends_a_stream_at_once(server):
     assert counted(server, "events") == {499: 1}
 
 
-async def test_a_stream_that_nobody_reads_waits_and_goes_on_when_it_is_read(server, monkeypatch):
+async def test_a_stream_pauses_while_its_client_reads_nothing_and_goes_on_afterwards(server, monkeypatch):
     payload = b'"%b"' % (b"p" * 100_000)
     server.engine.enqueue_many([NewJob("x", payload=payload)] * 400)
     looks = []
@@ -343,7 +343,7 @@ async def test_a_refused_upload_that_falls_silent_is_answered_after_the_body_tim
     assert await client.rest() == b""
 
 
-async def test_a_hang_up_ends_an_upload_and_what_it_brought_stays(server):
+async def test_a_hang_up_ends_an_upload_and_the_imported_jobs_stay(server):
     await server.get("/healthz")
     before = len(asyncio.all_tasks())
     for how in ("close", "reset", "half_close"):
@@ -371,7 +371,7 @@ async def test_an_upload_under_way_when_the_server_stops_is_refused_and_its_conn
 # -- paths that do not exist ------------------------------------------------------------------------
 
 
-async def test_a_path_that_does_not_exist_is_no_such_route(server):
+async def test_an_unknown_path_is_no_such_route(server):
     for path in ("/nothing", "/pages", "/jobs/1/2/3", "/queues/", "//"):
         answer = await server.get(path)
         check_problem(answer, 404, "no_such_route")
@@ -379,7 +379,7 @@ async def test_a_path_that_does_not_exist_is_no_such_route(server):
 
 
 @pytest.mark.parametrize("value", ["caf\xe9", "", "a, ", "\xff\xfe"])
-async def test_odd_headers_of_such_a_request_do_no_harm(server, value):
+async def test_odd_headers_of_a_request_for_an_unknown_path_do_no_harm(server, value):
     client = await server.connect()
     twice = f"GET /nothing HTTP/1.1\r\nHost: a\r\nX-Odd: {value}\r\nX-Odd: {value}\r\n\r\n".encode("latin-1")
     client.send(twice + _HEALTHZ)
@@ -387,7 +387,7 @@ async def test_odd_headers_of_such_a_request_do_no_harm(server, value):
     assert (await client.read()).status == 200
 
 
-async def test_a_body_sent_to_a_path_that_does_not_exist_is_read(server):
+async def test_a_body_for_an_unknown_path_is_read(server):
     client = await server.connect()
     body = bytes(range(256)) * 2000
     client.send(request("POST", "/nothing", body) + _HEALTHZ)
@@ -396,7 +396,7 @@ async def test_a_body_sent_to_a_path_that_does_not_exist_is_read(server):
     assert [(await client.read("POST")).status, (await client.read()).status] == [404, 200]
 
 
-async def test_an_old_client_needs_no_host_here_either(server):
+async def test_an_http_1_0_client_needs_no_host_for_an_unknown_path(server):
     for waits in (b"", request("POST", "/jobs/dequeue?wait=30")):
         client = await server.connect()
         client.send(waits + b"GET /nothing HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Streams of the real program, by a client that knows nothing but sockets; and curl, which moves a queue."""
+"""Streams of the real program, read from bare sockets; and curl, which moves a queue."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_a_stop_ends_all_streams_cleanly_and_at_once(front, number):
 
 
 def move(a, b):
-    """By the line that the docs have for it."""
+    """Moves a queue with the command of the docs."""
     line = f"curl -s 127.0.0.1:{a.port}/queues/q/export | curl -s -T - 127.0.0.1:{b.port}/import"
     done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=30, check=True)
     return json.loads(done.stdout)
@@ -74,12 +74,12 @@ def test_curl_moves_a_queue_from_one_program_to_another(source, target):
 
 @with_curl
 def again(folder):
-    """A server on a journal of before; it may be asked while it reads that."""
+    """A server on an existing journal. It may get requests while it loads."""
     return Program(expect_5xx=True, JOBQUEUE_DATA=str(folder))
 
 
 @pytest.mark.skipif(os.environ.get("TEST_ALL") != "1", reason="long: set TEST_ALL=1")
-def test_what_was_moved_is_known_after_both_programs_were_killed(tmp_path):
+def test_moved_jobs_are_known_after_both_programs_were_killed(tmp_path):
     with Program(JOBQUEUE_DATA=str(tmp_path / "b")) as b:
         with Program(JOBQUEUE_DATA=str(tmp_path / "a")) as a:
             ready(a), ready(b)

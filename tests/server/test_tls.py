@@ -1,4 +1,4 @@
-"""HTTPS, and a Unix socket: the real program, both fronts."""
+"""HTTPS and Unix sockets, with the real program and both fronts."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.file)
 
     def certificate(self, name):
-        """The path of a file with a certificate for `name` and its key."""
+        """Makes a certificate for `name`. Returns the path of a file with it and its key."""
         path = self._folder / f"{name}-{id(self)}.pem"
         self._ca.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(path)
         return str(path)
@@ -51,7 +51,7 @@ def certificate(authority):
 
 
 class Secure(Connection):
-    """The blocking client, by TLS."""
+    """The blocking client, with TLS."""
 
     def __init__(self, port, context):
         plain = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -135,7 +135,7 @@ def test_old_versions_are_refused(authority, certificate):
 
 
 @fronts
-def test_a_client_must_show_a_certificate_where_that_is_wanted(front, authority, certificate, tmp_path):
+def test_a_client_must_show_a_certificate_if_one_is_required(front, authority, certificate, tmp_path):
     with Program(
         JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate, JOBQUEUE_TLS_CLIENT_CA=authority.file
     ) as program:
@@ -147,7 +147,7 @@ def test_a_client_must_show_a_certificate_where_that_is_wanted(front, authority,
                 client.call("GET", "/stats")
 
 
-def test_a_new_certificate_is_shown_after_a_hang_up_signal_and_a_bad_one_is_not(authority, tmp_path):
+def test_sighup_reloads_the_certificate_unless_it_is_bad(authority, tmp_path):
     path = tmp_path / "cert.pem"
     path.write_bytes(Path(authority.certificate("localhost")).read_bytes())
 
@@ -169,7 +169,7 @@ def test_a_new_certificate_is_shown_after_a_hang_up_signal_and_a_bad_one_is_not(
 
 
 @fronts
-def test_one_who_resets_before_it_is_accepted_is_no_news(front, authority, certificate):
+def test_a_reset_before_the_accept_is_not_logged(front, authority, certificate):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
         program.signal(signal.SIGSTOP)
         for data in (b"", b"\x16\x03"):
@@ -203,7 +203,7 @@ def test_a_handshake_that_does_not_end_is_cut_off(front, certificate):
         ({"TLS_CERT": "CERT", "TLS_CLIENT_CA": __file__}, "JOBQUEUE_TLS_CLIENT_CA="),
     ],
 )
-def test_a_file_that_is_not_good_is_one_line_and_exit_2(settings, says, certificate):
+def test_a_bad_file_is_one_line_and_exit_2(settings, says, certificate):
     given = {
         f"JOBQUEUE_{name}": certificate if value == "CERT" else value for name, value in settings.items()
     }
@@ -231,7 +231,7 @@ class ByPath(Connection):
 
 
 @fronts
-def test_a_unix_socket_serves_whoever_may_open_it_and_is_gone_at_the_end(front, tmp_path):
+def test_a_unix_socket_serves_and_is_removed_at_the_end(front, tmp_path):
     path = str(tmp_path / "q.sock")
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_HOST=f"unix:{path}") as program:
         assert f" on unix:{path} ({front}" in program.start_line
@@ -255,7 +255,7 @@ def test_a_unix_socket_serves_whoever_may_open_it_and_is_gone_at_the_end(front, 
     assert not os.path.exists(path)
 
 
-def test_a_socket_that_is_left_over_makes_way_and_a_file_does_not(tmp_path):
+def test_a_left_over_socket_is_replaced_and_a_file_is_not(tmp_path):
     path = str(tmp_path / "q.sock")
     with Program(JOBQUEUE_HOST=f"unix:{path}") as program:
         program.signal(signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_a_socket_that_is_left_over_makes_way_and_a_file_does_not(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_a_proxy_behind_a_unix_socket_is_believed_if_that_is_said(tmp_path):
+def test_a_proxy_on_a_unix_socket_can_be_trusted(tmp_path):
     path = str(tmp_path / "q.sock")
     with (
         Program(

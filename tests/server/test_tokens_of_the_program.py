@@ -1,4 +1,4 @@
-"""The real program with access tokens: how it starts, and how it is told of new ones."""
+"""The real program with access tokens: its first line, and reloading the tokens."""
 
 import shutil
 import signal
@@ -18,7 +18,7 @@ def lines(*names: str) -> str:
     )
 
 
-def test_it_says_how_many_tokens_there_are_and_never_which(tmp_path):
+def test_the_first_line_has_the_number_of_tokens_and_no_token(tmp_path):
     file = tmp_path / "tokens.toml"
     file.write_text(lines("a", "b"))
     with Program(
@@ -38,7 +38,7 @@ def test_it_says_how_many_tokens_there_are_and_never_which(tmp_path):
     assert "wrong-one" not in said
 
 
-def test_a_hang_up_signal_makes_it_read_the_file_again(tmp_path):
+def test_sighup_reloads_the_tokens_file(tmp_path):
     file = tmp_path / "tokens.toml"
     file.write_text(lines("a", "b"))
     with Program(JOBQUEUE_TOKENS_FILE=str(file)) as program, program.connect() as waiting:
@@ -58,7 +58,7 @@ def test_a_hang_up_signal_makes_it_read_the_file_again(tmp_path):
         assert program.stop() == 0
 
 
-def test_without_tokens_the_first_line_says_so_and_more_where_all_is_open():
+def test_without_tokens_the_first_line_says_so_and_mentions_open_administrative_calls():
     with Program(JOBQUEUE_OPEN_ADMIN="true") as program:
         assert program.start_line.endswith(
             "; no access tokens: anyone who can reach it may use it, administrative calls included"
@@ -68,7 +68,7 @@ def test_without_tokens_the_first_line_says_so_and_more_where_all_is_open():
 
 
 @pytest.mark.parametrize("text", [None, "nonsense"])
-def test_a_file_that_is_not_good_is_one_line_and_exit_2(tmp_path, text):
+def test_a_bad_tokens_file_is_one_line_and_exit_2(tmp_path, text):
     file = tmp_path / "tokens.toml"
     if text is not None:
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""The watchdog: how late the loop is, and what it ran when it stood still."""
+"""The watchdog: the lag of the event loop, and what blocked it."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ def stands_still(seconds):
         sum(range(1000))
 
 
-async def test_a_stall_is_counted_and_its_first_is_logged_with_what_ran(logged):
+async def test_stalls_are_counted_and_the_first_is_logged_with_a_stack_sample(logged):
     watchdog = Watchdog()
     watchdog.start()
     try:
@@ -34,7 +34,7 @@ async def test_a_stall_is_counted_and_its_first_is_logged_with_what_ran(logged):
     assert watchdog.lag.max_ms > STALL * 1000
 
 
-async def test_a_loop_that_goes_on_is_left_in_peace():
+async def test_a_loop_that_is_not_blocked_has_no_stalls():
     watchdog = Watchdog()
     watchdog.start()
     await asyncio.sleep(0.3)
@@ -42,7 +42,7 @@ async def test_a_loop_that_goes_on_is_left_in_peace():
     assert watchdog.lag.stalls == 0
 
 
-async def test_its_figures_are_metrics():
+async def test_lag_and_stalls_are_metrics():
     watchdog = Watchdog()
     watchdog.start()
     await until(lambda: watchdog._beats.count >= 2)

@@ -38,14 +38,14 @@ def program() -> Iterator[Program]:
 
 
 class Server(Protocol):
-    """Who hands out the worker."""
+    """The server that the worker is fetched from."""
 
     @property
     def port(self) -> int: ...
 
 
 def children(pid: int) -> list[str]:
-    """Number and command of each."""
+    """Process id and command of each child."""
     done = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
@@ -53,7 +53,7 @@ def children(pid: int) -> list[str]:
 
 
 class Worker:
-    """One worker, fetched and started as the docs show it: through a pipe, and in a process group of its own."""
+    """One worker, fetched and started through a pipe as the docs show it, in a process group of its own."""
 
     def __init__(self, kind: str, server: Server, *arguments: str, folder: Path, **variables: str) -> None:
         file, command = WORKERS[kind]
@@ -70,23 +70,23 @@ class Worker:
         self.folder = folder
 
     def ended(self, seconds: float = 15) -> str:
-        """What it said; it must end by itself, well, and leave nothing behind."""
+        """Its output. It must end by itself, with status 0, and leave no files."""
         said, _ = self.process.communicate(timeout=seconds)
         assert self.process.returncode == 0, said
         until(lambda: not list(self.folder.glob("jobqueue-worker.*")))
         return said
 
     def signal(self, number: int = signal.SIGTERM) -> None:
-        """To the worker, not to the shell around it."""
+        """Signals the worker, not the shell around it."""
         os.kill(self.pid, number)
 
     @property
     def pid(self) -> int:
-        """The last of the pipe, once it runs."""
+        """The last process of the pipe, once it runs."""
         found: list[str] = []
 
         def runs() -> bool:
-            # Either begins as a copy of the shell; amid its exec it has no arguments, and a name in brackets.
+            # Both begin as a copy of the shell. During its exec a process has no arguments, and a name in brackets.
             for number, command in (line.split(None, 1) for line in children(self.process.pid)):
                 if "curl" not in command and command[0] != "[":
                     found[:] = [number]
@@ -96,7 +96,7 @@ class Worker:
         return int(found[0])
 
     def kill(self) -> None:
-        """What is left of it, if anything is."""
+        """Kills what is left of it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -160,7 +160,7 @@ def test_it_says_how_it_is_used_and_refuses_at_once_what_is_no_use(start, kind):
         worker = start(kind, *arguments)
         said, _ = worker.process.communicate(timeout=10)
         assert (worker.process.returncode, bool(said)) == (2, True), arguments
-    worker = start(kind, "-w", "999", "q", "true")  # which the server refuses
+    worker = start(kind, "-w", "999", "q", "true")  # the server refuses this
     said, _ = worker.process.communicate(timeout=10)
     assert worker.process.returncode == 1
     assert "wait: from 0 to 60 seconds" in said

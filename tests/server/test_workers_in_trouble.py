@@ -41,7 +41,7 @@ def refusal(status: int, *lines: str) -> bytes:
 
 
 class Scripted:
-    """A server that answers what it is told to, a request after the other, and then that there is nothing."""
+    """A server that gives the scripted answers, one for each request, and then says that there is no job."""
 
     def __init__(self, *answers: bytes) -> None:
         self.asked: list[tuple[float, str]] = []
@@ -163,14 +163,14 @@ def test_a_signal_ends_a_rest(scripted, begin, kind):
 
 
 def busy(program: Program) -> tuple[int, int]:
-    """Consumers that wait, jobs that are worked on."""
+    """Number of waiting consumers, and of jobs in progress."""
     stats = program.call("GET", "/stats")[1]
     return stats["consumers_waiting"], stats["jobs"]["in_progress"]
 
 
 @some
 def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind):
-    """While it starts, asks, takes, works, tells."""
+    """While it starts, dequeues, works or concludes."""
     for moment in range(16):
         put(program, query="retain_for=0")
         worker = begin(kind, program, "-j", "2", "q", "true")
@@ -181,8 +181,8 @@ def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind)
         assert code == 0 or (code, said) == (
             128 + signal.SIGTERM,
             "Terminated\n",
-        )  # that was before it could hear
-        # The server may hear of a connection that ended a moment later than of the next request.
+        )  # the signal came before its handler was set
+        # The server may read the end of a connection a moment after the next request.
         until(lambda: busy(program) == (0, 0))
 
 
@@ -258,7 +258,7 @@ def test_arguments_reach_the_command_as_they_are(program, begin, kind):
 
 @some
 def test_the_command_runs_as_it_would_from_the_shell(program, begin, kind):
-    """Its files, its signals, its folder are the caller's."""
+    """It has the caller's files, signals and folder."""
     id = put(program)
     command = "umask; pwd; grep -E 'Sig(Blk|Ign)' /proc/self/status"
     mask = os.umask(0o027)
@@ -363,7 +363,7 @@ def test_a_payload_that_did_not_come_whole_is_not_worked_on(scripted, begin, kin
 
 
 def path_without(folder: Path, *names: str) -> str:
-    """A PATH on which all is but these."""
+    """A PATH with everything but these."""
     tools = folder / "tools"
     tools.mkdir()
     for place in reversed(os.environ["PATH"].split(os.pathsep)):
@@ -448,7 +448,7 @@ def test_a_full_disk_costs_no_job(program, begin, kind, small_disk):
     def is_waiting() -> bool:
         return program.call("GET", "/queues/q")[1]["consumers_waiting"] == 1
 
-    def is_given_back(id: int) -> bool:  # in one look: it is taken again at once
+    def is_given_back(id: int) -> bool:  # one request: it is dequeued again at once
         job = job_of(program, id)
         return (job["leases"] >= 1, job["status"], job["attempts"]) == (True, "queued", 0)
 
@@ -476,7 +476,7 @@ def test_a_full_disk_costs_no_job(program, begin, kind, small_disk):
 
 @some
 def test_nobody_hears_it_and_it_goes_on(program, begin, kind):
-    """Whoever read what it says has gone."""
+    """The reader of its output has gone."""
     worker = begin(kind, program, "-v", "q", "true")
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 1)
     assert worker.process.stdout is not None
