@@ -49,6 +49,7 @@ MODULES = [
     "engine/tokens",
     "server/http1/connection",
     "server/http1/front",
+    "server/http1/front_state",
     "server/http1/head_cache",
     "server/log",
     "server/http1/request_parser",

@@ -68,9 +68,8 @@ class Server:
         self.api = Dispatcher(self.engine)
         access = log.AccessLog(settings.access_log)
         self.api.access = access.request
-        app = application(self.api)
         self.front: Front = (
-            FastFront(self.api, app, access) if front == "fast" else TornadoFront(self.api, app)
+            FastFront(self.api, access) if front == "fast" else TornadoFront(self.api, application(self.api))
         )
         self.api.server.connections = self.front.connections
         self.api.server.max_connections = limit = settings.max_connections or 1000

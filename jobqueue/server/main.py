@@ -179,15 +179,14 @@ class Program:
         self._stop.set()
 
     def _front(self, api: Dispatcher, access: log.AccessLog, tls: Tls) -> Front:
-        app = application(api)
         wanted = self._settings.http
         if wanted == "fast" or (wanted == "auto" and importlib.util.find_spec("httptools") is not None):
             from jobqueue.server.http1.front import FastFront
 
-            return FastFront(api, app, access, tls)
+            return FastFront(api, access, tls)
         from jobqueue.server.tornado_front import TornadoFront
 
-        return TornadoFront(api, app, tls)
+        return TornadoFront(api, application(api), tls)
 
     def _watch_signals(self, api: Dispatcher, tls: Tls) -> None:
         loop = asyncio.get_running_loop()

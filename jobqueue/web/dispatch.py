@@ -15,7 +15,6 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import (
     BodyTooLarge,
     JobQueueError,
-    NoSuchRoute,
     NotReady,
     TooManyRequests,
     UnsupportedEncoding,
@@ -85,11 +84,10 @@ class Dispatcher:
         self._documents: list[bytes] = []  # one, once it was requested
         self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no Python frame
 
-    def answer(self, request: Request, again: bool = False) -> Answer:
+    def answer(self, request: Request) -> Answer:
         """Returns the answer to a request. Never raises.
 
-        A refusal becomes a problem document. A bug is logged with its traceback and becomes a 500. `again`
-        means that the same request was asked before, and is now served.
+        A refusal becomes a problem document. A bug is logged with its traceback and becomes a 500.
         """
         try:
             route, request.param = self.router.find(request.method, request.path)
@@ -100,10 +98,9 @@ class Dispatcher:
             ):
                 return preflight
             answer = self.failed(error, request.id)
-            if not isinstance(error, NoSuchRoute):  # the application counts those
-                self.meter.count(None, answer.status)
+            self.meter.count(None, answer.status)
             return self.browser_policy.add_headers(request, answer)
-        return self.perform(route, request, False, monotonic(), None, again)
+        return self.perform(route, request, False, monotonic(), None)
 
     def perform(
         self,
@@ -112,7 +109,6 @@ class Dispatcher:
         from_program: bool,
         began: float,
         permitted: dict[Operation, Any] | None,
-        again: bool = False,
     ) -> Answer:
         """Returns the answer to a request whose route is known. Never raises.
 
@@ -123,7 +119,7 @@ class Dispatcher:
         answer: Answer
         try:
             if self._has_checks:
-                self._check_first(route, request, again)
+                self._check_first(route, request)
             if not from_program:
                 self.browser_policy.check(request)
             if permitted is not None and (context := permitted.get(operation)) is not None:
@@ -157,18 +153,18 @@ class Dispatcher:
     def _locate(self, request: Request) -> None:
         """Where it comes from, if a proxy that is believed says so."""
         proxies = self.browser_policy.proxies
-        if proxies is not None and not request.through:
+        if proxies is not None:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
-    def _check_first(self, route: Route, request: Request, again: bool) -> None:
+    def _check_first(self, route: Route, request: Request) -> None:
         """What not every server has to ask. So many requests a second for each access token; where there is
         none, for each address."""
         if self.engine.refuses is not None and route.path not in _ALWAYS:
             raise NotReady(self.engine.refuses, retry_after=1)
         self._locate(request)
         rates = self._rates
-        if rates is None or again or route.path in _ALWAYS:
+        if rates is None or route.path in _ALWAYS:
             return
         who = self._caller(request)
         key = f"{who.name} by token" if who is not None else network(request.peer)

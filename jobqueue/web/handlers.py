@@ -189,8 +189,7 @@ class OperationHandler(RequestHandler):
             if self.request.method != "HEAD":
                 await flushed
             if self.request.method != "HEAD" and not self._gone:
-                connection: Any = self.request.connection
-                self._pouring = StreamWriter(stream, connection, partial(_cut, connection))
+                self._pouring = StreamWriter(stream, _Client(self.request.connection))
                 if not await self._pouring.pour(self.api.streams):
                     return
             await self.finish()
@@ -224,8 +223,6 @@ class OperationHandler(RequestHandler):
             self.api.streams.discard(self._receiving)
         if self._receiving is not None or self._pouring is not None:
             self.api.streamed(self._asked(), status)
-        elif status == 404 and not self.api.router.has(self.request.path):
-            self.api.meter.count(None, status)
         if self.api.access is not None:
             request = self.request
             self.api.access(
@@ -264,8 +261,7 @@ class OperationHandler(RequestHandler):
             self._later.future.cancel()
 
     def _answer(self) -> Answer:
-        """`asked`: the fast front has asked already, and found that it comes or goes piece by piece."""
-        return self.api.answer(self._asked(), getattr(self.request.connection, "asked", False))
+        return self.api.answer(self._asked())
 
     def _asked(self) -> Request:
         request = self.request
@@ -324,9 +320,24 @@ class OperationHandler(RequestHandler):
         """`Dispatcher.failed` logs, once."""
 
 
+class _Client:
+    """The `Client` of a `StreamWriter` on the Tornado front. Holds no handler, which would hold it in
+    turn."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def write(self, piece: bytes) -> "Future[None] | None":
+        written: Future[None] = self._connection.write(piece)
+        return written
+
+    def abort(self) -> None:
+        _cut(self._connection)
+
+
 def _cut(connection: Any) -> None:
-    """`on_connection_close` follows. Whoever keeps this keeps no handler, which keeps it in turn."""
-    (getattr(connection, "abort", None) or connection.stream.close)()
+    """Cuts the connection; `on_connection_close` follows."""
+    connection.stream.close()
 
 
 def _digits(length: str) -> int:

@@ -123,8 +123,7 @@ class Deferred:
 
 class Stream:
     """An answer that comes piece by piece, perhaps without end. Each piece is written before the next is
-    asked for. Until the first one is asked for nothing has happened: an operation may be asked for the same
-    Stream twice.
+    asked for. Until the first one is asked for nothing has happened.
 
     `stop()`: send no more than is due, the server stops. `gone()`: the client hung up. Both must let
     `pieces` end soon, whatever it waits for; `gone` also takes back what the client was given. `late()`: the

@@ -20,12 +20,10 @@ from statistics import median
 from typing import Any
 
 from jobqueue.engine.local import LocalEngine
-from jobqueue.server.http1.connection import Connection
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import check_administrator
-from jobqueue.web.app import application
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
@@ -111,10 +109,10 @@ class _Transport:
 class _Subject:
     def __init__(self, kind: type[Dispatcher], settings: Settings, tokens: list[str]) -> None:
         self.api = kind(LocalEngine(settings))
-        front = FastFront(self.api, application(self.api), AccessLog("off"))
+        front = FastFront(self.api, AccessLog("off"))
         self.transport = _Transport()
         self.warm = False
-        self.connection = Connection(front, "10.0.0.1", asyncio.get_running_loop())
+        self.connection = front.new_connection("10.0.0.1")
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self._senders = [
             (f"Authorization: Bearer {tokens[n % len(tokens)]}\r\n" if tokens else "", f"q{n}")

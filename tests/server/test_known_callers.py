@@ -17,7 +17,7 @@ def settings():
 
 def known(server):
     assert isinstance(server.front, FastFront)
-    return server.front.known.blocks
+    return server.front.state.head_cache.blocks
 
 
 async def test_only_heads_with_a_token_that_is_good_are_kept(server):

@@ -12,7 +12,7 @@ from serving import Server, check_problem, until
 from jobqueue import Settings
 from jobqueue.engine.memory_limit import resident
 from jobqueue.model import NewJob
-from jobqueue.server.http1.connection import READ_AHEAD, Connection
+from jobqueue.server.http1.connection import READ_AHEAD
 from jobqueue.server.timeouts import LINGER, Rounds, Timeouts
 
 fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
@@ -414,7 +414,7 @@ class _FloodedTransport:
 
 @fast
 async def test_who_sends_faster_than_is_answered_is_not_read_from_and_has_one_turn_at_a_time(server):
-    connection = Connection(server.front, "10.0.0.1", asyncio.get_running_loop())
+    connection = server.front.new_connection("10.0.0.1")
     transport = _FloodedTransport()
     connection.connection_made(transport)
     piece = request("POST", "/jobs/enqueue", {"type": "x", "payload": "p" * 500}) * 400  # some 250 KB
@@ -477,7 +477,8 @@ async def test_a_half_close_that_is_read_with_the_requests_before_it_loses_none(
         each for each in server.front.open if each._transport.get_extra_info("peername")[1] == port
     ]
     connection.data_received(request("POST", "/jobs/enqueue", {"type": "x"}) * count)
-    assert connection.eof_received()
+    if not connection.eof_received():  # then the loop closes it
+        connection._transport.close()
     for _ in range(count):
         assert (await client.read()).status == 201
     assert await client.rest() == b""
@@ -521,7 +522,7 @@ async def test_an_upload_behind_a_page_that_is_not_there_is_taken(server):
 @fast
 async def test_a_large_request_that_comes_in_pieces_within_one_loop_pass_is_read_in_order(server):
     await server.get("/healthz")  # another connection: so answers wait for the end of the pass
-    connection = Connection(server.front, "10.0.0.1", asyncio.get_running_loop())
+    connection = server.front.new_connection("10.0.0.1")
     transport = _FloodedTransport()
     connection.connection_made(transport)
     data = request("POST", "/jobs/enqueue", {"type": "x", "payload": [*range(60_000)]})

@@ -10,7 +10,7 @@ from streams import StreamReader
 from jobqueue import MemoryEngine, Settings
 from jobqueue.model import NewJob
 from jobqueue.web.http import Stream
-from jobqueue.web.streams.flow import LONG, Streams, StreamWriter, gathered
+from jobqueue.web.streams.flow import LONG, Client, Streams, StreamWriter, gathered
 
 
 def test_many_lines_are_written_in_one_go_and_a_long_one_by_itself():
@@ -27,11 +27,10 @@ class FastReader:
         self.taken: list[int] = []
         self.turn = 0
 
-    def write_now(self, piece: bytes) -> bool:
+    def write(self, piece: bytes) -> None:
         self.taken.append(self.turn)
-        return True
 
-    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+    def abort(self) -> None:
         raise AssertionError
 
 
@@ -47,7 +46,7 @@ async def test_a_stream_lets_others_have_their_turn_however_small_its_pieces_are
 
     reader = FastReader()
     taking_turns = asyncio.ensure_future(others())
-    pouring = StreamWriter(Stream(pieces(), print, print), reader, print)
+    pouring = StreamWriter(Stream(pieces(), print, print), reader)
     assert await pouring.pour(Streams(MemoryEngine(Settings())))
     taking_turns.cancel()
     assert len(reader.taken) == 64
@@ -94,9 +93,19 @@ async def test_one_who_sends_nothing_of_an_import_is_cut_off_after_the_body_time
 async def test_large_jobs_are_exported_one_by_one(server, monkeypatch):
     """So one who stops reading costs no more than one of them."""
     lengths = []
-    write = StreamWriter._write_now
+
+    class Measuring:
+        def __init__(self, client: Client) -> None:
+            self._client = client
+            self.abort = client.abort
+
+        def write(self, piece: bytes) -> "asyncio.Future[None] | None":
+            lengths.append(len(piece))
+            return self._client.write(piece)
+
+    begin = StreamWriter.__init__
     monkeypatch.setattr(
-        StreamWriter, "_write_now", lambda self, piece: (lengths.append(len(piece)), write(self, piece))[1]
+        StreamWriter, "__init__", lambda self, stream, client: begin(self, stream, Measuring(client))
     )
     server.engine.enqueue_many([NewJob("x", "q", payload=b'"%b"' % (b"y" * 100_000))] * 20)
     reading = await StreamReader.begin(server, "GET", "/queues/q/export")

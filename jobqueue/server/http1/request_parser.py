@@ -1,155 +1,209 @@
-"""Reading: from the bytes of one client to requests, by llhttp.
+"""Requests from the bytes of one client, by llhttp. Knows no socket.
 
-llhttp refuses most of what is ambiguous by itself; `RequestParser` refuses the rest: see
-`tests/server/manners`.
-What becomes of a request is `Connection`'s to say.
+llhttp itself refuses most of what is ambiguous; `RequestParser` refuses the rest. `tests/server/manners.py`
+lists both.
 """
 
 import logging
-from typing import TYPE_CHECKING
+from collections import deque
+from time import monotonic
 
 import httptools
 
 from jobqueue.errors import BadRequest, BodyTooLarge, HeadersTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.http1.head_cache import METHODS
-from jobqueue.server.http1.response_writer import ResponseWriter
 from jobqueue.web.http import Request
 
-if TYPE_CHECKING:
-    from jobqueue.server.http1.front import FastFront
-
 _log = logging.getLogger("jobqueue")
-# What a Host may hold; with a comma it would be two.
+# Characters that a Host may have. With a comma it would be two hosts.
 _IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
-# Headers that say how a request is framed; most requests have none of them but a plain length.
+# Headers that change how a request is framed. Most requests have only a Content-Length.
 _FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
 
-class RequestParser(ResponseWriter):
-    """The request that is being read. Once it is to `_close`, nothing that comes counts any more."""
+class RequestParser:
+    """Turns bytes into `requests`, a `refusal`, or an upload.
 
-    __deletable__ = ("_parser",)  # for mypyc, which allows it only where it is said
+    A large body, or one of unknown length, is an upload where the route takes one:
+
+        head read       upload_due: the caller asks for it by `begin_upload` when its turn has come
+        body arriving   upload_body: bytes for `take_upload_body`
+        body complete   upload_ended: the caller resets it
+
+    An upload whose body is complete before its turn has come is an ordinary request.
+    """
+
+    __deletable__ = ("_llhttp",)  # mypyc allows `del` of these attributes only
     __slots__ = (
-        "_between", "_body", "_head_bytes", "_headers", "_headers_done", "_last", "_parser", "_refusal",
-        "_served", "_upgrade", "_upload_begun", "_uploading", "_url",
+        "_body", "_head_bytes", "_headers", "_last", "_learnable", "_llhttp", "_peer", "_state", "_upgrade",
+        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "refusal", "requests",
+        "upload_body", "upload_due", "upload_ended",
     )  # fmt: skip
 
-    def __init__(self, front: "FastFront", peer: str) -> None:
-        super().__init__(front, peer)
-        self._parser = httptools.HttpRequestParser(self)
-        # the request that is being read; `_between`: none is
-        self._between = True
+    def __init__(self, state: FrontState, peer: str) -> None:
+        # Per-connection state
+        self._state = state
+        self._peer = peer
+        self._llhttp = httptools.HttpRequestParser(self)
+        # Complete requests: each with whether it is the last one, and when it was complete (monotonic
+        # seconds)
+        self.requests: deque[tuple[Request, bool, float]] = deque()
+        # Why the rest cannot be read; the first reason counts
+        self.refusal: JobQueueError | None = None
+        # Nothing that follows counts: the last request has been read
+        self.complete = False
+        # Headers, whether it is the last one and body length of the newest request: for the head cache
+        self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
+        self._learnable = b""  # the bytes of that request
+        # Per-request state; `idle`: between two requests
+        self.idle = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._headers_done = False
+        self.headers_done = False
         self._head_bytes = 0
         self._body: bytes | bytearray = b""
         self._upgrade = False
-        self._refusal: JobQueueError | None = None
-        # its body goes to the application as it comes: once its turn comes, and now
-        self._uploading = self._upload_begun = False
-        # the last one read: headers, whether it closes, length of the body; and how many there were
-        self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
-        self._served = 0
+        self.continue_due = False  # the client waits for 100 Continue before it sends the body
+        # Upload state
+        self.upload_due = False
+        self.upload_body = bytearray()
+        self.upload_ended = False
+        self._upload_begun = False
 
-    def _take(self, request: Request, close: bool) -> None:
-        """A request is whole. `close`: it is the last one."""
-        raise NotImplementedError
+    @property
+    def reading(self) -> bool:
+        """A part of a request has been read."""
+        return bool(self._url or self._head_bytes)
 
-    def _pass_on(self, body: bytes | None) -> None:
-        """A piece of an upload that has begun; None: that was all."""
-        raise NotImplementedError
+    def close(self) -> None:
+        """Drops everything, llhttp's parser included: it holds this object."""
+        self.stop()
+        del self._llhttp
 
-    def _say_continue(self) -> None:
-        """The client waits to be told that it may send a body."""
-        raise NotImplementedError
+    def stop(self) -> None:
+        """Drops what has been read; nothing that follows counts."""
+        self.complete = True
+        self.requests.clear()
+        self.upload_body.clear()
 
-    def _feed(self, data: bytes) -> None:
-        learning = (self._served, data) if self._between else None
+    def feed(self, data: bytes) -> None:
+        new = self.idle and not self.requests
         left = data
-        while left:
+        while left and self.refusal is None and not self.complete:
             part, left = left, b""
-            if not self._headers_done:
-                room = self._front.max_head - self._head_bytes
+            if not self.headers_done:
+                room = self._state.max_head - self._head_bytes
                 if len(part) > room:
                     part, left = part[:room], part[room:]
                 self._head_bytes += len(part)
             try:
-                self._parser.feed_data(part)
+                self._llhttp.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
                 left = self._decline_upgrade(part[upgrade.args[0] :] + left)
             except httptools.HttpParserCallbackError as bug:
                 _log.error("unexpected error", exc_info=bug.__context__)
-                self._refuse(JobQueueError("the server made a mistake; its log says which"))
-                break
+                self.refuse(JobQueueError("unexpected error in the server; its log has the details"))
             except httptools.HttpParserError as bad:
-                if not self._close:
-                    self._refuse(BadRequest(f"this is not HTTP/1.1 as it should be: {bad}"))
-                break
-            if left and not self._headers_done and self._head_bytes >= self._front.max_head:
-                self._refuse(self._too_much_head())
-                break
-        if learning and self._between and learning[0] + 1 == self._served:
-            self._learn(data)
+                self._refuse_invalid(bad)
+            if left and not self.headers_done and self._head_bytes >= self._state.max_head:
+                self.refuse(self._too_much_head())
+        self._learnable = data if new and self.idle and len(self.requests) == 1 else b""
 
-    def _learn(self, data: bytes) -> None:
-        """`data` was one whole request: its headers will be recognised when they come again."""
+    def learn(self) -> None:
+        """Adds the head of the newest request to the head cache, if that request came by itself. Called
+        once it is answered: only then is its access token known."""
+        data = self._learnable
+        if not data:
+            return
+        self._learnable = b""
         line_end = data.find(b"\r\n") + 2
         head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
         headers, close, length = self._last
         if len(data) - head_end == length and data[0] > 32:  # no empty line before it
-            self._front.known.learn(data[line_end:head_end], headers, length, close)
+            self._state.head_cache.learn(data[line_end:head_end], headers, length, close)
+
+    def refuse(self, error: JobQueueError) -> None:
+        if self.refusal is None:
+            self.refusal = error
+
+    def _refuse_invalid(self, error: Exception) -> None:
+        if not self.complete:
+            self.refuse(BadRequest(f"this is not valid HTTP/1.1: {error}"))
+
+    def refused_request(self) -> Request:
+        """What is known of the request that is refused, for the response and the log."""
+        method = self._llhttp.get_method().decode("latin-1") if self._url else "-"
+        path = self._url.decode("latin-1").partition("?")[0] or "-"
+        id = self._state.api.request_id(self._headers.get(b"x-request-id"))
+        return Request(method, path, "", self._headers, b"", self._peer, id)
+
+    # -- uploads ------------------------------------------------------------------------------------
+
+    def begin_upload(self) -> tuple[Request, bool]:
+        """The request without its body, and whether it is the last one. The body follows in `upload_body`."""
+        path, _, query = self._url.decode("latin-1").partition("?")
+        method = self._llhttp.get_method().decode("latin-1")
+        version = self._llhttp.get_http_version()
+        id = self._state.api.request_id(self._headers.get(b"x-request-id"))
+        headers = self._headers
+        request = Request(method, path, query, headers, b"", self._peer, id, "", f"HTTP/{version}")
+        self.upload_body += self._body
+        self._body = b""
+        self.upload_due = False
+        self._upload_begun = True
+        close = version != "1.1" or not self._llhttp.should_keep_alive() or _asks_to_close(headers)
+        return request, close
+
+    def take_upload_body(self) -> bytes:
+        piece = bytes(self.upload_body)
+        self.upload_body.clear()
+        return piece
+
+    # -- called by llhttp ---------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._between = False
+        self.idle = False
 
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._headers_done:
+        if self.headers_done:
             return  # a trailer
         name = name.lower()
-        value = value.rstrip(b" \t")  # llhttp takes it off at the other end only
+        value = value.rstrip(b" \t")  # llhttp strips the other end only
         headers = self._headers
         if name in headers:
             if name == b"host":
-                self._refuse(BadRequest("two Host headers"))
+                self.refuse(BadRequest("two Host headers"))
             value = headers[name] + b", " + value
         headers[name] = value
 
     def on_headers_complete(self) -> None:
-        self._headers_done = True
-        if self._close:
+        self.headers_done = True
+        if self.complete:
             return
         headers = self._headers
-        if b"host" not in headers and self._parser.get_http_version() != "1.0":
-            self._refuse(BadRequest("no Host header"))
+        if b"host" not in headers and self._llhttp.get_http_version() != "1.0":
+            self.refuse(BadRequest("no Host header"))
         elif headers.get(b"host", b"").translate(None, _IN_HOST):
-            self._refuse(BadRequest("this is no host: the Host header has characters that no host has"))
+            self.refuse(BadRequest("the Host header has characters that no host name has"))
         length = headers.get(b"content-length")
-        if length is not None and len(length) > 3 and int(length[-20:]) > self._front.max_body:
+        if length is not None and len(length) > 3 and int(length[-20:]) > self._state.max_body:
             self._check_length()
         if not _FRAMING.isdisjoint(headers):
             self._check_framing(headers)
-        if self._parser.should_upgrade():
+        if self._llhttp.should_upgrade():
             self._upgrade = True
-
-    def _check_length(self) -> None:
-        """Of a body that is large, or of unknown length."""
-        path = self._url.decode("latin-1").partition("?")[0]
-        if path in self._front.api.router.uploads:
-            self._uploading = True
-        elif b"content-length" in self._headers:
-            self._refuse(self._too_large())
 
     def on_body(self, body: bytes) -> None:
         if self._upload_begun:
-            self._pass_on(body)
-        elif len(self._body) + len(body) > self._front.max_body and not self._uploading:
-            self._refuse(self._too_large())
+            self.upload_body += body
+        elif len(self._body) + len(body) > self._state.max_body and not self.upload_due:
+            self.refuse(self._too_large())
             self._body = b""
-        elif self._refusal is None:
+        elif self.refusal is None and not self.complete:
             if not self._body:
                 self._body = body
             elif isinstance(self._body, bytearray):
@@ -158,76 +212,77 @@ class RequestParser(ResponseWriter):
                 self._body = bytearray(self._body) + body
 
     def on_message_complete(self) -> None:
-        if self._refusal is not None or self._close or self._upgrade:
+        if self.refusal is not None or self.complete or self._upgrade:
             return
-        if self._uploading and self._upload_ended():
+        if self._upload_begun:
+            self._upload_begun = False
+            self.upload_ended = True
+            self._next_message()
             return
         url = self._url
         path, _, query = url.decode("latin-1").partition("?")
         headers = self._headers
         body = self._body
-        api = self._front.api
         request = Request(
-            METHODS.get(method := self._parser.get_method()) or method.decode("latin-1"),
-            path, query, headers, body if type(body) is bytes else bytes(body), self.peer,
-            api.request_id(headers.get(b"x-request-id")),
+            METHODS.get(method := self._llhttp.get_method()) or method.decode("latin-1"),
+            path, query, headers, body if type(body) is bytes else bytes(body), self._peer,
+            self._state.api.request_id(headers.get(b"x-request-id")),
         )  # fmt: skip
-        close = not self._parser.should_keep_alive()
+        close = not self._llhttp.should_keep_alive()
         version = "1.1"
-        if close or b"connection" in headers:  # of all versions 1.1 alone is kept without being asked to
-            version = self._parser.get_http_version()
+        if close or b"connection" in headers:  # only version 1.1 is kept open without asking for it
+            version = self._llhttp.get_http_version()
             if version not in ("1.0", "1.1"):
-                self._refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
+                self.refuse(BadRequest(f"this server speaks HTTP/1.1, not {version}"))
                 return
-            options = headers.get(b"connection", b"").lower().split(b",")
-            close = close or b"close" in [option.strip() for option in options]  # whatever else there is
+            close = close or _asks_to_close(headers)
             request.version = "HTTP/" + version
         self._last = (headers, close, len(body) if version == "1.1" else -1)
+        self.requests.append((request, close, monotonic()))
+        self.complete = close
+        self._next_message()
+
+    def _next_message(self) -> None:
         self._url = b""
         self._headers = {}
-        self._headers_done = False
+        self.headers_done = False
         self._head_bytes = 0
         self._body = b""
-        self._between = True
-        self._served += 1
-        self._take(request, close)
+        self.continue_due = False  # the body has come without it
+        self.upload_due = False
+        self.idle = True
 
-    def _upload_ended(self) -> bool:
-        """False: it has not begun, and is a request like any other."""
-        self._uploading = False
-        if not self._upload_begun:
-            return False
-        self._upload_begun = False
-        self._url = b""
-        self._headers = {}
-        self._headers_done = False
-        self._head_bytes = 0
-        self._between = True
-        self._served += 1
-        self._pass_on(None)
-        return True
+    # -- what llhttp leaves to the caller -----------------------------------------------------------
+
+    def _check_length(self) -> None:
+        """Checks the route of a body that is large, or of unknown length."""
+        path = self._url.decode("latin-1").partition("?")[0]
+        if path in self._state.api.router.uploads:
+            self.upload_due = True
+        elif b"content-length" in self._headers:
+            self.refuse(self._too_large())
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
         coding = headers.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or self._parser.get_http_version() == "1.0"):
-            self._refuse(BadRequest("of transfer codings only chunked is understood, and in HTTP/1.1"))
+        if coding is not None and (coding.lower() != b"chunked" or self._llhttp.get_http_version() == "1.0"):
+            self.refuse(BadRequest("the only transfer coding understood is chunked, in HTTP/1.1"))
         elif coding is not None:
             self._check_length()
         encoding = headers.get(b"content-encoding", b"").strip().lower()
         if encoding not in (b"", b"identity"):
             shown = encoding[:40].decode("latin-1")
-            self._refuse(UnsupportedEncoding(f"the body is encoded as {shown!r}; send it plain"))
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self._refusal is None:
-            self._say_continue()
+            self.refuse(UnsupportedEncoding(f"the body is encoded as {shown!r}; send it plain"))
+        if headers.get(b"expect", b"").lower() == b"100-continue" and self.refusal is None:
+            self.continue_due = True
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
-        """Nothing here is upgraded. llhttp stops at the end of the head of such a request, so the head is to
-        be read again without the offer, and then the rest."""
-        if self._refusal is not None or self._close:
+        """Declines the offer of another protocol. llhttp stops at the end of such a head, so the answer is
+        what a new parser is to read: the head without the offer, then `rest`."""
+        if self.refusal is not None or self.complete:
             return b""
-        method = self._parser.get_method()
+        method = self._llhttp.get_method()
         if method == b"CONNECT":
-            self._refuse(BadRequest("this is no proxy"))
+            self.refuse(BadRequest("this server is not a proxy"))
             return b""
         kept = {
             name: value for name, value in self._headers.items()
@@ -236,31 +291,32 @@ class RequestParser(ResponseWriter):
         options = self._headers.get(b"connection", b"").split(b",")
         if others := [option for option in options if option.strip().lower() != b"upgrade"]:
             kept[b"connection"] = b",".join(others).strip()
-        version = self._parser.get_http_version().encode()
+        version = self._llhttp.get_http_version().encode()
         line = b"%b %b HTTP/%b" % (method, self._url, version)
         head = b"\r\n".join([line, *(name + b": " + value for name, value in kept.items()), b"", b""])
         self._url = b""
         self._headers = {}
-        self._headers_done = self._upgrade = False
+        self.headers_done = self._upgrade = False
         self._head_bytes = 0
-        self._between = True
-        self._parser = httptools.HttpRequestParser(self)
+        self.upload_due = False
+        self.idle = True
+        self._llhttp = httptools.HttpRequestParser(self)
         return head + rest
 
     def _too_large(self) -> BodyTooLarge:
-        limit = self._front.max_body
+        limit = self._state.max_body
         return BodyTooLarge(
             f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
         )
 
     def _too_much_head(self) -> HeadersTooLarge:
-        limit = self._front.max_head
+        limit = self._state.max_head
         return HeadersTooLarge(
             f"more than {limit:,} bytes of headers", limit=limit, setting="JOBQUEUE_MAX_HEADERS"
         )
 
-    def _refuse(self, error: JobQueueError) -> None:
-        """The first reason counts; it is said once what came before it is answered."""
-        if self._refusal is None:
-            self._refusal = error
-            self._clear = False
+
+def _asks_to_close(headers: dict[bytes, bytes]) -> bool:
+    """`close` counts whatever other options stand next to it."""
+    options = headers.get(b"connection", b"").lower().split(b",")
+    return b"close" in [option.strip() for option in options]

@@ -1,127 +1,205 @@
-"""Sending: what one client is answered, as bytes. What is answered in one loop pass goes together."""
+"""Responses and pieces of streams as bytes, on their way to one client."""
 
 import asyncio
-import select
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from jobqueue.web.http import JSON, Request, Response
+from jobqueue.server.http1.front_state import FrontState
+from jobqueue.web.http import JSON, Request, Response, Stream
 
-if TYPE_CHECKING:
-    from jobqueue.server.http1.front import FastFront
-
-_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
-# Answers gathered for one `send`: at most so many, and none that is longer.
+# At most this many responses are gathered for one `send`, and none that is longer than this many bytes.
 _GATHERED = 64
 _GATHERED_BYTES = 8192
 
 
-class ResponseWriter:
-    """What is answered, and not yet sent. `_close`: with it the connection ends. `_clear`: nothing is in the
-    way of the next request; False where something may be: then it is looked at. `_blocked`: the client does
-    not take what it is sent. `_unsent`: give back the jobs in what is not sent."""
+class SendQueue:
+    """Writers with responses to send at the end of this loop pass.
 
-    __slots__ = ("_blocked", "_clear", "_close", "_front", "_gone", "_out", "_transport", "_unsent", "peer")
+    Responses of one loop pass leave together: the first one wakes the client's process, and the others find
+    it awake. Sending each at once would cost a wake-up each. `suspended`: a batch is being answered, which
+    sends the responses to all of its connections itself.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.suspended = False
+        self._loop = loop
+        self._writers: list[ResponseWriter] = []
+
+    def add(self, writer: "ResponseWriter") -> None:
+        if not self._writers:
+            self._loop.call_soon(self._send)
+        self._writers.append(writer)
+
+    def _send(self) -> None:
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.send()
+
+
+class ResponseWriter:
+    """Writes to one client, and knows which responses the client may not have received.
+
+    `blocked`: the client does not take what is sent to it. `gone`: the connection has ended. `closing`: the
+    connection ends after what has been written; `on_flushed` is called once all of it is with the transport.
+    """
+
+    __slots__ = (
+        "_chunked", "_on_flushed", "_out", "_queue", "_state", "_transport", "_undelivered", "blocked",
+        "closing", "gone",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
-    def __init__(self, front: "FastFront", peer: str) -> None:
-        self._front = front
-        self.peer = peer
+    def __init__(self, state: FrontState, queue: SendQueue) -> None:
+        # Per-connection state
+        self._state = state
+        self._queue = queue
+        self._on_flushed: Callable[[], None] | None = None
+        self.blocked = False
+        self.gone = False
+        self.closing = False
+        # Responses of this loop pass, and what to call if those written may not have been received
         self._out: list[bytes] = []
-        self._unsent: list[Callable[[], None]] = []
-        self._blocked = self._gone = self._close = False
-        self._clear = True
+        self._undelivered: list[Callable[[], None]] = []
+        # Per-response state: the stream being written is in chunks
+        self._chunked = False
 
-    def _said(self) -> None:
-        """All that was answered is sent, and the connection is to end: now, or after one that still waits."""
-        raise NotImplementedError
+    def connection_made(self, transport: asyncio.Transport, on_flushed: Callable[[], None]) -> None:
+        self._transport = transport
+        self._on_flushed = on_flushed
 
-    def _answer(
-        self, answer: Response, request: Request, close: bool, started: float, alone: bool = False
+    def connection_lost(self) -> None:
+        self.gone = True
+        self._on_flushed = None  # it holds the connection, which holds this writer
+        for on_undelivered in self._undelivered:
+            on_undelivered()
+        self._undelivered.clear()
+
+    def resume(self) -> None:
+        """The client has taken all that was written to the transport."""
+        self.blocked = False
+        if not self._out:
+            self._undelivered.clear()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._out)
+
+    def respond(
+        self, response: Response, request: Request, close: bool, started: float, at_once: bool = False
     ) -> None:
-        """`alone`: nothing else is to be sent in this loop pass, so why wait for its end."""
-        on_undelivered = answer.on_undelivered
-        if self._gone:
+        """Writes a whole response, and its line in the access log.
+
+        `started`: monotonic seconds. `at_once`: nothing else is to be sent in this loop pass, so do not wait
+        for its end.
+        """
+        on_undelivered = response.on_undelivered
+        if self.gone:
             if on_undelivered is not None:
                 on_undelivered()
             return
-        front = self._front
-        method, status, body, extra = request.method, answer.status, answer.body, answer.headers
+        state = self._state
+        method, status, body, extra = request.method, response.status, response.body, response.headers
         shown = body
         if method != "POST" and (method == "GET" or method == "HEAD"):
             extra += b"\r\nCache-Control: no-store"
             if method == "HEAD":
                 shown = b""
-        if close or front.draining:
-            self._close = True
-            self._clear = False
+        if close or state.draining:
+            self.closing = True
             extra += b"\r\nConnection: close"
         elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
             extra += b"\r\nConnection: keep-alive"
-        kind = answer.content_type
-        head = front.heads[status] if kind is JSON else front.head(status, kind)
+        kind = response.content_type
+        head = state.response_heads[status] if kind is JSON else state.response_heads.make(status, kind)
         id = request.id.encode("latin-1")
         if status == 204:
             text = b"%b%b%b\r\n\r\n" % (head, id, extra)
         else:
             text = b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown)
         if on_undelivered is not None:
-            self._unsent.append(on_undelivered)
+            self._undelivered.append(on_undelivered)
         out = self._out
         first = not out
         out.append(text)
-        if alone or len(text) > _GATHERED_BYTES:
+        if at_once or len(text) > _GATHERED_BYTES:
             self.send()
-        elif first and not front.answering:
-            front.send_soon(self)
+        elif first and not self._queue.suspended:
+            self._queue.add(self)
         elif len(out) > _GATHERED:
             self.send()
-        log = front.log
+        log = state.log
         if status < 400 and log.full:
             log.summed += 1
         else:
             log.request(method, request.path, status, started, len(body), request.peer, request.id)
 
     def send(self) -> None:
-        """Sends what is answered, if anything. Called by the front, once after `send_soon`."""
+        """Hands gathered responses to the transport, if there are any."""
         out = self._out
-        if not out or self._gone:
+        if not out or self.gone:
             return
-        if self._unsent and self._transport.is_closing():
-            return  # to what it holds a client that has hung up has no claim
-        if self._unsent and self._front.encrypts:
-            # By TLS nothing says that the client does not take what is written first, only what comes behind.
+        if self._undelivered and self._transport.is_closing():
+            return  # a client that has hung up keeps none of the jobs in these responses
+        if self._undelivered and self._state.encrypts:
+            # A TLS transport reports an untaken write only when another one follows it.
             last = out.pop()
             self._transport.writelines([*out, last[:-1]])
             self._transport.write(last[-1:])
         else:
             self._transport.writelines(out)
         out.clear()
-        if self._unsent and not self._blocked:
-            if self._front.encrypts:  # only at the end of this loop pass is it handed to the system
+        if self._undelivered and not self.blocked:
+            if self._state.encrypts:  # TLS hands it to the system only at the end of this loop pass
                 asyncio.get_running_loop().call_soon(self._sent)
             else:
                 self._sent()
-        if self._close and not self._gone:
-            self._said()
+        if self.closing and self._on_flushed is not None:
+            self._on_flushed()
+
+    def send_at_half_close(self) -> None:
+        """Sends gathered responses unless jobs are in them: those jobs are given back."""
+        if not self._undelivered:
+            self.send()
 
     def _sent(self) -> None:
-        """What was written may not have been: then the transport is about to close."""
-        if not (self._blocked or self._out or self._transport.is_closing()):
-            self._unsent.clear()
+        """A write may have failed; then the transport is about to close, and jobs are given back."""
+        if not (self.blocked or self._out or self._transport.is_closing()):
+            self._undelivered.clear()
 
-    def write(self, data: bytes) -> None:
-        """For the bridge."""
-        self._transport.write(data)
+    def send_continue(self) -> None:
+        """Asks the client for the body of its request."""
+        self.send()
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # -- streams ------------------------------------------------------------------------------------
+
+    def start_stream(self, stream: Stream, request: Request, close: bool) -> None:
+        """Writes the head of a streamed response. HTTP/1.1 clients get the body in chunks; for others the end
+        of the connection ends it."""
+        self.send()
+        extra = stream.headers
+        if request.method in ("GET", "HEAD"):
+            extra += b"\r\nCache-Control: no-store"
+        extra += b"\r\nX-Accel-Buffering: no"  # nginx is not to gather it
+        bodyless = request.method == "HEAD" or stream.status == 204
+        self._chunked = not bodyless and request.version == "HTTP/1.1"
+        if self._chunked:
+            extra += b"\r\nTransfer-Encoding: chunked"
+        if close:
+            extra += b"\r\nConnection: close"
+        head = self._state.response_heads.make(stream.status, stream.content_type)
+        self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id.encode("latin-1"), extra))
+
+    def write_piece(self, piece: bytes) -> bool:
+        """Writes a piece of the stream. False: the client has not taken all of it yet."""
+        if piece and not self.gone:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        return self.gone or not self.blocked
+
+    def end_stream(self) -> None:
+        if self._chunked and not self.gone:
+            self._transport.write(b"0\r\n\r\n")
 
     def abort(self) -> None:
+        """Cuts the connection."""
         self._transport.abort()
-
-    def _hung_up(self) -> bool:
-        """The client has gone, or will be found to have when the loop next looks."""
-        if self._gone or self._transport.is_closing():
-            return True
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
-        return bool(poll.poll(0))

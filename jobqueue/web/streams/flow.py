@@ -6,8 +6,6 @@ from asyncio import CancelledError, Future, get_running_loop, sleep
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from tornado.iostream import StreamClosedError
-
 from jobqueue.engine.api import Engine
 from jobqueue.errors import Unauthorized
 from jobqueue.web.http import Response, Stream, Upload
@@ -84,21 +82,25 @@ class ActiveStream(Protocol):
         """`now`: of `time.monotonic`, seconds."""
 
 
-class Connection(Protocol):
-    """What is written to: Tornado's connection, or the fast front's bridge."""
+class Client(Protocol):
+    """The receiving end of a stream, as each front provides it."""
 
-    def write(self, chunk: bytes) -> "Future[None]": ...
+    def write(self, piece: bytes) -> "Future[None] | None":
+        """Writes `piece`. None: the client, or its system, has taken all of it. Otherwise the Future is
+        done once more may be written. Raises `OSError`, at once or in the Future, if the connection is
+        broken."""
+
+    def abort(self) -> None:
+        """Cuts the connection; the front then calls `StreamWriter.hung_up`."""
 
 
 class StreamWriter:
-    """One Stream on its way. `abort`: cuts the connection."""
+    """Writes one Stream to its client. `size`: bytes so far."""
 
-    def __init__(self, stream: Stream, connection: Connection, abort: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, client: Client) -> None:
         self.stream = stream
         self.size = 0
-        self._connection = connection
-        self._at_once: Callable[[bytes], bool] | None = getattr(connection, "write_now", None)
-        self._abort = abort
+        self._client = client
         self._gone = False
         self._writing: Future[None] | None = None
         self._since = 0.0
@@ -112,21 +114,21 @@ class StreamWriter:
             async for piece in pieces:
                 self.size += len(piece)
                 turn += len(piece)
-                if not self._write_now(piece):
-                    self._since = time.monotonic()
-                    self._writing = self._connection.write(b"" if self._at_once else piece)
-                    try:
+                try:
+                    self._writing = self._client.write(piece)
+                    if self._writing is not None:
+                        self._since = time.monotonic()
                         await self._writing
-                    finally:
-                        self._writing = None  # its exception's traceback leads back here
-                    turn = 0
-                elif turn >= LONG:
+                        turn = 0
+                except OSError:
+                    self.hung_up()
+                finally:
+                    self._writing = None  # its exception's traceback leads back here
+                if turn >= LONG:
                     await sleep(0)  # others have their turn
                     turn = 0
                 if self._gone:
                     return False
-        except StreamClosedError:
-            self.hung_up()
         except CancelledError:
             if not self._gone:
                 raise
@@ -134,10 +136,6 @@ class StreamWriter:
             streams.discard(self)
             await pieces.aclose()
         return not self._gone
-
-    def _write_now(self, piece: bytes) -> bool:
-        """True if the client, or its system, has taken it already."""
-        return self._at_once is not None and self._at_once(piece)
 
     def hung_up(self) -> None:
         """The client has gone: whatever this waits for is over."""
@@ -157,7 +155,7 @@ class StreamWriter:
             if not allowed:
                 stream.gone()
         elif not allowed or now - self._since > streams.stuck or (stream.late is not None and stream.late()):
-            self._abort()
+            self._client.abort()
 
 
 class UploadReader:
