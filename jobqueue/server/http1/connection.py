@@ -241,10 +241,15 @@ class Connection:
         if len(data) > SLICE:
             self._keep(data)
             return
+        parser = self._parser
         self._slice_end = monotonic() + SLICE_SECONDS
-        self._parser.feed(data)
-        self._perform_parsed()
-        self._advance()
+        parser.feed(data)
+        if parser.requests:
+            self._perform_parsed()
+        if parser.idle and not (parser.requests or parser.refusal or self._upload or self._waiting):
+            self._ready = not self._writer.closing
+        else:
+            self._advance()
 
     def _keep(self, data: bytes) -> None:
         """Keeps `data` until its turn. Reading pauses while too much is kept."""
@@ -310,11 +315,9 @@ class Connection:
         return True
 
     def _perform_parsed(self) -> None:
-        """Performs requests that have been parsed, until one has to wait or the slice is over."""
+        """Performs parsed requests, at least one, until one has to wait or the slice is over."""
         requests = self._parser.requests
         while requests and self._upload is None and not (self._waiting or self._writer.closing):
-            if monotonic() > self._slice_end:
-                break
             request, close, started = requests.popleft()
             self._served += 1
             answer = self._api.answer(request)
@@ -322,7 +325,10 @@ class Connection:
                 self._writer.respond(answer, request, close, started)
             else:
                 self._begin(answer, request, close, started)
-        self._parser.learn()
+            if requests and monotonic() > self._slice_end:
+                break
+        if self._parser.learnable:
+            self._parser.learn()
 
     def _begin(self, answer: Answer, request: Request, close: bool, started: float) -> None:
         """Begins a response that is not complete yet."""

@@ -36,9 +36,9 @@ class RequestParser:
 
     __deletable__ = ("_llhttp",)  # mypyc allows `del` of these attributes only
     __slots__ = (
-        "_body", "_head_bytes", "_headers", "_last", "_learnable", "_llhttp", "_peer", "_state", "_upgrade",
-        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "refusal", "requests",
-        "upload_body", "upload_due", "upload_ended",
+        "_body", "_head_bytes", "_headers", "_last", "_llhttp", "_peer", "_state", "_upgrade",
+        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "learnable", "refusal",
+        "requests", "upload_body", "upload_due", "upload_ended",
     )  # fmt: skip
 
     def __init__(self, state: FrontState, peer: str) -> None:
@@ -55,7 +55,7 @@ class RequestParser:
         self.complete = False
         # Headers, whether it is the last one and body length of the newest request: for the head cache
         self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
-        self._learnable = b""  # the bytes of that request
+        self.learnable = b""  # the bytes of that request, if it came by itself
         # Per-request state; `idle`: between two requests
         self.idle = True
         self._url = b""
@@ -108,15 +108,13 @@ class RequestParser:
                 self._refuse_invalid(bad)
             if left and not self.headers_done and self._head_bytes >= self._state.max_head:
                 self.refuse(self._too_much_head())
-        self._learnable = data if new and self.idle and len(self.requests) == 1 else b""
+        if new and self.idle and len(self.requests) == 1:
+            self.learnable = data
 
     def learn(self) -> None:
-        """Adds the head of the newest request to the head cache, if that request came by itself. Called
-        once it is answered: only then is its access token known."""
-        data = self._learnable
-        if not data:
-            return
-        self._learnable = b""
+        """Adds the head of `learnable` to the head cache. Called once that request has been answered: only
+        then is its access token known."""
+        data, self.learnable = self.learnable, b""
         line_end = data.find(b"\r\n") + 2
         head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
         headers, close, length = self._last
