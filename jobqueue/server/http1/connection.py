@@ -277,7 +277,10 @@ class Connection:
         if self._writer.gone or self._transport.is_closing():
             return True
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        socket = self._transport.get_extra_info("socket")
+        if socket is None:
+            return True  # a TLS transport that is being closed
+        poll.register(socket.fileno(), _HUNG_UP)
         return bool(poll.poll(0))
 
     # -- answering ----------------------------------------------------------------------------------
@@ -560,8 +563,11 @@ class Connection:
             self._transport.close()
 
     def _untaken(self) -> int:
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        return untaken(descriptor, self._transport.get_write_buffer_size())
+        """Returns the number of bytes that the client has not taken yet."""
+        socket = self._transport.get_extra_info("socket")
+        buffered = self._transport.get_write_buffer_size()
+        # A TLS transport that is being closed has no socket any more.
+        return buffered if socket is None else untaken(socket.fileno(), buffered)
 
     def state(self) -> str:
         """A state of `Timeouts`."""
