@@ -28,7 +28,7 @@ Reason = Literal["attempts", "no_retry", "expired"]
 # While a job is in one of these statuses it owns its unique key: scheduled and queued; those and in progress;
 # or any, until it is forgotten.
 UniqueWhile = Literal["queued", "active", "exists"]
-# What an enqueue does if its unique key is taken.
+# The action of an enqueue whose unique key is taken.
 OnConflict = Literal["ignore", "reject", "replace"]
 
 # The value of `max_attempts` that means: inherited from the queue, or from the server.
@@ -97,7 +97,7 @@ class Options(Struct, gc=False, eq=False, array_like=True):
 
 
 class JobTrace(Struct, gc=False, eq=False, array_like=True):
-    """What happened to a job: its errors and earlier attempts, and the reports of its consumers."""
+    """The history of a job: its errors, its earlier attempts, and the reports of its consumers."""
 
     reason: Reason | None = None  # why it is dead
     dead_from: str | None = None  # the queue in which it died, if it went on to a dead-letter queue
@@ -167,7 +167,7 @@ class NewJob(Struct, gc=False):
 
 
 class DequeueRequest(Struct, gc=False, eq=False):
-    """What a dequeue asks for."""
+    """A request for jobs."""
 
     queues: tuple[str, ...]  # in order: a later one is tried only when those before it have no ready job
     lease_for: int | None = None  # None: as the job or its queue says
@@ -177,7 +177,7 @@ class DequeueRequest(Struct, gc=False, eq=False):
 
 
 class ImportedHistory(Struct, gc=False):
-    """What a job went through on another server."""
+    """The history of a job on another server."""
 
     created_at: int
     attempts: int = 0

@@ -12,12 +12,7 @@ import jobqueue
 PACKAGE = Path(jobqueue.__file__).parent
 PATHS = sorted(path for path in PACKAGE.rglob("*.py") if "static" not in path.parts)
 # Each circle as the set of its modules.
-LEFT_CIRCLES: list[set[str]] = [
-    {
-        f"jobqueue.server.http1.{name}"
-        for name in ("connection", "front", "request_parser", "response_writer")
-    },
-]
+LEFT_CIRCLES: list[set[str]] = []
 # Classes with more than one ancestor of our own; errors and the structs of requests may have more.
 LEFT_CHAINS: set[str] = set()
 EXEMPT = {"jobqueue.errors", "jobqueue.web.schema.requests"}

@@ -35,8 +35,9 @@ _REMOVED = tuple(number for after, number in TRANSITIONS.values() if after is No
 
 
 class TransitionCounts:
-    """`steps[n]` counts the transition number n; only `QueueState.transition` increments it. `restored` is
-    the number of jobs in each status that were restored from an earlier run."""
+    """The counts of one named queue, or of all. `steps[n]` is that of transition number n, which only
+    `QueueState.transition` increments. `restored` is the number of jobs in each status that were restored
+    from an earlier run."""
 
     __slots__ = ("restored", "steps")
 

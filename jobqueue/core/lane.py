@@ -48,8 +48,9 @@ def _first(segment: Segment) -> int:
 
 
 class Lane:
-    """`size` is the number of slots in a segment. `spare` is the number of emptied segments that are kept for
-    reuse. Compaction is wanted if more than the share `max_empty` of the slots are empty."""
+    """The jobs of one lane. `size` is the number of slots in a segment. `spare` is the number of emptied
+    segments that are kept for reuse. Compaction is wanted if more than the share `max_empty` of the slots
+    are empty."""
 
     __slots__ = (
         "_cursor",

@@ -36,7 +36,8 @@ def key_of(job: Job) -> str | None:
 
 
 class NamedQueue:
-    """Jobs are added by `append` and `put_back`, and leave by `take` and `remove`. Changes no status.
+    """One named queue. Jobs are added by `append` and `put_back`, and leave by `take` and `remove`; no status
+    changes here.
 
     `lane_shape` is what `Lane` takes. `schedule_wake(limiter, at)` is called for a limiter that will have
     capacity at `at`, earlier than its `wakes_at` if it has one; the owner must then call `wake`.

@@ -88,7 +88,7 @@ class JobQueue:
     ) -> None:
         self.state = QueueState(first_id, limits or Limits(), wall_offset, new_token)
         self._chance = chance
-        # When the current run of slices that made jobs ready began; 0: the last slice made none ready.
+        # When the current run of slices with due work began; 0: the last slice had none.
         self._backlog_since = 0
 
     # -- adding jobs --------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from collections import OrderedDict, deque
 from jobqueue.core.timers import Timers
 from jobqueue.model import Job
 
-# What a finished job is counted for besides its payload and result: the record, its last lease, its times.
+# Bytes counted for a finished job besides its payload and result: its record, last lease and times.
 RECORD_BYTES = 512
-# What one attempt of its history is counted for.
+# Bytes counted for each attempt of its history.
 _ATTEMPT_BYTES = 160
 # Removed jobs that are still held are dropped only beyond this many bytes.
 _HELD_BYTES = 256 << 10
@@ -81,7 +81,7 @@ class Retention:
             or extras.result is not None
         ):
             size = weight(job)
-        else:  # what most jobs are, without a call
+        else:  # most jobs; this saves a call
             size = RECORD_BYTES + len(job.payload)
         self.bytes += size
         self.count += 1

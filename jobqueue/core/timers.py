@@ -5,10 +5,10 @@ The items are in buckets of some milliseconds, and a heap holds the numbers of t
     _numbers   [ 412  415  418 ]       bucket number = time // width
     _buckets   { 412: {item: time, …}, 415: {…}, 418: {…} }
 
-Adding and dropping are O(1) on average. A dropped item is gone at once, and so is a bucket without items; the
-heap keeps the number of such a bucket until it gets to the top, or until they are more than half of the heap.
-A heap with an entry for each item would keep the dropped ones: at 20,000 jobs a second under leases of five
-minutes, six million of them. Times are milliseconds, all of one clock.
+Adding and dropping are O(1) on average. A dropped item is gone at once, and so is a bucket without items,
+unless it is the newest one. The heap keeps the number of such a bucket until it gets to the top, or until
+they are more than half of the heap. A heap with an entry for each item would keep the dropped items: at
+20,000 jobs a second under leases of five minutes, six million of them. Times are milliseconds of one clock.
 """
 
 from collections.abc import Hashable
@@ -36,7 +36,7 @@ class Timers(Generic[T]):
         self._pending_number = -1
 
     def __len__(self) -> int:
-        """O(buckets)."""
+        """Returns the number of items. O(buckets)."""
         return sum(map(len, self._buckets.values()))
 
     def add(self, item: T, when: int) -> None:

@@ -4,7 +4,8 @@ from jobqueue.model import Job
 
 
 class UniqueKeys:
-    """`owner` is the job that owns a key, by key. All operations are O(1)."""
+    """The claims on the unique keys of a queue. `owner` maps each key to the job that owns it. All operations
+    are O(1)."""
 
     __slots__ = ("_next", "owner")
 

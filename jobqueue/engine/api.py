@@ -38,10 +38,10 @@ MaybeFuture: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no gen
 class Engine(Protocol):
     """Ids are integers. Instants are wall-clock milliseconds since 1970; durations are milliseconds.
 
-    Verbs under a lease take the job's `id`, the lease's `token` and the name of the `consumer`, the last two
-    possibly None; whether they suffice is for `core.policy.may_use_lease` to say. `version`: if given, a
-    change is made only if the job or queue still has this version. `within`: if given, a function that tells
-    whether the queue of a name is included.
+    Verbs under a lease take the job's `id`, the lease's `token` and the name of the `consumer`. Both token
+    and consumer may be None: `core.policy.may_use_lease` decides whether the call is allowed. With `version`
+    a change is made only if the job or queue still has this version. `within` tells whether the queue of a
+    name is included; without it all are.
     """
 
     settings: Settings
@@ -95,9 +95,10 @@ class Engine(Protocol):
         """Leases the next jobs to a consumer.
 
         If there is none, waits for up to `wait` milliseconds. The list is empty if no job came in time, or if
-        the server is stopping. Cancelling the Future withdraws the request at once, and returns jobs that
-        were on their way. Jobs of a Future that is done but was not used must be returned with `give_back`.
-        Raises `Overloaded` if too many consumers are waiting.
+        the server is stopping. Raises `Overloaded` if too many consumers are waiting.
+
+        Cancelling the Future withdraws the request at once, and returns jobs that were on their way. Jobs of
+        a Future that is done but was not used must be returned with `give_back`.
         """
 
     def give_back(self, deliveries: Sequence[Delivery], /) -> None:
@@ -187,9 +188,9 @@ class Engine(Protocol):
     def list_jobs(
         self, where: Filter, after: int | None, ascending: bool, limit: int, /
     ) -> tuple[list[Job], int | None]:
-        """Returns matching jobs in the order of ids, from beyond `after` (None: from the start); and the id
-        to continue from, or None at the end. May return fewer than `limit` before the end, since the work of
-        one call is bounded."""
+        """Returns matching jobs in the order of ids, beginning after `after` (None: at the first), and the
+        `after` of the next call, or None at the end. May return fewer than `limit` jobs before the end, since
+        the work of one call is bounded."""
 
     def newest_id(self) -> int:
         """Returns an id that no existing job exceeds. All later jobs have higher ids."""
@@ -230,8 +231,8 @@ class Engine(Protocol):
     def queues(
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
     ) -> list[QueueView]:
-        """Returns up to `limit` queues in the order of names, from beyond `after`. Includes queues that do
-        not exist but have waiting consumers."""
+        """Returns up to `limit` queues in the order of names, beginning after `after`. Includes queues that
+        do not exist but have waiting consumers."""
 
     def oldest_queues(self, limit: int, /, within: Callable[[str], bool] | None = None) -> list[QueueView]:
         """Returns up to `limit` queues, those that have existed longest, so that repeated calls return the
@@ -240,7 +241,7 @@ class Engine(Protocol):
     # -- time, durability, statistics ---------------------------------------------------------------
 
     def wall_now(self) -> int:
-        """Returns the wall-clock time, in milliseconds, as of the last tick."""
+        """Returns the wall-clock time. A step of the system's clock counts from the next tick on."""
 
     def wall(self, monotonic: int) -> int:
         """Converts an instant on the engine's monotonic clock, such as `Lease.expires`, to the wall clock."""
@@ -253,8 +254,8 @@ class Engine(Protocol):
         at the end of the loop pass."""
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
-        """Returns statistics. The number of queues, waiting consumers, and all figures of jobs are those of
-        the queues in `within`. Takes time proportional to the number of lanes."""
+        """Returns statistics. `jobs`, `queues`, `consumers_waiting` and `totals` count only the queues in
+        `within`. Takes time proportional to the number of lanes."""
 
     def watch(self, observer: Callable[[Kind, Job | str], None] | None, /) -> None:
         """Calls `observer(kind, subject)` at every event, with the job or the name of the queue. `observer`

@@ -68,11 +68,11 @@ _HIGHEST_ID = 1 << 60
 
 
 class LocalEngine:
-    """The `Engine` of this process, which describes the contract of each verb.
+    """An `Engine` in this process. The contract of each verb is in `engine.api`.
 
-    `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only. With
-    `GroupCommit` call `load` first. `on_failure(reason)` is called once if the store cannot be written: from
-    then on no request is accepted, and the process should end.
+    `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only; with
+    any other policy `load` comes first. `identity`: random if not given. `on_failure(reason)` is called once
+    if the store cannot be written: from then on no request is accepted, and the process should end.
     """
 
     def __init__(

@@ -1,2 +1,5 @@
-"""The proof that nothing acknowledged is lost: `./scripts/crash.sh`. Clients keep a ledger of what they asked for and
-what they were told; the server is killed, cut off, starved and lied to meanwhile; then the ledger is checked."""
+"""Shows that nothing acknowledged is lost: `./scripts/crash.sh`.
+
+Clients keep a ledger of their requests and of the answers. Meanwhile the server is killed, its power is cut,
+its disk fills up or fails. In the end the ledger is checked against the server.
+"""

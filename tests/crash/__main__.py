@@ -1,4 +1,4 @@
-"""`./scripts/crash.sh [scenes] [--rounds N] [--short]`: prints what we promise and the run that shows it."""
+"""`./scripts/crash.sh [scenes] [--rounds N] [--short]`: prints each promise with the run that shows it."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from tests.crash.server import Broken
 
 
 class Scene(NamedTuple):
-    """`rounds`: in the long form and in the short one."""
+    """`rounds`: in the long run and in the short run."""
 
     promise: str
     play: Callable[..., Outcome]
@@ -27,21 +27,21 @@ SCENES = {
     "kill": Scene("kill -9 under load loses nothing acknowledged, brings nothing concluded back",
                   scenes.kill_9, (200, 8), {}),
     "kill-os": Scene("the same with JOBQUEUE_SYNC=os", scenes.kill_9, (50, 3), {"sync": "os"}),
-    "power": Scene("a power cut: what was not synced is gone, in any part; the same holds", power.cut, (60, 4), {}),
+    "power": Scene("a power cut that loses any part of what was not synced; the same holds", power.cut, (60, 4), {}),
     "stop": Scene("SIGTERM under load: workers finish what they have", scenes.stop_and_go, (20, 2), {}),
     "frozen": Scene("SIGSTOP and SIGCONT change nothing", scenes.frozen, (5, 1), {}),
-    "damage": Scene("a file that was cut or has flipped bits is refused by name", scenes.damage, (100, 8), {}),
-    "full": Scene("a full disk: 507 for enqueue, conclude goes on, recovery by itself", scenes.full_disk, (5, 1), {}),
-    "eio": Scene("a failed write or sync: not acknowledged, exit 74, a clean start", scenes.failing_sync, (20, 2), {}),
-    "slow": Scene("slow syncs hold up nobody who asks for nothing durable", scenes.slow_sync, (5, 1), {}),
+    "damage": Scene("a truncated file or flipped bits: the damage is named and refused", scenes.damage, (100, 8), {}),
+    "full": Scene("a full disk: 507 for enqueue, conclude works, recovery without a restart", scenes.full_disk, (5, 1), {}),
+    "eio": Scene("a failed write or sync: not acknowledged, exit status 74, a clean start", scenes.failing_sync, (20, 2), {}),
+    "slow": Scene("slow syncs delay no request that changes nothing", scenes.slow_sync, (5, 1), {}),
 }  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="crash.sh")
     parser.add_argument("scenes", nargs="*", choices=[*SCENES, []], metavar="scene", help=", ".join(SCENES))
-    parser.add_argument("--rounds", type=int, help="for each scene; default: as the table says")
-    parser.add_argument("--short", action="store_true", help="a few rounds each: what CI runs")
+    parser.add_argument("--rounds", type=int, help="rounds of each scene; default: as in the table")
+    parser.add_argument("--short", action="store_true", help="a few rounds of each scene, as in CI")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
@@ -66,9 +66,7 @@ def main() -> int:
                 print(f"FAILED\n{broken}", file=sys.stderr)
         print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
         lines.append(f"| {scene.promise} | `./scripts/crash.sh {name}` | {shown} |")
-    print(
-        "| what we promise | the run that shows it | rounds | enqueues acknowledged | conclusions acknowledged | |"
-    )
+    print("| promise | the run that shows it | rounds | enqueues acknowledged | conclusions acknowledged | |")
     print("|---|---|--:|--:|--:|---|")
     print(*lines, sep="\n")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Producers and workers: threads that go on through every restart, and write into the ledger."""
+"""Producers and workers: threads that go on through every restart, and record everything in the ledger."""
 
 import http.client
 import json
@@ -20,15 +20,15 @@ class Answer(NamedTuple):
 
 
 class Unsent(Exception):
-    """Nobody was there."""
+    """No connection: the request was not sent."""
 
 
 class Cut(Exception):
-    """It was sent, and nobody knows what became of it."""
+    """The request was sent and not answered: its outcome is unknown."""
 
 
 class Caller:
-    """One connection, made again after each failure."""
+    """One connection, opened again after each failure."""
 
     def __init__(self, port: int, timeout: float = 20) -> None:
         self._port = port
@@ -59,8 +59,8 @@ class Caller:
         self._connection = None
 
 
-def _not_now(answer: Answer) -> bool:
-    """Refused before anything was done."""
+def _refused_early(answer: Answer) -> bool:
+    """True if the server refused the request before doing anything."""
     return answer.status == 503 and answer.json["code"] in ("not_ready", "overloaded")
 
 
@@ -83,7 +83,7 @@ class Crowd:
         return self
 
     def stop(self) -> None:
-        """The server must be up: what is under way is brought to its end."""
+        """Ends all threads after their current requests. The server must be up."""
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
@@ -95,25 +95,25 @@ class Crowd:
         caller = Caller(self._port)
         ledger = self._ledger
         while not self._stop.is_set():
-            sure = self._random.random() < 0.5
-            order = ledger.order(self._random.choice(QUEUES), self._random.choice((0, 0, 5)), sure)
+            with_key = self._random.random() < 0.5
+            order = ledger.order(self._random.choice(QUEUES), self._random.choice((0, 0, 5)), with_key)
             body = {"type": "x", "queue": order.queue, "priority": order.priority, "payload": order.number}
-            headers = {"Idempotency-Key": f"n{order.number}"} if sure else {}
+            headers = {"Idempotency-Key": f"n{order.number}"} if with_key else {}
             while True:
                 try:
                     answer = caller.call("POST", "/jobs/enqueue", body, **headers)
                 except Unsent:
                     time.sleep(0.01)
-                    if not sure and self._stop.is_set():
+                    if not with_key and self._stop.is_set():
                         order.state = REFUSED
                         break
                     continue
                 except Cut:
-                    if sure:
+                    if with_key:
                         continue
                     order.state = UNKNOWN
                     break
-                if _not_now(answer) or (sure and answer.status == 503):
+                if _refused_early(answer) or (with_key and answer.status == 503):
                     time.sleep(0.01)
                     continue
                 if answer.status in (200, 201):
@@ -126,11 +126,11 @@ class Crowd:
                     order.state = REFUSED
                     time.sleep(0.02)
                 else:
-                    ledger.strange(f"enqueue: {answer}")
+                    ledger.note(f"enqueue: {answer}")
                 break
         caller.close()
 
-    # -- dequeue and what follows -------------------------------------------------------------------
+    # -- dequeue, then conclude or release ----------------------------------------------------------
 
     def _work(self) -> None:
         caller = Caller(self._port)
@@ -149,7 +149,7 @@ class Crowd:
                 time.sleep(0.01)
                 continue
             if answer.status != 200:
-                self._ledger.strange(f"dequeue: {answer}")
+                self._ledger.note(f"dequeue: {answer}")
                 continue
             job = answer.json
             delivery = Delivery(
@@ -164,7 +164,7 @@ class Crowd:
         caller.close()
 
     def _conclude(self, caller: Caller, delivery: Delivery) -> None:
-        """Until it is answered: a conclusion may be asked for again."""
+        """Repeats the request until it is answered, since a conclusion may be repeated."""
         cut = False
         while True:
             try:
@@ -180,14 +180,14 @@ class Crowd:
                 cut = True
                 continue
             if answer.status == 503:
-                cut = cut or not _not_now(answer)
+                cut = cut or not _refused_early(answer)
                 time.sleep(0.01)
                 continue
             break
         if answer.status == 200:
             delivery.concluded, delivery.concluded_at = MADE, now()
-        else:  # the lease runs for minutes, so it is ours
-            self._ledger.strange(f"conclude of job {delivery.id}: {answer}{' after a cut' if cut else ''}")
+        else:  # the lease lasts for minutes, so it is still ours
+            self._ledger.note(f"conclude of job {delivery.id}: {answer}{' after a cut' if cut else ''}")
 
     def _release(self, caller: Caller, delivery: Delivery) -> None:
         delivery.returned = True
@@ -196,11 +196,11 @@ class Crowd:
         except (Unsent, Cut):
             return
         if answer.status not in (200, 503):
-            self._ledger.strange(f"release of job {delivery.id}: {answer}")
+            self._ledger.note(f"release of job {delivery.id}: {answer}")
 
 
 def all_jobs(port: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Every job there is, with its payload and result; and the counts of the server."""
+    """Returns all jobs with payload and result, and the counts of the server by status."""
     caller = Caller(port)
     jobs: list[dict[str, Any]] = []
     cursor = ""
@@ -216,12 +216,12 @@ def all_jobs(port: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
 
 
 def drain(port: int) -> dict[str, list[dict[str, Any]]]:
-    """Takes all that is queued, in the order in which it comes."""
+    """Dequeues all queued jobs. Returns them by queue, in the order of delivery."""
     caller = Caller(port)
-    taken: dict[str, list[dict[str, Any]]] = {}
+    drained: dict[str, list[dict[str, Any]]] = {}
     for queue in QUEUES:
-        jobs = taken[queue] = []
+        jobs = drained[queue] = []
         while (answer := caller.call("POST", "/jobs/dequeue", {"queue": queue, "count": 1000})).status == 200:
             jobs += answer.json["jobs"]
     caller.close()
-    return taken
+    return drained

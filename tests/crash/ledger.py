@@ -1,7 +1,7 @@
 """The ledger of all clients of one run, and what must hold in the end.
 
-Every job carries a number of its own as its payload. An order is written down before it is sent; what became of it
-when the answer is there. "Unknown": sent, and never answered; then both outcomes are fine, but only one of them.
+Every job carries its own number as its payload. An order is recorded before it is sent, and its state when
+the answer arrives. "Unknown" means that no answer arrived: both outcomes are allowed, but not a mixture.
 """
 
 import threading
@@ -14,12 +14,12 @@ ASKED, MADE, REFUSED, UNKNOWN = "asked", "made", "refused", "unknown"
 
 @dataclass
 class Order:
-    """One enqueue. `sure`: sent under an `Idempotency-Key`, again and again until it was answered."""
+    """One enqueue. `with_key`: sent with an `Idempotency-Key`, and repeated until it was answered."""
 
     number: int
     queue: str
     priority: int
-    sure: bool
+    with_key: bool
     state: str = ASKED
     id: int | None = None
     answered: float = 0.0
@@ -27,7 +27,8 @@ class Order:
 
 @dataclass
 class Delivery:
-    """One job as a worker got it. Times: monotonic seconds. `ended`: released or failed, as far as known."""
+    """One job as a worker received it. Times are monotonic seconds. `returned`: the worker tried to release
+    it."""
 
     id: int
     number: int
@@ -46,12 +47,12 @@ class Delivery:
 class Ledger:
     orders: dict[int, Order] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)  # answers that no client should ever see
+    odd: list[str] = field(default_factory=list)  # answers that no client should see
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def order(self, queue: str, priority: int, sure: bool) -> Order:
+    def order(self, queue: str, priority: int, with_key: bool) -> Order:
         with self.lock:
-            order = Order(len(self.orders) + 1, queue, priority, sure)
+            order = Order(len(self.orders) + 1, queue, priority, with_key)
             self.orders[order.number] = order
             return order
 
@@ -59,7 +60,7 @@ class Ledger:
         with self.lock:
             self.deliveries.append(delivery)
 
-    def strange(self, what: str) -> None:
+    def note(self, what: str) -> None:
         with self.lock:
             self.odd.append(what)
 
@@ -71,20 +72,20 @@ class Ledger:
 
 
 def check(ledger: Ledger, jobs: list[dict[str, Any]], counts: dict[str, int]) -> list[str]:
-    """What is wrong. `jobs`: all that the server has in the end, with payloads, by id; `counts`: its own, by
-    status."""
+    """Returns what is wrong. `jobs`: all jobs of the server in the end, by id, with payloads. `counts`: its
+    own counts by status."""
     by_id = {job["id"]: job for job in jobs}
     found = list(ledger.odd)
     found += _every_acknowledged_job_is_there(ledger, by_id)
-    found += _nothing_is_there_that_nobody_asked_for(ledger, jobs)
+    found += _every_job_was_ordered(ledger, jobs)
     found += _concluded_jobs_stay_concluded(ledger, by_id)
     found += _leases_are_exclusive_and_counted(ledger, by_id)
-    found += _ids_are_never_used_again(ledger, jobs)
+    found += _ids_are_not_reused(ledger, jobs)
     listed = dict.fromkeys(counts, 0)
     for job in jobs:
         listed[job["status"]] += 1
     if listed != counts:
-        found.append(f"counts do not add up: {counts}, and listed are {listed}")
+        found.append(f"counts do not add up: the server has {counts}, but lists {listed}")
     return found
 
 
@@ -97,11 +98,11 @@ def _every_acknowledged_job_is_there(ledger: Ledger, by_id: dict[int, dict[str, 
         if job is None:
             found.append(f"lost: job {order.id}, acknowledged")
         elif (job["payload"], job["queue"], job["priority"]) != (order.number, order.queue, order.priority):
-            found.append(f"changed: job {order.id} is {job}, and was {order}")
+            found.append(f"changed: job {order.id} is {job}, but was {order}")
     return found
 
 
-def _nothing_is_there_that_nobody_asked_for(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
+def _every_job_was_ordered(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
     found = []
     seen: dict[int, int] = {}
     for number, id_ in [(job["payload"], job["id"]) for job in jobs] + [
@@ -123,7 +124,7 @@ def _concluded_jobs_stay_concluded(ledger: Ledger, by_id: dict[int, dict[str, An
             done[delivery.id] = delivery.concluded_at
             job = by_id.get(delivery.id)
             if job is None or job["status"] != "concluded" or job.get("result") != delivery.number:
-                found.append(f"not concluded any more: job {delivery.id} is {job}")
+                found.append(f"no longer concluded: job {delivery.id} is {job}")
     found += [
         f"back: job {delivery.id} was delivered after its conclusion was acknowledged"
         for delivery in ledger.deliveries
@@ -155,7 +156,7 @@ def _leases_are_exclusive_and_counted(ledger: Ledger, by_id: dict[int, dict[str,
     return found
 
 
-def _ids_are_never_used_again(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
+def _ids_are_not_reused(ledger: Ledger, jobs: list[dict[str, Any]]) -> list[str]:
     numbers: dict[int, int] = {}
     found = []
     known = [(order.id, order.number) for order in ledger.orders.values() if order.id is not None]
@@ -168,7 +169,7 @@ def _ids_are_never_used_again(ledger: Ledger, jobs: list[dict[str, Any]]) -> lis
 
 
 def check_order(drained: list[dict[str, Any]]) -> list[str]:
-    """Jobs of one queue as they came out in one go: higher priorities first, inside one by id."""
+    """Jobs of one queue must come by priority, higher first, and within a priority by id."""
     keys = [(-job["priority"], job["id"]) for job in drained]
     return [] if keys == sorted(keys) else [f"out of order: {keys[:20]}"]
 

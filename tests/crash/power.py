@@ -1,6 +1,6 @@
-"""Power cuts. What the server writes is recorded (strace), with the instant of each write and sync; then the disk
-is put together as a power cut at some instant would have left it: all that was synced by then, and of the rest
-any part. A server that starts on that must know all that was acknowledged by then.
+"""Power cuts. All writes and syncs of a server are recorded with `strace`. Then the disk is rebuilt as a
+power cut at some instant would have left it: everything synced by then, and any part of the rest. A server
+that starts on that disk must know everything that was acknowledged by that instant.
 """
 
 import random
@@ -19,14 +19,15 @@ from tests.crash.scenes import Outcome
 from tests.crash.server import Broken, Victim, need_strace
 
 _SECTOR = 512
-_CUTS = 15  # out of one recording
+_CUTS = 15  # for each recording
 _LINE = re.compile(
     r"\d+ +(?P<at>[\d.]+) (?P<call>\w+)\(\d+<(?P<path>[^>]*)>(?:, (?P<rest>.*))?\) += +\d+ <(?P<took>[\d.]+)>$"
 )
 
 
 class Event(NamedTuple):
-    """A write (`data`), a truncation (no data) or a sync (`at` -1) of one file. Times: the wall clock, seconds."""
+    """A write (with `data`), a truncation (without) or a sync (`at` is -1) of one file. Times are wall-clock
+    seconds."""
 
     start: float
     end: float
@@ -58,15 +59,15 @@ def cut(folder: Path, rounds: int, seed: int) -> Outcome:
                     raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20]]))
         shutil.rmtree(scratch)
     if not made or not concluded or not unsynced:
-        raise Broken("nothing was cut off, so nothing is proved")
-    return Outcome(rounds, made, concluded, f"{unsynced:,} writes were not synced yet")
+        raise Broken("nothing was lost in the cuts, so nothing is proved")
+    return Outcome(rounds, made, concluded, f"{unsynced:,} writes were not synced")
 
 
 _OFFSET = time.time() - time.monotonic()
 
 
 def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
-    """Runs clients for a while. Beside `folder` then lies `base`: how the disk was at the beginning."""
+    """Runs clients for a while. Leaves the disk as it was before in the directory `base` beside `folder`."""
     ledger = Ledger()
     trace = folder.with_name("trace")
     with Victim(folder) as victim:
@@ -77,9 +78,9 @@ def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
              "-e", "trace=pwrite64,ftruncate,fdatasync,fsync"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        _wait_until(lambda: _is_traced(victim.pid), "strace does not come")
+        _wait_until(lambda: _is_traced(victim.pid), "strace does not attach")
         caller = Caller(victim.port)
-        _wait_until(lambda: _is_written(caller), "a fresh journal writes its counters, and this one does not")
+        _wait_until(lambda: _is_written(caller), "a new journal should write its counters, and did not")
         caller.close()
         since = time.time()
         shutil.copytree(folder, folder.with_name("base"))
@@ -94,16 +95,16 @@ def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
     return ledger, events
 
 
-def _wait_until(so: Callable[[], bool], why_not: str) -> None:
+def _wait_until(condition: Callable[[], bool], complaint: str) -> None:
     until = time.monotonic() + 20
-    while not so():
+    while not condition():
         if time.monotonic() > until:
-            raise Broken(why_not)
+            raise Broken(complaint)
         time.sleep(0.01)
 
 
 def _is_traced(pid: int) -> bool:
-    """Every thread of it."""
+    """True if every thread of the process is traced."""
     states = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
     return not any("\nTracerPid:\t0\n" in state for state in states)
 
@@ -114,7 +115,8 @@ def _is_written(caller: Caller) -> bool:
 
 
 def _events(trace: Path) -> list[Event]:
-    """What was done to the files of the journal, in order. Calls of two threads may be interleaved."""
+    """Returns all operations on the files of the journal, in order. The calls of two threads may be
+    interleaved in the trace."""
     begun: dict[str, str] = {}
     events = []
     with trace.open(encoding="latin-1") as lines:
@@ -147,32 +149,34 @@ def _decoded(text: str) -> bytes:
 
 
 def _leave(disk: Path, events: list[Event], when: float, chance: random.Random) -> int:
-    """Puts the files together as a power cut at `when` leaves them. Answers how many writes were in doubt."""
-    synced: dict[str, float] = {}  # by file: what was written before this instant is on disk
+    """Rebuilds the files as a power cut at `when` leaves them. Returns the number of writes that were not
+    synced."""
+    synced: dict[str, float] = {}  # by file: writes that ended before this instant are on disk
     for event in events:
         if event.at == -1 and event.end <= when:
             synced[event.name] = event.start
-    doubtful = 0
+    unsynced = 0
     share = chance.choice((0.0, 0.5, 0.9, 1.0))
     for event in events:
         if event.at == -1 or event.start > when:
             continue
-        sure = event.end <= synced.get(event.name, 0.0)
-        doubtful += not sure
+        is_synced = event.end <= synced.get(event.name, 0.0)
+        unsynced += not is_synced
         with (disk / event.name).open("r+b") as file:
             if event.data is None:
-                if sure or chance.random() < share:
+                if is_synced or chance.random() < share:
                     file.truncate(event.at)
                 continue
             for start in range(0, len(event.data), _SECTOR):
-                if sure or chance.random() < share:
+                if is_synced or chance.random() < share:
                     file.seek(event.at + start)
                     file.write(event.data[start : start + _SECTOR])
-    return doubtful
+    return unsynced
 
 
 def _instant(events: list[Event], chance: random.Random) -> float:
-    """Any; or, which is rarer and says more, one between a write, or a sync, and the end of its sync."""
+    """Returns a random instant. Most are between a write, or a sync, and the end of its sync: these are rare
+    and reveal most."""
     if chance.random() < 0.25:
         return chance.uniform(events[0].start, events[-1].end)
     number = chance.randrange(len(events))
@@ -182,7 +186,7 @@ def _instant(events: list[Event], chance: random.Random) -> float:
 
 
 def _known_by(ledger: Ledger, when: float) -> Ledger:
-    """The ledger as it was at `when`, by the monotonic clock."""
+    """Returns the ledger as it was at `when`, in monotonic seconds."""
     known = Ledger()
     for order in ledger.orders.values():
         state = order.state if order.state == REFUSED or order.answered <= when else UNKNOWN

@@ -1,4 +1,4 @@
-"""What is done to the server, one scene a function. Each answers how much it proved, or raises."""
+"""The scenes, a function each: what is done to the server. Each returns its outcome, or raises `Broken`."""
 
 import random
 import shutil
@@ -16,7 +16,7 @@ from tests.crash.server import Broken, Victim, need_strace
 
 
 class Outcome(NamedTuple):
-    """Counts over a scene: acknowledged enqueues and conclusions, and how often it was done."""
+    """Figures of a scene: rounds, acknowledged enqueues, acknowledged conclusions."""
 
     rounds: int
     made: int
@@ -24,14 +24,14 @@ class Outcome(NamedTuple):
     note: str = ""
 
 
-def settle(victim: Victim, ledger: Ledger) -> None:
-    """Checks the ledger against the server, which is up; then takes out what is left, in order."""
+def verify(victim: Victim, ledger: Ledger) -> None:
+    """Checks the ledger against the server, which must be up, and then the order of the remaining jobs."""
     jobs, counts = all_jobs(victim.port)
     wrong = check(ledger, jobs, counts)
     for drained in drain(victim.port).values():
         wrong += check_order(drained)
     if wrong:
-        raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20], victim.said()[-500:]]))
+        raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20], victim.output()[-500:]]))
 
 
 def _outcome(rounds: int, ledger: Ledger, note: str = "") -> Outcome:
@@ -42,10 +42,10 @@ def _outcome(rounds: int, ledger: Ledger, note: str = "") -> Outcome:
 
 
 def _proved(rounds: int, crowd: Crowd, victim: Victim, ledger: Ledger, note: str = "") -> Outcome:
-    """The end of a scene: the server is up."""
+    """Ends a scene. The server must be up."""
     time.sleep(0.2)
     crowd.stop()
-    settle(victim, ledger)
+    verify(victim, ledger)
     return _outcome(rounds, ledger, note)
 
 
@@ -60,7 +60,7 @@ def kill_9(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
             time.sleep(chance.choice((0.0, 0.02, 0.1, 0.3)) * chance.random())
             victim.kill()
             victim.start()
-            if chance.random() < 0.9:  # else it is killed while it reads
+            if chance.random() < 0.9:  # otherwise it is killed while it reads the journal
                 victim.wait_ready()
         victim.wait_ready()
         return _proved(rounds, crowd, victim, ledger)
@@ -94,8 +94,8 @@ def frozen(folder: Path, rounds: int, seed: int) -> Outcome:
 
 
 def damage(folder: Path, rounds: int, seed: int) -> Outcome:
-    """The file cut, and bits flipped in it, after a stop: the server names the damage and does not start; or
-    the damage is where nothing is, and all is there."""
+    """After a stop the file is truncated, or bits are flipped. The server names the damage and does not
+    start, or the damage is in unused space and nothing is lost."""
     chance = random.Random(seed)
     ledger = Ledger()
     original = folder.with_name(folder.name + ".original")
@@ -111,19 +111,19 @@ def damage(folder: Path, rounds: int, seed: int) -> Outcome:
             shutil.rmtree(folder)
             shutil.copytree(original, folder)
             _harm(folder / "journal.sqlite", chance, cut=number % 4 == 0)
-            said = len(victim.said())
+            lines_before = len(victim.output())
             victim.start()
             try:
                 victim.wait_ready()
             except Broken:
-                line = victim.said()[said:].strip().splitlines()[-1]
+                line = victim.output()[lines_before:].strip().splitlines()[-1]
                 if victim.status() != 1 or str(folder / "journal.sqlite") not in line:
                     raise Broken(f"damage is not named: {line}") from None
                 refused += 1
                 continue
             wrong = check(ledger, *all_jobs(victim.port))
             if wrong:
-                raise Broken(f"damage went unnoticed: {wrong[:5]}")
+                raise Broken(f"undetected damage: {wrong[:5]}")
             victim.kill()
         return _outcome(rounds, ledger, f"{refused} refused by name, {rounds - refused} harmless")
 
@@ -139,8 +139,8 @@ def _harm(path: Path, chance: random.Random, cut: bool) -> None:
 
 
 def full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
-    """A small file system is filled by somebody else: enqueue is refused, conclusions go on, and all comes
-    back by itself when there is room again."""
+    """Another program fills a small file system: enqueues are refused, conclusions are accepted. When there
+    is space again the server recovers without a restart."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False
@@ -165,7 +165,7 @@ def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
             ready = [caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "kept"}) for _ in range(20)]
             held = caller.call("POST", "/jobs/dequeue", {"queue": "kept", "count": 20}).json["jobs"]
             assert len(ready) == len(held)
-            with (folder / "somebody else's").open("wb", buffering=0) as file, suppress(OSError):
+            with (folder / "other file").open("wb", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(bytes(65536))
             statuses = {caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status}
@@ -178,29 +178,29 @@ def _full_disk(folder: Path, rounds: int, seed: int) -> Outcome:
                 answer = caller.call("POST", f"/jobs/{job['id']}/conclude", {"lease": job["lease"]})
                 if answer.status != 200:
                     raise Broken(f"a full disk: conclude answers {answer}")
-            (folder / "somebody else's").unlink()
+            (folder / "other file").unlink()
             until = time.monotonic() + 5
             while (
                 status := caller.call("POST", "/jobs/enqueue", {"type": "x", "queue": "full"}).status
             ) == 507:
                 if time.monotonic() > until:
-                    raise Broken("there is room again, and enqueue is refused for ever")
+                    raise Broken("there is space again, but enqueue is still refused")
                 time.sleep(0.01)
             if status != 201:
-                raise Broken(f"there is room again, and enqueue answers {status}")
+                raise Broken(f"there is space again, but enqueue answers {status}")
             victim.kill()
             victim.come_up()
             caller.close()
         for queue in ("kept", "full"):
             caller.call("POST", f"/queues/{queue}/purge", {"status": [
                 "scheduled", "queued", "in_progress", "concluded", "dead", "cancelled"]})  # fmt: skip
-        settle(victim, ledger)
+        verify(victim, ledger)
         caller.close()
         return _outcome(rounds, ledger)
 
 
 def _inject(victim: Victim, call: str, what: str) -> "subprocess.Popen[bytes]":
-    """From now on that system call of the server fails, or takes long."""
+    """Makes a system call of the server fail, or take long, from now on."""
     return subprocess.Popen(
         ["strace", "-f", "-q", "-p", str(victim.pid), "-e", f"trace={call}", "-e", f"inject={call}:{what}"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -208,8 +208,8 @@ def _inject(victim: Victim, call: str, what: str) -> "subprocess.Popen[bytes]":
 
 
 def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
-    """A sync fails (EIO, by strace): nothing of that group is acknowledged, the server ends with status 74 and
-    one clear line, and the next start is clean."""
+    """A write or sync fails with EIO: nothing of that group is acknowledged, the server exits with status 74
+    and one clear line, and the next start is clean."""
     need_strace()
     chance = random.Random(seed)
     ledger = Ledger()
@@ -220,13 +220,13 @@ def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
             call = "fdatasync" if number % 2 == 0 else "pwrite64"
             time.sleep(0.1)
             tracer = _inject(victim, call, f"error=EIO:when={chance.randint(1, 60)}")
-            said = len(victim.said())
+            lines_before = len(victim.output())
             try:
                 status = victim.status()
             finally:
                 tracer.terminate()
                 tracer.wait()
-            line = victim.said()[said:]
+            line = victim.output()[lines_before:]
             if status != 74 or "disk I/O error" not in line or "Traceback" in line:
                 raise Broken(f"{call} failed: status {status}, {line[-400:]}")
             victim.come_up()
@@ -234,7 +234,7 @@ def failing_sync(folder: Path, rounds: int, seed: int) -> Outcome:
 
 
 def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
-    """Every sync takes 300 ms: everything is slower, nothing else changes; killed in the middle of it."""
+    """Every sync takes 300 ms, and the server is killed meanwhile. Requests that change nothing stay fast."""
     need_strace()
     ledger = Ledger()
     with Victim(folder) as victim:
@@ -248,7 +248,7 @@ def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
             while time.monotonic() < until:
                 asked = time.monotonic()
                 if caller.call("GET", "/healthz").status != 200:
-                    raise Broken("not well, with a slow disk")
+                    raise Broken("/healthz fails with a slow disk")
                 slowest = max(slowest, time.monotonic() - asked)
                 time.sleep(0.02)
             caller.close()
@@ -256,5 +256,5 @@ def slow_sync(folder: Path, rounds: int, seed: int) -> Outcome:
             tracer.wait()
             victim.come_up()
         if slowest > 0.25:
-            raise Broken(f"/healthz took {slowest * 1000:.0f} ms with a slow disk: the loop waits for it")
+            raise Broken(f"/healthz took {slowest * 1000:.0f} ms with a slow disk: the event loop is blocked")
         return _proved(rounds, crowd, victim, ledger, f"/healthz at most {slowest * 1000:.0f} ms")

@@ -1,4 +1,4 @@
-"""The server under test: always on the same port and folder, killed and started again."""
+"""The server under test, which is killed and started again on the same port and directory."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from tests.crash.clients import Caller, Cut, Unsent
 
 
 class Broken(Exception):
-    """The server did what it should not."""
+    """The server broke a promise."""
 
 
 def need_strace() -> None:
@@ -25,7 +25,8 @@ def need_strace() -> None:
 
 
 class Victim:
-    """`settings`: further ones, lower case."""
+    """One server at a time, with a journal in `folder`. `settings`: further settings by their lower-case
+    names."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
@@ -35,7 +36,7 @@ class Victim:
             "host": HOST, "port": self.port, "data": folder, "retain": "24h", "retain_jobs": 10_000_000,
             "retain_bytes": "1GiB", "access_log": "off", **settings,
         }  # fmt: skip
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -45,7 +46,7 @@ class Victim:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._said.close()
+        self._output.close()
 
     @property
     def pid(self) -> int:
@@ -53,13 +54,13 @@ class Victim:
         return self._process.pid
 
     def start(self, *before: str, **settings: object) -> None:
-        """`before`: a command that runs it."""
+        """Starts the server. `before`: a command that runs it, such as a tracer."""
         given = {**self._settings, **settings}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
         kept |= {f"JOBQUEUE_{name.upper()}": str(value) for name, value in given.items()}
         self._process = subprocess.Popen(
             [*before, sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env={**kept, "PYTHONPATH": str(PACKAGE)},
-            stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
+            stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
         )  # fmt: skip
         self.starts += 1
 
@@ -73,7 +74,7 @@ class Victim:
             except (Unsent, Cut):
                 pass
             if self._process is None or self._process.poll() is not None or time.monotonic() > until:
-                raise Broken(f"it does not come up: {self.said()[-800:]}")
+                raise Broken(f"the server does not start: {self.output()[-800:]}")
             time.sleep(0.005)
         caller.close()
 
@@ -91,15 +92,15 @@ class Victim:
         self._process.send_signal(number)
 
     def status(self, seconds: float = 30) -> int:
-        """With which it ended, by itself."""
+        """Waits for the server to end. Returns its exit status."""
         assert self._process is not None
         return self._process.wait(seconds)
 
     def stop(self) -> None:
         self.signal(signal.SIGTERM)
         if self.status() != 0:
-            raise Broken(f"it did not stop well: {self.said()[-800:]}")
+            raise Broken(f"the server did not stop cleanly: {self.output()[-800:]}")
 
     def said(self) -> str:
-        size = os.fstat(self._said.fileno()).st_size
-        return os.pread(self._said.fileno(), size, 0).decode("utf-8", "replace")
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Room: when nothing more is put in, and when it is again."""
+"""Limits of the server: memory, jobs, queues and waiting requests."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 class Memory:
-    """What the process takes, as a test says."""
+    """The memory of the process, as the test sets it."""
 
     mib = 50.0
 
@@ -35,7 +35,7 @@ def new(size=0):
     return NewJob("x", payload=b'"' + b"x" * size + b'"')
 
 
-def test_above_the_limit_nothing_is_put_in_and_all_that_drains_goes_on(engine, memory):
+def test_at_the_memory_limit_new_jobs_are_refused_and_existing_ones_can_be_finished(engine, memory):
     for _ in range(3):
         engine.enqueue(new())
     ((job, lease),) = engine.dequeue(DequeueRequest(("default",)))
@@ -57,10 +57,10 @@ def test_above_the_limit_nothing_is_put_in_and_all_that_drains_goes_on(engine, m
     assert engine.stats().jobs["queued"] == 0
 
 
-def test_below_the_limit_again_it_goes_on(engine, memory):
+def test_clearly_below_the_limit_new_jobs_are_accepted_again(engine, memory):
     memory.mib = 120
     engine.tick()
-    memory.mib = 97  # not yet: it would be full again at once
+    memory.mib = 97  # not enough: the limit would be reached again at once
     engine.tick()
     with pytest.raises(OutOfMemory):
         engine.enqueue(new())
@@ -69,7 +69,7 @@ def test_below_the_limit_again_it_goes_on(engine, memory):
     engine.enqueue(new())
 
 
-def test_memory_that_is_not_given_back_does_not_keep_it_shut_for_ever(engine, memory):
+def test_new_jobs_are_accepted_again_even_if_the_allocator_keeps_the_memory(engine, memory):
     for _ in range(10):
         engine.enqueue(new(10_000))
     memory.mib = 101
@@ -100,9 +100,9 @@ def test_memory_that_is_not_given_back_does_not_keep_it_shut_for_ever(engine, me
             engine.import_jobs([ImportItem(new(), ImportedHistory(1, died_at=2), None)]).refused
         ),
     ],
-    ids=["one", "many", "each", "import", "import of a dead one"],
+    ids=["one", "many", "each", "import", "import of a dead job"],
 )
-def test_so_many_jobs_and_no_more_without_waiting_for_a_tick(clock, put):
+def test_the_limit_of_jobs_holds_without_a_tick(clock, put):
     engine = MemoryEngine(Settings(first_id=1, max_jobs=3), clock)
     for _ in range(3):
         put(engine)
@@ -122,7 +122,7 @@ def raise_if(answer):
         raise answer
 
 
-def test_a_batch_that_does_not_fit_is_refused_as_a_whole_or_fills_what_is_left(clock):
+def test_a_batch_beyond_the_limit_is_refused_as_a_whole_or_job_by_job(clock):
     engine = MemoryEngine(Settings(first_id=1, max_jobs=3), clock)
     engine.enqueue(new())
     with pytest.raises(QueueFull):
@@ -132,7 +132,7 @@ def test_a_batch_that_does_not_fit_is_refused_as_a_whole_or_fills_what_is_left(c
     assert [isinstance(each, QueueFull) for each in made] == [False, False, True]
 
 
-def test_a_full_server_knows_the_jobs_that_it_has_and_makes_no_queue(clock):
+def test_a_full_server_finds_existing_unique_jobs_and_creates_no_queue(clock):
     engine = MemoryEngine(Settings(first_id=1, max_jobs=1), clock)
     unique = NewJob("x", options=Options(unique_key="k"))
     first = engine.enqueue(unique)
@@ -143,11 +143,11 @@ def test_a_full_server_knows_the_jobs_that_it_has_and_makes_no_queue(clock):
     assert engine.stats().queues == 1
 
 
-def test_so_many_queues_and_no_more(clock):
+def test_the_limit_of_queues_holds_for_every_verb(clock):
     engine = MemoryEngine(Settings(first_id=1, max_queues=2), clock)
     engine.enqueue(NewJob("x", "a"))
     engine.enqueue(NewJob("x", "b"))
-    for more in (
+    for use_third_queue in (
         lambda: engine.enqueue(NewJob("x", "c")),
         lambda: engine.enqueue_many([NewJob("x", "a"), NewJob("x", "c")]),
         lambda: engine.configure("c", {"max_jobs": 1}),
@@ -155,14 +155,14 @@ def test_so_many_queues_and_no_more(clock):
         lambda: engine.resume("c"),
     ):
         with pytest.raises(QueueFull) as refused:
-            more()
+            use_third_queue()
         assert refused.value.facts["setting"] == "JOBQUEUE_MAX_QUEUES"
     engine.enqueue_many([NewJob("x", "a"), NewJob("x", "b")])
     assert engine.stats().jobs["queued"] == 4
     assert engine.stats().queues == 2
 
 
-async def test_so_many_that_wait_and_no_more(clock):
+async def test_the_limit_of_waiting_requests_holds_for_jobs_and_outcomes(clock):
     engine = MemoryEngine(Settings(first_id=1, max_waiters=2), clock)
     engine.enqueue(NewJob("x", "other"))
     waiting = [engine.dequeue(DequeueRequest(("default",)), 1000) for _ in range(2)]
@@ -179,7 +179,7 @@ async def test_so_many_that_wait_and_no_more(clock):
     engine.close()
 
 
-def test_what_this_process_has_and_may_have():
+def test_this_process_uses_less_than_the_default_limit():
     assert 5 * MIB < resident() < default_limit()
 
 
@@ -198,7 +198,7 @@ def test_what_this_process_has_and_may_have():
         ),
     ],
 )
-def test_the_limits_of_a_container_or_of_a_service(groups, limits, found, tmp_path):
+def test_limits_of_a_container_or_a_service_are_found(groups, limits, found, tmp_path):
     files = {"proc/self/cgroup": groups} | {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
     for name, text in files.items():
         file = tmp_path / name
@@ -208,5 +208,5 @@ def test_the_limits_of_a_container_or_of_a_service(groups, limits, found, tmp_pa
     assert default_limit(tmp_path) <= min(found, default=2**60) * 0.75
 
 
-def test_where_the_system_tells_of_no_groups(tmp_path):
+def test_without_control_groups_no_limit_is_found(tmp_path):
     assert cgroup_limits(tmp_path) == []

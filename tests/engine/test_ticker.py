@@ -1,4 +1,4 @@
-"""Ticks come whatever the wall clock does, and one slice of them at a time."""
+"""Ticks happen whatever the wall clock does, one slice in each loop pass."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from jobqueue.model import DequeueRequest, NewJob
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
-async def test_a_step_of_the_wall_clock_holds_nothing_up(monkeypatch, step):
+async def test_a_step_of_the_wall_clock_does_not_delay_ticks(monkeypatch, step):
     engine = MemoryEngine(Settings(tick="10ms"))
     assert await engine.dequeue(DequeueRequest(("default",)), 20) == []
     real = time.time
@@ -20,7 +20,7 @@ async def test_a_step_of_the_wall_clock_holds_nothing_up(monkeypatch, step):
     engine.close()
 
 
-async def test_what_a_tick_leaves_over_is_done_in_one_slice_for_each_pass_of_the_loop():
+async def test_the_rest_of_a_tick_runs_one_slice_in_each_loop_pass():
     engine = MemoryEngine(Settings(tick="10ms"))
     jobs = 50_000
     for _ in range(0, jobs, 1_000):

@@ -1,4 +1,4 @@
-"""Folder: what it refuses, its lock, its reserve. (Most refusals are tests of the program.)"""
+"""DataDir: what it refuses, and its reserve. Tests of the program cover most refusals, and the lock."""
 
 import os
 import tempfile
@@ -14,29 +14,29 @@ NOBODY = 65534
 
 @pytest.fixture
 def path():
-    """Where anybody may go."""
+    """A path below a directory that every user may enter."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "data"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 @pytest.mark.parametrize(
-    ("owner", "mode", "says"),
+    ("owner", "mode", "message"),
     [
         (12345, 0o700, f"belongs to user 12345, but this server runs as user {NOBODY}"),
         (0, 0o755, "is not writable"),
         (NOBODY, 0o500, "is not writable"),
     ],
 )
-def test_a_folder_of_somebody_else_or_without_the_right_to_write_is_refused(path, owner, mode, says):
+def test_a_directory_of_another_user_or_without_write_permission_is_refused(path, owner, mode, message):
     path.mkdir()
     os.chown(path, owner, owner)
     path.chmod(mode)
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
     try:
-        with pytest.raises(JournalError, match=says):
+        with pytest.raises(JournalError, match=message):
             DataDir(str(path))
     finally:
         os.seteuid(0)
@@ -44,16 +44,16 @@ def test_a_folder_of_somebody_else_or_without_the_right_to_write_is_refused(path
 
 
 @pytest.mark.parametrize("system", ["Linux", "macOS"])
-def test_it_keeps_room_and_lets_it_go(path, system, monkeypatch):
+def test_the_reserve_is_allocated_and_can_be_released(path, system, monkeypatch):
     if system == "macOS":
         monkeypatch.delattr(os, "posix_fallocate")
-    folder = DataDir(str(path))
+    data_dir = DataDir(str(path))
     reserve = path / "reserve"
     assert (reserve.stat().st_size, reserve.stat().st_blocks * 512 >= RESERVE) == (RESERVE, True)
-    folder.use_reserve()
-    folder.use_reserve()
+    data_dir.use_reserve()
+    data_dir.use_reserve()
     assert not reserve.exists()
-    assert folder.keep_reserve()
+    assert data_dir.keep_reserve()
     assert reserve.exists()
-    folder.close()
+    data_dir.close()
     DataDir(str(path)).close()

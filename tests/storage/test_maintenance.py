@@ -1,4 +1,4 @@
-"""Verify, repair, back up, dump; and files of every version so far."""
+"""Verify, repair, back up and dump journals, and read files of every version."""
 
 import asyncio
 import json
@@ -37,13 +37,14 @@ async def engine_on(folder, clock, **settings):
 
 
 def tool(capfd, folder, *arguments):
+    """Returns exit status, and the lines on stdout and stderr, of `journal` with these arguments."""
     status = main(list(arguments), {"JOBQUEUE_DATA": str(folder)})
-    said = capfd.readouterr()
-    return status, said.out.splitlines(), said.err.splitlines()
+    captured = capfd.readouterr()
+    return status, captured.out.splitlines(), captured.err.splitlines()
 
 
 async def filled(folder, clock, jobs=400):
-    """A journal with many jobs, some of them large; answers them by id."""
+    """Creates a journal with `jobs` jobs, some with large payloads. Returns them by id."""
     engine = await engine_on(folder, clock)
     news = [
         NewJob("t", "ab"[n % 2], n % 3, b'"%b"' % (b"%05d" % n * (3_000 if n % 20 == 0 else 20)))
@@ -60,7 +61,7 @@ async def filled(folder, clock, jobs=400):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_journal_of_each_version_is_read_as_it_was_written(folder, clock, version, capfd):
+async def test_a_journal_of_each_version_can_be_read(folder, clock, version, capfd):
     shutil.copy(JOURNALS / f"{version}.sqlite", folder / FILE)
     (folder / FILE).chmod(0o600)
     expected = (JOURNALS / f"{version}.ndjson").read_text().splitlines()
@@ -84,7 +85,7 @@ async def test_a_journal_of_each_version_is_read_as_it_was_written(folder, clock
     engine.close()
 
 
-def test_there_is_a_file_of_the_version_that_is_written_now():
+def test_there_is_a_file_of_the_current_version():
     with sqlite3.connect(JOURNALS / f"{VERSIONS[-1]}.sqlite") as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
     db.close()
@@ -94,7 +95,7 @@ def test_there_is_a_file_of_the_version_that_is_written_now():
 # -- verify, back up, dump --------------------------------------------------------------------------
 
 
-async def test_verify_and_backup_do_not_mind_a_running_server(folder, clock, tmp_path, capfd):
+async def test_verify_and_backup_work_while_a_server_runs(folder, clock, tmp_path, capfd):
     engine = await engine_on(folder, clock)
     await engine.enqueue_many([NewJob("t")] * 30)
     assert tool(capfd, folder, "verify") == (
@@ -105,8 +106,8 @@ async def test_verify_and_backup_do_not_mind_a_running_server(folder, clock, tmp
         0, ["copied: jobs 30, queues with settings or a pause 0, idempotency keys 0"]
     )  # fmt: skip
     assert copy.stat().st_mode & 0o777 == 0o600
-    status, _, said = tool(capfd, folder, "backup", str(copy))
-    assert (status, said) == (1, [f"jobqueue: cannot write {copy}: File exists"])
+    status, _, errors = tool(capfd, folder, "backup", str(copy))
+    assert (status, errors) == (1, [f"jobqueue: cannot write {copy}: File exists"])
     await engine.enqueue(NewJob("t"))
     engine.close()
     other = tmp_path / "other"
@@ -114,15 +115,15 @@ async def test_verify_and_backup_do_not_mind_a_running_server(folder, clock, tmp
     copy.rename(other / FILE)
     engine = await engine_on(other, clock)
     assert engine.stats().jobs["queued"] == 30
-    # No id that was given since the copy was made is given again.
+    # Ids that were given out after the copy was made are not reused.
     assert (await engine.enqueue(NewJob("t"))).id > 31
     engine.close()
 
 
-async def test_repair_does_not_touch_a_journal_in_use_or_one_that_is_well(folder, clock, capfd):
+async def test_repair_does_not_touch_a_journal_in_use_or_without_damage(folder, clock, capfd):
     engine = await engine_on(folder, clock)
-    status, _, [said] = tool(capfd, folder, "repair")
-    assert (status, "another server" in said) == (1, True)
+    status, _, [error] = tool(capfd, folder, "repair")
+    assert (status, "another server" in error) == (1, True)
     await engine.enqueue(NewJob("t"))
     engine.close()
     before = (folder / FILE).read_bytes()
@@ -130,22 +131,22 @@ async def test_repair_does_not_touch_a_journal_in_use_or_one_that_is_well(folder
     assert (folder / FILE).read_bytes() == before
 
 
-def test_what_is_asked_wrongly_is_answered_with_how_to_ask(folder, capfd):
+def test_wrong_arguments_are_answered_with_the_usage(folder, capfd):
     for arguments in ([], ["help"], ["verify", "x"], ["backup"]):
         status, out, err = tool(capfd, folder, *arguments)
         assert (status, out) == (2, [])
         assert err[0].startswith("usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal")
     assert main(["verify"], {}) == 2
     assert "set JOBQUEUE_DATA" in capfd.readouterr().err
-    for what in ("verify", "repair", "dump"):
-        status, _, [said] = tool(capfd, folder, what)
-        assert (status, said) == (1, f"jobqueue: there is no journal at {folder / FILE}")
+    for command in ("verify", "repair", "dump"):
+        status, _, [error] = tool(capfd, folder, command)
+        assert (status, error) == (1, f"jobqueue: there is no journal at {folder / FILE}")
 
 
 # -- damage and repair ------------------------------------------------------------------------------
 
 
-async def test_the_damaged_row_is_named_and_everything_else_is_saved(folder, clock, capfd):
+async def test_repair_names_the_damaged_row_and_saves_all_others(folder, clock, capfd):
     jobs = await filled(folder, clock)
     content = (folder / FILE).read_bytes()
     assert content.count(b"00017" * 20) == 1
@@ -171,7 +172,7 @@ async def test_the_damaged_row_is_named_and_everything_else_is_saved(folder, clo
     assert (folder / f"{FILE}.damaged-1").exists()
 
 
-async def test_a_job_whose_payload_is_damaged_is_gone_and_the_next_one_is_not(folder, clock, capfd):
+async def test_a_job_with_a_damaged_payload_is_lost_and_the_next_one_is_saved(folder, clock, capfd):
     jobs = await filled(folder, clock)
     content = (folder / FILE).read_bytes()
     middle = b"00020" * 500
@@ -184,8 +185,8 @@ async def test_a_job_whose_payload_is_damaged_is_gone_and_the_next_one_is_not(fo
 
 
 @pytest.mark.parametrize("seed", range(40 if os.environ.get("TEST_ALL") else 8))
-async def test_whatever_is_damaged_repair_saves_only_what_was_there_and_most_of_it(folder, clock, seed):
-    """Bits flipped, pages overwritten, the end cut off: what comes out is a whole journal of true jobs."""
+async def test_repair_saves_most_jobs_and_no_false_ones_from_any_damage(folder, clock, seed):
+    """The damage: flipped bits, an overwritten page, a missing end, or a missing header."""
     chance = random.Random(seed)
     jobs = await filled(folder, clock)
     content = bytearray((folder / FILE).read_bytes())
@@ -199,7 +200,7 @@ async def test_whatever_is_damaged_repair_saves_only_what_was_there_and_most_of_
     elif kind == 2:
         del content[chance.randrange(len(content) // 2, len(content)) :]
     else:
-        content[:100] = bytes(100)  # SQLite does not know it any more
+        content[:100] = bytes(100)  # SQLite does not recognise the file
     (folder / FILE).write_bytes(content)
     found = repair(str(folder))
     saved = {job.id: (job.queue, job.status, job.payload) for job in jobs_in(folder)}
@@ -211,25 +212,25 @@ async def test_whatever_is_damaged_repair_saves_only_what_was_there_and_most_of_
     engine.close()
 
 
-async def test_a_repair_that_is_cut_short_leaves_a_journal_in_its_place(folder, clock, monkeypatch):
-    """Never none: a server would begin an empty one."""
+async def test_an_interrupted_repair_leaves_a_journal(folder, clock, monkeypatch):
+    """Without one a server would start an empty journal."""
     await filled(folder, clock)
     content = (folder / FILE).read_bytes()
     (folder / FILE).write_bytes(content.replace(b"00017" * 20, b"00018" * 20))
 
-    def cut(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     for owner, name in ((os, "link"), (Path, "replace")):
         with monkeypatch.context() as patched:
-            patched.setattr(owner, name, cut)
+            patched.setattr(owner, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 repair(str(folder))
         assert (folder / FILE).exists()
     assert repair(str(folder)).jobs == 399
 
 
-async def test_a_repair_where_there_are_no_links_keeps_a_copy_and_says_what_it_cannot_write(
+async def test_a_repair_without_hard_links_keeps_a_copy_and_reports_what_it_cannot_write(
     folder, clock, monkeypatch
 ):
     await filled(folder, clock)
@@ -237,18 +238,18 @@ async def test_a_repair_where_there_are_no_links_keeps_a_copy_and_says_what_it_c
     (folder / FILE).write_bytes(content)
 
     def fails(*_):
-        raise PermissionError(1, "Operation not serving")
+        raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", fails)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", fails)
-        with pytest.raises(JournalError, match=r"cannot repair .*: Operation not serving"):
+        with pytest.raises(JournalError, match=r"cannot repair .*: Operation not permitted"):
             repair(str(folder))
     assert repair(str(folder)).jobs == 399
     assert (folder / f"{FILE}.damaged-2").read_bytes() == content
 
 
-async def test_a_newer_version_is_not_repaired_by_an_older_program(folder, clock):
+async def test_a_journal_of_a_newer_version_is_refused_by_every_command(folder, clock):
     await filled(folder, clock, 10)
     with sqlite3.connect(folder / FILE) as db:
         db.execute("PRAGMA user_version = 9")

@@ -221,7 +221,7 @@ class Connection:
         if not self._recognise(data):
             self._parse(data)
         if self._half_closed:
-            self._resume_soon()  # which closes
+            self._resume_soon()  # which closes the connection
 
     def _receive(self, data: bytes) -> None:
         """Reads `data`, or keeps it if something is in its way."""
@@ -282,7 +282,7 @@ class Connection:
             return True
         connected = self._transport.get_extra_info("socket")
         if connected is None:
-            return True
+            return True  # a TLS transport that is being closed
         poll = select.poll()
         poll.register(connected.fileno(), _HUNG_UP)
         return bool(poll.poll(0))
@@ -568,9 +568,10 @@ class Connection:
             self._transport.close()
 
     def _untaken(self) -> int:
+        """Bytes that the client has not taken yet."""
         buffered = self._transport.get_write_buffer_size()
         connected = self._transport.get_extra_info("socket")
-        if connected is None:  # a TLS transport that ends has let go of it, though it is not lost yet
+        if connected is None:  # a TLS transport that is being closed
             return buffered
         return untaken(connected.fileno(), buffered)
 

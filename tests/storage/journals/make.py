@@ -1,9 +1,9 @@
-"""Makes `version-N.sqlite` and what is to be read out of it. Run it once for a version, when that is new:
+"""Creates `version-N.sqlite`, and shows how to create `version-N.ndjson`. Run it once for each new version:
 
     PYTHONPATH=. .venv/bin/python tests/storage/journals/make.py
-    JOBQUEUE_DATA=<a folder with it as journal.sqlite> .venv/bin/python -m jobqueue journal dump
+    JOBQUEUE_DATA=<a directory with it as journal.sqlite> .venv/bin/python -m jobqueue journal dump
 
-The files of earlier versions stay as they are: they show that they can still be read.
+The files of earlier versions must not change: the tests show that they can still be read.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 async def make(folder: str) -> None:
-    """One of everything."""
+    """Writes a journal with every kind of record."""
     engine = open_journal(DataDir(folder), Settings(first_id=1001), ManualClock())
     await engine.load()
     everything = Options(

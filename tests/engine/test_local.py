@@ -1,4 +1,4 @@
-"""MemoryEngine: what it adds to the core. Its clock is moved by hand, but for the last test."""
+"""LocalEngine in memory: what it adds to the core. All but the last tests move the clock by hand."""
 
 import asyncio
 import re
@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from jobqueue import MemoryEngine
 from jobqueue.clock import first_id_at
+from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
 from jobqueue.model import DequeueRequest, Filter, NewJob
 from jobqueue.settings import Settings
@@ -20,16 +20,16 @@ ONE = DequeueRequest(("default",), 2_000)
 
 @pytest.fixture
 def engine(clock):
-    return MemoryEngine(Settings(first_id=1, lease="2s"), clock=clock)
+    return LocalEngine(Settings(first_id=1, lease="2s"), clock=clock)
 
 
-def take(engine, want=ONE):
-    [(job, _)] = engine.dequeue(want)
+def take(engine, request=ONE):
+    [(job, _)] = engine.dequeue(request)
     return job
 
 
-def ids(handed):
-    return [job.id for job, _ in handed]
+def ids(deliveries):
+    return [job.id for job, _ in deliveries]
 
 
 async def a_few_loop_passes():
@@ -37,10 +37,10 @@ async def a_few_loop_passes():
         await asyncio.sleep(0)
 
 
-# -- time by hand -----------------------------------------------------------------------------------
+# -- the clock moved by hand ------------------------------------------------------------------------
 
 
-def test_a_lease_is_over_at_its_end_and_not_a_millisecond_before(engine, clock):
+def test_a_lease_ends_at_its_end_and_not_a_millisecond_earlier(engine, clock):
     engine.enqueue(JOB)
     job = take(engine)
     clock.advance("1999ms")
@@ -53,7 +53,7 @@ def test_a_lease_is_over_at_its_end_and_not_a_millisecond_before(engine, clock):
     assert take(engine) is job
 
 
-def test_a_tick_returns_how_many_jobs_it_moved_however_many_slices_it_took(engine, clock):
+def test_a_tick_returns_the_number_of_jobs_moved_in_all_slices(engine, clock):
     engine.enqueue_many([JOB] * 1_234)
     assert len(engine.dequeue(DequeueRequest(("default",), 2_000, 1_234))) == 1_234
     clock.advance("2s")
@@ -61,8 +61,8 @@ def test_a_tick_returns_how_many_jobs_it_moved_however_many_slices_it_took(engin
     assert engine.tick() == 0
 
 
-def test_a_tick_forgets_finished_jobs_at_their_age(clock):
-    engine = MemoryEngine(Settings(first_id=1, retain="5s"), clock=clock)
+def test_a_tick_forgets_finished_jobs_after_their_retention(clock):
+    engine = LocalEngine(Settings(first_id=1, retain="5s"), clock=clock)
     engine.enqueue(JOB)
     engine.cancel(1)
     clock.advance("4999ms")
@@ -74,7 +74,7 @@ def test_a_tick_forgets_finished_jobs_at_their_age(clock):
 
 
 def test_a_tick_compacts_the_lanes(clock):
-    engine = MemoryEngine(Settings(first_id=1, lane_segment=16), clock=clock)
+    engine = LocalEngine(Settings(first_id=1, lane_segment=16), clock=clock)
     jobs = engine.enqueue_many([JOB] * 1_000)
     for job in jobs:
         if job.id % 10:
@@ -101,7 +101,7 @@ async def test_a_jump_of_the_wall_clock_moves_neither_a_lease_nor_a_wait(engine,
     assert (job.status, waiting.result()) == ("queued", [])
 
 
-def test_the_wall_clock_is_read_anew_at_each_tick(engine, clock):
+def test_the_wall_clock_is_read_at_each_tick(engine, clock):
     clock.wall_jump(3_600)
     engine.tick()
     job = engine.enqueue(JOB)
@@ -112,7 +112,7 @@ def test_the_wall_clock_is_read_anew_at_each_tick(engine, clock):
     assert take(engine).lease.started_at == clock.wall()
 
 
-def test_the_end_of_a_lease_is_shown_as_an_instant_of_the_wall_clock(engine, clock):
+def test_the_end_of_a_lease_is_converted_to_wall_clock_time(engine, clock):
     engine.enqueue(JOB)
     job = take(engine)
     assert engine.wall(job.lease.expires) == clock.wall() + 2_000
@@ -121,7 +121,7 @@ def test_the_end_of_a_lease_is_shown_as_an_instant_of_the_wall_clock(engine, clo
 # -- the verbs --------------------------------------------------------------------------------------
 
 
-def test_the_verbs_act_at_the_time_of_the_clock(engine, clock):
+def test_verbs_act_at_the_time_of_the_clock(engine, clock):
     engine.enqueue(JOB)
     job = take(engine)
     clock.advance("1500ms")
@@ -136,14 +136,14 @@ def test_the_verbs_act_at_the_time_of_the_clock(engine, clock):
     assert engine.get(1) is job
 
 
-def test_what_is_given_back_was_not_charged_but_was_leased(engine):
+def test_a_job_given_back_has_no_attempt_counted_but_a_lease(engine):
     engine.enqueue_many([JOB] * 3)
-    handed = engine.dequeue(DequeueRequest(("default",), 2_000, 2))
-    engine.give_back(handed)
-    assert [(job.status, job.attempts, job.leases) for job, _ in handed] == [("queued", 0, 1)] * 2
+    deliveries = engine.dequeue(DequeueRequest(("default",), 2_000, 2))
+    engine.give_back(deliveries)
+    assert [(job.status, job.attempts, job.leases) for job, _ in deliveries] == [("queued", 0, 1)] * 2
     assert ids(engine.dequeue(DequeueRequest(("default",), 2_000, 9))) == [1, 2, 3]
-    engine.give_back(handed)
-    assert [job.status for job, _ in handed] == ["in_progress"] * 2
+    engine.give_back(deliveries)
+    assert [job.status for job, _ in deliveries] == ["in_progress"] * 2
 
 
 def test_a_refusal_is_raised_at_once(engine):
@@ -155,17 +155,19 @@ def test_a_refusal_is_raised_at_once(engine):
         engine.conclude(1, "some other lease", None, None)
 
 
-def test_lease_tokens_are_long_and_never_the_same(engine):
+def test_lease_tokens_are_long_and_unique(engine):
     engine.enqueue_many([JOB] * 3_000)
     tokens = [lease.token for _, lease in engine.dequeue(DequeueRequest(("default",), 2_000, 3_000))]
     assert len(set(tokens)) == 3_000
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{16,64}", token) for token in tokens)  # 6 bits each: 96
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9_-]{16,64}", token) for token in tokens
+    )  # 16 characters of 6 bits each: 96 bits
 
 
-def test_two_engines_do_not_give_the_same_tokens(clock):
+def test_two_engines_give_different_tokens(clock):
     tokens = set()
     for _ in range(2):
-        engine = MemoryEngine(clock=clock)
+        engine = LocalEngine(clock=clock)
         engine.enqueue(JOB)
         tokens.add(take(engine).lease.token)
     assert len(tokens) == 2
@@ -174,7 +176,7 @@ def test_two_engines_do_not_give_the_same_tokens(clock):
 # -- waiting ----------------------------------------------------------------------------------------
 
 
-async def test_who_waits_is_answered_as_soon_as_there_is_a_job(engine):
+async def test_a_waiting_consumer_is_answered_as_soon_as_there_is_a_job(engine):
     waiting = engine.dequeue(ONE, wait=30_000)
     await a_few_loop_passes()
     assert not waiting.done()
@@ -182,13 +184,13 @@ async def test_who_waits_is_answered_as_soon_as_there_is_a_job(engine):
     assert ids(await waiting) == [1]
 
 
-def test_without_a_wait_and_where_there_is_a_job_the_answer_is_there_at_once(engine):
+def test_a_dequeue_without_a_wait_or_with_a_ready_job_answers_at_once(engine):
     assert engine.dequeue(ONE) == []
     engine.enqueue(JOB)
     assert ids(engine.dequeue(ONE, wait=30_000)) == [1]
 
 
-async def test_a_wait_is_measured_by_the_clock_of_the_engine(engine, clock):
+async def test_a_wait_is_measured_by_the_engine_clock(engine, clock):
     waiting = engine.dequeue(ONE, wait=500)
     clock.advance("499ms")
     engine.tick()
@@ -199,7 +201,7 @@ async def test_a_wait_is_measured_by_the_clock_of_the_engine(engine, clock):
     assert engine.stats().consumers_waiting == 0
 
 
-async def test_a_stale_job_goes_to_who_waits(engine, clock):
+async def test_a_stale_job_goes_to_a_waiting_consumer(engine, clock):
     engine.enqueue(JOB)
     first = take(engine).lease
     waiting = engine.dequeue(ONE, wait=30_000)
@@ -209,7 +211,7 @@ async def test_a_stale_job_goes_to_who_waits(engine, clock):
     assert (job.id, job.attempts, job.lease is lease, lease.token == first.token) == (1, 2, True, False)
 
 
-async def test_cancelling_a_wait_withdraws_it_at_once_and_the_next_one_gets_the_job(engine):
+async def test_cancelling_a_wait_withdraws_it_at_once_and_the_next_consumer_gets_the_job(engine):
     leaves, stays = engine.dequeue(ONE, wait=30_000), engine.dequeue(ONE, wait=30_000)
     assert leaves.cancel()
     assert engine.stats().consumers_waiting == 1
@@ -239,7 +241,7 @@ async def test_a_time_limit_around_a_wait_withdraws_it(engine):
     assert engine.get(1).status == "queued"
 
 
-async def test_cancelling_twice_or_after_the_answer_changes_nothing(engine):
+async def test_cancelling_twice_or_after_the_answer_has_no_effect(engine):
     waiting = engine.dequeue(ONE, wait=30_000)
     assert waiting.cancel()
     assert not waiting.cancel()
@@ -250,7 +252,7 @@ async def test_cancelling_twice_or_after_the_answer_changes_nothing(engine):
     assert (engine.get(1).status, engine.get(1).attempts) == ("queued", 0)
 
 
-async def test_a_job_given_back_goes_to_who_waits_next(engine):
+async def test_a_job_given_back_goes_to_the_next_waiting_consumer(engine):
     gone, next_one = engine.dequeue(ONE, wait=30_000), engine.dequeue(ONE, wait=30_000)
     engine.enqueue(JOB)
     engine.give_back(gone.result())
@@ -258,16 +260,16 @@ async def test_a_job_given_back_goes_to_who_waits_next(engine):
     assert engine.get(1).attempts == 1
 
 
-# -- the end ----------------------------------------------------------------------------------------
+# -- stopping ---------------------------------------------------------------------------------------
 
 
-async def test_closing_answers_those_who_wait_with_nothing(engine):
+async def test_closing_answers_waiting_consumers_with_no_jobs(engine):
     waiting = [engine.dequeue(DequeueRequest((name,), 2_000), wait=30_000) for name in ("a", "b", "a")]
     engine.close()
     assert await asyncio.gather(*waiting) == [[], [], []]
 
 
-async def test_once_the_waits_were_stopped_nothing_is_handed_out_and_the_rest_goes_on(engine, clock):
+async def test_after_stop_waiting_no_job_is_delivered_and_existing_jobs_can_be_finished(engine, clock):
     engine.enqueue_many([JOB] * 2)
     job = take(engine)
     assert not engine.stopping
@@ -287,7 +289,7 @@ async def test_once_the_waits_were_stopped_nothing_is_handed_out_and_the_rest_go
     assert engine.stats().jobs["queued"] == 0
 
 
-def test_closing_twice_is_fine(engine):
+def test_closing_twice_is_allowed(engine):
     engine.close()
     engine.close()
 
@@ -295,57 +297,56 @@ def test_closing_twice_is_fine(engine):
 # -- many jobs --------------------------------------------------------------------------------------
 
 
-async def test_purging_what_runs_lets_start_what_stood_behind_it(engine):
+async def test_purging_a_job_in_progress_frees_its_place_in_the_limit_of_the_queue(engine):
     engine.configure("default", {"max_in_progress": 1})
     engine.enqueue_many([JOB] * 2)
     take(engine)
     waiting = engine.dequeue(ONE, wait=30_000)
-    swept = engine.purge(Filter(statuses=frozenset(["in_progress"])), False)
-    assert (swept.matched, swept.changed, swept.sample) == (1, 1, [1])
+    result = engine.purge(Filter(statuses=frozenset(["in_progress"])), False)
+    assert (result.matched, result.changed, result.sample) == (1, 1, [1])
     assert ids(await waiting) == [2]
     with pytest.raises(JobForgotten):
         engine.get(1)
 
 
-async def test_a_sweep_works_through_what_was_there_when_it_began(engine):
+async def test_a_bulk_operation_includes_only_jobs_that_exist_at_its_start(engine):
     engine.enqueue_many([JOB] * 700)
     counting = engine.count_jobs(Filter(statuses=frozenset(["queued"])))
     engine.enqueue_many([JOB] * 50)
     assert await counting == 700
-    sweeping = engine.purge(Filter(queues=frozenset(["default"])), True)
-    swept = await sweeping
-    assert (swept.matched, swept.changed, len(swept.sample)) == (750, 0, 10)
-    swept = await engine.purge(Filter(queues=frozenset(["default"])), False)
-    assert (swept.matched, swept.changed) == (750, 750)
+    result = await engine.purge(Filter(queues=frozenset(["default"])), True)
+    assert (result.matched, result.changed, len(result.sample)) == (750, 0, 10)
+    result = await engine.purge(Filter(queues=frozenset(["default"])), False)
+    assert (result.matched, result.changed) == (750, 750)
     assert engine.stats().jobs["queued"] == 0
 
 
-async def test_nobody_who_waits_is_handed_a_job_that_is_about_to_be_purged(engine):
-    want = DequeueRequest(("default",))
+async def test_no_waiting_consumer_gets_a_job_that_is_about_to_be_purged(engine):
+    request = DequeueRequest(("default",))
     engine.configure("default", {"max_in_progress": 1})
     engine.enqueue_many([NewJob("t")] * 4)
-    assert engine.dequeue(want)
-    waiting = [engine.dequeue(want, 60_000) for _ in range(3)]
+    assert engine.dequeue(request)
+    waiting = [engine.dequeue(request, 60_000) for _ in range(3)]
     engine.purge(Filter(statuses=frozenset({"queued", "in_progress"})), False)
     assert not any(waiter.done() for waiter in waiting)
     engine.enqueue(NewJob("t"))
     assert [waiter.done() for waiter in waiting] == [True, False, False]
 
 
-async def test_of_many_that_are_redriven_the_first_is_handed_out_first(engine):
-    want = DequeueRequest(("default",))
+async def test_after_a_bulk_redrive_jobs_are_delivered_in_order(engine):
+    request = DequeueRequest(("default",))
     engine.enqueue_many([NewJob("t", priority=priority) for priority in (0, 9)])
     for job, lease in engine.dequeue(DequeueRequest(("default",), count=2)):
         engine.fail(job.id, lease.token, None, None, False, None)
-    waiter = engine.dequeue(want, 60_000)
+    waiter = engine.dequeue(request, 60_000)
     engine.redrive_many(Filter(statuses=frozenset({"dead"})), None, False)
     assert [job.priority for job, _ in waiter.result()] == [9]
 
 
-# -- looking ----------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------
 
 
-async def test_queues_are_listed_by_name_those_only_waited_on_too(engine):
+async def test_queues_are_listed_by_name_with_those_that_only_have_waiting_consumers(engine):
     engine.enqueue(NewJob("t", "b"))
     engine.enqueue(NewJob("t", "a"))
     engine.dequeue(DequeueRequest(("c", "b"), 2_000))
@@ -357,7 +358,7 @@ async def test_queues_are_listed_by_name_those_only_waited_on_too(engine):
     assert [view.name for view in engine.queues(10)] == ["a", "b"]
 
 
-def test_the_age_of_the_oldest_job_is_counted(engine, clock):
+def test_a_queue_tells_the_age_of_its_oldest_job(engine, clock):
     engine.enqueue(JOB)
     clock.advance("90s")
     engine.enqueue(JOB)
@@ -386,7 +387,7 @@ def test_stats_add_up(engine, clock):
     assert stats.remembered_bytes > len(b"null") + len(b"12")
 
 
-# -- the beginning ----------------------------------------------------------------------------------
+# -- the first id, creating an engine ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_stats_add_up(engine, clock):
         (1_800_000_000_000, 32_774_400_000_001),
     ],
 )
-def test_a_fresh_memory_counts_from_the_seconds_since_2026(wall, first):
+def test_first_ids_are_derived_from_the_seconds_since_2026(wall, first):
     assert first_id_at(wall) == first
 
 
@@ -409,14 +410,14 @@ def test_first_ids_stay_below_two_to_the_53_for_280_years():
 
 
 def test_the_first_id_is_taken_from_the_clock_or_from_the_settings(clock):
-    assert MemoryEngine(clock=clock).enqueue(JOB).id == first_id_at(clock.wall())
-    assert MemoryEngine(Settings(first_id=77), clock=clock).enqueue(JOB).id == 77
+    assert LocalEngine(clock=clock).enqueue(JOB).id == first_id_at(clock.wall())
+    assert LocalEngine(Settings(first_id=77), clock=clock).enqueue(JOB).id == 77
 
 
-def test_constructing_an_engine_touches_no_loop_and_starts_nothing():
+def test_creating_an_engine_needs_no_loop_and_starts_nothing():
     threads = threading.active_count()
     for clock in (None, ManualClock()):
-        engine = MemoryEngine(clock=clock)
+        engine = LocalEngine(clock=clock)
         assert engine.settings.port == 8080
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
@@ -424,14 +425,14 @@ def test_constructing_an_engine_touches_no_loop_and_starts_nothing():
     assert threading.active_count() == threads
 
 
-def test_with_a_clock_moved_by_hand_no_verb_needs_a_loop(engine, clock):
+def test_with_a_manual_clock_no_verb_needs_a_loop(engine, clock):
     engine.enqueue(JOB)
     engine.conclude(1, take(engine).lease.token, None, None)
     assert engine.stats().ticks == 0
 
 
-async def test_two_engines_on_one_loop_do_not_share_anything(clock):
-    one, other = MemoryEngine(Settings(first_id=1), clock), MemoryEngine(Settings(first_id=1), clock)
+async def test_two_engines_on_one_loop_share_nothing(clock):
+    one, other = LocalEngine(Settings(first_id=1), clock), LocalEngine(Settings(first_id=1), clock)
     waiting = other.dequeue(ONE, wait=1_000)
     one.enqueue(JOB)
     assert not waiting.done()
@@ -441,16 +442,16 @@ async def test_two_engines_on_one_loop_do_not_share_anything(clock):
     assert ids(one.dequeue(ONE)) == [1]
 
 
-# -- the clock of the system ------------------------------------------------------------------------
+# -- the system clock -------------------------------------------------------------------------------
 
 
 async def test_a_closed_engine_starts_no_ticker():
-    engine = MemoryEngine(Settings(tick="10ms"))
+    engine = LocalEngine(Settings(tick="10ms"))
     engine.close()
     assert engine.dequeue(ONE, wait=30_000) == []
     with pytest.raises(JobNotFound):
         engine.get(1)
-    assert engine.queue("default").oldest_age is None  # it looked at the clock
+    assert engine.queue("default").oldest_age is None  # this read the clock
     loop = asyncio.get_running_loop()
     later = loop.create_future()
     loop.call_later(0.05, later.set_result, None)
@@ -458,8 +459,8 @@ async def test_a_closed_engine_starts_no_ticker():
     assert engine.stats().ticks == 0
 
 
-async def test_with_the_clock_of_the_system_a_lease_of_a_second_comes_back_by_itself():
-    engine = MemoryEngine(Settings(tick="20ms"))
+async def test_with_the_system_clock_a_lease_of_a_second_ends_by_itself():
+    engine = LocalEngine(Settings(tick="20ms"))
     try:
         engine.enqueue(JOB)
         first = take(engine, DequeueRequest(("default",), 1_000)).lease

@@ -1,4 +1,4 @@
-"""JournalEngine: nobody hears of a change before it is on disk, and a restart brings everything back."""
+"""GroupCommit: no change is acknowledged before it is on disk, and a restart restores everything."""
 
 import asyncio
 import sqlite3
@@ -43,7 +43,7 @@ ONE = DequeueRequest(("default",), 60_000, None, "ann")
 
 
 class Disk:
-    """A folder with a journal in it, and engines on it, one after the other."""
+    """A directory with a journal, and the engines that use it one after the other."""
 
     def __init__(self, path, clock):
         self.path = path
@@ -51,7 +51,7 @@ class Disk:
         self.engine = None
 
     async def start(self, **settings):
-        """Another run; the one before is over."""
+        """Starts the next engine, after closing the one before."""
         if self.engine is not None:
             self.engine.close()
         settings = Settings(first_id=1, **settings)
@@ -60,21 +60,21 @@ class Disk:
         return self.engine
 
     def rows(self):
-        """The keys of the rows that are on disk now."""
+        """Returns the keys of the rows on disk."""
         with sqlite3.connect(self.path / FILE) as db:
             keys = [key for (key,) in db.execute("SELECT key FROM record ORDER BY key")]
         db.close()
         return keys
 
-    def hold(self):
-        """Until it is released nothing can be written."""
+    def lock(self):
+        """Returns a connection that keeps the journal from being written until it is rolled back."""
         db = sqlite3.connect(self.path / FILE, isolation_level=None)
         db.execute("BEGIN IMMEDIATE")
         return db
 
 
-class ActiveStream:
-    """A clock that runs, and that says the wall-clock instants of another one."""
+class RunningClock:
+    """A clock that runs, with the wall-clock time of another clock."""
 
     manual = False
 
@@ -92,17 +92,17 @@ def disk(tmp_path, clock):
 
 
 async def passes(count=5):
-    """Time for what must not happen. What must happen is waited for with `until`."""
+    """Lets the loop run, so that what must not happen could happen. Use `until` for what must happen."""
     for _ in range(count):
         await asyncio.sleep(0.002)
 
 
-async def take(engine, want=ONE):
-    [(job, lease)] = await engine.dequeue(want)
+async def take(engine, request=ONE):
+    [(job, lease)] = await engine.dequeue(request)
     return job, lease
 
 
-# -- before anybody hears of it ---------------------------------------------------------------------
+# -- what waits for the disk ------------------------------------------------------------------------
 
 
 async def test_no_change_is_answered_before_it_is_on_disk(disk):
@@ -112,7 +112,7 @@ async def test_no_change_is_answered_before_it_is_on_disk(disk):
     [(failing, its)] = await engine.dequeue(ONE)
     [(released, other)] = await engine.dequeue(ONE)
     await passes()
-    holder = disk.hold()
+    lock = disk.lock()
     answers = [
         engine.enqueue(JOB),
         engine.enqueue_many([JOB, JOB]),
@@ -132,14 +132,14 @@ async def test_no_change_is_answered_before_it_is_on_disk(disk):
     ]
     await passes()
     assert [answer.done() for answer in answers] == [False] * len(answers)
-    assert engine.get(job.id).status == "concluded"  # a plain look may be ahead of the disk
-    holder.rollback()
-    holder.close()
+    assert engine.get(job.id).status == "concluded"  # a plain read may be ahead of the disk
+    lock.rollback()
+    lock.close()
     await asyncio.wait_for(asyncio.gather(*answers), 8)
 
 
 class Locked:
-    """While it is, nothing can be written to the engine's store just now. `tried`: rows, each time."""
+    """Makes commits fail for now while `locked` is True. `tried`: the number of rows of each try."""
 
     def __init__(self, engine, monkeypatch):
         self.locked, self.tried = True, []
@@ -154,9 +154,7 @@ class Locked:
         self._commit(rows)
 
 
-async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_can_be_done(
-    disk, monkeypatch
-):
+async def test_changes_of_many_loop_passes_are_written_in_order_once_the_disk_works_again(disk, monkeypatch):
     engine = await disk.start()
     sqlite = Locked(engine, monkeypatch)
     answers = []
@@ -173,7 +171,7 @@ async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_
     assert engine.stats().journal.pending > 4
     sqlite.locked = False
     assert (await asyncio.wait_for(asyncio.gather(*answers), 8))[-1] == "what was known"
-    assert sqlite.tried[0] < sqlite.tried[-1]  # what had come meanwhile went along
+    assert sqlite.tried[0] < sqlite.tried[-1]  # later groups went into the same commit
     assert engine.stats().journal.pending == 0
     engine = await disk.start()
     assert [(engine.get(id).status, engine.get(id).version) for id in (1, 2)] == [
@@ -182,7 +180,9 @@ async def test_changes_of_many_loop_passes_are_written_in_their_order_once_that_
     ]
 
 
-async def test_what_could_not_be_written_is_written_at_the_stop_and_answered(disk, monkeypatch):
+async def test_changes_that_could_not_be_written_are_written_and_answered_when_the_engine_closes(
+    disk, monkeypatch
+):
     engine = await disk.start()
     sqlite = Locked(engine, monkeypatch)
     answers = []
@@ -204,16 +204,16 @@ async def test_what_could_not_be_written_is_written_at_the_stop_and_answered(dis
     assert [engine.get(id).status for id in (1, 2, 3)] == ["queued"] * 3
 
 
-async def test_who_waits_is_answered_once_the_lease_is_on_disk(disk):
+async def test_a_waiting_consumer_is_answered_once_the_lease_is_on_disk(disk):
     engine = await disk.start()
     waiting = engine.dequeue(ONE, 30_000)
     await passes()
-    holder = disk.hold()
+    lock = disk.lock()
     made = engine.enqueue(JOB)
     await passes()
     assert (waiting.done(), made.done()) == (False, False)
-    holder.rollback()
-    holder.close()
+    lock.rollback()
+    lock.close()
     [(job, _)] = await waiting
     assert (await made) is job
     outcome = engine.wait_for(job.id, 30_000)
@@ -221,7 +221,7 @@ async def test_who_waits_is_answered_once_the_lease_is_on_disk(disk):
     assert (await outcome).extras.result == b"7"
 
 
-async def test_who_leaves_while_the_lease_is_being_written_gives_the_job_back(disk):
+async def test_a_consumer_that_leaves_while_the_lease_is_being_written_gives_the_job_back(disk):
     engine = await disk.start()
     job = await engine.enqueue(JOB)
     taking = engine.dequeue(ONE)
@@ -235,7 +235,7 @@ async def test_who_leaves_while_the_lease_is_being_written_gives_the_job_back(di
     assert engine.stats().jobs["queued"] == 2
 
 
-async def test_a_heartbeat_is_answered_at_once_and_written_all_the_same(disk, clock):
+async def test_a_heartbeat_is_answered_at_once_and_is_written(disk, clock):
     engine = await disk.start()
     await engine.enqueue(JOB)
     job, lease = await take(engine)
@@ -248,7 +248,7 @@ async def test_a_heartbeat_is_answered_at_once_and_written_all_the_same(disk, cl
     assert again.extras.trace.progress == 40
 
 
-async def test_with_an_interval_nobody_waits_and_the_ticks_write(disk):
+async def test_with_an_interval_no_answer_waits_and_ticks_commit(disk):
     engine = await disk.start(sync="interval")
     job = engine.enqueue(JOB)
     assert (job.id, job.status) == (1, "queued")
@@ -261,7 +261,7 @@ async def test_with_an_interval_nobody_waits_and_the_ticks_write(disk):
 # -- what is written --------------------------------------------------------------------------------
 
 
-async def test_several_changes_of_a_job_in_a_group_are_one_row_and_a_job_that_came_and_went_is_none(disk):
+async def test_changes_of_a_job_in_one_group_are_one_row_and_a_job_created_and_removed_in_it_has_none(disk):
     engine = await disk.start(retain="0s")
     await passes()
     answers = [engine.enqueue(JOB), engine.dequeue(ONE), engine.enqueue(JOB)]
@@ -275,7 +275,7 @@ async def test_several_changes_of_a_job_in_a_group_are_one_row_and_a_job_that_ca
     assert (await engine.enqueue(JOB)).id == 3
 
 
-async def test_a_large_payload_is_written_once_and_anew_when_it_is_changed(disk):
+async def test_a_large_payload_is_written_once_and_again_when_it_changes(disk):
     engine = await disk.start()
     job = await engine.enqueue(NewJob("t", payload=LARGE))
     assert disk.rows() == [0, 2, 3]
@@ -294,7 +294,7 @@ async def test_a_large_payload_is_written_once_and_anew_when_it_is_changed(disk)
     await disk.start()
 
 
-async def test_a_queue_of_which_nothing_is_set_any_more_has_no_row(disk):
+async def test_a_queue_without_settings_or_pause_has_no_row(disk):
     engine = await disk.start()
     await engine.configure("q", {"max_jobs": 3})
     await engine.pause("p", None, "lunch")
@@ -313,7 +313,7 @@ async def test_a_queue_of_which_nothing_is_set_any_more_has_no_row(disk):
 # -- after a restart --------------------------------------------------------------------------------
 
 
-async def test_everything_is_there_after_a_restart(disk, clock):
+async def test_a_restart_restores_everything(disk, clock):
     engine = await disk.start()
     await engine.enqueue_many([JOB] * 4)
     await engine.enqueue(NewJob("later", delay=60_000))
@@ -343,20 +343,20 @@ async def test_everything_is_there_after_a_restart(disk, clock):
     assert engine.get(5).status == "queued"
 
 
-async def test_who_has_a_unique_key_has_it_after_a_restart_though_a_lower_id_was_moved_to_it(disk):
+async def test_the_owner_of_a_unique_key_keeps_it_through_a_restart_if_a_lower_id_is_moved_to_its_queue(disk):
     engine = await disk.start()
     unique = Options(unique_key="u")
     moved = await engine.enqueue(NewJob("t", "a", options=unique))
-    holder = await engine.enqueue(NewJob("t", "b", options=unique))
+    other = await engine.enqueue(NewJob("t", "b", options=unique))
     await engine.change(moved.id, Change(queue="b"))
     for _ in range(2):
         with pytest.raises(DuplicateJob) as refused:
             await engine.enqueue(NewJob("t", "b", options=Options(unique_key="u", on_conflict="reject")))
-        assert refused.value.facts["job_id"] == holder.id
+        assert refused.value.facts["job_id"] == other.id
         engine = await disk.start()
 
 
-async def test_who_has_a_unique_key_has_it_after_a_restart_though_another_stands_before_it(disk):
+async def test_the_owner_of_a_unique_key_keeps_it_through_a_restart_if_a_job_with_the_key_is_older(disk):
     def unique():
         return NewJob("t", options=Options(unique_key="u", unique_while="queued"))
 
@@ -370,12 +370,12 @@ async def test_who_has_a_unique_key_has_it_after_a_restart_though_another_stands
     for _ in range(2):
         engine = await disk.start()
         assert (await engine.enqueue(unique())).job.id == second.id
-        await engine.change(second.id, Change(tags=("written", "anew")))
+        await engine.change(second.id, Change(tags=("written", "again")))
     await engine.cancel(second.id)
     assert (await engine.enqueue(unique())).job.id == first.id
 
 
-async def test_what_expired_while_there_was_no_server_is_handed_to_nobody(disk, clock):
+async def test_jobs_that_expired_while_no_server_ran_are_not_delivered(disk, clock):
     engine = await disk.start()
     expiring = [NewJob("t", expires_in=60_000)] * 600 + [NewJob("t", delay=60_000, expires_in=30_000)]
     await engine.enqueue_many(expiring)
@@ -387,7 +387,7 @@ async def test_what_expired_while_there_was_no_server_is_handed_to_nobody(disk, 
     assert engine.stats().jobs["dead"] == len(expiring)
 
 
-async def test_what_came_due_while_there_was_no_server_stands_in_the_order_of_that(disk, clock):
+async def test_jobs_that_came_due_while_no_server_ran_are_in_the_order_of_their_times(disk, clock):
     engine = await disk.start()
     late = [(await engine.enqueue(NewJob("t", delay=minutes * 60_000))).id for minutes in (50, 10, 30)]
     engine.close()
@@ -397,19 +397,19 @@ async def test_what_came_due_while_there_was_no_server_stands_in_the_order_of_th
     assert [job.id for job in engine.peek("default", 9)] == [late[1], late[2], late[0]]
 
 
-async def test_what_is_due_after_a_restart_comes_whether_anybody_asks_or_not(disk, clock):
+async def test_due_work_is_done_after_a_restart_without_any_request(disk, clock):
     engine = await disk.start()
     await engine.enqueue(NewJob("t", delay=1_000))
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), RunningClock(clock))
     await engine.load()
     await until(lambda: engine._queue.state.counts.jobs()["queued"] == 1)
     engine.close()
 
 
-async def test_an_idempotency_key_is_on_disk_with_what_it_made(disk, clock):
+async def test_an_idempotency_key_is_on_disk_with_the_jobs_it_created(disk, clock):
     engine = await disk.start()
     once = IdempotencyKey("", "order-17", b"d" * 16, False)
     [job] = await engine.enqueue_many([JOB], once)
@@ -433,7 +433,7 @@ async def test_a_second_request_under_a_key_waits_until_the_first_is_on_disk(dis
     assert [job.id for job in (await recalled).made] == [(await made)[0].id]
 
 
-async def test_ids_go_on_also_where_the_newest_jobs_are_forgotten(disk):
+async def test_ids_are_not_reused_when_the_newest_jobs_are_forgotten(disk):
     engine = await disk.start()
     await engine.enqueue_many([JOB] * 5)
     await engine.purge(Filter(queues=frozenset({"default"})), False)
@@ -443,10 +443,10 @@ async def test_ids_go_on_also_where_the_newest_jobs_are_forgotten(disk):
         engine.get(5)
 
 
-# -- what goes wrong --------------------------------------------------------------------------------
+# -- damage, failures, limits -----------------------------------------------------------------------
 
 
-async def test_while_it_is_read_no_request_is_taken(disk):
+async def test_no_request_is_accepted_while_the_journal_is_read(disk):
     engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     assert engine.refuses == "the server is reading its journal"
     await engine.load()
@@ -454,15 +454,15 @@ async def test_while_it_is_read_no_request_is_taken(disk):
     engine.close()
 
 
-async def test_while_it_is_read_nothing_is_due_whoever_looks(disk, clock):
-    """A tick would order what has come so far by numbers that are not known yet."""
+async def test_nothing_is_due_while_the_journal_is_read(disk, clock):
+    """A tick would number the jobs read so far before the last number is known."""
     engine = await disk.start()
     await engine.enqueue_many([NewJob("t", delay=1_000)] * 5)
     await engine.enqueue_many([JOB] * 1_000)
     engine.close()
     disk.engine = None
     clock.advance("1m")
-    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), ActiveStream(clock))
+    engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1, tick="10ms"), RunningClock(clock))
     loading = asyncio.ensure_future(engine.load())
     await asyncio.sleep(0)
     while not loading.done():
@@ -478,7 +478,7 @@ async def test_while_it_is_read_nothing_is_due_whoever_looks(disk, clock):
     engine.close()
 
 
-async def test_what_is_said_of_a_damaged_file_is_one_line_whatever_stands_in_it(disk):
+async def test_the_message_about_a_damaged_file_is_one_printable_line(disk):
     engine = await disk.start()
     engine.close()
     disk.engine = None
@@ -495,7 +495,7 @@ async def test_what_is_said_of_a_damaged_file_is_one_line_whatever_stands_in_it(
     assert "malformed database schema (re??rd)" in refused.value.detail
 
 
-async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
+async def test_a_damaged_row_is_named_and_no_request_is_accepted(disk):
     engine = await disk.start()
     await engine.enqueue_many([JOB] * 3)
     engine.close()
@@ -514,7 +514,7 @@ async def test_a_damaged_row_is_named_and_nothing_is_served(disk):
     ("key", "what"),
     [
         (4, "it holds 2 jobs instead of 3"), (3, "job 1: its payload is missing"),
-        (0, "its counters are missing"),  # ids would be given again
+        (0, "its counters are missing"),  # without them ids would be reused
     ],
 )  # fmt: skip
 async def test_a_missing_row_is_noticed(disk, key, what):
@@ -532,7 +532,7 @@ async def test_a_missing_row_is_noticed(disk, key, what):
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
-async def test_what_cannot_be_written_at_the_stop_is_told_and_acknowledged_to_nobody(
+async def test_changes_that_cannot_be_written_when_the_engine_closes_are_reported_and_not_acknowledged(
     disk, monkeypatch, handed_over
 ):
     engine = await disk.start()
@@ -558,7 +558,7 @@ async def test_what_cannot_be_written_at_the_stop_is_told_and_acknowledged_to_no
     assert engine.stats().jobs["queued"] == 1
 
 
-async def test_a_purge_goes_on_when_its_caller_is_told_that_he_may_not_wait(disk):
+async def test_a_purge_goes_on_after_end_wait_and_stops_when_its_future_is_cancelled(disk):
     engine = await disk.start()
     for _ in range(3):
         await engine.enqueue_many([JOB] * 1_000)
@@ -571,10 +571,10 @@ async def test_a_purge_goes_on_when_its_caller_is_told_that_he_may_not_wait(disk
     purging = engine.purge(Filter(queues=frozenset({"default"})), False)
     purging.cancel()
     await passes()
-    assert engine.stats().jobs["queued"] > 1_000  # who hangs up stops it
+    assert engine.stats().jobs["queued"] > 1_000
 
 
-async def test_a_long_reader_holds_up_no_commit(disk, monkeypatch):
+async def test_a_long_reader_does_not_delay_commits(disk, monkeypatch):
     monkeypatch.setattr(sqlite, "_LOG", 64 << 10)
     engine = await disk.start()
     await engine.enqueue(JOB)
@@ -588,13 +588,13 @@ async def test_a_long_reader_holds_up_no_commit(disk, monkeypatch):
     reader.close()
 
 
-async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is_from_then_on(disk):
+async def test_after_a_group_that_cannot_be_written_nothing_is_acknowledged(disk):
     engine = await disk.start()
     reasons = []
     engine.on_failure = reasons.append
     await engine.enqueue(JOB)
     with sqlite3.connect(disk.path / FILE) as db:
-        db.execute("DROP TABLE record")  # as good as any other reason
+        db.execute("DROP TABLE record")  # any reason will do
     db.close()
     made, taken = engine.enqueue(JOB), engine.dequeue(ONE)
     waiting = engine.dequeue(DequeueRequest(("other",)), 5_000)
@@ -605,24 +605,24 @@ async def test_a_group_that_cannot_be_written_is_not_acknowledged_and_nothing_is
     assert (reasons, engine.refuses is None) == (["no such table: record"], False)
 
 
-async def test_a_purge_that_is_under_way_when_the_journal_breaks_is_not_acknowledged(disk):
+async def test_a_purge_in_progress_when_the_journal_fails_is_not_acknowledged(disk):
     engine = await disk.start()
     for _ in range(3):
         await engine.enqueue_many([JOB] * 1_000)
     purging = engine.purge(Filter(), False)
     assert engine.stats().jobs["queued"] > 0
-    engine._commit._fail(OSError("what the thread that writes would say"))
+    engine._commit._fail(OSError("reported by the writing thread"))
     with pytest.raises(Stopping, match="could not write its journal"):
         await asyncio.wait_for(purging, 5)
 
 
-async def test_a_second_engine_on_the_same_folder_is_refused_by_the_pid_of_the_first(disk):
+async def test_a_second_engine_on_the_same_directory_is_refused_with_the_pid_of_the_first(disk):
     await disk.start()
     with pytest.raises(JournalError, match=r"another server, process \d+, is using "):
         DataDir(str(disk.path))
 
 
-async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
+async def test_with_the_system_clock_commits_happen_by_themselves(tmp_path):
     engine = open_journal(
         DataDir(str(tmp_path)), Settings(sync="interval", sync_interval="5ms"), SystemClock()
     )
@@ -640,7 +640,7 @@ async def test_with_the_clock_of_the_system_it_runs_by_itself(tmp_path):
     engine.close()
 
 
-async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_finished(disk, monkeypatch):
+async def test_on_a_full_disk_new_jobs_are_refused_and_existing_ones_can_be_finished(disk, monkeypatch):
     engine = await disk.start()
     await engine.enqueue(JOB)
     job, lease = await take(engine)
@@ -663,18 +663,18 @@ async def test_without_room_new_jobs_are_refused_and_those_that_are_there_are_fi
 
 
 @pytest.mark.parametrize("sync", ["always", "interval"])
-async def test_what_is_refused_or_was_there_is_not_gathered(disk, monkeypatch, sync):
-    """Or whoever sends enough of it to a full queue would close all the others."""
+async def test_payloads_that_are_refused_or_known_do_not_count_towards_the_limit(disk, monkeypatch, sync):
+    """Otherwise one client of a full queue could block all other queues."""
     engine = await disk.start(sync=sync, max_jobs=2)
     large = NewJob("t", payload=b"1" * 60)
     known = NewJob("t", payload=b"1" * 60, options=Options(unique_key="k"))
     for new in (known, JOB):
-        await settled(engine.enqueue(new))
+        await result_of(engine.enqueue(new))
     monkeypatch.setattr(commit, "MAX_BYTES", 100)
     for _ in range(9):
-        assert isinstance(await settled(engine.enqueue(known)), ExistingJob)
-        [refused] = await settled(engine.enqueue_each([large]))
-        taken = await settled(engine.import_jobs([ImportItem(large, ImportedHistory(1), None)]))
+        assert isinstance(await result_of(engine.enqueue(known)), ExistingJob)
+        [refused] = await result_of(engine.enqueue_each([large]))
+        taken = await result_of(engine.import_jobs([ImportItem(large, ImportedHistory(1), None)]))
         assert isinstance(refused, QueueFull)
         assert isinstance(taken.refused, QueueFull)
         for put in (lambda: engine.enqueue(large), lambda: engine.enqueue_many([large])):
@@ -686,7 +686,7 @@ async def test_what_is_refused_or_was_there_is_not_gathered(disk, monkeypatch, s
         engine.enqueue(JOB)
 
 
-async def settled(answer):
+async def result_of(answer):
     return await answer if isinstance(answer, asyncio.Future) else answer
 
 
@@ -701,44 +701,44 @@ async def settled(answer):
     ],
     ids=["one", "many", "each", "import", "change"],
 )
-async def test_what_is_gathered_is_bounded_by_every_way_in(disk, monkeypatch, put):
+async def test_every_verb_that_brings_a_payload_respects_the_limit_of_unwritten_bytes(disk, monkeypatch, put):
     engine = await disk.start()
     await engine.enqueue(JOB)
     monkeypatch.setattr(commit, "MAX_BYTES", 100)
-    holder = disk.hold()
+    lock = disk.lock()
     made = [put(engine, NewJob("t", payload=b"1" * 60)) for _ in range(2)]
     with pytest.raises(Overloaded):
         put(engine, JOB)
-    holder.rollback()
-    holder.close()
+    lock.rollback()
+    lock.close()
     await asyncio.gather(*made)
     await put(engine, JOB)
 
 
-async def test_its_figures_tell_of_groups_and_of_what_is_not_on_disk_yet(disk):
+async def test_statistics_tell_of_commits_and_of_pending_changes(disk):
     engine = await disk.start()
     await engine.enqueue(JOB)
     before = engine.stats().journal
     assert (before.pending, before.full, before.rows.count) == (0, False, before.seconds.count)
     assert before.size >= (disk.path / FILE).stat().st_size > 0
     groups, rows = before.rows.count, before.rows.total
-    holder = disk.hold()
+    lock = disk.lock()
     made = engine.enqueue_many([JOB] * 4)
     await until(lambda: engine.stats().journal.pending == 5)  # the counters are a row
     after = engine.enqueue(JOB)
     assert engine.stats().journal.pending == 6
-    holder.rollback()
-    holder.close()
+    lock.rollback()
+    lock.close()
     await asyncio.gather(made, after)
     now = engine.stats().journal
     assert now.pending == 0
-    # The second group goes along with the first, or behind it with the counters once more.
+    # The second group goes into the first commit, or into one of its own with the counters again.
     assert (now.rows.count, now.rows.total) in ((groups + 1, rows + 7), (groups + 2, rows + 7))
     assert now.seconds.total > 0
     assert LocalEngine(Settings(), disk.clock).stats().journal is None
 
 
-async def test_space_is_given_back_when_the_jobs_have_gone(disk, monkeypatch):
+async def test_space_is_released_when_jobs_are_removed(disk, monkeypatch):
     engine = await disk.start(sync="os")
     for _ in range(10):
         await engine.enqueue_many([NewJob("t", payload=b'"' + b"x" * 900 + b'"')] * 1_000)
