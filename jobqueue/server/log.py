@@ -1,6 +1,6 @@
 """The log, on stderr: lines of text or JSON, and a line for each request.
 
-No payload, result, error text or token is logged at any level. Of a URL only the path is, since the query
+No payload, result, error text or token is logged at any level, and only the path of a URL, since the query
 may have a lease in it. Control characters are escaped, so that no client can forge a line.
 """
 

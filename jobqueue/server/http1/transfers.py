@@ -107,7 +107,7 @@ class StreamResponse:
 class UploadReceiver:
     """A body on its way into an Upload, one piece at a time.
 
-    `answer`: what the API said to the request before its body: an Upload, or a refusal. After a refusal,
+    `answer`: the API's answer to the request before its body: an Upload, or a refusal. After a refusal,
     also one in the middle, the rest of the body is dropped and counted, so that the client gets to read the
     response. `on_progress` is called when the next piece may come, and when there is a response.
     """
