@@ -41,8 +41,10 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def settings(file):
-    return Settings(first_id=1, tokens_file=str(file), access_token=ONE)
+def settings(file, request):
+    """A test may give the `rate` as the parameter of this fixture."""
+    rate = getattr(request, "param", None)
+    return Settings(first_id=1, tokens_file=str(file), access_token=ONE, rate=rate)
 
 
 # What makes these calls end.
@@ -484,9 +486,17 @@ async def test_a_file_that_is_not_good_changes_nothing(server, file):
     assert (await call(server, "worker", "GET", "/stats")).status == 200
 
 
+async def test_a_token_that_is_no_good_does_not_keep_a_monitor_from_looking(server):
+    for who in ("brief", "unknown"):
+        assert (await call(server, who, "GET", "/stats")).status == 401
+        for path in ("/healthz", "/readyz"):
+            assert (await call(server, who, "GET", path)).status == 200, (who, path)
+
+
 # -- wrong tokens -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("settings", [None, 10_000], ids=["no rate", "a rate"], indirect=True)
 async def test_whoever_tries_many_tokens_is_slowed_down_and_who_is_known_is_not(server):
     assert (await call(server, "worker", "GET", "/stats")).status == 200
     statuses = [(await call(server, f"guess-{n}", "GET", "/stats")).status for n in range(15)]

@@ -133,19 +133,19 @@ class Authenticator:
         return not expired and self._by_digest.get(who.token.digest) is who
 
     def check(self, right: str | None, request: Request) -> Principal | None:
-        """Returns the caller, who has the right `right`; None if the call needs no token and has none.
+        """Returns the caller, who has the right `right`; None if the call needs no token.
 
         Raises `Unauthorized`, `Refused` or `TooManyRequests`.
         """
+        if right is None:
+            return None
         header = request.headers.get(b"authorization")
         who = request.caller or self.known.get(header)
         if who is None:
-            if right is None:
-                return None
             who = self._identify(header, request.peer)
         if who.expires_at is not None and self._wall() >= who.expires_at:
             raise _unauthorized("this access token has expired")
-        if right is not None and right not in who.rights:
+        if right not in who.rights:
             raise Refused(f"this access token has not the right {right!r}")
         return who
 
@@ -172,11 +172,18 @@ class Authenticator:
         return who
 
     def caller(self, request: Request) -> Principal | None:
-        """Returns the caller of a request without checking rights; None: it has no valid token."""
+        """Returns the caller of a request without checking rights; None: it has no valid token.
+
+        While an address is slowed down for its wrong tokens, only tokens that were used before are
+        recognised: otherwise it could go on guessing.
+        """
         header = request.headers.get(b"authorization")
         if header is None:
             return None
-        return self.known.get(header) or self._holder(header)
+        who = self.known.get(header)
+        if who is None and not self._tries.wait(network(request.peer), time.monotonic()):
+            who = self._holder(header)
+        return who
 
 
 def _token_of(header: bytes) -> bytes | None:
