@@ -11,6 +11,8 @@ from jobqueue.web.streams.flow import Wakeup
 from jobqueue.web.writers.top_screen import REDRAW
 
 _CLEAR = "\x1b[2J"
+# uvloop rounds shorter timers to zero, and the last frame would be sent again and again.
+_SHORTEST = 0.001
 
 
 def events(context: Context, request: Request) -> Stream:
@@ -55,4 +57,4 @@ class _Screen:
             left = REDRAW if until is None else until - time.monotonic()
             if left <= 0:
                 return
-            await self.rest.wait(min(REDRAW, left))
+            await self.rest.wait(max(min(REDRAW, left), _SHORTEST))
