@@ -7,6 +7,6 @@ are its settings. `jobqueue.testing.ManualClock` moves time by hand in tests.
 from jobqueue.engine.local import LocalEngine as MemoryEngine
 from jobqueue.settings import Settings
 from jobqueue.version import VERSION as __version__
-from jobqueue.web.app import make_app
+from jobqueue.web.tornado_app import make_app
 
 __all__ = ["MemoryEngine", "Settings", "__version__", "make_app"]

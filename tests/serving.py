@@ -20,8 +20,8 @@ from jobqueue.server.listener import Listener, bind
 from jobqueue.server.tornado_front import TornadoFront
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.testing import ManualClock
-from jobqueue.web.app import application
 from jobqueue.web.dispatch import Dispatcher
+from jobqueue.web.tornado_app import application
 
 Headers = dict[str, str]
 

@@ -33,7 +33,7 @@ ANYTHING = {"__init__", "__main__", "cli"}
 
 # Of a layer, only this module may be imported; but by these modules (those that make an engine).
 DOORS = {("web", "engine"): "jobqueue.engine.api"}
-DOOR_KEEPERS = {("jobqueue.web.app", "jobqueue.engine.local")}
+DOOR_KEEPERS = {("jobqueue.web.tornado_app", "jobqueue.engine.local")}
 
 # What a layer takes from outside the package: nothing but the standard library, or these.
 OUTSIDE = {
@@ -138,6 +138,87 @@ def test_the_arrows_have_no_circle():
         above = {layer: below for layer, below in above.items() if layer not in lowest}
 
 
+# Inside these layers a module imports only from its own step and from those before it. Of the longest name that
+# fits a module its step counts.
+ORDERS = {
+    "jobqueue.web": [
+        {"http", "request_metrics", "futures", "schema"},
+        {"access", "server_info"},
+        {"readers", "writers"},
+        {"streams.events", "streams.flow"},
+        {"context"},
+        {"operations", "explain", "idempotency", "metrics", "service", "prefer", "negotiation", "streams"},
+        {"routes"},
+        {"openapi", "openapi_schemas"},
+        {"dispatch"},
+        {"tornado_app"},
+    ],
+    "jobqueue.server.http1": [
+        {"head_cache"},
+        {"front_state"},
+        {"request_parser", "response_writer"},
+        {"transfers"},
+        {"connection"},
+        {"front"},
+    ],
+    "jobqueue.engine": [
+        {"api", "memory_limit", "ticker", "tokens", "wait_future"},
+        {"bulk", "commit", "driver"},
+        {"local"},
+    ],
+    "jobqueue.storage": [
+        {"records", "salvage"},
+        {"row_builder", "store"},
+        {"data_dir", "loader", "sqlite", "writer"},
+        {"maintenance"},
+    ],
+}
+
+
+def step_of(module):
+    """Returns the layer with an order that `module` belongs to, and its step there; None: it has none."""
+    for layer, steps in ORDERS.items():
+        name = module.removeprefix(layer + ".")
+        if name != module and not name.startswith("static"):
+            fits = [(len(room), step) for step, rooms in enumerate(steps) for room in rooms
+                    if name == room or name.startswith(room + ".")]  # fmt: skip
+            if name.partition(".")[0] != "__init__":
+                assert fits, f"{module} has no place in the order of {layer}"
+                return layer, max(fits)[1]
+    return None
+
+
+def against_the_order(found):
+    """Whether an import goes to a later step of the same layer."""
+    here, there = step_of(found.module), step_of(found.target)
+    return here is not None and there is not None and here[0] == there[0] and there[1] > here[1]
+
+
+def test_inside_a_layer_imports_go_along_its_order():
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if "static" not in path.parts]
+    imports = [found for path in paths for found in imports_of(module_name(path), path.read_text())]
+    wrong_way = [f"{found.module} imports {found.target}" for found in imports if against_the_order(found)]
+    assert not wrong_way, "\n".join(wrong_way)
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("jobqueue.web.readers.produce", "jobqueue.web.context"),
+        ("jobqueue.web.context", "jobqueue.web.operations"),
+        ("jobqueue.web.context", "jobqueue.web.streams.top"),
+        ("jobqueue.web.operations", "jobqueue.web.routes"),
+        ("jobqueue.web.access.identity", "jobqueue.web.dispatch"),
+        ("jobqueue.server.http1.request_parser", "jobqueue.server.http1.connection"),
+        ("jobqueue.engine.commit", "jobqueue.engine.local"),
+        ("jobqueue.storage.records", "jobqueue.storage.sqlite"),
+    ],
+)
+def test_an_import_against_an_order_is_found(module, target):
+    assert against_the_order(Import(module, target))
+    assert not against_the_order(Import(target, module))
+
+
 @pytest.mark.parametrize(
     ("module", "text"),
     [
@@ -156,7 +237,7 @@ def test_the_arrows_have_no_circle():
         ("jobqueue.core.queue", "import json.decoder"),
         ("jobqueue.core.queue", "if TYPE_CHECKING:\n    from tornado.ioloop import IOLoop"),
         ("jobqueue.core.__init__", "import os, secrets"),
-        ("jobqueue.engine.local", "from jobqueue.web.app import make_app"),
+        ("jobqueue.engine.local", "from jobqueue.web.tornado_app import make_app"),
         ("jobqueue.engine.local", "import httptools"),
         ("jobqueue.testing", "from jobqueue.core.queue import JobQueue"),
         ("jobqueue.testing", "import pytest"),
@@ -165,8 +246,8 @@ def test_the_arrows_have_no_circle():
         ("jobqueue.web.operations", "from jobqueue import engine"),
         ("jobqueue.web.operations", "from jobqueue.core.queue import JobQueue"),
         ("jobqueue.web.operations", "from jobqueue import MemoryEngine"),
-        ("jobqueue.web.app", "from jobqueue.engine.tokens import tokens"),
-        ("jobqueue.web.app", "from ..server import main"),
+        ("jobqueue.web.tornado_app", "from jobqueue.engine.tokens import tokens"),
+        ("jobqueue.web.tornado_app", "from ..server import main"),
         ("jobqueue.server.main", "from jobqueue.core.queue import JobQueue"),
         ("jobqueue.server.main", "import jobqueue"),
         ("jobqueue.server.main", "from jobqueue.__main__ import main"),
@@ -193,7 +274,7 @@ def test_an_import_against_the_arrows_is_found(module, text):
         ),
         ("jobqueue.engine.local", "import time, os\nfrom tornado.ioloop import IOLoop"),
         ("jobqueue.web.operations", "from jobqueue.model import Job\nfrom jobqueue.engine import api"),
-        ("jobqueue.web.app", "from jobqueue.engine.local import LocalEngine"),
+        ("jobqueue.web.tornado_app", "from jobqueue.engine.local import LocalEngine"),
         ("jobqueue.server.http1.front", "import httptools\nfrom jobqueue.web.http import Request"),
         ("jobqueue.__init__", "from jobqueue.engine.local import LocalEngine"),
         ("jobqueue.__main__", "from jobqueue.server.main import main"),

@@ -24,8 +24,8 @@ from jobqueue.settings import Settings, is_foreign
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.store import JournalError
 from jobqueue.version import VERSION
-from jobqueue.web.app import application
 from jobqueue.web.dispatch import Dispatcher
+from jobqueue.web.tornado_app import application
 
 _log = logging.getLogger("jobqueue")
 # Each connection is checked for its deadline once in two seconds: one of 20 parts every 100 ms.

@@ -13,11 +13,8 @@ from msgspec import Raw
 
 from jobqueue.errors import InvalidField
 from jobqueue.units import DURATION_HELP, duration_ms
+from jobqueue.web.schema.patterns import INT32, MEDIA_TYPE, QUEUE_NAME
 
-QUEUE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}"
-# type/subtype and parameters (RFC 9110), in what an HTTP header may hold.
-MEDIA_TYPE = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+( *;[ -~]*)?"
-INT32 = (-(2**31), 2**31 - 1)
 # The longest delay: how far ahead anything may be put off.
 _DAY_MS = 86_400_000
 YEAR_MS = 366 * _DAY_MS

@@ -8,8 +8,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from jobqueue.steps import STATUSES
 from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
-from jobqueue.web.readers.fields import INT32, MEDIA_TYPE, QUEUE_NAME
 from jobqueue.web.schema.events import EVENT_NAMES
+from jobqueue.web.schema.patterns import INT32, MEDIA_TYPE, QUEUE_NAME
 
 NULL = Raw(b"null")
 ABSENT = Raw(b"")

@@ -1,7 +1,7 @@
-"""The Tornado front's RequestHandler: an adapter from Tornado's requests to operations, and back.
+"""The whole API as a Tornado application: an adapter from Tornado's requests to operations, and back.
 
-This front is the reference, and what Tornado's test client drives. It reads bodies as a stream: Tornado
-would parse a form out of what `curl -d` sends, and would take a body of any size.
+This front is the reference, and the one that Tornado's test client drives. It reads bodies as a stream:
+Tornado would parse a form out of what `curl -d` sends, and would accept a body of any size.
 """
 
 import time
@@ -12,8 +12,10 @@ from typing import Any
 
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
+from jobqueue.engine.api import Engine
+from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.web.access.browser_policy import UNIX
 from jobqueue.web.dispatch import Dispatcher
@@ -25,6 +27,26 @@ from jobqueue.web.streams.flow import StreamWriter, UploadReader
 _DRAIN = 16
 # Seconds that an upload may take in all; `UploadReader` looks whether it goes on.
 _NEVER = 30.0 * 86_400
+
+
+def make_app(engine: Engine | None = None) -> Application:
+    """Returns a `tornado.web.Application` over `engine`; without one over a new `LocalEngine` in memory, with
+    default settings and the system's clock. It touches no loop and reads no environment."""
+    return application(Dispatcher(engine or LocalEngine()))
+
+
+def application(dispatcher: Dispatcher) -> Application:
+    """Returns an application with one handler for every path: the dispatcher knows the routes."""
+    return Application(
+        [(r".*", OperationHandler, {"api": dispatcher})],
+        log_function=_no_log,
+        xsrf_cookies=False,
+        compress_response=False,
+    )
+
+
+def _no_log(_: object) -> None:
+    """The program that serves writes the access log."""
 
 
 @stream_request_body
