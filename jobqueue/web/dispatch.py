@@ -151,15 +151,18 @@ class Dispatcher:
         return answer
 
     def _locate(self, request: Request) -> None:
-        """Where it comes from, if a proxy that is believed says so."""
+        """Replaces the peer of a request by the client's address if a trusted proxy reports it."""
         proxies = self.browser_policy.proxies
         if proxies is not None:
             request.through = request.peer
             request.peer = proxies.client(request.peer, request.headers)
 
     def _check_first(self, route: Route, request: Request) -> None:
-        """What not every server has to ask. So many requests a second for each access token; where there is
-        none, for each address."""
+        """Makes the checks that not every server needs.
+
+        Raises `NotReady` while the engine accepts no requests, and `TooManyRequests` beyond the rate of an
+        access token or, without one, of an address.
+        """
         if self.engine.refuses is not None and route.path not in _ALWAYS:
             raise NotReady(self.engine.refuses, retry_after=1)
         self._locate(request)
@@ -198,8 +201,10 @@ class Dispatcher:
         return caller
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:
-        """The answer to a request that a front could not or would not read. What is wrong with its body does
-        not matter where there is nothing to send one to, or where its sender may not."""
+        """Returns the answer to a request that a front could not or would not read.
+
+        An unknown path, or a caller without the right, is reported before what is wrong with the body.
+        """
         self._locate(request)
         if isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
             try:
@@ -214,7 +219,7 @@ class Dispatcher:
         return answer
 
     def streamed(self, request: Request, status: int) -> None:
-        """A Stream or an Upload has ended so."""
+        """Counts a Stream or an Upload that has ended, and writes the audit line of an administrative one."""
         route, _ = self.router.find(request.method, request.path)
         self.meter.count(route.operation, status)
         if route.right == ADMIN:
@@ -222,7 +227,7 @@ class Dispatcher:
             audited(Response(status), request, who.name if who is not None else "")
 
     def finish(self, later: Deferred, request_id: str) -> Response:
-        """The answer of a `Deferred` whose future is done, and not cancelled."""
+        """Returns the answer of a `Deferred` whose future is done and was not cancelled."""
         try:
             answer = later.render(later.future.result())
         except Exception as error:
@@ -237,7 +242,7 @@ class Dispatcher:
         return internal(request_id)
 
     def request_id(self, sent: bytes | None) -> str:
-        """The client's own id if it is a plain one, else a new one."""
+        """Returns the client's own request id if it is well-formed, else a new one."""
         if sent is not None and _REQUEST_ID.fullmatch(sent):
             return sent.decode("ascii")
         return self.fresh_id()

@@ -1,5 +1,7 @@
-"""Request, Response, Later, Stream, Upload: what passes between a front and an operation. No socket, no
-framework."""
+"""Request, Response, Deferred, Stream and Upload: what passes between a front and an operation.
+
+This module knows neither sockets nor a framework.
+"""
 
 from asyncio import Future
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -76,9 +78,12 @@ class Request:
 
 
 class Response:
-    """An answer. `headers`: further lines, each led by CRLF, as they are sent. The front adds length, date,
-    request id, and `Cache-Control` to what a GET gets. If the client is gone before this could be written, it
-    calls `on_undelivered`."""
+    """A complete answer.
+
+    `headers` are further header lines, each with a leading CRLF, as they are sent. The front adds length,
+    date, request id, and `Cache-Control` for a GET. If the client is gone before the answer could be written,
+    the front calls `on_undelivered`.
+    """
 
     __slots__ = ("body", "content_type", "headers", "on_undelivered", "status")
 
@@ -98,11 +103,13 @@ class Response:
 
 
 class Deferred:
-    """An answer that is not there yet. The front waits on `future`, the engine's own, and answers with
-    `render(result)`. If the client hangs up first it cancels `future`; if that was done already, it renders
-    and calls the answer's `on_undelivered`. `is_long_poll`: it waits for a job that may come late, or never.
-    `began` and
-    `operation` are for the figures of `meter`."""
+    """An answer that is not there yet.
+
+    The front waits for `future`, the engine's own, and answers with `render(result)`. If the client hangs up
+    first, the front cancels `future`; if that was done already, it renders and calls the answer's
+    `on_undelivered`. `is_long_poll`: it waits for a job that may come late or never. `began` and `operation`
+    are for the request metrics.
+    """
 
     __slots__ = ("began", "future", "is_long_poll", "operation", "render")
 
@@ -122,13 +129,14 @@ class Deferred:
 
 
 class Stream:
-    """An answer that comes piece by piece, perhaps without end. Each piece is written before the next is
-    asked for. Until the first one is asked for nothing has happened.
+    """An answer in pieces, perhaps without end.
 
-    `stop()`: send no more than is due, the server stops. `gone()`: the client hung up. Both must let
-    `pieces` end soon, whatever it waits for; `gone` also takes back what the client was given. `late()`: the
-    client has taken too little for too long, and is to be cut off. `good()`: it may still be served. Both are
-    asked once a second."""
+    Each piece is written before the next one is requested. Nothing has happened before the first piece is
+    requested. `stop()`: the server stops, send no more than is due. `gone()`: the client hung up; it also
+    takes back what the client was given. Both must let `pieces` end soon. `late()`: the client reads too
+    slowly and is to be disconnected. `good()`: the caller may still be served. These two are checked once a
+    second.
+    """
 
     __slots__ = ("content_type", "gone", "good", "headers", "late", "pieces", "status", "stop")
 
@@ -154,9 +162,12 @@ class Stream:
 
 
 class Upload:
-    """An answer to a body of any length, which is taken piece by piece: the next one is read when `take` is
-    done; `end` makes the answer. Either may raise. Nothing has happened before the first piece. `good()`: it
-    may still be served; asked before each."""
+    """An answer to a body of any length, which is processed piece by piece.
+
+    The next piece is read when `take` is done. `end` returns the answer. Either may raise. Nothing has
+    happened before the first piece. `good()` tells whether the caller may still be served; it is checked
+    before each piece.
+    """
 
     __slots__ = ("end", "good", "take")
 

@@ -1,6 +1,8 @@
-"""The OpenAPI 3.1 document, made from what serves the calls: the route table, the structs they are parsed
-into, the structs of the answers, and the codes of the errors. `document` makes it; nothing here is asked
-while a request is served."""
+"""The OpenAPI 3.1 document, made from the route table, the structs of requests and answers, and the codes of
+errors.
+
+`document` makes it once; no request depends on this module otherwise.
+"""
 
 from collections.abc import Iterable
 from typing import Any

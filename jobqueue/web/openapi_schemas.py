@@ -1,5 +1,6 @@
-"""Structs as schemas of the OpenAPI document (JSON Schema 2020-12): what msgspec says of them, what `shapes`
-says of values beyond their types, and what `fields` expects."""
+"""Structs as schemas of the OpenAPI document (JSON Schema 2020-12), from msgspec, `schema.requests` and
+`readers.fields`.
+"""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -26,14 +27,14 @@ _VALUES = ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age", "Batch", "
 
 
 def a(name: str) -> Json:
-    """A reference to a schema, or to that of a struct."""
+    """Returns a reference to a schema, or to that of a struct."""
     return {"$ref": _AT + name}
 
 
 def schemas_of(
     calls: "Mapping[Any, RequestDecoder[Any]]", answers: list[type[Struct]], settings: Settings
 ) -> Schemas:
-    """By name: of what the calls take, of what they answer, and of the values in it that have a name."""
+    """Returns all schemas by name: of requests, of answers, and of values with a name of their own."""
     taken = {*calls, requests.JobShape, requests.ConcludeShape, requests.FailShape, requests.ErrorShape}
     structs = [*map(_without_raw_defaults, taken), *answers, Problem]
     found = msgspec.json.schema_components(structs, ref_template=_AT + "{name}")[1]
@@ -61,7 +62,7 @@ def schemas_of(
 
 
 def _without_raw_defaults(struct: type[Struct]) -> type[Struct]:
-    """msgspec cannot write down a default that is JSON not decoded."""
+    """Drops defaults that are undecoded JSON, which msgspec cannot write."""
     declared = msgspec.structs.fields(struct)
     if not any(isinstance(field.default, Raw) for field in declared):
         return struct
@@ -75,7 +76,7 @@ def _without_raw_defaults(struct: type[Struct]) -> type[Struct]:
 
 
 def _with_names(schema: Any, named: Schemas) -> Any:
-    """The schema with references to what has a name of its own; that goes into `named`."""
+    """Replaces schemas with a name by references, and adds them to `named`."""
     if isinstance(schema, list):
         return [_with_names(part, named) for part in schema]
     if not isinstance(schema, dict):
@@ -93,7 +94,7 @@ def _with_names(schema: Any, named: Schemas) -> Any:
 
 
 def in_query(property: Json, known: Schemas) -> Json:
-    """A field as a parameter of a query, where all is text: no null, no object; a list with commas."""
+    """Returns the schema of a field in a query, where all is text: no null, no objects, lists with commas."""
     kinds = [kind for kind in property.get("anyOf", [property]) if kind.get("type") != "null"]
     kinds = [_as_text(kind, known) for kind in kinds if not kind.get("$ref", "").endswith("Shape")]
     lists = [kind for kind in kinds if kind.get("type") == "array"]

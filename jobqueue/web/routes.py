@@ -1,4 +1,4 @@
-"""The route table: all calls of the API; and how a path is found in it."""
+"""The route table with all calls of the API, and the search for the route of a path."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
@@ -7,10 +7,11 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from jobqueue.errors import MethodNotAllowed, NoSuchRoute
-from jobqueue.web import http, negotiation, operations, service
+from jobqueue.web import http
 from jobqueue.web.context import Context
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
-from jobqueue.web.metrics import CONTENT_TYPE, metrics
+from jobqueue.web.operations import enqueue, jobs, leases, negotiation, queues, service
+from jobqueue.web.operations.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.readers import suggestions
 from jobqueue.web.schema import requests
 from jobqueue.web.schema.answers import (
@@ -84,61 +85,61 @@ def _negotiated(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]
 
 
 ROUTES = (
-    Route("POST", "/jobs/enqueue", ENQUEUE, operations.enqueue, "Enqueue a job, or many", _MADE,
+    Route("POST", "/jobs/enqueue", ENQUEUE, enqueue.enqueue, "Enqueue a job, or many", _MADE,
           (409, 422, 429, 507), requests.JobShape, requests.EnqueueOptions, many=True),
-    Route("POST", "/jobs/dequeue", DEQUEUE, operations.dequeue, "Take a job under a lease; with count many",
+    Route("POST", "/jobs/dequeue", DEQUEUE, leases.dequeue, "Take a job under a lease; with count many",
           _TAKEN, shape=requests.DequeueShape),
-    Route("POST", "/queues/{name}/enqueue", ENQUEUE, operations.enqueue_to,
+    Route("POST", "/queues/{name}/enqueue", ENQUEUE, enqueue.enqueue_to,
           "Enqueue a job, or many, in this queue", _MADE, (409, 422, 429, 507), requests.JobShape,
           requests.EnqueueOptions, many=True),
-    Route("POST", "/queues/{name}/dequeue", DEQUEUE, operations.dequeue_from, "Take a job from this queue",
+    Route("POST", "/queues/{name}/dequeue", DEQUEUE, leases.dequeue_from, "Take a job from this queue",
           _TAKEN, shape=requests.DequeueShape),
-    Route("POST", "/jobs/{id}/conclude", DEQUEUE, operations.conclude,
+    Route("POST", "/jobs/{id}/conclude", DEQUEUE, leases.conclude,
           "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
           requests.ConcludeShape, requests.ConcludeOptions),
-    Route("POST", "/jobs/{id}/heartbeat", DEQUEUE, operations.heartbeat, "Extend a lease, report progress",
+    Route("POST", "/jobs/{id}/heartbeat", DEQUEUE, leases.heartbeat, "Extend a lease, report progress",
           _JOB, (409,), requests.HeartbeatShape),
-    Route("POST", "/jobs/{id}/release", DEQUEUE, operations.release, "Return a job, the attempt uncounted",
+    Route("POST", "/jobs/{id}/release", DEQUEUE, leases.release, "Return a job, the attempt uncounted",
           _JOB, (409,), requests.ReleaseShape),
-    Route("POST", "/jobs/{id}/fail", DEQUEUE, operations.fail, "Report that an attempt failed", _JOB, (409,),
+    Route("POST", "/jobs/{id}/fail", DEQUEUE, leases.fail, "Report that an attempt failed", _JOB, (409,),
           requests.FailShape, requests.FailOptions),
-    Route("POST", "/jobs/conclude", DEQUEUE, operations.conclude_many, "Finish many jobs", _RESULTS,
+    Route("POST", "/jobs/conclude", DEQUEUE, leases.conclude_many, "Finish many jobs", _RESULTS,
           shape=requests.ConcludeItem, many="only"),
-    Route("POST", "/jobs/heartbeat", DEQUEUE, operations.heartbeat_many, "Extend many leases", _RESULTS,
+    Route("POST", "/jobs/heartbeat", DEQUEUE, leases.heartbeat_many, "Extend many leases", _RESULTS,
           shape=requests.HeartbeatItem, many="only"),
-    Route("POST", "/jobs/release", DEQUEUE, operations.release_many, "Return many jobs", _RESULTS,
+    Route("POST", "/jobs/release", DEQUEUE, leases.release_many, "Return many jobs", _RESULTS,
           shape=requests.ReleaseItem, many="only"),
-    Route("POST", "/jobs/fail", DEQUEUE, operations.fail_many, "Report that many attempts failed", _RESULTS,
+    Route("POST", "/jobs/fail", DEQUEUE, leases.fail_many, "Report that many attempts failed", _RESULTS,
           shape=requests.FailItem, many="only"),
-    Route("POST", "/jobs/{id}/redrive", ENQUEUE, operations.redrive_job, "Retry a dead job", _JOB,
+    Route("POST", "/jobs/{id}/redrive", ENQUEUE, jobs.redrive_job, "Retry a dead job", _JOB,
           (409, 412)),
     Route("GET", "/jobs/{id}", READ, negotiation.get_job, "Get a job; with wait once it is finished",
           _negotiated(JobView), shape=requests.WaitShape),
-    Route("GET", "/jobs/{id}/explain", READ, operations.explain_job, "Explain why a job waits",
+    Route("GET", "/jobs/{id}/explain", READ, jobs.explain_job, "Explain why a job waits",
           {200: Explained}),
-    Route("PATCH", "/jobs/{id}", ENQUEUE, operations.change_job, "Change a waiting job", _JOB,
+    Route("PATCH", "/jobs/{id}", ENQUEUE, jobs.change_job, "Change a waiting job", _JOB,
           (409, 412, 429), requests.ChangeShape),
-    Route("DELETE", "/jobs/{id}", ENQUEUE, operations.cancel_job,
+    Route("DELETE", "/jobs/{id}", ENQUEUE, jobs.cancel_job,
           "Cancel a job, or ask its consumer to stop", {200: JobView, 202: JobView}, (409, 412),
           requests.CancelShape),
     Route("GET", "/jobs", READ, negotiation.list_jobs, "List jobs by id", {200: (JobPage, TEXT, HTML)},
           shape=requests.ListShape),
-    Route("GET", "/jobs/count", READ, operations.count_jobs, "Count jobs that match", {200: Counted},
+    Route("GET", "/jobs/count", READ, jobs.count_jobs, "Count jobs that match", {200: Counted},
           shape=requests.CountShape),
     Route("GET", "/queues", READ, negotiation.list_queues, "List queues by name", _negotiated(Queues),
           shape=requests.QueuesShape),
     Route("GET", "/queues/{name}", READ, negotiation.get_queue, "Get a queue, also one not used yet",
           _negotiated(Queue), shape=requests.FaceShape),
-    Route("GET", "/queues/{name}/peek", READ, operations.peek, "Show the next jobs in the order of dequeue",
+    Route("GET", "/queues/{name}/peek", READ, queues.peek, "Show the next jobs in the order of dequeue",
           {200: Jobs}, shape=requests.PeekShape),
-    Route("PATCH", "/queues/{name}", ADMIN, operations.change_queue, "Change the settings of a queue",
+    Route("PATCH", "/queues/{name}", ADMIN, queues.change_queue, "Change the settings of a queue",
           _QUEUE, (412,), requests.QueueShape),
-    Route("POST", "/queues/{name}/pause", ADMIN, operations.pause_queue, "Stop deliveries from a queue",
+    Route("POST", "/queues/{name}/pause", ADMIN, queues.pause_queue, "Stop deliveries from a queue",
           _QUEUE, (412,), requests.PauseShape),
-    Route("POST", "/queues/{name}/resume", ADMIN, operations.resume_queue, "End a pause", _QUEUE, (412,)),
-    Route("POST", "/queues/{name}/purge", ADMIN, operations.purge, "Remove jobs that match",
+    Route("POST", "/queues/{name}/resume", ADMIN, queues.resume_queue, "End a pause", _QUEUE, (412,)),
+    Route("POST", "/queues/{name}/purge", ADMIN, queues.purge, "Remove jobs that match",
           {200: BulkResult}, shape=requests.PurgeShape),
-    Route("POST", "/queues/{name}/redrive", ADMIN, operations.redrive_many, "Retry dead jobs that match",
+    Route("POST", "/queues/{name}/redrive", ADMIN, queues.redrive_many, "Retry dead jobs that match",
           {200: BulkResult}, shape=requests.RedriveShape),
     Route("GET", "/queues/{name}/export", ADMIN, transfer.export_queue, "Export a queue, one job a line",
           {200: LINES}, shape=requests.FilterShape),
@@ -165,7 +166,7 @@ ROUTES = (
 
 
 class Router:
-    """Finds the route of a request: one look-up for a path without parameter, two for one with."""
+    """Finds the route of a request: one look-up for a path without a parameter, two for one with."""
 
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
         self.plain: dict[str, dict[str, Route]] = {}
@@ -185,7 +186,7 @@ class Router:
                 table["HEAD"] = route
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
-        """The route, and its decoded parameter. Raises `NoSuchRoute`, or `MethodNotAllowed`."""
+        """Returns the route and its decoded parameter. Raises `NoSuchRoute` or `MethodNotAllowed`."""
         table, parameter = self._table(path)
         if table is None:
             raise self._nothing_at(method, path)
@@ -208,7 +209,7 @@ class Router:
         return NoSuchRoute(f"{said}; did you mean {near}? GET /help shows what there is", nearest=near)
 
     def _instead(self, method: str, path: str) -> str:
-        """What others wanted who used this method there; for the end of a sentence."""
+        """Suggests the call that was probably meant by this method; for the end of a sentence."""
         first, _, rest = path.strip("/").partition("/")
         if method == "POST" and path == "/jobs":
             return "; to put in a job: POST /jobs/enqueue"
@@ -222,7 +223,7 @@ class Router:
         return ""
 
     def has(self, path: str) -> bool:
-        """Is there a route at `path`, whatever the method?"""
+        """Tells whether there is a route at `path` for any method."""
         return self._table(path)[0] is not None
 
     def _table(self, path: str) -> tuple[dict[str, Route] | None, str]:

@@ -51,7 +51,7 @@ def _no_log(_: object) -> None:
 
 @stream_request_body
 class OperationHandler(RequestHandler):
-    """Answers every path: `Dispatcher` knows the routes."""
+    """Answers every path; the dispatcher knows the routes."""
 
     def initialize(self, api: Dispatcher) -> None:
         self.api = api
@@ -108,7 +108,10 @@ class OperationHandler(RequestHandler):
                 self._too_much_to_read(answer)
 
     async def _take(self, chunk: bytes) -> None:
-        """What is sent after a refusal is read up to a limit, so that the client sees why."""
+        """Processes a piece of an upload.
+
+        After a refusal pieces are read and dropped up to a limit, so that the client receives the answer.
+        """
         if self._refused_body is None:
             assert self._receiving is not None
             try:
@@ -147,7 +150,7 @@ class OperationHandler(RequestHandler):
         )
 
     def _too_much_to_read(self, answer: Response) -> None:
-        """Answers before the body came; Tornado then closes the connection."""
+        """Answers before the body has arrived; Tornado then closes the connection."""
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         self.set_header("Connection", "close")
@@ -224,12 +227,14 @@ class OperationHandler(RequestHandler):
             self._size = self._pouring.size if self._pouring is not None else 0
 
     def _left_already(self) -> bool:
-        """What the client sent and its end were read in one go; of that Tornado tells nobody."""
+        """Tells whether the request and the end of its connection were read together, which Tornado does
+        not report.
+        """
         stream = getattr(self.request.connection, "stream", None)
         return stream is not None and stream.closed()
 
     def _cut_off(self) -> bool:
-        """The client left before all of the answer was sent; Tornado keeps that to itself."""
+        """Tells whether the client left before the whole answer was sent, which Tornado does not report."""
         sent = getattr(self.request.connection, "_pending_write", None)
         return sent is not None and sent.done() and sent.exception() is not None
 
@@ -253,7 +258,7 @@ class OperationHandler(RequestHandler):
             )  # fmt: skip
 
     def _remote(self) -> str:
-        """Tornado's word for a Unix socket is 0.0.0.0."""
+        """Returns the address of the client. Tornado reports a Unix socket as 0.0.0.0."""
         peer = self.request.remote_ip or ""
         return UNIX if peer == "0.0.0.0" else peer
 
@@ -325,7 +330,7 @@ class OperationHandler(RequestHandler):
     # -- what Tornado itself refuses ----------------------------------------------------------------
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """A method that Tornado does not know is answered by the routes; all else is a bug."""
+        """Answers a method that Tornado does not know by the routes; anything else is a bug."""
         if self._gone:
             return  # Tornado cancelled what was left of a request when the program ended
         known = kwargs.get("exc_info", (None, None))[1]
@@ -339,7 +344,7 @@ class OperationHandler(RequestHandler):
         self._write(answer)
 
     def log_exception(self, *_: Any) -> None:
-        """`Dispatcher.failed` logs, once."""
+        """Does nothing: `Dispatcher.failed` logs."""
 
 
 class _Client:
@@ -363,5 +368,5 @@ def _cut(connection: Any) -> None:
 
 
 def _digits(length: str) -> int:
-    """What a Content-Length says, or something as hopeless; 0 for what Tornado is about to refuse."""
+    """Returns the value of a Content-Length; 0 if Tornado is about to refuse it."""
     return int(length.lstrip("0")[:19] or "0") if length.isascii() and length.isdigit() else 0

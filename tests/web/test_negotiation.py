@@ -9,7 +9,7 @@ import pytest
 from serving import check_problem
 
 from jobqueue.web.http import Request
-from jobqueue.web.negotiation import chosen
+from jobqueue.web.operations.negotiation import chosen
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 NASTY = "<script>alert(1)</script>\"'&\x9b31m\u202e"

@@ -135,7 +135,9 @@ class AuthorizedEngine:
         return self._engine.enqueue_each(news)
 
     def import_jobs(self, arrivals: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
-        """Those before one that is for another queue come in, as before any other that is refused."""
+        """Imports the items before the first one that is for another queue, as before any other refused
+        item.
+        """
         for index, arrival in enumerate(arrivals):
             if not self._who.may_use(arrival.new.queue):
                 refused = self._refused(arrival.new.queue)
@@ -223,7 +225,7 @@ class AuthorizedEngine:
         return self._check_job(id)
 
     def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
-        """A job may have moved while it was waited for."""
+        """Checks the job again after the wait: it may have moved to another queue."""
         self._check_job(id)
         return then(self._engine.wait_for(id, wait), self._still_here)
 
@@ -251,7 +253,7 @@ class AuthorizedEngine:
         return self._engine.redrive(id, version)
 
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
-        """A job that was moved to where it is not to be seen is as good as forgotten."""
+        """Returns jobs that were moved out of sight like forgotten ones."""
         found = self._engine.find_prior_answer(self._who.name, key, digest)
         if found is None:
             return None

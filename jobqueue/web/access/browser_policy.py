@@ -1,10 +1,9 @@
-"""Who may ask at all: requests that a web page made a browser send, calls for administrators only, and whom a
-proxy speaks for.
+"""Checks on requests of browsers, on administrative calls without tokens, and on proxies.
 
-Content types are ignored here, so any web page could enqueue on a developer's machine; browsers say where a
-request comes from, and what comes from elsewhere changes nothing. A page whose name points at this machine
-(DNS rebinding) is of the same origin for its browser: so what a browser sends must be for a Host that is
-ours.
+Content types are ignored here, so any web page could enqueue on a developer's machine. Browsers report where
+a request comes from, and requests from other origins may change nothing. A page whose name was pointed at
+this machine (DNS rebinding) has the same origin for its browser; so a browser's request must also be for a
+Host of this server.
 """
 
 import socket
@@ -40,7 +39,10 @@ _TAKEN = (
 
 
 def is_program(headers: Headers) -> bool:
-    """Nothing in it is of a browser. Node's fetch sends `Sec-Fetch-Mode` and a language of *, and is none."""
+    """Tells whether nothing in the headers comes from a browser.
+
+    Node's fetch sends `Sec-Fetch-Mode` and the language *.
+    """
     return (
         _OF_BROWSERS.isdisjoint(headers)
         and not headers.get(b"user-agent", b"").startswith(b"Mozilla/")
@@ -49,13 +51,13 @@ def is_program(headers: Headers) -> bool:
 
 
 def is_local(peer: str, headers: Headers) -> bool:
-    """The request comes from this machine, and no proxy passed it on."""
+    """Tells whether a request comes from this machine and no proxy passed it on."""
     forwarded = any(name in _OF_PROXIES or name.startswith(b"x-forwarded-") for name in headers)
     return (peer in ("::1", UNIX) or peer.startswith(_LOOPBACK)) and not forwarded
 
 
 def check_administrator(peer: str, headers: Headers) -> None:
-    """While there are no access tokens, what destroys or reconfigures is for this machine. `Refused`."""
+    """Raises `Refused` unless the request comes from this machine. For servers without access tokens."""
     if not is_local(peer, headers):
         raise Refused(
             "this call destroys or reconfigures; without access tokens it is answered only to requests from "
@@ -66,7 +68,7 @@ def check_administrator(peer: str, headers: Headers) -> None:
 
 
 class BrowserPolicy:
-    """What `settings` allow to browsers. `proxies`: None: no proxy is believed."""
+    """The rules that the settings make for browsers. `proxies` is None if no proxy is trusted."""
 
     def __init__(self, settings: Settings) -> None:
         name = socket.gethostname().lower()
@@ -109,7 +111,7 @@ class BrowserPolicy:
             )
 
     def address(self, request: Request) -> tuple[str, str]:
-        """Scheme and host by which the client gets here; a proxy that is believed may tell another scheme."""
+        """Returns the scheme and host that the client used; a trusted proxy may report another scheme."""
         said = request.headers.get(b"x-forwarded-proto") if self._by_proxy(request) else None
         scheme = said.decode("ascii") if said in (b"http", b"https") else self._scheme
         return scheme, self._host(request).decode("latin-1")
@@ -139,7 +141,7 @@ class BrowserPolicy:
     # -- answers to browsers ------------------------------------------------------------------------
 
     def add_headers(self, request: Request, answer: Answer) -> Answer:
-        """`answer`, with what a browser is to know of it."""
+        """Adds the headers that a browser needs to an answer."""
         if is_program(request.headers):
             return answer
         allowed = self._allowed(request.headers)
@@ -152,7 +154,7 @@ class BrowserPolicy:
         return answer
 
     def preflight(self, request: Request) -> Response | None:
-        """The answer to a browser that asks first; None: it does not, or its origin may not."""
+        """Returns the answer to a CORS preflight; None: it is none, or its origin is not allowed."""
         allowed = self._allowed(request.headers)
         if not allowed or b"access-control-request-method" not in request.headers:
             return None
@@ -179,7 +181,7 @@ def _with(answer: Response | Stream, more: bytes) -> Any:
 
 
 class Proxies:
-    """Those whose word on where a request comes from is believed."""
+    """The proxies whose report of a client's address is trusted."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._networks = [ip_network(network) for network in networks if network != UNIX]
@@ -194,7 +196,7 @@ class Proxies:
         return known
 
     def client(self, peer: str, headers: Headers) -> str:
-        """Where a request comes from: the last address that no trusted proxy has."""
+        """Returns the address of the client: the last one that is not a trusted proxy."""
         said = headers.get(b"x-forwarded-for")
         if said is None or not self.trusts(peer):
             return peer

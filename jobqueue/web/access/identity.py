@@ -83,8 +83,10 @@ class Principal:
 
 
 class Authenticator:
-    """All access tokens. `wall`: the wall clock, milliseconds. Raises `SettingError` where the file of tokens
-    cannot be read."""
+    """All access tokens.
+
+    `wall` reads the wall clock in milliseconds. Raises `SettingError` if the file of tokens cannot be read.
+    """
 
     def __init__(self, settings: Settings, wall: Callable[[], int]) -> None:
         self._settings = settings
@@ -99,8 +101,11 @@ class Authenticator:
         return len(self._by_digest)
 
     def reload(self) -> None:
-        """Reads the file anew. A token that is gone, or has changed, is good no more from now on; what waits
-        under it ends. Raises `SettingError`, and then all is as it was."""
+        """Reads the file again.
+
+        A token that was removed or changed is revoked, and requests that wait under it end. Raises
+        `SettingError`, and then nothing changes.
+        """
         before = self._by_digest
         self._take(self._read())
         for digest, principal in before.items():
@@ -116,7 +121,7 @@ class Authenticator:
         return tokens
 
     def _take(self, tokens: Iterable[Token]) -> None:
-        """Who has a token that has not changed stays who it was, with all that waits for it."""
+        """Keeps the `Principal` of each unchanged token, since waiting requests are registered there."""
         before, self._by_digest = self._by_digest, {}
         for token in tokens:
             known = before.get(token.digest)
@@ -187,7 +192,7 @@ class Authenticator:
 
 
 def _token_of(header: bytes) -> bytes | None:
-    """The token in an Authorization header; None: it is of another kind."""
+    """Returns the token in an Authorization header; None: the header has another scheme."""
     scheme, _, rest = header.partition(b" ")
     rest = rest.strip()
     if scheme.lower() == b"bearer":

@@ -1,4 +1,4 @@
-"""Rates: how often something may happen, for each of many keys: addresses, access tokens."""
+"""Rate limits for many keys, such as addresses and access tokens."""
 
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
@@ -8,7 +8,9 @@ _MOST = 10_000
 
 
 class TokenBuckets:
-    """A token bucket for each key: `burst` at once, then `rate` a second. Memory is bounded."""
+    """A token bucket for each key: `burst` at once, then `rate` a second. The number of keys kept is
+    bounded.
+    """
 
     __slots__ = ("_buckets", "_burst", "_most", "_rate")
 
@@ -20,7 +22,10 @@ class TokenBuckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, now: float) -> float:
-        """Takes one: 0; or, where none is left, the seconds until there is. `now`: monotonic seconds."""
+        """Takes a token.
+
+        Returns 0, or the seconds until there is one. `now` is in seconds of the monotonic clock.
+        """
         left = self._left(key, now)
         if left < 1:
             return (1 - left) / self._rate
@@ -31,7 +36,7 @@ class TokenBuckets:
         return 0.0
 
     def wait(self, key: str, now: float) -> float:
-        """The same without taking."""
+        """Returns the seconds until there is a token, without taking one."""
         left = self._left(key, now)
         return 0.0 if left >= 1 else (1 - left) / self._rate
 
@@ -41,7 +46,9 @@ class TokenBuckets:
 
 
 def network(peer: str) -> str:
-    """What counts as one address: an IPv4 address; of IPv6 the 64 bits that one customer has."""
+    """Returns the key of an address: an IPv4 address, or the first 64 bits of an IPv6 address, which one
+    customer has.
+    """
     if ":" not in peer:
         return peer
     try:

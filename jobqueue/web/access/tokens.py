@@ -42,7 +42,7 @@ class Token(Struct, frozen=True):
 
 
 def make_token() -> str:
-    """A new one: 256 random bits; the prefix is for scanners that look for secrets in published files."""
+    """Returns a new token of 256 random bits. Scanners for published secrets recognise its prefix."""
     return f"jq_{token_urlsafe(32)}"
 
 
@@ -51,7 +51,7 @@ def digest_of(token: str) -> str:
 
 
 def read_tokens(path: str, reserved: Set[str] = frozenset()) -> list[Token]:
-    """All tokens of the file. Raises `SettingError` that says what is wrong with it."""
+    """Returns all tokens of the file. Raises `SettingError`, which tells what is wrong with it."""
     try:
         with open(path, "rb") as file:
             tables = tomllib.load(file)
@@ -72,7 +72,7 @@ def read_tokens(path: str, reserved: Set[str] = frozenset()) -> list[Token]:
 
 
 def token_of(name: str, table: Any, reserved: Set[str]) -> Token:
-    """One token, as a file has it. `ValueError` says what is wrong with it, for people."""
+    """Returns one token of the file. Raises `ValueError`, which tells a person what is wrong with it."""
     if not isinstance(table, dict):
         raise ValueError(f"must be a table: [{name}], then digest = …")
     if not _NAME.fullmatch(name) or name in reserved:

@@ -1,1 +1,1 @@
-"""What a request says: a struct for each call, checked against the limits of the settings."""
+"""Readers: turn requests into records of the model, and check them against the limits of the settings."""

@@ -18,7 +18,7 @@ from jobqueue.web.schema.events import EVENT_NAMES, EventFilter
 
 
 class Listing(NamedTuple):
-    """A page of a list. `after`: the id behind which it begins."""
+    """A page of a list. It begins after the id `after`."""
 
     wanted: Filter
     after: int | None
@@ -57,7 +57,7 @@ class AdminReaders:
         self._redrive = RequestDecoder(requests.RedriveShape)
 
     def decoders(self) -> list[RequestDecoder[Any]]:
-        """One for each request struct that is read here."""
+        """Returns the decoder of each request struct that is read here."""
         return [
             self._nothing, self._wait, self._cancel, self._settings_of_queue, self._pause, self._queues,
             self._face, self._events, self._top, self._export, self._list, self._count, self._peek,
@@ -70,7 +70,7 @@ class AdminReaders:
             self._nothing.read(request, self._max_depth)
 
     def wait(self, request: Request) -> int:
-        """How many milliseconds to wait for a job's outcome."""
+        """Returns the number of milliseconds to wait for a job's outcome."""
         if not request.query and not request.body:
             return 0
         return self._limits.wait(self._wait.read(request, self._max_depth).wait)
@@ -81,7 +81,7 @@ class AdminReaders:
         return self._cancel.read(request, self._max_depth).force
 
     def queue_settings(self, request: Request) -> dict[str, object]:
-        """What a merge-patch sets; a default where it said null."""
+        """Returns the settings in a merge-patch; a default where it has null."""
         asked = self._settings_of_queue.read(request, self._max_depth)
         given: dict[str, object] = {}
         for name in asked.__struct_fields__:
@@ -119,7 +119,9 @@ class AdminReaders:
                 return fields.whole(value, name, 1, fields.MANY)
 
     def pause(self, request: Request) -> tuple[int | None, str | None]:
-        """Milliseconds, and why; None: until it is resumed, no reason."""
+        """Returns the length of a pause in milliseconds, and its reason; None: without end, without a
+        reason.
+        """
         asked = self._pause.read(request, self._max_depth)
         length = None if asked.length is None else fields.length(asked.length, "for", 1)
         return length, None if asked.reason is None else fields.label(asked.reason, "reason", 500)
@@ -136,7 +138,7 @@ class AdminReaders:
         return Listing(wanted, after, asked.order == "asc", asked.limit, asked.payload)
 
     def queues(self, request: Request) -> tuple[int, str | None]:
-        """How many queues at most, and behind which name."""
+        """Returns the limit of a list of queues, and the name after which it begins."""
         if not request.query and not request.body:
             return 1000, None
         asked = self._queues.read(request, self._max_depth)
@@ -144,7 +146,7 @@ class AdminReaders:
         return asked.limit, None if asked.cursor is None else fields.queue_name(asked.cursor, "cursor")
 
     def peek(self, request: Request) -> tuple[int, bool]:
-        """How many jobs at most, and whether with their payloads."""
+        """Returns the limit of jobs, and whether their payloads are shown."""
         asked = self._peek.read(request, self._max_depth)
         return fields.whole(asked.limit, "limit", 1, 1000), asked.payload
 
@@ -153,7 +155,7 @@ class AdminReaders:
         return self._filter(asked, fields.set_of(asked.queue, "queue"))
 
     def purge(self, request: Request, queue: str) -> tuple[Filter, bool]:
-        """What to remove, and whether only to say what it would be."""
+        """Returns which jobs to remove, and whether it is a dry run."""
         asked = self._purge.read(request, self._max_depth)
         wanted = self._chosen(asked, queue)
         if wanted.statuses is None and asked.all:
@@ -163,7 +165,7 @@ class AdminReaders:
         return wanted, asked.dry_run
 
     def redrive(self, request: Request, queue: str) -> tuple[Filter, int | None, bool]:
-        """Which dead jobs, how many at most, and whether only to say which."""
+        """Returns which dead jobs to redrive, their limit, and whether it is a dry run."""
         asked = self._redrive.read(request, self._max_depth)
         if asked.limit is not None:
             fields.whole(asked.limit, "limit", 1, fields.MANY)
@@ -173,7 +175,7 @@ class AdminReaders:
         return replace(wanted, statuses=frozenset({DEAD})), asked.limit, asked.dry_run
 
     def _chosen(self, asked: requests.PurgeShape, queue: str) -> Filter:
-        """Never by an empty filter: that is said by all=true."""
+        """Returns a filter that is not empty, unless `all=true` was given."""
         wanted = self._filter(asked, frozenset({queue}))
         if wanted == Filter(queues=frozenset({queue})) and not asked.all:
             raise MissingField("say which: status, type, tag, key or older_than; or all=true", field="all")
@@ -198,12 +200,12 @@ class AdminReaders:
         )  # fmt: skip
 
     def queue(self, request: Request) -> None:
-        """A queue takes no options but those of its face."""
+        """Checks the options of a call that shows a queue: only those of its format."""
         if request.body or request.query:
             self._face.read(request, self._max_depth)
 
     def length_of_watch(self, request: Request, what: Literal["queues", "queue", "job"]) -> int | None:
-        """Milliseconds, of the call that shows this; None: without end."""
+        """Returns the length of a stream of events in milliseconds; None: without end."""
         calls: dict[str, RequestDecoder[Any]] = {
             "queues": self._queues,
             "queue": self._face,
@@ -223,7 +225,7 @@ class AdminReaders:
         return EventFilter(fields.set_of(asked.queue, "queue"), jobs, names), fields.watched_for(asked.length)
 
     def export(self, request: Request, queue: str) -> Filter:
-        """Which jobs leave; what is finished stays, unless it is asked for."""
+        """Returns which jobs to export. Finished jobs are left out unless requested."""
         wanted = self._filter(self._export.read(request, self._max_depth), frozenset({queue}))
         return wanted if wanted.statuses is not None else replace(wanted, statuses=import_item.MOVABLE)
 

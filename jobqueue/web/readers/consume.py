@@ -19,8 +19,11 @@ _PLAIN_WANT = DequeueRequest(("default",))
 
 
 class Following(NamedTuple):
-    """The dequeue after a conclude. `queues`: None: that of the concluded job; `lease_for`, `wait`:
-    milliseconds; `raw`: the payload is to be the body."""
+    """The dequeue after a conclude.
+
+    `queues` is None for the queue of the concluded job. `lease_for` and `wait` are milliseconds. `raw`: the
+    payload is the body.
+    """
 
     queues: tuple[str, ...] | None
     lease_for: int | None
@@ -30,7 +33,7 @@ class Following(NamedTuple):
 
 
 class LeaseClaim(NamedTuple):
-    """Who wants to use a lease. `id`: in a request for many."""
+    """The claim of a caller to a lease. `id` is set in requests for many jobs."""
 
     id: int
     lease: str | None
@@ -68,14 +71,16 @@ class ConsumeReaders:
         self._stream = RequestDecoder(requests.StreamShape, headers=("consumer",))
 
     def decoders(self) -> list[RequestDecoder[Any]]:
-        """One for each request struct that is read here."""
+        """Returns the decoder of each request struct that is read here."""
         return [
             self._dequeue, self._conclude, self._conclude_each, self._heartbeat, self._heartbeat_each,
             self._release, self._release_each, self._fail, self._fail_each, self._stream,
         ]  # fmt: skip
 
     def dequeue(self, request: Request) -> tuple[DequeueRequest, int, bool]:
-        """What is wanted, how many milliseconds to wait for it, and whether its payload is to be the body."""
+        """Returns the dequeue request, the wait in milliseconds, and whether the payload is to be the
+        body.
+        """
         if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
             return _PLAIN_WANT, 0, False
         asked = self._dequeue.read(request, self._max_depth)
@@ -90,7 +95,7 @@ class ConsumeReaders:
         return want, self._limits.wait(asked.wait), asked.raw
 
     def stream(self, request: Request) -> tuple[DequeueRequest, int | None]:
-        """What is wanted, with `count` for the most that it holds; and for how many milliseconds."""
+        """Returns the dequeue request, whose `count` limits the jobs held, and the length in milliseconds."""
         asked = self._stream.read(request, self._max_depth)
         prefetch = fields.whole(asked.prefetch, "prefetch", 1, 1000)
         consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
@@ -99,7 +104,7 @@ class ConsumeReaders:
         return want, fields.watched_for(asked.length)
 
     def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None, Following | None]:
-        """Lease, consumer, result, and what to dequeue then, each None if not given."""
+        """Returns lease, consumer, result, and the dequeue that follows; each None if not given."""
         asked = self._conclude.read(request, self._max_depth)
         if type(asked) is requests.PlainConclude:
             if asked.consumer is None and asked.result is requests.ABSENT:
@@ -135,7 +140,7 @@ class ConsumeReaders:
         )
 
     def heartbeat(self, request: Request) -> tuple[LeaseClaim, int | None, int | None, str | None]:
-        """Who, length in milliseconds, progress and message, each None if not given."""
+        """Returns the claim, the length in milliseconds, progress and message; each None if not given."""
         return self._beat(self._heartbeat.read(request, self._max_depth))
 
     def heartbeat_many(
@@ -144,14 +149,14 @@ class ConsumeReaders:
         return self._each(self._heartbeat_each, request, self._beat)
 
     def release(self, request: Request) -> tuple[LeaseClaim, int]:
-        """Who, and for how many milliseconds the job is to rest."""
+        """Returns the claim, and the delay in milliseconds."""
         return self._released(self._release.read(request, self._max_depth))
 
     def release_many(self, request: Request) -> list[tuple[LeaseClaim, int] | BadInput]:
         return self._each(self._release_each, request, self._released)
 
     def fail(self, request: Request) -> tuple[LeaseClaim, bytes | None, bool, int | None]:
-        """Who, the error as JSON, whether to retry, and in how many milliseconds."""
+        """Returns the claim, the error as JSON, whether to retry, and the delay in milliseconds."""
         asked = self._fail.read(request, self._max_depth)
         if isinstance(asked, requests.FailOptions) and asked.raw:
             if bytes(asked.error):

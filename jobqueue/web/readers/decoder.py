@@ -1,8 +1,8 @@
-"""Call: how a request becomes a struct.
+"""RequestDecoder: how a request becomes a struct.
 
-A body is first decoded strictly, at the decoder's speed. Only what that refuses is looked at again, field by
-field: names in another letter case, `null` for a left-out option, fields that an enqueue ignores, options in
-the query or a header; and if it still will not do, what was wrong with it.
+A body is first decoded strictly, at the speed of msgspec. Only if that fails it is read again, field by
+field: names in another letter case, `null` for an omitted option, fields that an enqueue ignores, options in
+the query or a header. If it still does not fit, the error says what is wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,11 +40,15 @@ _UNDECODED: tuple[type[Any], ...] = (bytes, Raw)
 
 
 class RequestDecoder(Generic[S]):
-    """How the struct of one call is read. `headers`: the options that may come as a header; `ignored`: names
-    that are accepted and dropped; `nulls`: names for which `null` is not the same as leaving it out;
-    `body`: the struct without the options that belong in the query, if there are any; where `raw` is one of
-    those and is given, the body is no JSON, and not looked at; `first`: a smaller struct that most bodies
-    fit, tried first."""
+    """Decodes the requests of one call into its struct.
+
+    - `headers`: options that may come as a header.
+    - `ignored`: names that are accepted and dropped.
+    - `nulls`: names for which `null` differs from leaving the field out.
+    - `body`: the struct without the options that belong in the query, if there are any. With the option `raw`
+      the body is not JSON and is not read.
+    - `first`: a smaller struct that fits most bodies and is tried first.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class RequestDecoder(Generic[S]):
         self.required = [field.encode_name for field in declared if field.required]
 
     def read(self, request: Request, max_depth: int) -> S:
-        """The struct of a request with at most one JSON object. Raises `BadInput`."""
+        """Returns the struct of a request with at most one JSON object. Raises `BadInput`."""
         body = request.body
         if body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
             if not body.isascii():  # most are: a call less
@@ -95,7 +99,7 @@ class RequestDecoder(Generic[S]):
         return self.merge(body, options, max_depth, self._consumer(request))
 
     def options(self, request: Request) -> dict[str, Any]:
-        """What the query and the headers say, by canonical name."""
+        """Returns the options in the query and the headers, by canonical name."""
         found: dict[str, Any] = {}
         for name, text in query_pairs(request.query):
             canonical = self._canonical(name, "query")
@@ -110,8 +114,10 @@ class RequestDecoder(Generic[S]):
         return found
 
     def merge(self, body: bytes, options: dict[str, Any], max_depth: int, consumer: str | None = None) -> S:
-        """The struct of one JSON object and the options that came beside it; `consumer`: the name that a
-        header gave, which counts where nothing else does."""
+        """Returns the struct of one JSON object and the options beside it.
+
+        `consumer` is the name in a header, which counts if no other was given.
+        """
         given = self._fields(body, max_depth) if body.strip(_BLANK) else {}
         for name, value in options.items():
             _agree(given, name, value)
@@ -150,7 +156,7 @@ class RequestDecoder(Generic[S]):
         return given
 
     def _second_look(self, name: str, value: bytes, bad: Exception, max_depth: int) -> Any:
-        """The value of a field that is an object itself: its names too match whatever their letter case."""
+        """Returns the value of a field that is an object; its names match whatever their letter case."""
         part = self._parts.get(name)
         if part is not None and value[:1] == b"{":
             try:
@@ -164,7 +170,7 @@ class RequestDecoder(Generic[S]):
         ) from None
 
     def _canonical(self, name: str, where: str) -> str | None:
-        """The field that `name` means, whatever its letter case; None: to be ignored."""
+        """Returns the field that `name` means, whatever its letter case; None: it is ignored."""
         lower = name.lower() if name not in self.types else name
         if lower in self.types:
             if where == "body" and lower in self._of_query:
@@ -197,7 +203,7 @@ class RequestDecoder(Generic[S]):
     def many(
         self, request: Request, options: dict[str, Any], max_depth: int, most: int
     ) -> list[S | BadInput]:
-        """The structs of an array, or of a line each; in the place of a bad one what is wrong with it."""
+        """Returns the structs of an array, or of one object a line; in place of a bad item its error."""
         body = request.body
         check_utf8(body)
         items: Sequence[Any]  # structs; Raw and bytes where they are still to be decoded
@@ -219,7 +225,7 @@ class RequestDecoder(Generic[S]):
         ]
 
     def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> Sequence[Any]:
-        """The array's items; undecoded where one of them needs a second look."""
+        """Returns the items of an array, undecoded if one of them needs the slow way."""
         try:
             if not one_by_one:
                 items: list[S] = self._array(body)
@@ -247,8 +253,7 @@ class RequestDecoder(Generic[S]):
 
 
 def checked(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
-    """Every item checked; in the place of a bad one what is wrong with it. The first of those is raised where
-    it is all or nothing."""
+    """Returns the checked items; in place of a bad one its error, which is raised if it is all or nothing."""
     checked: list[Any] = []
     for index, item in enumerate(items):
         try:
@@ -264,7 +269,7 @@ def checked(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
 
 
 def says_many(request: Request) -> bool:
-    """Does the content type say that the body holds a value a line?"""
+    """Tells whether the content type means one value a line."""
     kind = request.headers.get(b"content-type")
     if kind is None or kind == b"application/json":
         return False
@@ -272,17 +277,17 @@ def says_many(request: Request) -> bool:
 
 
 def is_many(request: Request) -> bool:
-    """Does the body begin as an array, or say that it holds a value a line?"""
+    """Tells whether the body is an array, or declared as one value a line."""
     return says_many(request) or request.body.lstrip(_BLANK)[:1] == b"["
 
 
 def has_second_line(body: bytes) -> bool:
-    """Does a second value stand on a line behind the first one?"""
+    """Tells whether a second value follows the first one on a line of its own."""
     return b"\n" in body.strip(_BLANK) and has_second_value(body)
 
 
 def query_pairs(query: str) -> list[tuple[str, str]]:
-    """Names and values of a query string. `InvalidField` where its percent-encoding is not UTF-8."""
+    """Returns the names and values of a query string. Raises `InvalidField` if its encoding is not UTF-8."""
     pairs = []
     for part in query.split("&"):
         if part:
@@ -297,7 +302,7 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
 
 
 def _part(declared: Any) -> type[Struct] | None:
-    """The struct that a field declared so may be."""
+    """Returns the struct that a field of this type may be."""
     for kind in (declared, *get_args(declared)):
         if isinstance(kind, type) and issubclass(kind, Struct):
             return kind
@@ -326,7 +331,7 @@ def _header_text(value: bytes) -> str:
 
 
 def has_second_value(body: bytes) -> bool:
-    """Is the trouble with `body` that something stands behind a first JSON value?"""
+    """Tells whether `body` is refused because something follows its first JSON value."""
     try:
         _ANY.decode(body)
     except msgspec.DecodeError as bad:

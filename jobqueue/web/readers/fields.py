@@ -1,7 +1,7 @@
-"""What the fields of a request may hold, each said once: by name, whichever call it comes with.
+"""Checks of field values, by name of the field, whichever call it belongs to.
 
-A check takes the value as JSON or a query string gave it, and answers it as the engine wants it, or raises
-`InvalidField` naming the field.
+A check takes a value from JSON or a query string. It returns the value as the engine wants it, or raises
+`InvalidField` with the name of the field.
 """
 
 import re
@@ -36,7 +36,7 @@ def queue_name(value: str, field: str = "queue") -> str:
 
 
 def queue_names(value: list[str] | str, field: str = "queues") -> tuple[str, ...]:
-    """A list, or text with commas; once each, in order."""
+    """Returns the names in a list, or in text with commas, once each and in order."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not names or len(names) > 1000:
         raise InvalidField(f"{field}: name 1 to 1,000 queues", field=field)
@@ -53,21 +53,21 @@ def media_type(value: str) -> str:
 
 
 def label(value: str, field: str, most: int) -> str:
-    """Free text without control characters."""
+    """Checks free text without control characters."""
     if not 1 <= len(value) <= most or (not value.isprintable() and _CONTROL.search(value)):
         raise InvalidField(f"{field}: 1 to {most} characters, no control characters", field=field)
     return value
 
 
 def said(value: str, field: str, most: int) -> str:
-    """What somebody wants people to read: any text."""
+    """Checks text for people; any characters are allowed."""
     if len(value) > most:
         raise InvalidField(f"{field}: at most {most} characters", field=field, limit=most)
     return value
 
 
 def lease_token(value: str) -> str:
-    """Any text of that length: one that is not a lease of the job is lost, whatever it looks like."""
+    """Checks the length of a lease token. An unknown token is reported by the core."""
     if not 0 < len(value) <= 64:
         raise InvalidField("lease: the token that dequeue answered, 1 to 64 characters", field="lease")
     return value
@@ -83,7 +83,7 @@ def whole(value: int, field: str, low: int, high: int, setting: str | None = Non
 
 
 def duration(value: float | str, field: str, low: int, high: int, setting: str | None) -> int:
-    """Milliseconds; `low` and `high` too."""
+    """Returns milliseconds between `low` and `high`, both included."""
     try:
         ms = duration_ms(value)
     except InvalidField as bad:
@@ -99,7 +99,7 @@ def duration(value: float | str, field: str, low: int, high: int, setting: str |
 
 
 def tags(value: list[str]) -> tuple[str, ...]:
-    """At most 16, once each, in order."""
+    """Returns at most 16 tags, once each and in order."""
     found = tuple(dict.fromkeys(label(tag, "tags", 64) for tag in value))
     if len(found) > 16:
         raise InvalidField("tags: at most 16", field="tags", limit=16)
@@ -111,7 +111,7 @@ def length(value: float | str, field: str, low: int = 0) -> int:
 
 
 def set_of(value: list[str] | str | None, field: str) -> frozenset[str] | None:
-    """A list, or text with commas; not an empty one."""
+    """Returns the values in a list, or in text with commas; at least one."""
     if value is None:
         return None
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
@@ -151,7 +151,7 @@ def _list(value: str, field: str) -> list[str]:
 
 
 def _instant(value: str, field: str) -> str:
-    """A plus sign that was not encoded has become a space."""
+    """Restores a plus sign that was not encoded and became a space."""
     return value.replace(" ", "+") if value.count(" ") == 1 and "T" in value.upper() else value
 
 
@@ -188,8 +188,11 @@ def _names(value: Any) -> object:
 
 
 class Field(NamedTuple):
-    """`expects`: what the value must be, for a message. `from_text`: how a query string gives it; None: it
-    belongs in the body. `meaning`: two values are the same if this is; None: if they are."""
+    """What is known of a field.
+
+    `expects` describes its value in error messages. `from_text` reads it from a query string; None: it
+    belongs in the body. `meaning` normalises a value for comparison; None: values are compared as they are.
+    """
 
     expects: str
     from_text: Callable[[str, str], Any] | None = _text
@@ -283,8 +286,7 @@ _FLAG = Field("true or false", _boolean)
 
 
 def field_of(name: str, kind: object) -> Field:
-    """What is to be known of a field of the type `kind`: one that says yes or no is read as such, whatever it
-    is called."""
+    """Returns what is known of a field of type `kind`. A boolean is read as such, whatever its name."""
     return _FLAG if kind is bool else FIELDS[name]
 
 

@@ -1,4 +1,4 @@
-"""Arrivals: the past of a job that another queue exported, checked."""
+"""Import items: the history of a job that another queue exported."""
 
 from collections.abc import Callable
 from typing import Final
@@ -25,7 +25,7 @@ _STEPS: dict[str, Step] = {
 def import_item(
     asked: requests.ImportShape, new: NewJob, max_depth: int, wall: Callable[[], int]
 ) -> ImportItem:
-    """`new`: what it says as any enqueue. One that was leased is queued here. Raises `BadInput`."""
+    """Returns the item of an exported job. One that was leased becomes queued. Raises `BadInput`."""
     if asked.status is not None and asked.status not in MOVABLE:
         raise InvalidField(
             f"status: what is {asked.status[:40]} is not imported; of {', '.join(sorted(MOVABLE))}",

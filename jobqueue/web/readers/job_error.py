@@ -1,4 +1,4 @@
-"""The error of a failed job, as it is kept: JSON on one line, a string or an object."""
+"""The error of a failed job as it is stored: JSON on one line, a string or an object."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ def optional_error(text: bytes, max_depth: int) -> bytes | None:
 
 
 def _rewritten(error: bytes, max_depth: int) -> bytes:
-    """An error whose names are in another letter case, with the right names. Raises what is wrong with it."""
+    """Returns an error with its names in the right letter case. Raises what is wrong with it."""
     try:
         decoded = _decoder.merge(error, {}, max_depth)
     except BadInput as bad:

@@ -1,4 +1,4 @@
-"""JSON as text: what a body or a payload must be, beyond what the decoder checks by itself."""
+"""JSON as text: checks of a body or a payload beyond those of the decoder."""
 
 import re
 from itertools import accumulate
@@ -23,7 +23,7 @@ _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 def check_utf8(body: bytes) -> None:
-    """JSON is UTF-8, and the decoder does not look at what it skips over. `InvalidJson`."""
+    """Raises `InvalidJson` if `body` is not UTF-8, which the decoder does not check in what it skips."""
     if body.isascii():
         return
     try:
@@ -33,8 +33,10 @@ def check_utf8(body: bytes) -> None:
 
 
 def one_line(text: bytes, max_depth: int) -> bytes:
-    """A JSON value that the decoder has accepted, line breaks between its tokens as spaces. `InvalidJson` if
-    it is nested too deeply."""
+    """Returns a valid JSON value with the line breaks between its tokens replaced by spaces.
+
+    Raises `InvalidJson` if it is nested too deeply.
+    """
     if text.count(b"[") + text.count(b"{") > max_depth and _deeper_than(text, max_depth):
         raise too_deep(max_depth)
     # A line break can only stand between tokens: inside a string JSON has it escaped.
@@ -48,8 +50,10 @@ def too_deep(max_depth: int) -> InvalidJson:
 
 
 def _deeper_than(text: bytes, max_depth: int) -> bool:
-    """A sum over the brackets outside of strings, +1 and -1; all at the speed of C. The innermost level goes
-    first, since in most texts it is most of them."""
+    """Tells whether JSON is nested deeper than a limit: a running sum over its brackets, +1 and -1.
+
+    All steps run at the speed of C. The innermost level is removed first, since it is most of most texts.
+    """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     steps = b"".join(text.split(b'"')[::2]).translate(_STEPS, _NOT_BRACKETS)
@@ -62,7 +66,7 @@ REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | InvalidField:
-    """What a caller is told of a body that the decoder refused. The decoder says it in three ways."""
+    """Returns the error for a body that the decoder refused. The decoder has three ways to report it."""
     if isinstance(bad, RecursionError):
         return too_deep(max_depth)
     if isinstance(bad, UnicodeDecodeError):
@@ -86,7 +90,7 @@ def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | I
 
 
 def what_it_is(bad: Exception) -> str:
-    """What the decoder got in place of what it wanted, for the end of a sentence; if it says it."""
+    """Returns the type that the decoder found in place of the expected one, for the end of a sentence."""
     got = _GOT.search(str(bad))
     if got is None:
         return ""

@@ -41,7 +41,7 @@ class Limits:
         return name
 
     def queues(self, queue: str | None, queues: list[str] | str | None) -> tuple[str, ...] | None:
-        """The queues that a dequeue names, in one way or the other."""
+        """Returns the queues that a dequeue names by `queue` or `queues`."""
         if queue is not None:
             if queues is not None:
                 raise InvalidField("give queue or queues, not both", field="queue")

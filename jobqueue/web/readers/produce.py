@@ -1,4 +1,4 @@
-"""Readers of the calls that make jobs or change them."""
+"""Readers of the calls that enqueue, change or import jobs."""
 
 import contextlib
 from collections.abc import Callable
@@ -31,8 +31,10 @@ _MAX_HEADERS = 4 << 10
 
 
 class Many(NamedTuple):
-    """Several jobs in one request. `atomic`: all or nothing; if not, `jobs` has what was wrong with a bad one
-    in its place."""
+    """Several jobs in one request.
+
+    `atomic`: all or nothing. Otherwise `jobs` has an error in place of each bad item.
+    """
 
     jobs: list[NewJob | BadInput]
     atomic: bool
@@ -63,11 +65,14 @@ class ProduceReaders:
         self._import = RequestDecoder(requests.ImportShape, nulls=frozenset({"payload", "max_attempts"}))
 
     def decoders(self) -> list[RequestDecoder[Any]]:
-        """One for each request struct that is read here."""
+        """Returns the decoder of each request struct that is read here."""
         return [self._enqueue, self._change, self._import]
 
     def enqueue(self, request: Request, wall: Callable[[], int]) -> NewJob | Many:
-        """One job, or many where an array or a line each was sent. `wall`: says the time, milliseconds."""
+        """Returns one job, or many for an array or one job a line.
+
+        `wall` reads the wall clock in milliseconds.
+        """
         body = request.body
         if body[:1] == b"{" and not request.query and not says_many(request):
             if not body.isascii():  # most are: a call less
@@ -91,7 +96,7 @@ class ProduceReaders:
         return self._new_job(asked, request, wall)
 
     def _raw_job(self, request: Request, wall: Callable[[], int]) -> NewJob:
-        """The body is the payload; the type is that of the queue if it is not said."""
+        """Returns a job whose payload is the body. Its type defaults to the name of the queue."""
         options = self._enqueue.options(request)
         options.setdefault("type", options.get("queue", "default"))
         asked = self._enqueue.merge(b"", options, self._max_depth)
@@ -108,7 +113,7 @@ class ProduceReaders:
         return Many(checked(items, lambda item: self._new_job(item, request, wall), atomic), atomic)
 
     def _plain_jobs(self, request: Request) -> list[NewJob | BadInput]:
-        """If all is well and plain, which is quickly seen; else raises what it happens to meet."""
+        """Returns the jobs if all are plain and valid, which is fast to see. Raises any error otherwise."""
         body = request.body
         check_utf8(body)
         if body[:1] == b"[":
@@ -172,7 +177,7 @@ class ProduceReaders:
         return options if any(getattr(options, name) != default for name, default in _PLAIN_OPTIONS) else None
 
     def change(self, request: Request, wall: int) -> Change:
-        """A merge-patch, checked. `wall`: now, milliseconds."""
+        """Returns a checked merge-patch. `wall` is the current wall-clock time in milliseconds."""
         asked = self._change.read(request, self._max_depth)
         if asked.delay not in (None, UNSET) and asked.run_at not in (None, UNSET):
             raise InvalidField("give delay or run_at, not both", field="delay")
@@ -206,7 +211,7 @@ class ProduceReaders:
         return change
 
     def import_item(self, line: bytes, request: Request, wall: Callable[[], int]) -> ImportItem:
-        """A job that another queue exported, from its line. `request`: the import."""
+        """Returns the item in a line of an export. `request` is the import."""
         check_utf8(line)
         try:
             asked = self._import.decode(line)
@@ -216,7 +221,7 @@ class ProduceReaders:
 
 
 def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
-    """`kind`: the media type of a payload that is not JSON."""
+    """Sets the payload; `kind` is the media type of one that is not JSON."""
     new.payload = payload
     if kind is not None:
         new.options = new.options or Options()
@@ -237,7 +242,7 @@ def _run_at(value: str, wall: int) -> int:
 
 
 def _headers_of(given: dict[str, str] | None, request: Request) -> bytes | None:
-    """What was given, and the trace context of the request where it has one."""
+    """Returns the given headers, with the trace context of the request if it has one."""
     text = None if given is None else _encoded_headers(given)
     trace = request.header(b"traceparent")
     if trace is not None and len(trace) <= 256 and trace.isascii() and "traceparent" not in (given or {}):

@@ -1,5 +1,6 @@
-"""Guesses: what somebody meant who named a field or a path that does not exist: as other queues call it, with
-a slash too many, or spelt almost so."""
+"""Suggestions for names that do not exist: fields, statuses and paths as other queues call them, or
+misspelt.
+"""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -48,7 +49,7 @@ _SEGMENTS = {
 
 
 def field(name: str, known: Collection[str]) -> str | None:
-    """The field of `known` that `name`, in lower case, means."""
+    """Returns the field of `known` that `name`, in lower case, probably means."""
     meant = _FIELDS.get(name)
     if meant in known:
         return meant
@@ -61,19 +62,19 @@ def field(name: str, known: Collection[str]) -> str | None:
 
 
 def advice(name: str) -> str | None:
-    """What to do where a queue that has the field `name` would do it by itself."""
+    """Returns what to do in place of a field that other queues have."""
     return _ADVICE.get(name)
 
 
 def status(name: str) -> str:
-    """For the end of a sentence: the status that others call so."""
+    """Returns a suggestion for an unknown status, for the end of a sentence."""
     meant = _STATUSES.get(name.lower())
     return f"; did you mean {meant}?" if meant is not None else ""
 
 
 @lru_cache(maxsize=256)  # one request may be refused by several who look
 def path(method: str, asked: str, patterns: tuple[str, ...]) -> str | None:
-    """The path, of those with these patterns (`/jobs/{id}/fail`), that `asked` means."""
+    """Returns the path of these patterns (`/jobs/{id}/fail`) that `asked` probably means."""
     said = asked.strip("/").split("/")
     if len(said) > 3 or "" in said:
         return None
@@ -100,7 +101,7 @@ def _exact(meant: list[str], said: list[str], patterns: list[list[str]]) -> str 
 
 
 def _alike(meant: list[str], said: list[str], patterns: list[list[str]]) -> str | None:
-    """Its last segment is misspelt; the rest is as it is."""
+    """Returns a path that differs from `asked` only by a misspelt last segment."""
     found = {
         parts[-1]: _filled(parts, said)
         for parts in patterns
@@ -115,5 +116,5 @@ def _fit(parts: list[str], segments: list[str]) -> bool:
 
 
 def _filled(parts: list[str], said: list[str]) -> str:
-    """With the parameter as it was said: a queue may have any name."""
+    """Returns a pattern with the parameter that was given: a queue may have any name."""
     return "/" + "/".join(name if part[:1] == "{" else part for part, name in zip(parts, said, strict=True))

@@ -1,1 +1,1 @@
-"""What requests may say and what answers say: each field once."""
+"""The structs of requests and responses."""

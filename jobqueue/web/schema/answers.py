@@ -1,5 +1,7 @@
-"""What the calls answer, for the OpenAPI document: a struct for each answer that is not a job alone. Most are
-written by `render` and `operations` without these; the tests compare."""
+"""The structs of answers other than single jobs, for the OpenAPI document.
+
+Most answers are built as dicts by `writers` and `operations`; the tests compare them with these structs.
+"""
 
 from typing import Literal
 
@@ -17,7 +19,7 @@ class Jobs(Struct):
 
 
 class JobPage(Jobs):
-    """`next`: the cursor of the next page; absent at the end."""
+    """A page of jobs. `next` is the cursor of the next page; absent on the last one."""
 
     next: str | UnsetType = UNSET
 
@@ -45,8 +47,10 @@ class Problem(Struct):
 
 
 class Result(Struct):
-    """What became of one of many: the job, or why it was refused. `id` is the one that was asked for; `index`
-    stands in its place where there is none."""
+    """The result of one item: the job, or why it was refused.
+
+    `id` is the requested one; `index` takes its place if there is none.
+    """
 
     index: int | UnsetType = UNSET
     id: int | UnsetType = UNSET
@@ -61,7 +65,7 @@ class Results(Struct):
 
 
 class ReasonView(Struct):
-    """What keeps a job from being handed out; `until`: when that ends by itself."""
+    """What keeps a job from being delivered. `until` is when that ends without intervention."""
 
     code: Code
     detail: str
@@ -69,7 +73,10 @@ class ReasonView(Struct):
 
 
 class Explained(Struct):
-    """`ahead`: at most so many jobs are handed out before it. No reasons: the next dequeue gets it."""
+    """`ahead` is the highest number of jobs that may be delivered before it.
+
+    Without reasons the next dequeue gets it.
+    """
 
     id: int
     status: Status
@@ -82,7 +89,7 @@ class Counted(Struct):
 
 
 class BulkResult(Struct):
-    """`sample`: the first few ids."""
+    """The result of a bulk operation. `sample` has the first few ids."""
 
     matched: int
     changed: int
@@ -90,7 +97,7 @@ class BulkResult(Struct):
 
 
 class Imported(Struct):
-    """`known`: here before."""
+    """The result of an import. `known` counts jobs that were imported before."""
 
     imported: int
     known: int
@@ -141,7 +148,7 @@ class KeyLimitsView(Struct):
 
 
 class QueueSettingsView(Struct):
-    """What was set for the queue."""
+    """The settings of a queue that differ from the defaults."""
 
     lease_for: Length | UnsetType = UNSET
     max_attempts: int | UnsetType | None = UNSET
@@ -156,7 +163,10 @@ class QueueSettingsView(Struct):
 
 
 class Queue(Struct):
-    """Ages and times in seconds; `wait` until a job was first leased, `run` until its lease ended."""
+    """A queue.
+
+    Ages and times are seconds: `wait` until a job was first leased, `run` until its lease ended.
+    """
 
     name: str
     paused: bool
@@ -180,7 +190,7 @@ class Queues(Struct):
 
 
 class Loop(Struct):
-    """How late the loop is: how long whatever comes in waits at least."""
+    """How late the event loop is: the least time that any request waits."""
 
     lag_ms: Length
     lag_max_ms: Length
@@ -207,7 +217,7 @@ class Remembered(Struct):
 
 
 class Idempotency(Struct):
-    """How many keys are remembered, and for how many seconds."""
+    """The number of keys kept, and for how many seconds."""
 
     window: Length
     keys: int | UnsetType = UNSET
@@ -251,7 +261,7 @@ class Journal(Struct):
 
 
 class Stats(Struct):
-    """An access token that is for certain queues is not told of what grows with the others."""
+    """Statistics of the server. An access token for certain queues does not see what others contribute to."""
 
     version: str
     started_at: str

@@ -1,6 +1,8 @@
-"""What each call takes: one struct a call. The names, types and defaults of the API stand here and nowhere
-else; what a value may be beyond its type `fields` checks. `_says` repeats that for the OpenAPI document: the
-decoder does not look at it."""
+"""The structs of requests, one for each call.
+
+Names, types and defaults of the API are declared here only. `readers.fields` checks values beyond their
+types; `_says` repeats that for the OpenAPI document, since the decoder does not read it.
+"""
 
 from typing import Annotated, Literal
 
@@ -61,11 +63,11 @@ Statuses = Annotated[list[Annotated[str, _says(enum=STATUSES)]], _says(minItems=
 
 
 class Shape(Struct, gc=False, forbid_unknown_fields=True):
-    """Unknown names are refused; `RequestDecoder` then says which, and the nearest."""
+    """A struct that refuses unknown names; `RequestDecoder` then reports which, and the nearest."""
 
 
 class BackoffShape(Shape):
-    """The curve of rests after failures: `base` × `factor` each time, at most `max`."""
+    """The delays between attempts: `base` × `factor` each time, at most `max`."""
 
     base: Duration = 10
     factor: Annotated[float, _says(minimum=1, maximum=100)] = 2.0
@@ -74,7 +76,7 @@ class BackoffShape(Shape):
 
 
 class PlainJob(Shape):
-    """What most enqueues say. Decoded first; `JobShape` is what it may say in all."""
+    """The fields of most enqueues, decoded first. `JobShape` has all fields."""
 
     type: Type
     queue: QueueName = "default"
@@ -101,14 +103,16 @@ class JobShape(PlainJob):
 
 
 class EnqueueOptions(JobShape):
-    """What the query of an enqueue may say besides. `raw`: the body is the payload."""
+    """Further options in the query of an enqueue. `raw`: the body is the payload."""
 
     atomic: bool = True
     raw: bool = False
 
 
 class ChangeShape(Shape):
-    """A merge-patch: what is left out stays, `null` is the default again; of `max_attempts`: no limit."""
+    """A merge-patch: omitted fields stay, `null` restores the default; for `max_attempts` it means no
+    limit.
+    """
 
     queue: QueueName | UnsetType | None = UNSET
     type: Type | UnsetType = UNSET
@@ -137,20 +141,20 @@ class DequeueShape(Shape):
 
 
 class HolderShape(Shape):
-    """What all calls of a job's holder take."""
+    """The fields of all calls that claim a lease."""
 
     lease: Lease | None = None
     consumer: Consumer | None = None
 
 
 class PlainConclude(HolderShape):
-    """What most concludes say. Decoded first; `ConcludeShape` is what it may say in all."""
+    """The fields of most concludes, decoded first. `ConcludeShape` has all fields."""
 
     result: Raw = ABSENT
 
 
 class ConcludeShape(PlainConclude):
-    """`next`: and then dequeue; the rest is for that."""
+    """A conclude. `next`: dequeue afterwards; the other fields belong to that dequeue."""
 
     next: bool = False
     queues: Queues | str | None = None
@@ -197,7 +201,7 @@ class FailOptions(FailShape):
 
 
 class ConcludeItem(PlainConclude, kw_only=True):
-    """One of many in one request, as the three below: it says which job."""
+    """One item of a request for many, like the three below. It names its job."""
 
     id: int
 
@@ -215,7 +219,7 @@ class FailItem(FailShape, kw_only=True):
 
 
 class FaceShape(Shape, rename={"length": "for"}):
-    """What one URL may look like. `length`: of a stream of events."""
+    """The format of an answer. `length` is that of a stream of events."""
 
     format: Literal["json", "text", "html", "events"] | None = None
     length: PositiveDuration | None = None
@@ -230,7 +234,7 @@ class CancelShape(Shape):
 
 
 class RateShape(Shape):
-    """`count` starts in `per`; at most `burst` at once, by default `count`."""
+    """`count` starts in `per`, at most `burst` at once; the default of `burst` is `count`."""
 
     count: Count
     per: PositiveDuration = 1
@@ -243,7 +247,7 @@ class KeyLimitsShape(Shape):
 
 
 class QueueShape(Shape):
-    """A merge-patch of what is set for a queue: what is left out stays, `null` is the default again."""
+    """A merge-patch of a queue's settings: omitted fields stay, `null` restores the default."""
 
     lease_for: LeaseFor | UnsetType | None = UNSET
     max_attempts: Attempts | UnsetType | None = UNSET
@@ -263,7 +267,7 @@ class PauseShape(Shape, rename={"length": "for"}):
 
 
 class FilterShape(Shape):
-    """Each a list, or text with commas."""
+    """A filter. Each field is a list, or text with commas."""
 
     status: Statuses | str | None = None
     type: Choice | str | None = None
@@ -304,7 +308,7 @@ class RedriveShape(PurgeShape):
 
 
 class StreamShape(Shape, rename={"length": "for"}):
-    """Jobs as a stream; without `length` it has no end."""
+    """A stream of jobs; without `length` it has no end."""
 
     queues: Queues | str | None = None
     queue: QueueName | None = None
@@ -315,7 +319,7 @@ class StreamShape(Shape, rename={"length": "for"}):
 
 
 class EventsShape(Shape, rename={"length": "for"}):
-    """Each a list, or text with commas; without `length` there is no end."""
+    """A stream of events. Each field is a list, or text with commas; without `length` there is no end."""
 
     queue: Choice | str | None = None
     job: (
@@ -330,7 +334,7 @@ class TopShape(Shape, rename={"length": "for"}):
 
 
 class AttemptShape(Shape):
-    """A line of a job's history."""
+    """One attempt in a job's history."""
 
     attempt: Annotated[int, _whole(0, 2**31 - 1)]
     started_at: Instant
@@ -346,7 +350,7 @@ class DeadFromShape(Shape):
 
 
 class ImportShape(JobShape):
-    """A job as an export has it. `origin`: who it is, in whichever queue. The last ones are ignored."""
+    """A job as an export has it. `origin` identifies it across queues. The last fields are ignored."""
 
     origin: Annotated[str, _text(128)] | None = None
     status: Annotated[str, _says(enum=STATUSES)] | None = None
@@ -373,4 +377,4 @@ class ImportShape(JobShape):
 
 
 class NoShape(Shape):
-    """For calls that take no option."""
+    """The options of calls that take none."""

@@ -1,4 +1,4 @@
-"""Views: a job as JSON shows it, field by field."""
+"""The structs of jobs in answers."""
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -13,14 +13,14 @@ class AttemptView(Struct, gc=False):
 
 
 class Forgotten(Struct, gc=False):
-    """What is left of a job that an `Idempotency-Key` made long ago."""
+    """What is left of a forgotten job that an `Idempotency-Key` made."""
 
     id: int
     duplicate: bool = True
 
 
 class _AnyJob(Struct, gc=False):
-    """What all views of a job begin with. What does not apply is left out."""
+    """The first fields of all views of a job. Fields that do not apply are left out."""
 
     id: int
     lease: str | UnsetType
@@ -39,7 +39,7 @@ class _AnyJob(Struct, gc=False):
 
 
 class JobView(_AnyJob, gc=False):
-    """A job as a client sees it."""
+    """A job as clients see it."""
 
     cancel_requested: bool | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
@@ -68,6 +68,8 @@ class JobView(_AnyJob, gc=False):
 
 
 class PlainView(_AnyJob, gc=False):
-    """What `JobView` is of most jobs: a struct costs by its fields, those that are left out too."""
+    """The `JobView` of most jobs, with fewer fields: each field of a struct costs time, also if it is left
+    out.
+    """
 
     payload: Raw | UnsetType = UNSET

@@ -1,1 +1,1 @@
-"""Answers without an end: events, jobs as they come, queues that move."""
+"""Streaming calls: events, jobs, live screens, export and import."""

@@ -1,8 +1,9 @@
-"""Events: what happens to jobs and queues, for whoever watches, as server-sent events.
+"""Events: what happens to jobs and queues, as server-sent events.
 
-Nothing is kept, or costs anything, while nobody watches. The first watcher switches it on; a minute after the
-last one left it is off again, so that one who was cut off finds in the ring what it missed. Each event is
-written down once, for all. A watcher reads at its own pace: who falls behind the ring is cut off.
+Nothing is recorded while nobody watches. The first watcher switches recording on. It stays on for a minute
+after the last watcher left, so that a client that reconnects finds in the ring what it missed. Each event is
+encoded once for all watchers. A watcher reads at its own pace; one that falls out of the ring is
+disconnected.
 """
 
 import asyncio
@@ -46,7 +47,10 @@ _HELLO = b"retry: 2000\n\n"
 
 
 class Watcher:
-    """One who reads. `next`: the number of the first event that it has not read or passed over."""
+    """One client that watches.
+
+    `next` is the number of the first event that it has neither read nor skipped.
+    """
 
     __slots__ = ("beat", "choice", "cut", "next", "turn", "waits")
 
@@ -64,7 +68,10 @@ class Watcher:
 
 
 class Events:
-    """The ring, and who reads it. Numbers count on over a restart: they begin at the time of the start."""
+    """The ring of recent events, and its watchers.
+
+    Numbers continue after a restart: they begin with the time of the start.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -85,7 +92,7 @@ class Events:
         self._pieces: dict[tuple[EventFilter, int], tuple[bytes, int]] = {}  # of this moment, for all alike
 
     def __len__(self) -> int:
-        """How many watch."""
+        """Returns the number of watchers."""
         return len(self._watchers)
 
     @property
@@ -135,7 +142,7 @@ class Events:
             waits.append(event.frame)
 
     def _gather(self) -> None:
-        """What has happened so far is told once it is on disk."""
+        """Notifies the watchers of recent events once those are on disk."""
         self._gathering = False
         self._told_at = time.monotonic()
         last = self._engine.after_commit(self._last)
@@ -149,7 +156,7 @@ class Events:
             self._tell(last.result())
 
     def _tell(self, last: int) -> None:
-        """Wakes those for whom there may be something."""
+        """Wakes the watchers for which there may be events."""
         for event in self._between(self._told + 1, last):
             for watcher in self._by_job.get(event.job, ()):
                 self._hand(watcher, event)
@@ -185,7 +192,10 @@ class Events:
     # -- who watches --------------------------------------------------------------------------------
 
     def watch(self, choice: EventFilter, last_id: int | None) -> tuple[Watcher, bytes]:
-        """A new watcher, and what it is sent first: what it missed since the event `last_id`."""
+        """Adds a watcher.
+
+        Returns it and the bytes that it is sent first, for events missed since `last_id`.
+        """
         self._switch_on()
         if not self._beats:
             self._beats = True
@@ -210,7 +220,10 @@ class Events:
         return watcher, gap
 
     def _gap(self, last_id: int) -> bytes:
-        """Says that events behind `last_id` are not to be had any more: `next` is the first that is."""
+        """Returns an event that says that events after `last_id` are lost.
+
+        `next` is the first that is left.
+        """
         at = instant(self._engine.wall_now())
         known = self._encode({"at": at, "after": last_id, "next": self._first_known})
         return _frame(self._first_known - 1, GAP, known)
@@ -246,18 +259,18 @@ class Events:
         self._first_known = self._last + 1
 
     def late(self, watcher: Watcher) -> bool:
-        """It has not read what is no longer in the ring."""
+        """Tells whether a watcher has missed events that are no longer in the ring."""
         return watcher.cut or (watcher.waits is None and watcher.next < self._first_known)
 
     def read(self, watcher: Watcher) -> bytes:
-        """What there is for it now, up to a piece; empty: nothing."""
+        """Returns the bytes that a watcher has not read yet, up to one piece; empty: none."""
         if watcher.waits is not None:
             return _joined(watcher.waits)
         piece, watcher.next = self._piece(watcher.choice, watcher.next)
         return piece
 
     def _piece(self, choice: EventFilter, following: int) -> tuple[bytes, int]:
-        """The events from the number `following` on, and the number to go on at."""
+        """Returns the events from number `following` on, and the number to continue at."""
         known = self._pieces.get((choice, following))
         if known is None:
             if len(self._pieces) >= PIECES:
@@ -266,8 +279,10 @@ class Events:
         return known
 
     def _between(self, first: int, last: int) -> Iterable[Event]:
-        """Of the ring; its numbers have no holes. A few, most often the newest, are found soonest by their
-        index; to go on from one to the next is quicker for many."""
+        """Returns events of the ring, whose numbers have no gaps.
+
+        A few, usually the newest, are found fastest by index; for many, iteration is faster.
+        """
         start, end = max(first - self._first_known, 0), last + 1 - self._first_known
         if end - start < FEW:
             return [self._ring[index] for index in range(start, end)]
@@ -285,7 +300,10 @@ class Events:
         return b"".join(frames), max(following, self._told + 1)
 
     def stream(self, choice: EventFilter, last_id: int | None, length: int | None) -> Stream:
-        """For one client. `last_id`: of the last event it had; `length`: milliseconds, None: without end."""
+        """Returns the stream for one client.
+
+        `last_id` is the id of the last event that it had. `length` is in milliseconds; None: without end.
+        """
         watching = _Watching(self, choice, last_id, length)
         return Stream(
             watching.pieces(), watching.end, watching.end, EVENTS,
@@ -294,7 +312,7 @@ class Events:
 
 
 class _Watching:
-    """A Stream of events; it watches from its first piece on."""
+    """A stream of events. It watches from its first piece on."""
 
     def __init__(self, events: Events, choice: EventFilter, last_id: int | None, length: int | None) -> None:
         self._events = events

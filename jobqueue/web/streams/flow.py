@@ -1,5 +1,8 @@
-"""Streams on their way to clients: each is written no faster than it is read, and ends when the client has
-gone, reads nothing, or the server stops. And bodies of any length on their way in."""
+"""Flow control of streams and uploads.
+
+A stream is written no faster than its client reads. It ends when the client is gone or reads nothing, or the
+server stops. An upload is read no faster than it is processed.
+"""
 
 import time
 from asyncio import CancelledError, Future, get_running_loop, sleep
@@ -17,7 +20,7 @@ LONG = 64 << 10
 
 
 def gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Pieces to be written in one go: of many lines, or of one that is long."""
+    """Joins lines into pieces that are each written at once; a long line is a piece of its own."""
     piece: list[bytes] = []
     size = 0
     for line in lines:
@@ -32,8 +35,11 @@ def gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Streams:
-    """All that are on their way. Looks at them once a second while there are any. `stuck`: how long a client
-    may take nothing of what is written to it, in seconds; `silent`: the same of sending nothing of a body."""
+    """All active streams and uploads, checked once a second.
+
+    `stuck` is the longest time in seconds that a client may read nothing of what is written to it, `silent`
+    the longest that it may send nothing of a body.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -74,12 +80,12 @@ class Streams:
 
 
 class ActiveStream(Protocol):
-    """What `Streams` looks after."""
+    """What `Streams` checks."""
 
     def stop(self) -> None: ...
 
     def look(self, now: float, streams: Streams) -> None:
-        """`now`: of `time.monotonic`, seconds."""
+        """`now` is in seconds of `time.monotonic`."""
 
 
 class Client(Protocol):
@@ -106,7 +112,7 @@ class StreamWriter:
         self._since = 0.0
 
     async def pour(self, streams: Streams) -> bool:
-        """Writes all there is. False if the client has gone before that."""
+        """Writes all pieces. Returns False if the client left before the end."""
         streams.add(self)
         pieces = self.stream.pieces
         turn = 0  # bytes of this one
@@ -138,7 +144,7 @@ class StreamWriter:
         return not self._gone
 
     def hung_up(self) -> None:
-        """The client has gone: whatever this waits for is over."""
+        """Ends the stream because its client is gone."""
         if not self._gone:
             self._gone = True
             self.stream.gone()
@@ -159,7 +165,7 @@ class StreamWriter:
 
 
 class UploadReader:
-    """A body of any length on its way in. `abort`: cuts the connection."""
+    """A body of any length that is being received. `abort` closes the connection."""
 
     def __init__(self, upload: Upload, abort: Callable[[], None]) -> None:
         self._upload = upload
@@ -182,7 +188,7 @@ class UploadReader:
             raise Unauthorized("this access token was revoked, or has expired; what came before stays")
 
     def stop(self) -> None:
-        """The engine takes nothing more in: `take` will say so."""
+        """Does nothing: the engine refuses further items, and `take` reports it."""
 
     def look(self, now: float, streams: Streams) -> None:
         if self._since is not None and now - self._since > streams.silent:
@@ -190,14 +196,14 @@ class UploadReader:
 
 
 class Wakeup:
-    """What a Stream waits in, for a time, or until it is woken. After `end` there is no more waiting."""
+    """A wait with a timeout that can be ended early. After `end` there is no more waiting."""
 
     def __init__(self) -> None:
         self.over = False
         self._turn: Future[None] | None = None
 
     async def wait(self, seconds: float | None = None) -> None:
-        """None: without end."""
+        """Waits until woken, or for `seconds`; None: without limit."""
         if self.over:
             return
         loop = get_running_loop()

@@ -1,8 +1,9 @@
-"""Jobs as a stream: a consumer that keeps one connection open and is handed jobs as soon as it has room.
+"""Jobs as a stream: a consumer keeps one connection open and is sent jobs as soon as it has capacity.
 
-It stands in the same line as those who dequeue. At most `prefetch` of its jobs are not concluded; each that
-ends, however it does, makes room for another one. If the client goes, what it still held returns to its
-place, uncharged; if the server ends the stream, what was sent stays leased, so that it can be concluded.
+It waits in the same order as consumers that dequeue. It holds at most `prefetch` jobs; each lease that ends,
+in any way, makes capacity for another job. If the client disconnects, the jobs that it still holds return to
+their places, the attempt uncounted. If the server ends the stream, they stay leased, so that they can be
+concluded.
 """
 
 import asyncio
@@ -27,7 +28,11 @@ def stream_jobs(context: Context, request: Request) -> Stream:
 
 
 class StreamingConsumer:
-    """`want.count`: how many it may hold. `length`: ends after so many milliseconds, None: never."""
+    """One consumer.
+
+    `want.count` is the number of jobs that it may hold. `length` is the duration of the stream in
+    milliseconds; None: without end.
+    """
 
     def __init__(self, context: Context, want: DequeueRequest, length: int | None) -> None:
         self._context = context
@@ -57,7 +62,7 @@ class StreamingConsumer:
                 end.cancel()
 
     def _pieces_of(self, handed: list[Delivery]) -> Iterator[bytes]:
-        """Their lines; of none an empty line."""
+        """Yields a line for each delivery; an empty line if there is none."""
         render = self._context.encoder.handed
         self._quiet = False
         if not handed and not self._rest.over:
@@ -65,14 +70,14 @@ class StreamingConsumer:
         yield from gathered(render(one) for one in handed)
 
     def _beat(self) -> None:
-        """Wakes one who has been sent nothing since the last beat, or the one before that."""
+        """Wakes the stream if nothing was sent since the last beat, so that it sends an empty line."""
         self._beats = asyncio.get_running_loop().call_later(BEAT / 2, self._beat)
         if self._quiet:
             self._rest.wake()
         self._quiet = True
 
     async def _take(self) -> list[Delivery]:
-        """Nothing: a beat has passed, or it is over."""
+        """Returns the next deliveries. Empty: time for a beat, or the stream has ended."""
         want = self._want
         assert want.count is not None
         if len(self._held) >= want.count:
@@ -105,13 +110,13 @@ class StreamingConsumer:
         self._rest.wake()
 
     def end(self) -> None:
-        """It is to be sent no more."""
+        """Ends the stream; leases stay."""
         self._rest.end()
         if self._taking is not None:
             self._taking.cancel()
 
     def gone(self) -> None:
-        """The client hung up."""
+        """Ends the stream because the client is gone, and returns its jobs."""
         self._gone = True
         taking = self._taking
         self.end()

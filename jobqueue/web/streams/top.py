@@ -1,5 +1,4 @@
-"""Calls that watch: events as they happen, and a screen that is redrawn. Neither has an end but the client's,
-unless `for` was given."""
+"""Live calls: events, and a screen that is redrawn. They end when the client leaves, or after `for`."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -21,7 +20,10 @@ def events(context: Context, request: Request) -> Stream:
 
 
 def watch(context: Context, request: Request, choice: EventFilter, length: int | None) -> Stream:
-    """`length`: milliseconds, None: without end. Nobody is told of queues that are not for it."""
+    """Returns a stream of events.
+
+    `length` is in milliseconds; None: without end. Queues that the caller may not use are left out.
+    """
     caller = context.caller
     if caller is not None and caller.token.queues is not None:
         for name in choice.queues or ():
@@ -31,7 +33,7 @@ def watch(context: Context, request: Request, choice: EventFilter, length: int |
 
 
 def _last_id(request: Request) -> int | None:
-    """The id of the event that a client had last; what is none is one that nobody knows."""
+    """Returns the id of the last event that a client had; 0 if what it sent is no id."""
     sent = request.header(b"last-event-id")
     if not sent:
         return None

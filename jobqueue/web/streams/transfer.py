@@ -1,5 +1,6 @@
-"""Export and import: a queue leaves as a job a line, and comes in elsewhere. Both go through as many jobs as
-there are, a few in each pass of the loop."""
+"""Export and import: a queue as lines, one job a line. Both work in slices, a few jobs in each pass of the
+loop.
+"""
 
 from asyncio import Future, sleep
 from collections.abc import AsyncGenerator, Sequence
@@ -28,7 +29,7 @@ def export_queue(context: Context, request: Request) -> Stream:
 
 
 class _Export:
-    """Of the jobs that are there when it begins, each as it is when its turn comes."""
+    """Exports the jobs that exist when it begins, each in the state in which it is reached."""
 
     def __init__(self, context: Context, wanted: Filter) -> None:
         self._context = context
@@ -52,7 +53,7 @@ class _Export:
 
 
 def _leaving(job: Job) -> bool:
-    """It runs, and is to be cancelled when it comes back."""
+    """Tells whether a job in progress is to be cancelled when it returns."""
     return job.extras is not None and job.extras.cancel_requested
 
 
@@ -63,13 +64,16 @@ def import_jobs(context: Context, request: Request) -> Upload:
 
 
 def put_jobs(context: Context, request: Request) -> Upload:
-    """What `curl -T -` sends."""
+    """Imports what `curl -T -` sends."""
     return import_jobs(context, request)
 
 
 class _Import:
-    """Lines as they come. What was taken in stays, whatever is wrong with what follows: who sends all of it
-    again is told that these are known."""
+    """Imports lines as they arrive.
+
+    Jobs that were imported stay, whatever is wrong with later lines. A client that sends everything again is
+    told that those are known.
+    """
 
     def __init__(self, context: Context, request: Request) -> None:
         self._context = context
@@ -82,7 +86,10 @@ class _Import:
         self._known = 0
 
     async def take(self, piece: bytes) -> None:
-        """Raises what is wrong with a line, with its number and what was taken in before it."""
+        """Imports a piece of the body.
+
+        Raises what is wrong with a line, with its number and the counts so far.
+        """
         self._rest += piece
         end = self._rest.rfind(b"\n") + 1
         whole = bytes(self._rest[:end])

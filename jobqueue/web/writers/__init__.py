@@ -1,1 +1,1 @@
-"""What is answered: JSON, text, pages, problems, and the document that describes it all."""
+"""Writers: answers as JSON, text, pages and problem documents."""

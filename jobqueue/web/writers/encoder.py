@@ -36,51 +36,53 @@ _OUTCOMES: dict[Step | None, str] = {
 
 
 class Renderer:
-    """`engine` says what wall-clock instant a lease's end is."""
+    """Encodes jobs. `engine` converts the end of a lease to wall-clock time."""
 
     def __init__(self, engine: Engine) -> None:
         self._wall: Callable[[int], int] = engine.wall
         self._identity = engine.identity.encode()
 
     def new_job(self, made: Job | ExistingJob) -> bytes:
-        """The answer to an enqueue: the job without payload. It may be leased already, by one who waited."""
+        """Encodes the answer to an enqueue: the job without its payload. A waiting consumer may have
+        leased it already.
+        """
         return _encode(self.made(made)) + b"\n"
 
     def new_jobs(self, made: Sequence[Job | ExistingJob]) -> bytes:
         return _encode({"jobs": [self.made(one) for one in made]}) + b"\n"
 
     def each(self, results: Iterable[dict[str, object]]) -> bytes:
-        """The answer to many calls in one request."""
+        """Encodes the answer to a request for many."""
         results = list(results)
         failed = sum("error" in result for result in results)
         return _encode({"ok": len(results) - failed, "failed": failed, "results": results}) + b"\n"
 
     def job(self, job: Job) -> bytes:
-        """A job as most verbs show it: without its payload, and never its lease."""
+        """Encodes a job as most verbs show it: without its payload and its lease."""
         return _encode(self.shown(job)) + b"\n"
 
     def whole_job(self, job: Job) -> bytes:
-        """A job as GET shows it: with payload and history."""
+        """Encodes a job as GET shows it: with payload and history."""
         view = self.view(job)
         view.history = _history(job)
         add_payload(view, job)
         return _encode(view) + b"\n"
 
     def exported(self, job: Job) -> bytes:
-        """A whole job that says where it comes from; its consumer's result stays."""
+        """Encodes a job for an export, with its origin."""
         line = self.whole_job(job)
         head = b'{"id":%d,' % job.id
         return b'%b"origin":"%b/%d",%b' % (head, self._identity, job.id, line[len(head) :])
 
     def handed(self, handed: Delivery) -> bytes:
-        """A job as its consumer gets it: with its lease and payload."""
+        """Encodes a delivery: with lease and payload."""
         return _encode(self._handed(handed)) + b"\n"
 
     def many_handed(self, handed: list[Delivery]) -> bytes:
         return _encode({"jobs": [self._handed(one) for one in handed]}) + b"\n"
 
     def listed(self, jobs: Sequence[Job], payload: bool, following: int | None) -> bytes:
-        """A page of jobs, and what to ask for the next one with."""
+        """Encodes a page of jobs, with the cursor of the next page."""
         views = [self.view(job) for job in jobs]
         if payload:
             for view, job in zip(views, jobs, strict=True):
@@ -89,7 +91,7 @@ class Renderer:
         return _encode({"jobs": views, **more}) + b"\n"
 
     def beat(self, job: Job) -> bytes:
-        """The answer to a heartbeat: says when the lease ends now, and whether to stop."""
+        """Encodes the answer to a heartbeat: when the lease ends, and whether to stop."""
         return _encode(self.beaten(job)) + b"\n"
 
     def beaten(self, job: Job) -> JobView:
@@ -102,7 +104,7 @@ class Renderer:
         return view
 
     def made(self, made: Job | ExistingJob | int) -> "JobView | PlainView | Forgotten":
-        """A job as an enqueue shows it; of a forgotten one its id."""
+        """Returns the view of a job for an enqueue; of a forgotten job its id."""
         if isinstance(made, Job):
             if made.lease is None and made.extras is None:
                 return PlainView(
@@ -117,7 +119,7 @@ class Renderer:
         return view
 
     def shown(self, job: Job) -> JobView | PlainView:
-        """A job as most verbs show it."""
+        """Returns the view of a job as most verbs show it."""
         lease, more = job.lease, job.extras
         if lease is None or more is None or not more.plain or more.cancel_requested:
             return self.view(job)
@@ -224,7 +226,7 @@ def _backoff(backoff: Backoff) -> list[int | float] | dict[str, int | float]:
 
 
 def _history(job: Job) -> list[AttemptView] | UnsetType:
-    """The attempts that have ended, the last one too."""
+    """Returns the attempts that have ended, the last one included."""
     trace = job.extras.trace if job.extras is not None else None
     lines = list(trace.history) if trace is not None else []
     lease = job.lease
@@ -254,7 +256,7 @@ def queues(views: list[QueueView], following: str | None) -> bytes:
 
 
 def document(members: dict[str, object]) -> bytes:
-    """Any other answer."""
+    """Encodes any other answer."""
     return _encode(members) + b"\n"
 
 
@@ -292,7 +294,7 @@ def _pause(pause: Pause) -> dict[str, object]:
 
 
 def _settings(settings: QueueSettings) -> dict[str, object]:
-    """Only what was set."""
+    """Returns the settings that differ from the defaults."""
     shown: dict[str, object] = {}
     for name in settings.__struct_fields__:
         value = getattr(settings, name)

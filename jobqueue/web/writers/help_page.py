@@ -1,4 +1,4 @@
-"""The page for people who ask for help: the API on one screen, with lines to paste."""
+"""The help page: the API on one screen, with lines to paste."""
 
 import re
 
@@ -43,8 +43,10 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 
 
 def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool, tokens: bool) -> bytes:
-    """For the address it was asked at, if that is one. `lease`: the usual length, seconds. `tokens`: with
-    $TOKEN in each line."""
+    """Returns the help for the address in the request.
+
+    `lease` is the default lease in seconds. `tokens`: each line uses $TOKEN.
+    """
     at = host if HOST.fullmatch(host) else "localhost:8080"
     if scheme != "http":
         at = f"{scheme}://{at}"

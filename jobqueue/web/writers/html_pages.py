@@ -1,5 +1,7 @@
-"""Pages for a browser: one table each, made on the server, without a script. Whatever is shown was escaped,
-and the browser is told to load and to run nothing. They load themselves anew every few seconds."""
+"""Pages for a browser: tables without scripts, rendered by the server and reloaded every few seconds.
+
+All values are escaped, and the policy header forbids the browser to load or run anything.
+"""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -37,7 +39,7 @@ def queues(body: bytes) -> bytes:
 
 
 def front(body: bytes, help: str) -> bytes:
-    """The page at `/`: the queues, and how to use them."""
+    """Returns the page at `/`: the queues, and the help."""
     return _page("jobqueue", f"{_queues(body)}<pre>{escape(help)}</pre>")
 
 
@@ -50,7 +52,7 @@ def queue(body: bytes, listed: bytes) -> bytes:
 
 
 def jobs(query: str, body: bytes) -> bytes:
-    """`query`: what was asked."""
+    """Returns a list of jobs. `query` is the query of the request."""
     return _page("jobs", _jobs(query, body))
 
 
@@ -94,8 +96,11 @@ def _text(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[int, str]) -> str:
-    """`rows`: escaped. `kinds`: which columns hold numbers, "n", and which text of any length, "t": only the
-    latter may be broken into lines, or names and numbers would be, letter by letter."""
+    """Returns a table of escaped cells.
+
+    `kinds` marks columns of numbers, "n", and of text of any length, "t". Only the latter may be wrapped;
+    names and numbers would be wrapped letter by letter.
+    """
     top = f"<tr>{_cells('th', heads, kinds)}</tr>" if heads else ""
     lines = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in rows)
     return f"<table>{top}{lines}</table>"

@@ -1,4 +1,4 @@
-"""Errors as HTTP: the one place where a failure gets its status and becomes a problem document (RFC 9457)."""
+"""Errors as HTTP: each error class has its status here, and becomes a problem document (RFC 9457)."""
 
 import msgspec
 
@@ -40,7 +40,7 @@ def _status_of_kind(kind: type[errors.JobQueueError]) -> int:
 
 
 def codes() -> dict[int, list[str]]:
-    """Every code that a problem document may have, by status."""
+    """Returns all codes of problem documents, by status."""
     found: dict[int, list[str]] = {}
     for kind in vars(errors).values():
         answered = isinstance(kind, type) and issubclass(kind, errors.JobQueueError)
@@ -50,7 +50,10 @@ def codes() -> dict[int, list[str]]:
 
 
 def problem(error: errors.JobQueueError, request_id: str) -> Response:
-    """The answer to a refused request. Facts of the error become members, two of them headers too."""
+    """Returns the answer to a refused request.
+
+    Facts of the error become members, two of them also headers.
+    """
     facts = dict(error.facts)
     headers = b""
     if "retry_after" in facts:
@@ -62,15 +65,15 @@ def problem(error: errors.JobQueueError, request_id: str) -> Response:
     return _document(error.code, status_of(error), error.detail, request_id, facts, headers)
 
 
-def part(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
-    """The problem of one item of many."""
+def problem_object(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
+    """Returns the problem of one item of a request for many."""
     status = status_of(error)
     return {"code": error.code, "status": status, "title": REASONS[status], "detail": error.detail,
             "request_id": request_id, **error.facts}  # fmt: skip
 
 
 def internal(request_id: str) -> Response:
-    """The answer to a request that met a bug; the log has the traceback under the same request id."""
+    """Returns the answer to a request that met a bug. The log has the traceback under the same request id."""
     detail = f"the server made a mistake; its log says which, under request id {request_id}"
     return _document("internal", 500, detail, request_id, {}, b"")
 

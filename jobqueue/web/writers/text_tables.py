@@ -1,5 +1,4 @@
-"""Answers as text for a terminal: tables in columns, and one fact a line. Made from the JSON answers, so that
-what is in those is here."""
+"""Answers as text for a terminal: tables, or one fact a line. Made from the JSON answers."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +14,7 @@ _LONG = 2000
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
-    """Lines with columns; those in `right` stand at the right of theirs."""
+    """Formats rows as columns. Columns in `right` are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -28,7 +27,7 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) ->
 
 
 def plain(value: Raw | bytes) -> str:
-    """A JSON value as text: text without its quotes, all else as it is; nothing that a terminal obeys."""
+    """Returns a JSON value as text: strings without quotes, no control characters."""
     raw = bytes(value)
     text = msgspec.json.decode(raw) if raw[:1] == b'"' else raw.decode("utf-8")
     if len(text) > _LONG:
@@ -49,7 +48,7 @@ NUMBERS = frozenset(range(1, len(HEADS) - 1))
 
 
 def queue_rows(body: bytes) -> list[list[str]]:
-    """A row for each queue of the answer to `/queues`."""
+    """Returns a row for each queue of the answer to `/queues`."""
     return [_queue_row(queue) for queue in _list_of(_decode(body)["queues"])]
 
 
@@ -65,7 +64,7 @@ def _queue_row(queue: Document) -> list[str]:
 
 
 def more(body: bytes) -> str | None:
-    """The cursor to go on with, where an answer does not have all that there is."""
+    """Returns the cursor of the next page, or None."""
     cursor = _decode(body).get("next")
     return None if cursor is None else plain(cursor)
 
@@ -86,7 +85,7 @@ JOB_NUMBERS = frozenset({0, 4, 5})
 
 
 def job_rows(body: bytes) -> list[list[str]]:
-    """A row for each job of the answer to `/jobs`."""
+    """Returns a row for each job of the answer to `/jobs`."""
     return [
         [plain(job[name]) for name in ("id", "status", "queue", "type", "priority", "attempts", "created_at")]
         for job in _list_of(_decode(body)["jobs"])
@@ -98,7 +97,7 @@ def jobs(body: bytes) -> str:
 
 
 def facts(body: bytes) -> list[tuple[str, str]]:
-    """The members of an object, and of the objects in it, each by its name; empty ones are left out."""
+    """Returns the members of an object and of the objects in it, by name. Empty ones are left out."""
     return list(_facts(_decode(body), ""))
 
 
@@ -116,5 +115,5 @@ def _facts(document: Document, before: str) -> Iterable[tuple[str, str]]:
 
 
 def one(body: bytes) -> str:
-    """A queue, or a job."""
+    """Formats a queue or a job."""
     return table(facts(body))

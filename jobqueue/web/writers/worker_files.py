@@ -1,4 +1,4 @@
-"""The workers that the server hands out: one file each, written for the address that it was fetched from."""
+"""The workers that the server hands out: one file each, with the address that it was fetched from."""
 
 import re
 from functools import cache
@@ -14,7 +14,10 @@ _VERSION = "0.0.0"
 
 
 def worker(name: str, scheme: str, host: str, version: str) -> bytes:
-    """The file `name`. `scheme`: http or https; `host`: as it was sent. `BadRequest` where it is none."""
+    """Returns the file `name`.
+
+    `scheme` is http or https, `host` the Host header. Raises `BadRequest` for a bad host.
+    """
     if not HOST.fullmatch(host):
         raise BadRequest(
             "this is fetched to be run, with the address that it was asked at in it: the Host header may "

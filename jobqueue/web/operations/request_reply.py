@@ -1,4 +1,4 @@
-"""Ask and wait: `Prefer: wait=30` (RFC 7240) on an enqueue makes request and reply of it."""
+"""Request and reply: `Prefer: wait=30` (RFC 7240) on an enqueue waits for the outcome of the job."""
 
 import re
 from asyncio import Future
@@ -9,7 +9,7 @@ from jobqueue.steps import FINISHED
 from jobqueue.web.context import Context
 from jobqueue.web.futures import then
 from jobqueue.web.http import Deferred, Request, Response
-from jobqueue.web.idempotency import look_up
+from jobqueue.web.operations.idempotency import look_up
 from jobqueue.web.readers.fields import duration
 from jobqueue.web.readers.produce import Many
 
@@ -17,7 +17,7 @@ _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([^",;\s]*)"?', re.IGNORECASE)
 
 
 def preferred_wait(context: Context, request: Request) -> int | None:
-    """Milliseconds; None: nothing of a wait is preferred. All other preferences are ignored."""
+    """Returns the preferred wait in milliseconds, or None. Other preferences are ignored."""
     found = _WAIT.search(request.header(b"prefer") or "")
     if found is None:
         return None
@@ -25,8 +25,11 @@ def preferred_wait(context: Context, request: Request) -> int | None:
 
 
 def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response | Deferred | None":
-    """200 and the job when it has finished, in any way; 202 and the job when it has not within `wait`
-    milliseconds. None: this is not about one job, and there is nothing to wait for."""
+    """Enqueues one job and waits for its outcome.
+
+    The answer is 200 if the job finished within `wait` milliseconds, whatever its outcome, else 202. Returns
+    None if the request is not for one job, so that there is nothing to wait for.
+    """
     sent = request.headers.get(b"idempotency-key")
     once = None if sent is None else look_up(context, request, sent)
     made: MaybeFuture[list[Job | ExistingJob]]  # one job, or the one that was there before

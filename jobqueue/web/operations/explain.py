@@ -1,4 +1,4 @@
-"""Why does it wait? What the engine finds out of a job, in sentences."""
+"""Explains in sentences why a job waits."""
 
 from jobqueue.model import Cause, Explanation, Job
 from jobqueue.units import instant
@@ -8,7 +8,7 @@ from jobqueue.web.writers.encoder import document
 
 
 def explained(context: Context, request: Request, found: Explanation) -> Response:
-    """The answer to `GET /jobs/{id}/explain`."""
+    """Returns the answer to `GET /jobs/{id}/explain`."""
     context.admin.nothing(request)
     job = found.job
     reasons = []
@@ -72,13 +72,13 @@ def _jobs(count: int) -> str:
 
 
 def _named(cause: Cause) -> str:
-    """Some jobs by their ids."""
+    """Names some of the jobs by their ids."""
     more = " and others" if len(cause.jobs) < cause.number else ""
     return f": {', '.join(map(str, cause.jobs))}{more}" if cause.jobs else ""
 
 
 def _length(ms: int) -> str:
-    """As people say it: 9 minutes."""
+    """Formats a duration for people, such as `9 minutes`."""
     for unit, size in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000)):
         if ms >= size:
             count = ms // size

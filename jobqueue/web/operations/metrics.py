@@ -1,8 +1,10 @@
-"""`GET /metrics`, in Prometheus's text format: read off what the queue counts anyway, when it is asked for.
+"""`GET /metrics` in Prometheus's text format, made when it is requested from counts that the queue keeps
+anyway.
 
-Nothing is counted for this alone but the requests (`meter`). Cardinality is bounded: so many queues by name
-(`JOBQUEUE_METRICS_QUEUES`), the others together as `(others)`, which no queue can be called. It is put
-together a family in each loop pass, so that a scrape holds nobody up.
+Only requests are counted for this alone (`request_metrics`). Cardinality is bounded:
+`JOBQUEUE_METRICS_QUEUES` queues have their own series, all others share the label `(others)`, which no queue
+can have as its name. One family is written in each pass of the loop, so that a scrape does not delay other
+requests.
 """
 
 import asyncio
@@ -63,7 +65,7 @@ def _answer(text: bytes) -> Response:
 
 
 class _Only(Collector):
-    """What `generate_latest` takes: here one family, and nothing global."""
+    """The collector that `generate_latest` expects, with a single family."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -88,7 +90,10 @@ def _families(context: Context) -> Iterator[Metric]:
 
 
 def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iterator[Metric]:
-    """`whole`: whoever asks may see all; then what has no name here is told in sum."""
+    """Yields the families of queues.
+
+    `whole`: the caller may see all queues, so the others are shown as a sum.
+    """
     jobs = GaugeMetricFamily("jobqueue_jobs", "Jobs now, by status.", labels=["queue", "status"])
     events = CounterMetricFamily("jobqueue_events", "What has happened to jobs.", labels=["queue", "event"])
     for queue in queues:

@@ -1,4 +1,4 @@
-"""What the service says of itself: how it stands, whether it is well, its help, its workers, its document."""
+"""The calls about the server itself: statistics, health, help, workers and the OpenAPI document."""
 
 import time
 
@@ -13,7 +13,7 @@ from jobqueue.web.writers.worker_files import worker
 
 
 def stats(context: Context, request: Request) -> Response:
-    """Whoever may not see all queues is not told either what the others have made of the server."""
+    """Returns statistics. A caller that may not use all queues does not see what others do."""
     context.admin.nothing(request)
     whole = context.may_use_all
     s = context.engine.stats()
@@ -64,7 +64,7 @@ def stats(context: Context, request: Request) -> Response:
 
 
 def _known(members: dict[str, object]) -> dict[str, object]:
-    """Without what nobody can tell."""
+    """Drops members without a value."""
     return {name: value for name, value in members.items() if value is not None}
 
 

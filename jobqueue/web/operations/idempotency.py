@@ -1,4 +1,4 @@
-"""Once: a request under an `Idempotency-Key`, and what the same request made before."""
+"""Requests under an `Idempotency-Key`, and the answers that they had before."""
 
 from hashlib import blake2b
 from typing import NamedTuple
@@ -10,7 +10,10 @@ from jobqueue.web.readers.fields import label
 
 
 class KeyedRequest(NamedTuple):
-    """`digest`: of all that was sent; `known`: what it made then; None: it is new."""
+    """A request with its key.
+
+    `digest` covers the query and the body. `known` is what the same request made before; None: it is new.
+    """
 
     key: str
     digest: bytes
@@ -18,7 +21,7 @@ class KeyedRequest(NamedTuple):
 
 
 def look_up(context: Context, request: Request, sent: bytes) -> KeyedRequest:
-    """`sent`: the key. Raises `IdempotencyMismatch`."""
+    """Returns the request under the key `sent`. Raises `IdempotencyMismatch`."""
     key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
     digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
     return KeyedRequest(key, digest, context.engine.find_prior_answer("", key, digest))

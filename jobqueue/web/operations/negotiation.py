@@ -1,5 +1,6 @@
-"""One URL, several faces: what a call answers as JSON can also be asked for as text, as a page, or as a
-stream of the events that change it. By `?format=`, else by `Accept`; who says neither gets JSON.
+"""Content negotiation: the same address as JSON, text, HTML or a stream of events.
+
+`?format=` decides, else the `Accept` header. JSON is the default.
 """
 
 from collections.abc import Callable
@@ -7,9 +8,10 @@ from functools import lru_cache, partial
 
 from jobqueue.errors import InvalidField
 from jobqueue.model import Filter
-from jobqueue.web import operations, service
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
+from jobqueue.web.operations import jobs, queues, service
+from jobqueue.web.operations.replies import job_id
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.readers.fields import queue_name
 from jobqueue.web.schema.events import EventFilter
@@ -28,7 +30,7 @@ _SPECIFIC = {"*/*": 0, "text/*": 1, "application/*": 1}
 
 
 def chosen(request: Request, live: bool = True) -> str:
-    """json, html, text or, if it is `live`, events."""
+    """Returns the format that a request wants: json, html, text or, if `live`, events."""
     if "format" in request.query.lower():
         for name, value in query_pairs(request.query):
             if name.lower() == "format":
@@ -43,8 +45,10 @@ def chosen(request: Request, live: bool = True) -> str:
 
 @lru_cache(maxsize=256)
 def _accepted(accept: bytes) -> str:
-    """What a client likes best of what there is; JSON where it likes none of it. Of ranges that match, the
-    more specific one counts (RFC 9110, 12.5.1)."""
+    """Returns the format that an `Accept` header prefers; json if it accepts none of them.
+
+    Of several ranges that match, the most specific one counts (RFC 9110, 12.5.1).
+    """
     likes = dict(filter(None, map(_like, accept.decode("latin-1").lower().split(","))))
     best, face = (0.0, -1), "json"
     for kind, name in _FACES.items():
@@ -73,7 +77,7 @@ def list_queues(context: Context, request: Request) -> Response | Deferred | Str
     face = chosen(request)
     if face == "events":
         return watch(context, request, EventFilter(), context.admin.length_of_watch(request, "queues"))
-    return _dressed(face, operations.list_queues(context, request), text_tables.queues, html_pages.queues)
+    return _dressed(face, queues.list_queues(context, request), text_tables.queues, html_pages.queues)
 
 
 def get_queue(context: Context, request: Request) -> Response | Deferred | Stream:
@@ -82,7 +86,7 @@ def get_queue(context: Context, request: Request) -> Response | Deferred | Strea
         wanted = EventFilter(queues=frozenset({queue_name(request.param, "name")}))
         return watch(context, request, wanted, context.admin.length_of_watch(request, "queue"))
     return _dressed(
-        face, operations.get_queue(context, request), text_tables.one, partial(_queue_page, context, request)
+        face, queues.get_queue(context, request), text_tables.one, partial(_queue_page, context, request)
     )
 
 
@@ -96,7 +100,7 @@ def _queue_page(context: Context, request: Request, body: bytes) -> bytes:
 def list_jobs(context: Context, request: Request) -> Response | Deferred:
     return _dressed(
         chosen(request, live=False),
-        operations.list_jobs(context, request),
+        jobs.list_jobs(context, request),
         text_tables.jobs,
         partial(html_pages.jobs, request.query),
     )
@@ -105,7 +109,7 @@ def list_jobs(context: Context, request: Request) -> Response | Deferred:
 def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
-        id = operations.job_id(request.param)
+        id = job_id(request.param)
         context.engine.get(id)  # the stream of a job that does not exist is a 404
         return watch(
             context,
@@ -113,15 +117,15 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
             EventFilter(jobs=frozenset({id})),
             context.admin.length_of_watch(request, "job"),
         )
-    return _dressed(face, operations.get_job(context, request), text_tables.one, html_pages.job)
+    return _dressed(face, jobs.get_job(context, request), text_tables.one, html_pages.job)
 
 
 def root(context: Context, request: Request) -> Response:
-    """For a browser a page; for everybody else, help."""
+    """Returns a page for a browser, and the help text for all other clients."""
     may_read = context.caller is None or "read" in context.caller.rights
     if chosen(request) != "html" or not may_read or context.engine.refuses is not None:
         return service.help_page(context, request)
-    shown = operations.list_queues(context, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
+    shown = queues.list_queues(context, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
     help = service.help_page(context, request).body.decode("utf-8")
     return _page(shown, html_pages.front(shown.body, help))
 
