@@ -59,7 +59,6 @@ class CommitPolicy(ABC):
     # answer to the batch is held.
     batching: bool
 
-    @abstractmethod
     def attach(
         self,
         queue: JobQueue,
@@ -69,6 +68,9 @@ class CommitPolicy(ABC):
         """Connects the policy to its engine. Called once, before anything else. The policy calls `give_back`
         with jobs that were not delivered, and `on_failure` once, with the reason, when changes can no longer
         be made durable."""
+        self._queue = queue
+        self._give_back = give_back
+        self._on_failure = on_failure
 
     @abstractmethod
     def load(self, clock: Clock) -> Iterator[int]:
@@ -136,14 +138,6 @@ class NoCommit(CommitPolicy):
     def __init__(self) -> None:
         self.durability = "memory"
         self.batching = False
-
-    def attach(
-        self,
-        queue: JobQueue,
-        give_back: Callable[[Sequence[Delivery]], None],
-        on_failure: Callable[[str], None],
-    ) -> None:
-        pass
 
     def load(self, clock: Clock) -> Iterator[int]:
         return iter(())
@@ -226,19 +220,9 @@ class GroupCommit(CommitPolicy):
         self._in_flight: deque[_Group] = deque()
         self._rows_in_flight = self._bytes_in_flight = 0
 
-    def attach(
-        self,
-        queue: JobQueue,
-        give_back: Callable[[Sequence[Delivery]], None],
-        on_failure: Callable[[str], None],
-    ) -> None:
-        self._queue = queue
-        self._rows = RowBuilder(queue)
-        self._give_back = give_back
-        self._on_failure = on_failure
-
     def load(self, clock: Clock) -> Iterator[int]:
         self._loop = asyncio.get_running_loop()
+        self._rows = RowBuilder(self._queue)
         yield from load(self._store, self._queue, self._rows, clock.monotonic)
         self._queue.changed = self._changed.setdefault
         self._writer = Writer(self._store, self._loop, self._on_written, self._on_retry, self._fail)
