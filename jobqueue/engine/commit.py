@@ -59,15 +59,18 @@ class CommitPolicy(ABC):
     # answer to the batch is held.
     batching: bool
 
-    @abstractmethod
     def attach(
         self,
         queue: JobQueue,
         give_back: Callable[[Sequence[Delivery]], None],
         on_failure: Callable[[str], None],
     ) -> None:
-        """Connects the policy to its engine; called once, first. `give_back` returns undelivered jobs.
-        `on_failure` is called once, with the reason, when changes can no longer be made durable."""
+        """Connects the policy to its engine. Called once, before anything else. The policy calls `give_back`
+        with jobs that were not delivered, and `on_failure` once, with the reason, when changes can no longer
+        be made durable."""
+        self._queue = queue
+        self._give_back = give_back
+        self._on_failure = on_failure
 
     @abstractmethod
     def load(self, clock: Clock) -> Iterator[int]:
@@ -79,21 +82,21 @@ class CommitPolicy(ABC):
         """Called before a new payload is accepted. Raises `DiskFull` or `Overloaded`."""
 
     @abstractmethod
-    def count_payload(self, job: object) -> None:
-        """Counts the payload of `job`, which was accepted. Anything but a `Job` is ignored: a request that
+    def count_payloads(self, jobs: Sequence[object]) -> None:
+        """Counts the payloads that were accepted with `jobs`. Anything but a `Job` is ignored: a request that
         was refused, or that found an existing job, leaves nothing to write."""
 
     @abstractmethod
-    def count_payloads(self, jobs: Sequence[object]) -> None:
-        """`count_payload` for several jobs."""
-
-    @abstractmethod
     def remember(self, key: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
-        """Records that the request under `key` created the jobs `ids`."""
+        """Records that the request under `key` created the jobs `ids` at `now` (monotonic milliseconds)."""
 
     @abstractmethod
     def hold(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """Returns `answer`, or a Future of it that is done once all changes made until now are durable."""
+
+    @abstractmethod
+    def hold_new(self, answer: T) -> MaybeFuture[T]:
+        """`hold` for the result of an enqueue, or a list of results. Counts their payloads."""
 
     @abstractmethod
     def hold_deliveries(self, deliveries: list[Delivery]) -> MaybeFuture[list[Delivery]]:
@@ -136,21 +139,10 @@ class NoCommit(CommitPolicy):
         self.durability = "memory"
         self.batching = False
 
-    def attach(
-        self,
-        queue: JobQueue,
-        give_back: Callable[[Sequence[Delivery]], None],
-        on_failure: Callable[[str], None],
-    ) -> None:
-        pass
-
     def load(self, clock: Clock) -> Iterator[int]:
         return iter(())
 
     def admit(self) -> None:
-        pass
-
-    def count_payload(self, job: object) -> None:
         pass
 
     def count_payloads(self, jobs: Sequence[object]) -> None:
@@ -160,6 +152,9 @@ class NoCommit(CommitPolicy):
         pass
 
     def hold(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
+        return answer
+
+    def hold_new(self, answer: T) -> MaybeFuture[T]:
         return answer
 
     def hold_deliveries(self, deliveries: list[Delivery]) -> MaybeFuture[list[Delivery]]:
@@ -225,19 +220,9 @@ class GroupCommit(CommitPolicy):
         self._in_flight: deque[_Group] = deque()
         self._rows_in_flight = self._bytes_in_flight = 0
 
-    def attach(
-        self,
-        queue: JobQueue,
-        give_back: Callable[[Sequence[Delivery]], None],
-        on_failure: Callable[[str], None],
-    ) -> None:
-        self._queue = queue
-        self._rows = RowBuilder(queue.state)
-        self._give_back = give_back
-        self._on_failure = on_failure
-
     def load(self, clock: Clock) -> Iterator[int]:
         self._loop = asyncio.get_running_loop()
+        self._rows = RowBuilder(self._queue.state)
         yield from load(self._store, self._queue, self._rows, clock.monotonic)
         self._queue.state.changed = self._changed.setdefault
         self._writer = Writer(self._store, self._loop, self._on_written, self._on_retry, self._fail)
@@ -256,13 +241,10 @@ class GroupCommit(CommitPolicy):
         if self._is_behind() or self._payload_bytes + self._bytes_in_flight > MAX_BYTES:
             raise Overloaded("the disk cannot keep up with the new jobs; try again later", retry_after=1)
 
-    def count_payload(self, job: object) -> None:
-        if isinstance(job, Job):
-            self._payload_bytes += len(job.payload)
-
     def count_payloads(self, jobs: Sequence[object]) -> None:
         for job in jobs:
-            self.count_payload(job)
+            if isinstance(job, Job):
+                self._payload_bytes += len(job.payload)
 
     def remember(self, key: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         until = self._queue.state.wall(now) + self._queue.state.limits.idempotency
@@ -280,6 +262,13 @@ class GroupCommit(CommitPolicy):
         else:
             self._finish_later(held, answer)
         return held
+
+    def hold_new(self, answer: T) -> MaybeFuture[T]:
+        if isinstance(answer, Job):
+            self._payload_bytes += len(answer.payload)
+        elif isinstance(answer, list):
+            self.count_payloads(answer)
+        return self.hold(answer)
 
     def hold_deliveries(self, deliveries: list[Delivery]) -> MaybeFuture[list[Delivery]]:
         if not self._must_hold():

@@ -1,7 +1,7 @@
-"""LocalEngine: a `JobQueue` in this process, with a clock, Futures for those who wait, and a commit policy.
+"""LocalEngine: a `JobQueue` in this process, with a clock, Futures for waiting callers, and a commit policy.
 
-Each verb is written here once. Every change ends in `self._commit`, which decides when the answer may leave:
-at once if the jobs are in memory only, or when the change is on disk.
+Each verb is written here once. Every change ends in `self._commit`, which decides when the answer may
+leave: at once if the jobs are in memory only, or when the change is on disk.
 """
 
 import asyncio
@@ -121,9 +121,7 @@ class LocalEngine:
 
     def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
         self._admit()
-        made = self._queue.enqueue(new, self._driver.now())
-        self._commit.count_payload(made)
-        return self._commit.hold(made)
+        return self._commit.hold_new(self._queue.enqueue(new, self._driver.now()))
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None
@@ -134,8 +132,7 @@ class LocalEngine:
         if key is not None:
             ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
             self._remember(key, ids, now)
-        self._commit.count_payloads(made)
-        return self._commit.hold(made)
+        return self._commit.hold_new(made)
 
     def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._admit()
@@ -146,8 +143,7 @@ class LocalEngine:
                 results.append(self._queue.enqueue(new, now))
             except JobQueueError as refused:
                 results.append(refused)
-        self._commit.count_payloads(results)
-        return self._commit.hold(results)
+        return self._commit.hold_new(results)
 
     def import_jobs(self, items: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
         self._admit()
@@ -342,14 +338,12 @@ class LocalEngine:
         return self._commit.hold(self._queue.cancel(id, self._driver.now(), force))
 
     def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
-        new_payload = change.payload is not UNSET
-        if new_payload:
+        has_payload = change.payload is not UNSET
+        if has_payload:
             self._commit.admit()
         self._check_version(id, version)
         changed = self._queue.change(id, change, self._driver.now())
-        if new_payload:
-            self._commit.count_payload(changed)
-        return self._commit.hold(changed)
+        return self._commit.hold_new(changed) if has_payload else self._commit.hold(changed)
 
     def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
         self._check_version(id, version)

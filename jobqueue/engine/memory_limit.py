@@ -1,8 +1,8 @@
 """MemoryLimit: refuses new jobs while the process uses too much memory. Checked at each tick.
 
-What drains the queue goes on, so the figure that counts is the memory the process has from the system. But an
-allocator does not return all that is freed. So once the limit is reached, the size of the jobs decides when
-new ones are accepted again: a tenth of it must be gone.
+Existing jobs can still be finished. The limit applies to the memory that the process has from the system, but
+an allocator does not return all that is freed. So once the limit is reached, the size of the jobs decides
+when new ones are accepted again: it must have fallen by a tenth.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ SCENES = {
     "power": Scene("a power cut that loses any part of what was not synced; the same holds", power.cut, (60, 4), {}),
     "stop": Scene("SIGTERM under load: workers finish what they have", scenes.stop_and_go, (20, 2), {}),
     "frozen": Scene("SIGSTOP and SIGCONT change nothing", scenes.frozen, (5, 1), {}),
-    "damage": Scene("a truncated file or flipped bits: the damage is named and refused", scenes.damage, (100, 8), {}),
+    "damage": Scene("a truncated file or flipped bits: refused, and the damage is named", scenes.damage, (100, 8), {}),
     "full": Scene("a full disk: 507 for enqueue, conclude works, recovery without a restart", scenes.full_disk, (5, 1), {}),
     "eio": Scene("a failed write or sync: not acknowledged, exit status 74, a clean start", scenes.failing_sync, (20, 2), {}),
     "slow": Scene("slow syncs delay no request that changes nothing", scenes.slow_sync, (5, 1), {}),

@@ -101,6 +101,6 @@ class Victim:
         if self.status() != 0:
             raise Broken(f"the server did not stop cleanly: {self.output()[-800:]}")
 
-    def said(self) -> str:
+    def output(self) -> str:
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), size, 0).decode("utf-8", "replace")
