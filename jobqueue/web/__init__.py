@@ -1,1 +1,1 @@
-"""HTTP as operations: what a request means, whichever front read it. Knows an Engine, never which one."""
+"""The API as operations on an engine, independent of the front that read the request."""

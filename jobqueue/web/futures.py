@@ -1,4 +1,4 @@
-"""Chain: two calls of the engine, one after the other, as one Future that may be cancelled."""
+"""Two calls of the engine, one after the other, as one Future that can be cancelled."""
 
 from asyncio import Future
 from collections.abc import Callable
@@ -11,20 +11,25 @@ U = TypeVar("U")
 
 
 def then(first: MaybeFuture[T], go_on: Callable[[T], MaybeFuture[U]]) -> MaybeFuture[U]:
-    """What `go_on` answers to what `first` is. If `first` is there already, the engine's own answer."""
+    """Returns what `go_on` returns for the result of `first`: without a Future if `first` is there
+    already.
+    """
     return Chained(first, go_on) if isinstance(first, Future) else go_on(first)
 
 
 def under_way(future: "Future[Any]") -> "Future[Any]":
-    """The call of the engine that is waited for."""
+    """Returns the call of the engine that a Future waits for."""
     while isinstance(future, Chained):
         future = future.under_way
     return future
 
 
 class Chained(Future[U]):
-    """Cancelling it cancels the call that is under way. Once that is done its outcome counts: a job that was
-    handed over is in it, and whoever finds nobody to give it to must give it back."""
+    """The Future of two calls.
+
+    Cancelling it cancels the call that is under way. If that call is done already, its outcome counts: it may
+    hold a job that was delivered, which the front then returns.
+    """
 
     def __init__(self, first: Future[T], go_on: Callable[[T], MaybeFuture[U]]) -> None:
         super().__init__(loop=first.get_loop())

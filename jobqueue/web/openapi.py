@@ -96,7 +96,7 @@ def _parameters(route: Route, call: "RequestDecoder[Any]", schemas: Schemas) -> 
     for name, property in schemas[call.shape.__name__]["properties"].items():
         if call.fields[name].from_text is not None:
             yield {"name": name, "in": "query", **in_query(property, schemas)}
-    # What may be refused with 412 looks at If-Match, and with 422 at an Idempotency-Key.
+    # Calls with a 412 read If-Match, calls with a 422 an Idempotency-Key.
     headers = [{"lease": "Job-Lease", "consumer": "Queue-Consumer"}[option] for option in call.headers]
     if 412 in route.refuses:
         headers.append("If-Match")
@@ -249,7 +249,7 @@ _HEADERS_OUT: dict[str, Json] = {
 }
 
 
-# Where the server has access tokens; else none is asked for.
+# For servers with access tokens; others require none.
 _SCHEMES: dict[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
     "basic": {"type": "http", "scheme": "basic", "description": "an access token, as the password"},

@@ -1,7 +1,7 @@
-"""Meter: how many requests each operation had, how they were answered, and how long that took.
+"""Counts the requests of each operation by status, and measures their durations.
 
-On the way of every request, so it is one addition for each; what it means is said when somebody asks. Of an
-operation's requests that are answered alike the first few are timed, then one in 32.
+This is on the way of every request, so it costs one addition. Of the requests of an operation that have the
+same status the first few are timed, then one in 32.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +22,11 @@ _STATUSES = 600
 
 
 class RequestMetrics:
-    """`counts`: of each operation, by status; None: what was refused before it was known which. Whoever
-    counts by hand calls `time` with every request whose number says so."""
+    """The counts of each operation by status.
+
+    The key None counts requests that were refused before their operation was known. Code that counts inline
+    calls `time` for every request whose number asks for it.
+    """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self.counts: dict[Operation, list[int]] = {
@@ -38,21 +41,21 @@ class RequestMetrics:
             self.time(operation, number, seconds)
 
     def time(self, operation: Operation, number: int, seconds: float) -> None:
-        """The request that was counted as `number` took so long."""
+        """Adds the duration of the request that was counted as `number`."""
         times = self._times.get(operation)
         if times is None:
             times = self._times[operation] = Histogram(BOUNDS)
         times.add(seconds, 1 if number < TIMED else SKIP + 1)
 
     def answered(self) -> Iterator[tuple[str, int, int]]:
-        """Operation, status, how many."""
+        """Yields operation, status and count."""
         for operation, counts in self.counts.items():
             for status, count in enumerate(counts):
                 if count:
                     yield getattr(operation, "__name__", UNKNOWN), status, count
 
     def times(self) -> Iterator[tuple[str, Histogram]]:
-        """Operation; the seconds that its requests took."""
+        """Yields operation and the durations of its requests in seconds."""
         for operation, times in self._times.items():
             if operation is not None:
                 yield operation.__name__, times

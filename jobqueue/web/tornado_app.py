@@ -22,10 +22,10 @@ from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import REASONS, Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.streams.flow import StreamWriter, UploadReader
 
-# A body that is too large is still read up to so many times the limit, since a client that is cut off in
-# the middle of sending does not see why.
+# A body that is too large is still read, up to this multiple of the limit: a client that is disconnected
+# while it sends does not see the answer.
 _DRAIN = 16
-# Seconds that an upload may take in all; `UploadReader` looks whether it goes on.
+# Seconds for a whole upload: without limit, since `UploadReader` checks that it progresses.
 _NEVER = 30.0 * 86_400
 
 
@@ -182,7 +182,7 @@ class OperationHandler(RequestHandler):
                 return  # the client hung up
             except Exception:
                 pass  # a refusal: `finish` makes an answer of it
-            # One look at the sockets between the delivery and the answer: who left in the meantime is seen.
+            # The loop reads the sockets before the answer, so a client that left is noticed.
             await sleep(0)
             answer = self.api.finish(answer, self.request_id)
         assert isinstance(answer, Response)
@@ -208,7 +208,7 @@ class OperationHandler(RequestHandler):
 
     async def _pour(self, stream: Stream) -> None:
         self._set_head(stream.status, stream.content_type, stream.headers)
-        self.set_header("X-Accel-Buffering", "no")  # nginx is not to gather it
+        self.set_header("X-Accel-Buffering", "no")  # nginx must not buffer it
         try:
             flushed = self.flush()
             if self.request.method != "HEAD":
@@ -220,7 +220,7 @@ class OperationHandler(RequestHandler):
             await self.finish()
         except StreamClosedError:
             pass
-        except Exception as error:  # too late for another answer: the client sees that it is cut off
+        except Exception as error:  # the head was sent, so the connection is cut
             self.api.failed(error, self.request_id)
             _cut(self.request.connection)
         finally:

@@ -1,1 +1,1 @@
-"""Who may do what: access tokens, browsers, proxies, administrators, and how often."""
+"""Access: tokens and rights, browsers, proxies, administrative calls, rate limits, the audit log."""

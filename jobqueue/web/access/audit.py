@@ -1,4 +1,4 @@
-"""Audit: a line in the log for each administrative act: who did what, and to how many jobs."""
+"""The audit log: a line for each administrative call, with the caller and the number of jobs."""
 
 import logging
 
@@ -18,8 +18,12 @@ _read = msgspec.json.Decoder(_Swept).decode
 
 
 def audited(answer: Answer, request: Request, who: str) -> Answer:
-    """`answer`, and a line about it; now, or once there is one; of what goes on for long the front tells.
-    `who`: the name of an access token, or ""."""
+    """Returns `answer` and logs it, now or once it is there.
+
+    The fronts log streams and uploads when they end.
+
+    `who` is the name of an access token, or "".
+    """
     if isinstance(answer, Deferred):
         render = answer.render
         answer.render = lambda result: _tell(render(result), request, who)

@@ -1,10 +1,9 @@
-"""Scoped: an engine as the holder of one access token sees it.
+"""AuthorizedEngine: an engine as the holder of one access token sees it.
 
-Queues outside its patterns are refused, jobs in them are not there; idempotency keys are each token's own. A
-lease is for the access token that took it, or for an administrator: it begins with a tag made of that one's
-name, so that nothing has to be looked up where all is well. Operations do not know about it: to them it is
-the engine. Every verb of `Engine` is here, also those that need no look at who calls: one that is forgotten
-fails, instead of being open.
+Queues that the token is not for are refused, and the jobs in them do not exist for the caller. Idempotency
+keys belong to the token. A lease belongs to the token that took it, or to an administrator: its token begins
+with a tag made of the name, so that the usual case needs no look-up. Operations use it like any engine. Every
+verb of `Engine` is implemented here, so a forgotten one fails and is never open.
 """
 
 from asyncio import Future
@@ -41,7 +40,7 @@ from jobqueue.web.access.identity import Principal
 from jobqueue.web.futures import then
 
 T = TypeVar("T")
-# As long is a lease that was taken while there were no access tokens: whoever has it may use it.
+# Length of a lease token without a tag, from a time without access tokens: any caller may use it.
 _UNTAGGED = 16
 
 
@@ -50,8 +49,10 @@ def _refused_after(refused: Refused, taken: ImportResult) -> ImportResult:
 
 
 class AuthorizedEngine:
-    """In slots: where there are many tokens each call is another one's, and finds little in the processor's
-    cache."""
+    """Keeps the hot verbs of the engine in slots.
+
+    With many tokens each call uses another object, whose dict would not be in the processor's cache.
+    """
 
     __slots__ = (
         "_conclude", "_dequeue", "_engine", "_enqueue", "_fail", "_heartbeat", "_release",
@@ -78,7 +79,7 @@ class AuthorizedEngine:
     def refuses(self) -> str | None:
         return self._engine.refuses
 
-    # -- what is asked of each call -----------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------
 
     def _refused(self, queue: str) -> Refused:
         return Refused(f"this access token is not for the queue {queue!r}")
@@ -117,7 +118,7 @@ class AuthorizedEngine:
     def _within(self, wanted: Filter) -> Filter:
         return wanted if self._who.token.queues is None else replace(wanted, within=self._who.may_use)
 
-    # -- putting in and taking ----------------------------------------------------------------------
+    # -- enqueue and dequeue ------------------------------------------------------------------------
 
     def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
         if not self._seen.get(new.queue):
@@ -219,7 +220,7 @@ class AuthorizedEngine:
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         return self._engine.each(calls)
 
-    # -- from outside -------------------------------------------------------------------------------
+    # -- single jobs --------------------------------------------------------------------------------
 
     def get(self, id: int) -> Job:
         return self._check_job(id)

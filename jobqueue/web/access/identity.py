@@ -29,10 +29,10 @@ from jobqueue.web.request_metrics import Operation
 _log = logging.getLogger("jobqueue")
 # The one token of JOBQUEUE_ACCESS_TOKEN; no token of a file has this name.
 DEFAULT_TOKEN = "access-token"
-# Wrong tokens from one address: so many at once, then so many a second.
+# Wrong tokens that one address may try: at once, and then each second.
 _TRIES = 10
 _TRIES_A_SECOND = 1.0
-# Headers whose caller is known without a digest; and names of queues that a caller's patterns were held to.
+# Size of the memos: callers by Authorization header, and access by name of a queue.
 _KNOWN = 4096
 
 
@@ -92,8 +92,8 @@ class Authenticator:
         self._settings = settings
         self._wall = wall
         self._by_digest: dict[bytes, Principal] = {}
-        # By the header as it came; of those that were right only.
-        self.known: dict[bytes | None, Principal] = {}  # not of all: it is emptied now and then
+        # A memo of valid tokens, by the Authorization header as it was sent.
+        self.known: dict[bytes | None, Principal] = {}  # emptied when it is full
         self._tries = TokenBuckets(_TRIES_A_SECOND, _TRIES)
         self._take(self._read())
 

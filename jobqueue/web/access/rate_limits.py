@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 
-# Remembered at once; the one that was looked at longest ago goes first.
+# Keys that are kept; the one that was used longest ago is dropped first.
 _MOST = 10_000
 
 
@@ -18,7 +18,7 @@ class TokenBuckets:
         self._rate = rate
         self._burst = burst
         self._most = most
-        # By key: what is left, and when that was so.
+        # By key: the tokens that were left, and when.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, now: float) -> float:

@@ -30,7 +30,7 @@ from jobqueue.web.http import Deferred, Request, Response
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHERS = "(others)"
-# Of the times that jobs wait and run, milliseconds.
+# Bounds of the histograms of waiting and running times, in milliseconds.
 _TIMES = (5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 1_800_000, 21_600_000)
 _BOUNDS = [*(f"{ms / 1000:g}" for ms in _TIMES), "+Inf"]
 
@@ -79,7 +79,7 @@ def _families(context: Context) -> Iterator[Metric]:
     queues = context.engine.oldest_queues(context.settings.metrics_queues)
     yield from _of_queues(stats, queues, whole=context.may_use_all)
     yield from _of_the_engine(stats)
-    if context.may_use_all:  # from these it could be seen what others do
+    if context.may_use_all:  # these would show what other callers do
         yield from _of_requests(context)
         yield from _of_the_lanes(stats)
         if stats.journal is not None:

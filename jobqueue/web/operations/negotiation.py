@@ -18,7 +18,7 @@ from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.top import watch
 from jobqueue.web.writers import html_pages, text_tables
 
-# In the order in which they are taken where a client likes several as much.
+# In order of preference, for clients that accept several equally.
 _FACES = {
     "application/json": "json",
     "text/html": "html",

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 # How alike two names must be, of 1. `wiat` and `wait` are by 0.75, `data` and `tags` by 0.5.
 _ALIKE = 0.65
-# Longer is no name; so much of one is compared, in characters.
+# Characters of a name that are compared; no name is longer.
 _LONG = 64
 # Fields as others call them.
 _FIELDS = {

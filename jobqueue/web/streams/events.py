@@ -23,26 +23,26 @@ from jobqueue.units import instant
 from jobqueue.web.http import EVENTS, Stream
 from jobqueue.web.schema.events import GAP, NAMES, Event, EventFilter, EventView
 
-# The ring holds so many events at most, and so many bytes.
+# Limits of the ring: events, bytes.
 RING_EVENTS = 50_000
 RING_BYTES = 16 << 20
-# The same of what waits for one who watches certain jobs.
+# Limit of the events that wait for a watcher of certain jobs.
 WAITING_EVENTS = 1000
-# For so long after the last watcher left, in seconds.
+# Seconds for which recording stays on after the last watcher left.
 KEEP = 60.0
-# Watchers are told together, not more often than this, in seconds; and so many in one loop pass.
+# Shortest time in seconds between two notifications of the watchers; watchers woken in one loop pass.
 GATHER = 0.02
 TOLD_AT_ONCE = 50
-# Written to one watcher in one go, in bytes: so much is kept for each that does not read.
+# Bytes written to a watcher at once, which is also what is kept for one that does not read.
 PIECE = 16 << 10
-# Pieces kept for watchers who want the same.
+# Pieces kept for watchers with the same filter.
 PIECES = 100
-# As many are looked up by their index.
+# Up to this number, events are looked up by index.
 FEW = 500
-# A comment is written to who has heard nothing for so long, in seconds.
+# Seconds without events after which a watcher is sent a comment.
 BEAT = 15.0
 _BEAT = b":\n\n"
-# How long a browser is to wait before it comes again, in milliseconds.
+# The first line of a stream: milliseconds before a browser reconnects.
 _HELLO = b"retry: 2000\n\n"
 
 
@@ -57,9 +57,11 @@ class Watcher:
     def __init__(self, choice: EventFilter, following: int) -> None:
         self.choice = choice
         self.next = following
-        self.turn: Future[None] | None = None  # what it waits for
-        self.waits: deque[bytes] | None = None if choice.jobs is None else deque()  # of certain jobs
-        self.cut = False  # too much waits for it
+        self.turn: Future[None] | None = None  # completed when there are events
+        self.waits: deque[bytes] | None = (
+            None if choice.jobs is None else deque()
+        )  # frames, for a watcher of certain jobs
+        self.cut = False  # more events waited for it than the limit
         self.beat = False  # it has heard nothing for long
 
     def wake(self) -> None:
@@ -78,8 +80,8 @@ class Events:
         self._ring: deque[Event] = deque()
         self._bytes = 0
         self._last = time.time_ns() // 1_000_000 * 1000
-        self._first_known = self._last + 1  # from this number on none is missing in the ring
-        self._told = self._last  # what is behind this number is not on disk yet, where there is one
+        self._first_known = self._last + 1  # the ring is complete from this number on
+        self._told = self._last  # later events may not be on disk yet
         self._on = False
         self._off: asyncio.TimerHandle | None = None
         self._beats = False
@@ -189,7 +191,7 @@ class Events:
         if self._beats:
             asyncio.get_running_loop().call_later(BEAT, self._beat)
 
-    # -- who watches --------------------------------------------------------------------------------
+    # -- watchers -----------------------------------------------------------------------------------
 
     def watch(self, choice: EventFilter, last_id: int | None) -> tuple[Watcher, bytes]:
         """Adds a watcher.

@@ -13,9 +13,9 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import Unauthorized
 from jobqueue.web.http import Response, Stream, Upload
 
-# How often all are looked at, in seconds.
+# Seconds between two checks of all streams.
 LOOK = 1.0
-# Bytes after which a stream lets others have their turn, and more than which are not written in one go.
+# Bytes that are written at once; after as many a stream lets other work run.
 LONG = 64 << 10
 
 

@@ -15,7 +15,7 @@ from jobqueue.web.context import Context
 from jobqueue.web.http import LINES, Request, Stream
 from jobqueue.web.streams.flow import Wakeup, gathered
 
-# An empty line is sent to who has been sent nothing for so long, in seconds.
+# Seconds without a job after which an empty line is sent.
 BEAT = 15.0
 
 

@@ -13,8 +13,8 @@ from jobqueue.web.readers.fields import queue_name
 from jobqueue.web.streams.flow import gathered
 from jobqueue.web.writers import encoder
 
-# A line may be so many times as long as a body: it also says what became of the job, and a payload that is no
-# text is longer as one.
+# Longest line as a multiple of the largest body: it also has the history of the job, and a payload that is
+# not text is longer in base64.
 _LINE = 2
 # Jobs in one pass of the loop.
 _AT_ONCE = 100

@@ -9,7 +9,7 @@ Document = dict[str, Raw]
 
 _decode = msgspec.json.Decoder(Document).decode
 _list_of = msgspec.json.Decoder(list[Document]).decode
-# Of a long text, so many characters are shown.
+# Characters of a long text that are shown.
 _LONG = 2000
 
 
