@@ -35,8 +35,10 @@ T = TypeVar("T")
 MaybeFuture: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
 
 
-class Engine(Protocol):
-    """Ids are integers. Instants are wall-clock milliseconds since 1970; durations are milliseconds.
+class EngineView(Protocol):
+    """The verbs of an engine, as one caller may use them.
+
+    Ids are integers. Instants are wall-clock milliseconds since 1970; durations are milliseconds.
 
     Verbs under a lease take the job's `id`, the lease's `token` and the name of the `consumer`. Both token
     and consumer may be None: `core.policy.may_use_lease` decides whether the call is allowed. With `version`
@@ -249,19 +251,21 @@ class Engine(Protocol):
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """Returns `answer`, or a Future of it that is done once all changes made until now are durable."""
 
-    def flush(self) -> None:
-        """Hints that the current group of changes may be committed now. Optional: otherwise it is committed
-        at the end of the loop pass."""
-
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
         """Returns statistics. `jobs`, `queues`, `consumers_waiting` and `totals` count only the queues in
         `within`. Takes time proportional to the number of lanes."""
 
+
+class Engine(EngineView, Protocol):
+    """An engine as its owner has it: with what concerns all callers at once."""
+
+    def flush(self) -> None:
+        """Hints that the current group of changes may be committed now. Optional: otherwise it is committed
+        at the end of the loop pass."""
+
     def watch(self, observer: Callable[[Kind, Job | str], None] | None, /) -> None:
         """Calls `observer(kind, subject)` at every event, with the job or the name of the queue. `observer`
         must not call the engine. None ends this."""
-
-    # -- stopping -----------------------------------------------------------------------------------
 
     def when_stopping(self, callback: Callable[[], None], /) -> None:
         """Has `stop_waiting` call `callback`."""

@@ -1,6 +1,6 @@
 """Context: what an operation may use while it serves one caller."""
 
-from jobqueue.engine.api import Engine
+from jobqueue.engine.api import EngineView
 from jobqueue.errors import Refused
 from jobqueue.settings import Settings
 from jobqueue.web.access.browser_policy import BrowserPolicy
@@ -29,7 +29,7 @@ class Context:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineView,
         caller: Principal | None,
         settings: Settings,
         readers: Readers,
@@ -51,7 +51,7 @@ class Context:
         self.browser_policy = browser_policy
         self.screen = TopScreen(engine, server)
 
-    def for_caller(self, engine: Engine, caller: Principal) -> "Context":
+    def for_caller(self, engine: EngineView, caller: Principal) -> "Context":
         """Returns the context of `caller`, who sees `engine`; everything else is shared."""
         return Context(
             engine, caller, self.settings, self.readers, self.encoder, self.events, self.server,

@@ -35,7 +35,6 @@ from jobqueue.model import (
     PriorAnswer,
     QueueView,
 )
-from jobqueue.steps import Kind
 from jobqueue.web.access.identity import Principal
 from jobqueue.web.futures import then
 
@@ -265,9 +264,6 @@ class AuthorizedEngine:
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         return self._engine.after_commit(answer)
 
-    def flush(self) -> None:
-        raise RuntimeError("not for one caller")
-
     # -- many jobs, queues --------------------------------------------------------------------------
 
     def list_jobs(
@@ -333,15 +329,3 @@ class AuthorizedEngine:
 
     def wall(self, monotonic: int) -> int:
         return self._engine.wall(monotonic)
-
-    def watch(self, see: Callable[[Kind, Job | str], None] | None) -> None:
-        raise RuntimeError("not for one caller")
-
-    def when_stopping(self, call: Callable[[], None]) -> None:
-        raise RuntimeError("not for one caller")
-
-    def stop_waiting(self) -> None:
-        raise RuntimeError("not for one caller")
-
-    def close(self) -> None:
-        raise RuntimeError("not for one caller")

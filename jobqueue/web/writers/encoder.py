@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from jobqueue.engine.api import Engine
+from jobqueue.engine.api import EngineView
 from jobqueue.model import (
     INHERIT,
     Attempt,
@@ -38,7 +38,7 @@ _OUTCOMES: dict[Step | None, str] = {
 class Renderer:
     """Encodes jobs. `engine` converts the end of a lease to wall-clock time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineView) -> None:
         self._wall: Callable[[int], int] = engine.wall
         self._identity = engine.identity.encode()
 

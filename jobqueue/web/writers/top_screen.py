@@ -2,7 +2,7 @@
 
 import time
 
-from jobqueue.engine.api import Engine
+from jobqueue.engine.api import EngineView
 from jobqueue.units import instant
 from jobqueue.web.server_info import ServerInfo
 from jobqueue.web.writers import encoder, text_tables
@@ -16,7 +16,7 @@ _HOME, _END_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 class TopScreen:
     """Draws at most once in `REDRAW` seconds; all viewers with the same access share the drawing."""
 
-    def __init__(self, engine: Engine, server: ServerInfo) -> None:
+    def __init__(self, engine: EngineView, server: ServerInfo) -> None:
         self._engine = engine
         self._server = server
         self._drawn_at = float("-inf")
@@ -32,7 +32,7 @@ class TopScreen:
         return self._drawn
 
 
-def screen(engine: Engine, server: ServerInfo) -> str:
+def screen(engine: EngineView, server: ServerInfo) -> str:
     """Returns the state of the server and a table of its queues."""
     s = engine.stats()
     counts = "  ".join(f"{name} {count:,}" for name, count in s.jobs.items())
