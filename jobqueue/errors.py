@@ -21,6 +21,18 @@ class JobQueueError(Exception):
         self.detail = detail
         self.facts = facts
 
+    @property
+    def status(self) -> int | None:
+        """The status of the server's answer, on the client's side; None: there was no answer."""
+        status = self.facts.get("status")
+        return status if isinstance(status, int) else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request in the server's log, on the client's side; None: there was no answer."""
+        request_id = self.facts.get("request_id")
+        return request_id if isinstance(request_id, str) else None
+
 
 class SettingError(JobQueueError):
     """A setting has a bad value or an unknown name. The server does not start."""
@@ -80,6 +92,12 @@ class JobForgotten(JobQueueError):
     code = "job_forgotten"
 
 
+class ScheduleNotFound(JobQueueError):
+    """There is no schedule of that name."""
+
+    code = "schedule_not_found"
+
+
 # -- the state of the job does not allow the call -------------------------------------------------
 
 
@@ -111,6 +129,12 @@ class NotDead(Conflict):
 
 class JobFinished(Conflict):
     code = "job_finished"
+
+
+class OtherGroup(Conflict):
+    """The schedule belongs to another group."""
+
+    code = "other_group"
 
 
 class PreconditionFailed(JobQueueError):
@@ -195,6 +219,12 @@ class QueueFull(TooMany):
     code = "queue_full"
 
 
+class TooManySchedules(TooMany):
+    """The limit of schedules is reached."""
+
+    code = "too_many_schedules"
+
+
 class NoRoom(JobQueueError):
     """There is no space for the job, and waiting alone may not help."""
 
@@ -226,6 +256,12 @@ class NotReady(Unavailable):
 
 class Stopping(Unavailable):
     code = "stopping"
+
+
+class OutcomeUnknown(Unavailable):
+    """The database did not confirm the call in time. It may take effect, or not."""
+
+    code = "outcome_unknown"
 
 
 class Overloaded(Unavailable):

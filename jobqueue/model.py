@@ -11,28 +11,38 @@ A journal stores the fields of a record in the order in which they are declared 
 field must be added at the end and have a default, so that older files can still be read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import Decoder
 
 from jobqueue.errors import JobQueueError
 from jobqueue.histogram import DecayingHistogram, Histogram
-from jobqueue.steps import QUEUED, Status, Step
+from jobqueue.steps import FAIL, FAILS, QUEUED, SCHEDULED, STALE, Status, Step
 
 # An int that is kept in millions of jobs, or in two fields of one. Typed as `int`, compiled code would create
 # a new object of 32 bytes for each.
 OneObject: TypeAlias = Any
 # Why a job is dead: its attempts are exhausted, its consumer asked for no retry, or it expired.
 Reason = Literal["attempts", "no_retry", "expired"]
+# Why a lease ended that did not simply expire: the job ran for as long as it may.
+Overrun = Literal["max_run_for"]
 # While a job is in one of these statuses it owns its unique key: scheduled and queued; those and in progress;
 # or any, until it is forgotten.
 UniqueWhile = Literal["queued", "active", "exists"]
 # The action of an enqueue whose unique key is taken.
 OnConflict = Literal["ignore", "reject", "replace"]
 
+# The steps that end a lease and charge its attempt, after which a scheduled job waits for its retry.
+FAILED: Final = (FAIL, STALE)
 # The value of `max_attempts` that means: inherited from the queue, or from the server.
 INHERIT: Final = -1
+
+
+# The jitter of a backoff that names none, and of each one that is a list.
+JITTER: Final = 0.1
 
 
 class Backoff(Struct, frozen=True, array_like=True):
@@ -46,7 +56,7 @@ class Backoff(Struct, frozen=True, array_like=True):
     base: int = 10_000
     factor: float = 2.0
     longest: int = 21_600_000
-    jitter: float = 0.1  # the share by which a wait is randomly longer or shorter
+    jitter: float = JITTER  # the share by which a wait is randomly longer or shorter
     steps: tuple[int, ...] = ()
 
 
@@ -65,6 +75,14 @@ class Lease(Struct, gc=False, eq=False, array_like=True):
     attempt: int = 0  # the number of the attempt, as charged
     ended_at: int | None = None
     ended_by: Step | None = None  # None: the lease is current
+    # The end that no heartbeat moves, by `max_run_for`; monotonic milliseconds, as `expires`. None: there is
+    # none, or the lease was lost before.
+    ends: int | None = None
+
+
+def overran(lease: Lease) -> bool:
+    """Returns whether a lease ended because the job ran for as long as its `max_run_for` allows."""
+    return lease.ended_by == STALE and lease.ends is not None and lease.expires >= lease.ends
 
 
 class Attempt(Struct, gc=False, frozen=True, array_like=True):
@@ -76,6 +94,7 @@ class Attempt(Struct, gc=False, frozen=True, array_like=True):
     ended_at: int | None
     outcome: Step | None  # the step that ended the lease
     error: bytes | None  # JSON
+    reason: Overrun | None = None  # why its lease ended, if it did not simply expire
 
 
 class Options(Struct, gc=False, eq=False, array_like=True):
@@ -94,6 +113,11 @@ class Options(Struct, gc=False, eq=False, array_like=True):
     headers: bytes | None = None  # a JSON object, as received
     content_type: str | None = None  # of a payload that is not JSON, as an HTTP header has it
     claim_seq: int = 0  # sequence number of its claim on the unique key; 0: none
+    # `expires_at` on the monotonic clock; set for a length that began in this run, and then this one counts.
+    expires_due: int | None = None
+    max_run_for: int | None = None  # the longest that one lease may last, however often it is extended
+    # What another protocol keeps of the job beside its payload, as bytes that mean nothing to the HTTP API.
+    envelope: bytes | None = None
 
 
 class JobTrace(Struct, gc=False, eq=False, array_like=True):
@@ -135,8 +159,8 @@ class Job(Struct, gc=False, eq=False, array_like=True):
     payload: bytes  # JSON on one line, as received; any bytes if its options have a content type
     created_at: int
     # The position among the jobs of its queue and priority: the lowest is leased first. A place is a number
-    # of the same counter as ids. The job keeps it while it is leased, and when it is released, stale or
-    # retried. 0: it gets one when it is queued.
+    # of the same counter as ids. The job keeps it while it is leased, and when it comes back at once. 0: it
+    # rests, or was never ready, and gets one when it is queued.
     place: int
     status: Status = QUEUED
     attempts: int = 0  # a lease adds one, a release takes it off again, a redrive starts from 0
@@ -144,6 +168,24 @@ class Job(Struct, gc=False, eq=False, array_like=True):
     version: int = 0  # incremented by every step and change, but not by heartbeats
     lease: Lease | None = None  # the current one, or the last one
     extras: JobExtras | None = None
+
+
+def retries(job: Job) -> bool:
+    """Returns whether a job is scheduled because its last attempt failed. After a redrive it has none."""
+    lease = job.lease
+    return job.status == SCHEDULED and job.attempts > 0 and lease is not None and lease.ended_by in FAILED
+
+
+def last_attempt(job: Job) -> Attempt:
+    """Returns the attempt whose lease ended last, as a history keeps it."""
+    lease = job.lease
+    assert lease is not None
+    trace = job.extras.trace if job.extras is not None else None
+    error = trace.error if trace is not None and lease.ended_by in FAILS else None
+    reason: Overrun | None = "max_run_for" if overran(lease) else None
+    return Attempt(
+        lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error, reason
+    )
 
 
 # A job as it is delivered to a consumer, with its lease.
@@ -174,6 +216,19 @@ class DequeueRequest(Struct, gc=False, eq=False):
     count: int | None = None  # the largest number of jobs; None: one
     consumer: str | None = None
     owner: str = ""  # the beginning of the lease tokens, which identifies the access token
+    # The job of the highest priority in any of the queues is first, and of these the one with the lowest
+    # place. The order of the queues does not count then.
+    by_priority: bool = False
+    # After a job with a key come those that may join its run, and then the others.
+    by_run: bool = False
+
+
+class LeaseClaim(Struct, gc=False, frozen=True):
+    """The claim of a caller to the lease of a job. `core.policy.may_use_lease` decides whether it is good."""
+
+    id: int  # of the job
+    token: str | None  # from the delivery
+    consumer: str | None  # the name under which the caller dequeues
 
 
 class ImportedHistory(Struct, gc=False):
@@ -184,6 +239,7 @@ class ImportedHistory(Struct, gc=False):
     leases: int = 0
     trace: JobTrace | None = None
     died_at: int | None = None  # None: it is not dead
+    last: Attempt | None = None  # its last lease, which has ended
 
 
 class Change(Struct, gc=False):
@@ -204,6 +260,7 @@ class Change(Struct, gc=False):
     tags: tuple[str, ...] | UnsetType = UNSET
     headers: bytes | UnsetType | None = UNSET
     content_type: str | None = None  # of the new `payload`; it is not read without one
+    max_run_for: int | UnsetType | None = UNSET
 
 
 class ExistingJob(Struct, gc=False, frozen=True):
@@ -212,15 +269,105 @@ class ExistingJob(Struct, gc=False, frozen=True):
     job: Job
 
 
+# -- schedules -------------------------------------------------------------------------------------
+
+# What is done about instants that were missed: the latest one is run, none, or all of them.
+Misfire = Literal["once", "skip", "all"]
+# What is done while an earlier job of the schedule is unfinished: no job; one more; one more, but only one
+# waits.
+Overlap = Literal["skip", "allow", "queue"]
+# What became of an instant: a job; none, for an earlier job, a pause, or as it was missed; a job on demand.
+Fired = Literal["enqueued", "skipped_overlap", "skipped_paused", "missed", "manual"]
+
+
+class JobTemplate(Struct, gc=False, frozen=True, array_like=True):
+    """The jobs of a schedule."""
+
+    type: str
+    queue: str = "default"
+    priority: int = 0
+    payload: bytes = b"null"
+    expires_in: int | None = None
+    options: Options | None = None  # copied for each job
+
+
+class Plan(Struct, frozen=True, array_like=True):
+    """A schedule as a client gave it. It has a `cron` expression or an `every`."""
+
+    name: str
+    job: JobTemplate
+    group: str | None = None
+    cron: str | None = None
+    every: int | None = None  # instants are multiples of it, from `starts_at` or from 1970
+    timezone: str = "UTC"  # of `cron`; a name of the IANA database
+    misfire: Misfire = "once"
+    grace: int | None = None  # a missed instant that is older is not run; None: the default of `misfire`
+    overlap: Overlap = "skip"
+    jitter: int = 0  # the longest random delay of a job
+    starts_at: int | None = None  # no instant is before it
+    ends_at: int | None = None  # no instant is after it
+
+
+class Firing(Struct, gc=False, frozen=True, array_like=True):
+    """What became of one instant of a schedule, or of several that were skipped together."""
+
+    due_at: int  # the instant; of several the last one
+    at: int  # when that was decided
+    outcome: Fired
+    job: int | None = None  # the job; for `skipped_overlap` the unfinished one
+    reason: str | None = None  # why there is no job
+    since: int | None = None  # the first of several instants
+
+
+class Schedule(Struct, eq=False):
+    """A schedule with its progress. Instants up to `done_until` are done with, and never run again."""
+
+    plan: Plan
+    created_at: int
+    done_until: int
+    version: int = 1  # incremented by every change, but not by instants that come due
+    paused_at: int | None = None
+    pause_reason: str | None = None
+    history: tuple[Firing, ...] = ()  # the last ones, the oldest first
+    # Not stored.
+    next_at: int | None = None  # the next instant; None: paused, ended, or `blocked` for good
+    wakes_at: int | None = None  # when its timer is due: `next_at`, or later if that is tried again
+    blocked: str | None = None  # why an instant that is due has no job yet, or why none ever comes due
+    catching_up: bool = False  # it was decided which missed instants are run, from the next one on
+
+
+class ScheduleFigures(NamedTuple):
+    """Figures of the schedules."""
+
+    states: dict[str, int]  # how many are "active", "blocked", "paused" and "ended"
+    lag: int  # for how many milliseconds the first instant that is due has had no job
+    outcomes: dict[Fired, int]  # the entries of all histories since the start
+
+
+class ScheduleChanges(NamedTuple):
+    """What replacing a group of schedules changes: names, in order."""
+
+    created: list[str]
+    changed: list[str]
+    unchanged: list[str]
+    deleted: list[str]
+
+
 # -- settings of a queue, filters ------------------------------------------------------------------
 
 
 class Rate(Struct, frozen=True, gc=False, array_like=True):
-    """A token bucket: `count` jobs may start in `per` milliseconds, up to `burst` of them at once."""
+    """A limit on starts: `count` jobs may start in `per` milliseconds, and after a quiet time `burst` more of
+    them at once. So at most `count + burst` start in any `per`; with a `burst` of 0, at most `count`."""
 
     count: int
     per: int
     burst: int
+
+
+def default_burst(count: int) -> int:
+    """Returns the burst of a rate that names none: a tenth of its `count`, at least 1."""
+    return max(count // 10, 1)
 
 
 class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
@@ -228,6 +375,11 @@ class KeyLimits(Struct, frozen=True, gc=False, array_like=True):
 
     max_in_progress: int | None = None
     rate: Rate | None = None
+    # One job at a time, and while one that was leased rests before its next attempt, none after it.
+    ordered: bool = False
+    # The most jobs of the key that one dequeue takes as a run, which counts as one job in progress until all
+    # of them have ended.
+    batch: int = 1
 
 
 class QueueSettings(Struct, frozen=True, gc=False, array_like=True):
@@ -243,6 +395,9 @@ class QueueSettings(Struct, frozen=True, gc=False, array_like=True):
     max_in_progress: int | None = None
     rate: Rate | None = None
     key_limits: KeyLimits | None = None
+    attributes: bytes | None = None  # a JSON object on one line, which means nothing to the server
+    max_run_for: int | None = None
+    fair_keys: bool = False  # the keys take turns inside a priority; all jobs without a key count as one
 
 
 class Pause(Struct, frozen=True, gc=False, array_like=True):
@@ -251,6 +406,29 @@ class Pause(Struct, frozen=True, gc=False, array_like=True):
     at: int
     until: int | None  # None: until it is resumed
     reason: str | None
+
+
+# Characters of the name of an error.
+_ERROR = 200
+
+
+class _Error(Struct):
+    """What is read of an error. Its details may be any JSON, also numbers that no float can hold."""
+
+    type: str | None = None
+    message: str | None = None
+
+
+_read_error = Decoder(str | _Error).decode
+
+
+def error_name(error: bytes | None) -> str | None:
+    """Returns the `type` of an error that has one; otherwise the first line of its message."""
+    if error is None:
+        return None
+    decoded = _read_error(error)
+    said = decoded if isinstance(decoded, str) else decoded.type or decoded.message
+    return None if said is None else said.strip().partition("\n")[0][:_ERROR]
 
 
 class Filter(Struct, gc=False, frozen=True):
@@ -263,6 +441,11 @@ class Filter(Struct, gc=False, frozen=True):
     keys: frozenset[str] | None = None
     older_than: int | None = None  # the least time since the job was enqueued
     within: Callable[[str], bool] | None = None  # accepts the names of queues that may be read
+    retrying: bool | None = None  # it is scheduled because its last attempt failed, or it is not
+    error: str | None = None  # the name of its last error
+    text: tuple[bytes, ...] = ()  # parts of the payload, one of which must be there; empty: not a condition
+    # Accepts the names of queues in which a job died before it went to the dead-letter queue where it is now.
+    died_in: Callable[[str], bool] | None = None
 
     def matches(self, job: Job, wall: int) -> bool:
         """Returns whether `job` is selected. `wall` is the present wall-clock time."""
@@ -279,16 +462,36 @@ class Filter(Struct, gc=False, frozen=True):
             return False
         if self.keys is not None and (options is None or options.key not in self.keys):
             return False
-        return self.within is None or self.within(job.queue)
+        if self.retrying is not None and retries(job) is not self.retrying:
+            return False
+        if self.died_in is not None:
+            trace = job.extras.trace if job.extras is not None else None
+            origin = trace.dead_from if trace is not None else None
+            if origin is None or origin == job.queue or not self.died_in(origin):
+                return False
+        if self.within is not None and not self.within(job.queue):
+            return False
+        if self.error is not None:
+            trace = job.extras.trace if job.extras is not None else None
+            if trace is None or error_name(trace.error) != self.error:
+                return False
+        return not self.text or any(text in job.payload for text in self.text)
 
 
 # -- answers of the engine -------------------------------------------------------------------------
 
 
 Code = Literal[
-    "scheduled", "paused", "queue_limit", "rate_limit", "key_limit", "behind", "no_consumer", "running",
+    "scheduled",
+    "paused",
+    "queue_limit",
+    "rate_limit",
+    "key_limit",
+    "behind",
+    "no_consumer",
+    "running",
     "finished",
-]  # fmt: skip
+]
 State = Literal["empty", "scheduled", "paused", "limited"]
 
 
@@ -305,6 +508,30 @@ class Cause(NamedTuple):
     number: int = 0
     ago: int | None = None  # milliseconds since a consumer asked the queue for a job
     jobs: tuple[int, ...] = ()  # ids of some jobs that use up a limit
+
+
+ScheduleCode = Literal[
+    "unusable", "paused", "not_started", "clock_set_back", "ended", "blocked", "due", "refused", "overlap",
+    "queue_paused", "skipped_overlap", "skipped_paused", "missed",
+]  # fmt: skip
+
+
+class ScheduleCause(NamedTuple):
+    """One reason why a schedule makes no job now, or made none last time."""
+
+    code: ScheduleCode
+    until: int | None = None  # when it ends by itself
+    since: int | None = None  # when it began; of `blocked`, `due` and what is past, the first instant
+    why: str | None = None  # a reason in words; the status of the job in the way
+    job: int | None = None  # the one in the way
+    due_at: int | None = None  # of what is past, the last instant
+
+
+class ScheduleExplanation(NamedTuple):
+    """Why a schedule makes no jobs. Without causes its next instant gives one."""
+
+    schedule: Schedule
+    causes: list[ScheduleCause]
 
 
 class Explanation(NamedTuple):
@@ -330,6 +557,7 @@ class QueueView(NamedTuple):
     rates: tuple[float, float]  # jobs enqueued and dequeued a second
     waits: DecayingHistogram  # from enqueue to the first lease; the queue continues to change it
     runs: DecayingHistogram  # from the last lease to conclude; the same
+    retrying: int = 0  # those of the scheduled jobs whose last attempt failed
 
 
 class RecordedAnswer(Struct, gc=False, frozen=True, array_like=True):
@@ -347,6 +575,69 @@ class BulkResult(NamedTuple):
     matched: int
     changed: int
     sample: list[int]  # ids of the first few that matched
+    refused: JobQueueError | None = None  # why the next job was refused; it and those after it are not done
+
+
+class Holder(NamedTuple):
+    """A consumer that holds jobs, or all without a name."""
+
+    consumer: str | None
+    in_progress: int
+    seen_at: int  # when it last took one or sent a heartbeat; monotonic milliseconds
+    jobs: list[Job]  # the first few
+
+
+class WaitingConsumer(NamedTuple):
+    """A consumer that waits for a job."""
+
+    consumer: str | None
+    queues: tuple[str, ...]
+    until: int  # monotonic milliseconds
+
+
+class Consumers(NamedTuple):
+    """The consumers of the queues."""
+
+    holding: list[Holder]
+    waiting: list[WaitingConsumer]
+    complete: bool  # there are no more
+
+
+# Milliseconds between two points of a series, and for how long points are kept.
+SERIES_STEP: Final = 10_000
+SERIES_LENGTH: Final = 6 * 3_600_000
+
+
+class QueueSeries(NamedTuple):
+    """What happened in a queue from `since` on and before `until`, in steps of `step`. Times are
+    milliseconds; the first two are of the wall clock. `kept` is False if nothing is kept of this queue."""
+
+    queue: str
+    kept: bool
+    since: int
+    until: int
+    step: int
+    points: dict[str, list[int]]
+
+
+# The fields by which jobs are grouped.
+GROUPED_BY: Final = ("queue", "type", "error", "reason", "key")
+
+
+class JobGroup(NamedTuple):
+    """Dead and retrying jobs with the same values of some fields."""
+
+    values: dict[str, str | None]  # by the name of the field
+    dead: int
+    retrying: int
+    sample: list[int]  # ids of the first few
+
+
+class JobGroups(NamedTuple):
+    """The largest groups of jobs."""
+
+    groups: list[JobGroup]
+    rest: int  # jobs in further groups
 
 
 class ImportItem(NamedTuple):
@@ -381,6 +672,19 @@ class IdempotencyKey(NamedTuple):
     many: bool  # the request is one for several jobs
 
 
+class Member(NamedTuple):
+    """A server that shares a database with others. `session`: of this run of it. `owner`: it has the jobs.
+    `server`: its process and machine. `address`: where others reach it; None for a command. `started_at`:
+    wall-clock milliseconds. `age`: milliseconds since its last beat."""
+
+    session: str
+    owner: bool
+    server: str
+    address: str | None
+    started_at: int
+    age: int | None
+
+
 class JournalStats(NamedTuple):
     """Figures of the journal."""
 
@@ -413,3 +717,4 @@ class EngineStats(NamedTuple):
     memory_limit: int | None
     totals: dict[str, int]
     journal: JournalStats | None = None
+    dropped: Mapping[str, int] = MappingProxyType({})  # what was forgotten before its time, by what it was

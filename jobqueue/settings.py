@@ -15,7 +15,11 @@ from jobqueue.errors import InvalidField, SettingError
 from jobqueue.units import duration_ms, size_bytes
 
 PREFIX = "JOBQUEUE_"
-_OF_THE_CLIENT = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN"})
+# Variables that clients, workers and `scripts/run.sh` read. One file of variables may serve all of them.
+_OF_OTHERS = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN", "JOBQUEUE_COMPILE"})
+# Bytes of a job in JSON besides its payload and its result. Most are for the errors of 20 attempts and the
+# last one, 16 KiB each.
+_OTHER_FIELDS = 512 << 10
 # Variables that Kubernetes sets in every pod for a Service named `jobqueue`.
 _OF_KUBERNETES = re.compile(r"JOBQUEUE_(SERVICE_.*|PORT_\d+_.*)")
 
@@ -101,6 +105,27 @@ def _text(meaning: str) -> Callable[[object], str | None]:
     return cast
 
 
+def _data(value: object) -> str | None:
+    place = _text("the path of a folder, or postgresql://user@host/database")(value)
+    if place is not None and "://" in place and not is_database(place):
+        raise InvalidField("must be the path of a folder, or postgresql://user@host/database")
+    return place
+
+
+def is_database(data: str) -> bool:
+    """Tells whether a value of `data` is the URL of a database, not the path of a folder."""
+    return data.startswith(("postgresql://", "postgres://"))
+
+
+def _advertised(value: object) -> str | None:
+    address = _text("host or host:port")(value)
+    if address is not None and not re.fullmatch(
+        r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", address
+    ):
+        raise InvalidField("must be host or host:port; an IPv6 address stands in brackets")
+    return address
+
+
 def _names(pattern: str, meaning: str) -> Callable[[object], tuple[str, ...]]:
     def cast(value: object) -> tuple[str, ...]:
         if not isinstance(value, str):
@@ -129,7 +154,7 @@ def _secret(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{16,512}", value):
         raise InvalidField(
-            "must be 16 to 512 printable characters without spaces; `./scripts/run.sh token` makes one"
+            "must be 16 to 512 printable characters without spaces; `jobqueue token` makes one"
         )
     return sha256(value.encode()).hexdigest()
 
@@ -181,9 +206,14 @@ class Settings:
         "HTTP implementation: fast, or Tornado's own (the reference); auto: fast",
     )
     data: str | None = _declare(
-        _text("the path of a folder"),
+        _data,
         None,
-        "folder of the journal; default: memory only, jobs are lost when the server stops",
+        "folder of the journal, or postgresql://…; default: memory only, jobs are lost when the server stops",
+    )
+    advertise: str | None = _declare(
+        _advertised,
+        None,
+        "with PostgreSQL: where other servers reach this one: host or host:port; else its address, any port",
     )
     sync: str = _declare(
         _choice("always", "interval", "os"),
@@ -208,7 +238,7 @@ class Settings:
     dead_retain: int = _declare(_duration("0s", "365d"), "7d", "how long a dead job is retained")
     dead_jobs: int = _declare(_integer(0, 100_000_000), 100_000, "most dead jobs retained")
     dead_bytes: int = _declare(_size(0, 1 << 40), "256MiB", "most bytes of dead jobs retained")
-    max_body: int = _declare(_size(1 << 10, 1 << 30), "1MiB", "largest request body")
+    max_body: int = _declare(_size(1 << 10, 1 << 30), "1MiB", "largest payload of a job")
     max_result: int = _declare(_size(0, 1 << 30), "256KiB", "largest result of a job")
     max_depth: int = _declare(_integer(1, 500), 64, "deepest nesting of JSON")
     max_batch: int = _declare(_integer(1, 100_000), 1000, "most jobs in one request")
@@ -228,6 +258,11 @@ class Settings:
         False,
         "without access tokens: everybody may make administrative calls, such as purge and pause",
     )
+    sqs: str = _declare(
+        _choice("on", "off"),
+        "on",
+        "whether AWS SDKs may call the server as Amazon SQS, on the same port (docs/sqs.md): on or off",
+    )
     metrics_queues: int = _declare(_integer(0, 10_000), 100, "number of queues with their own metrics")
     max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest request line and headers together")
     max_jobs: int | None = _declare(
@@ -236,6 +271,7 @@ class Settings:
         "most jobs in all queues, retained finished ones included; beyond that 429",
     )
     max_queues: int = _declare(_integer(1, 10_000_000), 10_000, "most queues; beyond that 429")
+    max_schedules: int = _declare(_integer(0, 1_000_000), 10_000, "most schedules; beyond that 429")
     max_waiters: int = _declare(
         _integer(1, 10_000_000),
         100_000,
@@ -249,7 +285,7 @@ class Settings:
     max_connections_by_address: int | None = _declare(
         _optional(_integer(1, 10_000_000)),
         None,
-        "most connections from one address; default: half of max_connections",
+        "most connections from one address; default: half of max_connections, of another machine up to 4,096",
     )
     head_timeout: int = _declare(
         _duration("1s", "1h"), "30s", "how long a client may take to send the headers of a request"
@@ -320,11 +356,25 @@ class Settings:
             try:
                 value = setting.cast(given.get(name, setting.default))
             except InvalidField as bad:
-                shown = "…" if setting.secret else str(given.get(name))[:40]
+                # A URL may hold a password.
+                shown = "…" if setting.secret else re.sub("//.*@", "//…@", str(given.get(name)))[:40]
                 raise SettingError(f"{PREFIX}{name.upper()}={shown}: {bad.detail}") from None
             setattr(self, name, value)
         if self.lease > self.lease_max:
             raise SettingError(f"{PREFIX}LEASE is longer than {PREFIX}LEASE_MAX")
+
+    @property
+    def max_payload_text(self) -> int:
+        """Characters of the largest payload in base64."""
+        return _base64_length(self.max_body)
+
+    @property
+    def max_request(self) -> int:
+        """Bytes of the largest request body.
+
+        The largest job as `GET /jobs/{id}` shows it fits, so any job can be enqueued again.
+        """
+        return self.max_payload_text + _base64_length(self.max_result) + _OTHER_FIELDS
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -350,11 +400,16 @@ class Settings:
 Settings.declared = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
 
 
+def _base64_length(size: int) -> int:
+    return (size + 2) // 3 * 4
+
+
 def is_foreign(variable: str, value: str) -> bool:
-    """Tells whether a `JOBQUEUE_*` variable belongs to the client or to Kubernetes, not to the server."""
+    """Tells whether a `JOBQUEUE_*` variable belongs to a client, a script or Kubernetes, not to the
+    server."""
     if variable == "JOBQUEUE_PORT":
         return value.startswith("tcp://")
-    return variable in _OF_THE_CLIENT or _OF_KUBERNETES.fullmatch(variable) is not None
+    return variable in _OF_OTHERS or _OF_KUBERNETES.fullmatch(variable) is not None
 
 
 def _unknown(name: str, known: list[str]) -> str:

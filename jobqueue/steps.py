@@ -28,8 +28,9 @@ Step = Literal[
     "enqueue", "schedule", "ready", "lease", "conclude", "stale", "release", "put_off", "fail", "bury",
     "redrive", "cancel", "forget", "leave", "enter", "enter_later", "purge",
 ]  # fmt: skip
-# The kinds of events: a step; a change of a job in its place; the pause and the resumption of a queue.
-Kind = Step | Literal["change", "pause", "resume"]
+# The kinds of events: a step; a change of a job in its place; the pause and the resumption of a queue; a dead
+# job that is forgotten before its time.
+Kind = Step | Literal["change", "pause", "resume", "drop"]
 SCHEDULED: Final = "scheduled"
 QUEUED: Final = "queued"
 IN_PROGRESS: Final = "in_progress"
@@ -94,3 +95,7 @@ STEPS: Final[dict[tuple[Status | None, Step], Status | None]] = {
 FROM_OUTSIDE: Final = frozenset({ENQUEUE, SCHEDULE, ENTER, ENTER_LATER})
 WAITING: Final = frozenset({SCHEDULED, QUEUED})
 FINISHED: Final = frozenset({CONCLUDED, DEAD, CANCELLED})
+# The steps by which each verb of a consumer ends a lease.
+CONCLUDES: Final[tuple[Step, ...]] = (CONCLUDE,)
+RELEASES: Final[tuple[Step, ...]] = (RELEASE, PUT_OFF)
+FAILS: Final[tuple[Step, ...]] = (FAIL, BURY)

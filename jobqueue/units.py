@@ -16,7 +16,8 @@ _PAIRS = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+", re.ASCII
 _PAIR = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
 _INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:?[0-9]{2})",
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)",
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,20 +68,40 @@ def parse_instant(value: object) -> int:
     """Returns the milliseconds since 1970 of an RFC 3339 instant with an offset, such as
     "2026-11-24T03:14:15Z".
 
+    Accepts what `date` and the libraries of other languages write as well: any number of digits of a second,
+    of which all after the milliseconds are cut off; a comma before them; no seconds at all; and the offsets
+    `+0100` and `+01`. A leap second (23:59:60 in UTC) is the first second of the next day, as in POSIX.
+
     Raises `InvalidField` for anything else, and for years that `instant` cannot write.
     """
-    if isinstance(value, str) and _INSTANT.fullmatch(value):
-        try:
-            moment = datetime.fromisoformat(value.upper())
-        except ValueError:
-            pass
-        else:
-            if _EPOCH <= moment < _END:
-                return int((moment - _EPOCH) // timedelta(milliseconds=1))
-            raise InvalidField(f"not an instant of the years 1970 to 9998: {value[:40]!r}")
-    raise InvalidField(
-        f'not an instant: {str(value)[:40]!r}; write it with an offset, such as "2026-11-24T03:14:15Z"'
-    )
+    found = _INSTANT.fullmatch(value) if isinstance(value, str) else None
+    moment = _moment(found) if found is not None else None
+    if moment is None:
+        raise InvalidField(
+            f'not an instant: {str(value)[:40]!r}; write it with an offset, such as "2026-11-24T03:14:15Z"'
+        )
+    if _EPOCH <= moment < _END:
+        return (moment - _EPOCH) // timedelta(milliseconds=1)
+    raise InvalidField(f"not an instant of the years 1970 to 9998: {str(value)[:40]!r}")
+
+
+def _moment(found: re.Match[str]) -> datetime | None:
+    """Returns what the groups of `_INSTANT` say, in UTC; None if there is no such day or time."""
+    year, month, day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
+    leap = second == "60"
+    micros = int((fraction or "")[:6].ljust(6, "0"))
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    try:
+        moment = datetime(
+            int(year), int(month), int(day), int(hour), int(minute), 59 if leap else int(second or 0),
+            micros, UTC,
+        )  # fmt: skip
+        moment += offset if sign == "-" else -offset
+        if leap and (moment.hour, moment.minute) != (23, 59):
+            return None
+        return moment + timedelta(seconds=leap)
+    except (ValueError, OverflowError):
+        return None
 
 
 @lru_cache(maxsize=1024)

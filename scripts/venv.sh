@@ -90,6 +90,8 @@ bring_in_step() {
     lock "$base"
     if is_in_step; then return; fi
     if ! [ -f "$root/.venv/installed" ] || ! works; then
+        # It belongs to another checkout, whose packages would be gone.
+        ! [ -L "$root/.venv" ] || fail "$root/.venv is a symbolic link, which is not cleared: remove it first"
         echo "making .venv with $("$base" --version)"
         "$base" -I -m venv --clear "$root/.venv" || fail 'could not make .venv'
     fi

@@ -15,16 +15,46 @@
   indirect=True)`. `http_client` says how to hang up on it.
 """
 
+import asyncio
 import gc
 import logging
+import resource
+import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
+from postgres_server import database, postgres
 from serving import Server, serving
 from tornado.ioloop import IOLoop
 
 from jobqueue import Settings
 from jobqueue.testing import ManualClock
+
+__all__ = ["database", "postgres"]  # fixtures for all tests
+
+# How much memory a process of the tests, and each of those that it starts, may take: 8 GiB.
+MOST_MEMORY = 8 << 30
+
+
+def pytest_configure() -> None:
+    """Limits the memory, so that what takes all of it fails alone and does not take the machine with it. And a job in
+    the background of a shell ignores Ctrl-C; the programs that the tests start must not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "linux":
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        if hard == resource.RLIM_INFINITY or hard > MOST_MEMORY:
+            resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, hard))
+
+
+_shared_loop = asyncio.new_event_loop()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Makes one loop current, which `async def` tests without `io_loop` share. Otherwise tornado would make one,
+    the next `asyncio.run` would drop it unclosed, and whichever test runs then would fail for it."""
+    asyncio.set_event_loop(_shared_loop)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

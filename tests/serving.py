@@ -1,4 +1,4 @@
-"""A server in this process, for the fixture `server` of `conftest.py`; and what tests say of its answers."""
+"""A server in this process, for the fixture `server` of `conftest.py`, and checks of its answers."""
 
 import asyncio
 import tempfile
@@ -12,12 +12,13 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
-from jobqueue.engine.local import open_journal
+from jobqueue.engine.opening import open_database, open_journal
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.listener import Listener, bind
 from jobqueue.server.tornado_front import TornadoFront
+from jobqueue.settings import is_database
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.testing import ManualClock
 from jobqueue.web.dispatch import Dispatcher
@@ -27,7 +28,7 @@ Headers = dict[str, str]
 
 
 class Patched:
-    """`engine`, with other verbs in the place of some: those of a compiled class cannot be replaced."""
+    """`engine` with some verbs replaced, since those of a compiled class cannot be patched."""
 
     def __init__(self, engine: MemoryEngine, **verbs: Callable[..., Any]) -> None:
         self._engine = engine
@@ -39,8 +40,8 @@ class Patched:
 
 def patch_engine(monkeypatch: pytest.MonkeyPatch, server: "Server", **verbs: Callable[..., Any]) -> None:
     patched = Patched(server.engine, **verbs)
-    monkeypatch.setattr(server.api, "engine", patched)
-    monkeypatch.setattr(server.api.context, "engine", patched)
+    monkeypatch.setattr(server.dispatcher, "engine", patched)
+    monkeypatch.setattr(server.dispatcher.context, "engine", patched)
 
 
 class Server:
@@ -49,7 +50,7 @@ class Server:
 
     `again`: each `call` is preceded by a harmless request with the same headers, on the same connection. The
     fast front recognises heads that came before and answers them another way; the answer must be the same.
-    `folder`: where its journal is to be; call `load` then.
+    `folder`: where its journal is to be, or the URL of a database; call `load` then.
     """
 
     def __init__(
@@ -64,23 +65,35 @@ class Server:
         self.again = again
         self.engine: MemoryEngine = MemoryEngine(settings, clock)
         if folder is not None:
-            self.engine = open_journal(DataDir(folder), settings, clock)
-        self.api = Dispatcher(self.engine)
+            self.engine = (
+                open_database(folder, settings, clock, 0)
+                if is_database(folder)
+                else open_journal(DataDir(folder), settings, clock)
+            )
+        self.dispatcher = Dispatcher(self.engine)
         access = log.AccessLog(settings.access_log)
-        self.api.access = access.request
+        self.dispatcher.access = access.request
         self.front: Front = (
-            FastFront(self.api, access) if front == "fast" else TornadoFront(self.api, application(self.api))
+            FastFront(self.dispatcher, access)
+            if front == "fast"
+            else TornadoFront(self.dispatcher, application(self.dispatcher))
         )
-        self.api.server.connections = self.front.connections
-        self.api.server.max_connections = limit = settings.max_connections or 1000
+        self.dispatcher.server.connections = self.front.connections
+        self.dispatcher.server.max_connections = limit = settings.max_connections or 1000
         listening = bind("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.listener: Listener | None = Listener(listening, limit, self.front.connections, self.front.take)
         self._clients: list[Client] = []
         self._idle: Client | None = None
 
+    def watch_arrivals(self) -> None:
+        """As the program does it; only an engine that ticks by itself asks for it."""
+        listener, front = self.listener, self.front
+        assert listener is not None
+        self.engine.watch_arrivals(lambda: listener.arriving() or front.arriving())
+
     async def connect(self) -> Client:
-        """A new connection to it; closed when the test ends."""
+        """Returns a new connection, which is closed when the test ends."""
         client = await Client.connect(self.port)
         self._clients.append(client)
         return client
@@ -111,13 +124,13 @@ class Server:
         return await self.call("DELETE", path)
 
     async def enqueue(self, **job: Any) -> int:
-        """Enqueues one job, of type "x" unless said, and answers its id."""
+        """Enqueues one job, of type "x" by default. Returns its id."""
         answer = await self.post("/jobs/enqueue", {"type": "x", **job})
         assert answer.status == 201, answer
         return int(answer.json["id"])
 
     async def dequeue(self, **options: Any) -> Any:
-        """The job, or the jobs, that a dequeue answers; None for a 204."""
+        """Returns the job or jobs that a dequeue answers; None for a 204."""
         answer = await self.post("/jobs/dequeue", options)
         assert answer.status in (200, 204), answer
         return answer.json if answer.status == 200 else None
@@ -128,12 +141,12 @@ class Server:
         return answer.json
 
     def untouched(self, id: int) -> bool:
-        """The job is queued, and nobody was charged for it."""
+        """Checks that the job is queued and no attempt is counted."""
         job = self.engine.get(id)
         return (job.status, job.attempts) == ("queued", 0)
 
     async def ask(self, method: str, path: str, body: Body = None) -> Client:
-        """A new connection that has sent one request, and not read its answer."""
+        """Returns a new connection that has sent one request and not read its answer."""
         client = await self.connect()
         client.ask(method, path, body)
         return client
@@ -143,7 +156,7 @@ class Server:
         await until(lambda: self.engine.stats().consumers_waiting == count)
 
     def stop_waiting(self) -> None:
-        """As the program does on its first signal, with the way in left open for a test's next request."""
+        """Stops as the program does at its first signal, but still accepts the next request of a test."""
         self.engine.stop_waiting()
         self.front.drain()
 
@@ -158,20 +171,21 @@ class Server:
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=5)
         await asyncio.sleep(0)
+        assert self.dispatcher.in_flight.used == 0, "bytes are counted that nobody has any more"
 
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 def looping(kind: str) -> Iterator[IOLoop]:
-    """The life of a loop, for the fixture `io_loop`."""
+    """Yields a loop and closes it, for the fixture `io_loop`."""
     loop = IOLoop(asyncio_loop=LOOPS[kind](), make_current=False)
     yield loop
     loop.close(all_fds=True)
 
 
 def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) -> Iterator[Server]:
-    """The life of a `Server`, for a fixture. `kind`: "fast", "fast again", "fast journal" or "tornado"."""
+    """Yields a `Server` and closes it, for a fixture. `kind`: "fast", "fast again", "fast journal" or "tornado"."""
     front, _, how = kind.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
 
@@ -197,7 +211,7 @@ async def until(condition: Callable[[], object], seconds: float = 5) -> None:
 
 
 def check_problem(answer: Answer, status: int, code: str, **members: object) -> Any:
-    """That `answer` is a problem document as the API has them, with these members; and the document."""
+    """Checks that `answer` is a problem document of the API with these members. Returns the document."""
     assert (answer.status, answer.body[:1]) == (status, b"{"), answer
     document = answer.json
     assert document["code"] == code, document

@@ -15,7 +15,7 @@ class Event(NamedTuple):
 
 
 class StreamReader:
-    """An answer that is coming: its head was read, its body is read by the line, whatever chunks it comes in."""
+    """An answer whose head was read. Its body is read by lines, whatever chunks it comes in."""
 
     def __init__(self, client: Client, status: int, headers: dict[str, str]) -> None:
         self.client = client
@@ -43,7 +43,7 @@ class StreamReader:
         return data[:-2]
 
     async def until(self, mark: bytes, seconds: float = 5) -> bytes:
-        """Everything up to `mark`, without it; or what there was when it ended."""
+        """Returns everything up to `mark`, without it; or what is left if the stream ends."""
         async with asyncio.timeout(seconds):
             while mark not in self._left and not self.ended:
                 self._left += await self._chunk()
@@ -57,11 +57,11 @@ class StreamReader:
         return json.loads(await self.line())
 
     async def frame(self) -> bytes:
-        """One frame of server-sent events."""
+        """Returns one frame of server-sent events."""
         return await self.until(b"\n\n")
 
     async def event(self) -> Event:
-        """The next one that is an event."""
+        """Returns the next frame that is an event."""
         while True:
             frame = await self.frame()
             assert frame, "it ended"
@@ -70,7 +70,7 @@ class StreamReader:
                 return Event(int(id), name.decode(), json.loads(data))
 
     async def rest(self) -> bytes:
-        """All that still comes, up to its end."""
+        """Returns everything up to the end of the stream."""
         chunks, self._left = [self._left], b""
         async with asyncio.timeout(5):
             while not self.ended:
@@ -79,12 +79,12 @@ class StreamReader:
 
 
 async def consume(server: Server, **options: Any) -> StreamReader:
-    """A consumer's stream of jobs."""
+    """Returns a stream of jobs of a consumer."""
     return await StreamReader.begin(server, "POST", "/jobs/stream", options)
 
 
 async def watch(server: Server, query: str = "", last: int | None = None) -> StreamReader:
-    """A stream of events whose first frame was read: whatever happens from now on is told."""
+    """Returns a stream of events whose first frame was read, so that it gets all events from now on."""
     headers = None if last is None else {"Last-Event-ID": str(last)}
     reading = await StreamReader.begin(server, "GET", f"/events{query}", None, headers)
     assert await reading.frame() == b"retry: 2000"

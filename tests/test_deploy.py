@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
+from jobqueue.cli.commands import COMMANDS
+from jobqueue.cli.main import parser_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "server"))
@@ -94,3 +98,61 @@ def test_prometheus_accepts_the_rules():
 @with_promtool
 def test_prometheus_accepts_the_metrics_and_their_names(metrics):
     promtool("metrics", text=metrics)
+
+
+# -- services ---------------------------------------------------------------------------------------
+
+
+def test_the_line_for_platforms_listens_where_port_says():
+    [line] = (ROOT / "Procfile").read_text().splitlines()
+    name, _, command = line.partition(": ")
+    assert name == "web"
+    assert line in (DOCS / "install.md").read_text()
+    with Program(
+        ("sh", "-c", f"cd {shlex.quote(str(ROOT))}; exec env {command}"), PORT="0", JOBQUEUE_PORT="not one"
+    ) as program:
+        assert program.call("GET", "/healthz")[0] == 200
+        assert program.stop() == 0
+
+
+def test_the_lines_of_the_page_name_files_and_commands_that_exist():
+    blocks = re.findall(r"^```sh\n(.*?)^```", (DOCS / "install.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    assert len(lines) > 12
+    for line in lines:
+        for name in re.findall(r"(?<![\w/])(?:deploy|scripts)/[\w.]+", line):
+            assert (ROOT / name).exists(), line
+        for command in re.findall(r"(?:run\.sh|run --rm jobqueue) (\w+)$", line):
+            assert command in {*COMMANDS, "compile"}, line
+
+
+def test_the_compose_file_runs_the_command_of_the_image():
+    compose = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+    server, worker = compose["services"]["jobqueue"], compose["services"]["worker"]
+    assert (DEPLOY / server["build"]["context"] / server["build"]["dockerfile"]).resolve().exists()
+    assert set(compose["volumes"]) == {volume.partition(":")[0] for volume in server["volumes"]}
+    assert worker["environment"]["JOBQUEUE_URL"] == "http://jobqueue:8080"
+    at = worker["command"].index("--")
+    parsed = parser_of(COMMANDS[worker["command"][0]]).parse_args(worker["command"][1:at])
+    assert parsed.queues == "thumbs"
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["./scripts/run.sh"]\nCMD ["serve"]\n' in image
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_unit(tmp_path):
+    text = (DEPLOY / "jobqueue.service").read_text()
+    [command] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    assert command == "/opt/jobqueue/.venv/bin/python -m jobqueue serve"
+    # What it runs is not installed here.
+    unit = tmp_path / "jobqueue.service"
+    unit.write_text(text.replace(command.partition(" ")[0], shutil.which("true")))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if str(unit.name) in line]
+    assert (done.returncode, said) == (0, []), done.stdout + done.stderr

@@ -88,7 +88,7 @@ def test_every_default_is_the_one_in_force():
             described += told != "–"
         else:
             assert told.strip("`") == str(default).replace("True", "true").replace("False", "false"), cell
-    assert described == 3
+    assert described == 4
 
 
 def test_every_error_is_in_the_table_with_its_status():
@@ -191,6 +191,31 @@ def test_every_link_leads_somewhere(page):
         assert file.is_file(), target
         if anchor:
             assert anchor in anchors(file.read_text()), target
+
+
+def test_the_figures_of_the_readme_are_those_of_the_table_and_its_commit():
+    section = PAGES["docs/benchmarks.md"].partition("<!-- peers -->")[2].partition("<!-- /peers -->")[0]
+    at_64 = section.partition("**64 connections")[2]
+    rates = [
+        re.search(rf"^\| {name} \| ([\d,]+) ", at_64, re.MULTILINE)[1] for name in ("jobqueue", "beanstalkd")
+    ]
+    commit = re.search(r"commit ([0-9a-f]+)", section)[1]
+    speed = PAGES["README.md"].partition("## Speed")[2].partition("\n## ")[0]
+    assert re.findall(r"\d+,\d{3}", speed) == rates
+    assert f"commit {commit}" in " ".join(speed.split())
+
+
+def test_each_heading_of_figures_is_as_the_program_writes_it():
+    page = PAGES["docs/benchmarks.md"]
+    sections = re.findall(r"^<!-- ([\w-]+) -->\n\n(.*)$", page, re.MULTILINE)
+    assert len(sections) > 10
+    for name, heading in sections:
+        if name != "machine" and heading != f"<!-- /{name} -->":  # not measured yet
+            assert re.fullmatch(
+                r"\*\d{4}-\d\d-\d\d, (commit [0-9a-f]{7,}(, changed since)?|commit not noted|outside git)"
+                rf"(, load average [\d.]+)?: `\./scripts/bench\.sh {name} --write`\*",
+                heading,
+            ), heading
 
 
 def test_every_page_is_in_both_indexes():

@@ -1,14 +1,16 @@
 """Settings: from keyword arguments, and from an environment that is passed in."""
 
 import os
+import re
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobqueue.errors import SettingError
-from jobqueue.settings import PREFIX, Settings
+from jobqueue.settings import PREFIX, Settings, is_foreign
 
 from_environment = Settings.from_environment
 
@@ -26,13 +28,13 @@ def test_the_defaults_are_those_of_the_manual():
     assert (s.log_level, s.log_format, s.access_log, s.require_lease) == ("info", "text", "auto", False)
 
 
-def test_every_setting_says_what_it_means():
+def test_every_setting_has_a_meaning():
     for name, setting in Settings.declared.items():
         assert name == name.lower()
         assert setting.meaning
 
 
-def test_settings_given_as_people_write_them():
+def test_settings_may_be_given_as_people_write_them():
     s = Settings(lease="2s", max_body="2MiB", retain=0.5, first_id=1, require_lease=True, compact_above=0.25)
     assert (s.lease, s.max_body, s.retain, s.first_id) == (2_000, 2 * 1024**2, 500, 1)
     assert (s.require_lease, s.compact_above) == (True, 0.25)
@@ -90,7 +92,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(variable, nearest)
     assert refused.value.detail == f"unknown setting {variable}; did you mean {nearest}?"
 
 
-def test_what_all_names_begin_with_makes_none_of_them_near():
+def test_the_common_prefix_does_not_make_names_similar():
     with pytest.raises(SettingError, match=r"^unknown setting JOBQUEUE_XYZZY$"):
         from_environment({"JOBQUEUE_XYZZY": "1"})
 
@@ -101,7 +103,7 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize("unknown", ["JOBQUEUE_", "JOBQUEUE_URLS_OF_ALL_KINDS_XYZZY", "JOBQUEUE_PORT_"])
-def test_an_unknown_variable_is_refused_also_where_nothing_is_near(unknown):
+def test_an_unknown_variable_without_a_similar_name_is_refused(unknown):
     with pytest.raises(SettingError, match=f"unknown setting {unknown}"):
         from_environment({unknown: "1"})
 
@@ -111,6 +113,7 @@ def test_an_unknown_variable_is_refused_also_where_nothing_is_near(unknown):
     [
         ("JOBQUEUE_URL", "http://localhost:8080"),
         ("JOBQUEUE_TOKEN", "secret"),
+        ("JOBQUEUE_COMPILE", "0"),
         ("JOBQUEUE_SERVICE_HOST", "10.0.0.7"),
         ("JOBQUEUE_SERVICE_PORT", "8080"),
         ("JOBQUEUE_SERVICE_PORT_HTTP", "8080"),
@@ -120,8 +123,27 @@ def test_an_unknown_variable_is_refused_also_where_nothing_is_near(unknown):
         ("JOBQUEUE_PORT_8080_TCP_ADDR", "10.0.0.7"),
     ],
 )
-def test_what_the_client_and_kubernetes_set_is_not_the_servers(variable, value):
+def test_what_clients_scripts_and_kubernetes_read_is_not_the_servers(variable, value):
     assert from_environment({variable: value}).port == 8080
+
+
+def test_every_variable_that_a_script_or_a_client_of_ours_reads_may_be_in_the_servers_environment():
+    """One file of variables often serves the server, its scripts and its workers."""
+    root = Path(__file__).parents[1]
+    files = [
+        *(root / "scripts").glob("*"),
+        *(root / "jobqueue" / "web" / "static").glob("*"),
+        root / ".ci" / "run",
+    ]
+    for name in ("cli", "client", "django", "jobs", "testing", "worker"):
+        in_folder = list((root / "jobqueue" / name).rglob("*.py"))
+        assert in_folder, name
+        files += in_folder
+    read = re.compile(r"(?:\$\{?|environ\.get\(\"|environ\[\"|getenv\(\")(JOBQUEUE_[A-Z_]+)")
+    found = {name for file in files if file.is_file() for name in read.findall(file.read_text("utf-8"))}
+    assert found >= {"JOBQUEUE_COMPILE", "JOBQUEUE_TOKEN", "JOBQUEUE_URL"}
+    for name in found - {f"JOBQUEUE_{setting.upper()}" for setting in Settings.declared}:
+        assert is_foreign(name, "x"), name
 
 
 BAD = [
@@ -185,13 +207,16 @@ BAD = [
     ("tokens_file", "a\nb"),
     ("open_admin", "yes"),
     ("data", ""),
+    ("advertise", "a:b:1"),
     ("sync", "never"),
     ("sync_interval", "0s"),
     ("metrics_queues", "10001"),
+    ("sqs", "yes"),
     ("max_headers", "2MiB"),
     ("max_jobs", "0"),
     ("max_queues", "0"),
     ("max_waiters", "0"),
+    ("max_schedules", "-1"),
     ("memory_limit", "1MiB"),
     ("max_connections_by_address", "0"),
     ("head_timeout", "0s"),
@@ -210,7 +235,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_is_refused_and_its_variable_named(name, value):
+def test_a_bad_value_is_refused_with_its_variable(name, value):
     variable = PREFIX + name.upper()
     with pytest.raises(SettingError) as refused:
         from_environment({variable: value})
@@ -222,13 +247,13 @@ def test_a_bad_value_is_refused_and_its_variable_named(name, value):
         Settings(**{name: value})
 
 
-def test_every_setting_refuses_something():
+def test_every_setting_refuses_some_value():
     assert {name for name, _ in BAD} == set(Settings.declared)
 
 
 @pytest.mark.parametrize("name", Settings.declared)
 @pytest.mark.parametrize("value", [nan, inf, -1, b"1", object, 1j], ids=repr)
-def test_no_setting_takes_what_nobody_would_write(name, value):
+def test_no_setting_accepts_a_value_that_nobody_would_write(name, value):
     with pytest.raises(SettingError, match=PREFIX + name.upper()):
         Settings(**{name: value})
 
@@ -259,7 +284,7 @@ def test_a_boolean_is_not_a_number(name):
         pytest.param("port", 10**400, id="port-10**400"),
     ],
 )
-def test_a_value_beyond_all_measure_is_refused_too(name, value):
+def test_a_huge_value_is_refused(name, value):
     with pytest.raises(SettingError, match=PREFIX + name.upper()):
         Settings(**{name: value})
 
@@ -278,7 +303,7 @@ def test_a_value_beyond_all_measure_is_refused_too(name, value):
         ("compact_above", 0.1, 0.95),
     ],
 )
-def test_both_ends_of_a_range_belong_to_it(name, lowest, highest):
+def test_both_ends_of_a_range_are_accepted(name, lowest, highest):
     for value in (lowest, highest):
         Settings(**{name: value})
         from_environment({PREFIX + name.upper(): str(value)})
@@ -298,7 +323,7 @@ def test_the_default_lease_may_not_be_longer_than_the_longest():
     assert Settings(lease="5m", lease_max="5m").lease == 300_000
 
 
-def test_settings_show_themselves_but_no_secret():
+def test_the_repr_of_settings_has_no_secret():
     assert "lease=2000" in repr(Settings(lease="2s"))
     settings = Settings(access_token="0123456789abcdef")
     assert "0123456789abcdef" not in f"{settings!r} {vars(settings)}"
@@ -307,7 +332,7 @@ def test_settings_show_themselves_but_no_secret():
 
 @settings(deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(Settings.declared)), st.text(max_size=20))
-def test_whatever_stands_in_the_environment_is_a_setting_or_a_refusal_that_names_it(name, value):
+def test_any_environment_gives_settings_or_a_refusal_that_names_the_variable(name, value):
     variable = PREFIX + name.upper()
     refusal = None
     try:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobqueue.errors import InvalidField
-from jobqueue.units import duration_ms, instant, seconds, size_bytes
+from jobqueue.units import duration_ms, instant, parse_instant, seconds, size_bytes
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 UNITS_BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -275,3 +275,57 @@ def test_an_instant_is_shown_in_utc_with_milliseconds(wall_ms, shown):
 def test_an_instant_can_be_read_back(wall_ms):
     back = datetime.fromisoformat(instant(wall_ms)) - datetime(1970, 1, 1, tzinfo=UTC)
     assert back.days * 86_400_000 + back.seconds * 1_000 + back.microseconds // 1_000 == wall_ms
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("2026-11-24T03:14:15Z", "2026-11-24T03:14:15.000Z"),
+        ("2026-11-24t03:14:15.5z", "2026-11-24T03:14:15.500Z"),
+        ("2026-11-24T03:14:15.123999Z", "2026-11-24T03:14:15.123Z"),  # cut, not rounded
+        ("2026-11-24T03:14:15.1234567Z", "2026-11-24T03:14:15.123Z"),  # .NET
+        ("2026-11-24T03:14:15.123456789Z", "2026-11-24T03:14:15.123Z"),  # Go, Java, Rust
+        ("2026-11-24T03:14:15.999999999999Z", "2026-11-24T03:14:15.999Z"),
+        ("2026-11-24T03:14:15." + "9" * 5_000 + "Z", "2026-11-24T03:14:15.999Z"),
+        ("2026-11-24T03:14:15,123456789+00:00", "2026-11-24T03:14:15.123Z"),  # `date -Ins`
+        ("2026-11-24T03:14Z", "2026-11-24T03:14:00.000Z"),  # Java's OffsetDateTime at a full minute
+        ("2026-11-24T03:14:15+01:30", "2026-11-24T01:44:15.000Z"),
+        ("2026-11-24T03:14:15-0130", "2026-11-24T04:44:15.000Z"),
+        ("2026-11-24T03:14:15.5+01", "2026-11-24T02:14:15.500Z"),  # PostgreSQL
+        ("2026-11-24T03:14:15-00:00", "2026-11-24T03:14:15.000Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
+        ("2017-01-01T00:59:60.25+01:00", "2017-01-01T00:00:00.250Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
+        ("9998-12-31T23:59:59.999999999Z", "9998-12-31T23:59:59.999Z"),
+    ],
+)
+def test_an_instant_is_read_as_other_languages_write_it(written, shown):
+    assert instant(parse_instant(written)) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "now", "2026-11-24", "2026-11-24T03:14:15", "2026-11-24 03:14:15Z", "2026-11-24T03Z",
+        "2026-11-24T03:14:15.Z", "2026-11-24T03:14.5Z", "2026-11-24T03:14:15+1", "2026-11-24T03:14:15+24:00",
+        "2026-11-24T03:14:15+01:60", "2026-11-24T03:14:15 Z", "2026-11-24T03:14:15Z\n", "2026-02-29T00:00:00Z",
+        "2026-11-24T24:00:00Z", "2026-11-24T03:14:61Z", "2016-12-31T23:58:60Z", "2016-12-31T23:59:60+01:00",
+        "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "\u0662026-11-24T03:14:15Z",
+        "2026-11-24T03:14:15.\uff11Z", 1_800_000_000, None, True, b"2026-11-24T03:14:15Z",
+    ],
+)  # fmt: skip
+def test_anything_else_is_no_instant(value):
+    with pytest.raises(InvalidField, match=r"not an instant: .* with an offset"):
+        parse_instant(value)
+
+
+@pytest.mark.parametrize("value", ["1969-12-31T23:59:59.999Z", "9999-01-01T00:00Z", "9998-12-31T23:59:60Z"])
+def test_an_instant_is_of_the_years_that_can_be_written(value):
+    with pytest.raises(InvalidField, match="1970 to 9998"):
+        parse_instant(value)
+
+
+@quietly
+@given(st.integers(0, 253_370_764_799_999), st.text("0123456789", max_size=20))
+def test_digits_after_the_milliseconds_are_cut(wall_ms, digits):
+    assert parse_instant(instant(wall_ms).replace("Z", digits + "Z")) == wall_ms

@@ -9,6 +9,9 @@ from jobqueue.core.state import QueueState
 from jobqueue.model import Filter, Job, Pause
 from jobqueue.steps import IN_PROGRESS
 
+# Bytes of payloads after which a scan for a text ends.
+SEARCHED_BYTES = 4 << 20
+
 
 def configure(state: QueueState, name: str, given: dict[str, object], now: int) -> NamedQueue:
     queue = _queue_to_change(state, name, now)
@@ -26,8 +29,9 @@ def pause(state: QueueState, name: str, length: int | None, reason: str | None, 
     _end_pause(state, queue)
     at = state.wall(now)
     queue.pause = Pause(at, None if length is None else at + length, reason)
-    if queue.pause.until is not None:
-        state.pause_timers.add(queue, queue.pause.until)
+    if length is not None:
+        queue.resumes_at = now + length
+        state.resume_timers.add(queue, queue.resumes_at)
     queue.version += 1
     if state.event is not None:
         state.event("pause", name)
@@ -66,9 +70,11 @@ def _queue_to_change(state: QueueState, name: str, now: int) -> NamedQueue:
 
 
 def _end_pause(state: QueueState, queue: NamedQueue) -> None:
-    if queue.pause is not None and queue.pause.until is not None:
+    if queue.resumes_at is not None:
+        state.resume_timers.drop(queue, queue.resumes_at)
+    elif queue.pause is not None and queue.pause.until is not None:
         state.pause_timers.drop(queue, queue.pause.until)
-    queue.pause = None
+    queue.pause = queue.resumes_at = None
 
 
 def scan(
@@ -76,17 +82,20 @@ def scan(
 ) -> tuple[list[Job], int | None]:
     found: list[Job] = []
     wall, last = state.wall(now), after
+    left = SEARCHED_BYTES
     jobs = state.jobs.after(after) if rising else state.jobs.before(after)
     for examined, job in enumerate(jobs):
-        if examined == examine or len(found) == limit:
+        if examined == examine or len(found) == limit or left <= 0:
             return found, last
         last = job.id
+        if wanted.text:
+            left -= len(job.payload)
         if wanted.matches(job, wall):
             found.append(job)
     return found, None
 
 
 def purge_job(state: QueueState, job: Job, now: int) -> None:
-    state.transition(job, steps.PURGE, now, state.queues[job.queue])
+    state.transition(job, steps.PURGE, now, state.queue_of(job, now))
     if state.outcomes.count:
         state.answer_outcome_waiters(job)

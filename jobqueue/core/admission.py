@@ -14,6 +14,12 @@ from jobqueue.core.state import QueueState
 from jobqueue.errors import QueueFull
 from jobqueue.model import Change, Job, JobExtras, NewJob, OneObject, Options
 
+# How many queues of each kind are examined when names are scarce.
+EXAMINED = 250
+# A queue from which this many jobs were taken keeps its name for its hour, also when names are scarce.
+# Otherwise a client that fills queues of ever new names takes that of every queue that is empty for a moment.
+ESTABLISHED = 10
+
 
 def check_job_limit(state: QueueState, count: int) -> None:
     """Checks that `count` more jobs are within `max_jobs`, which is set.
@@ -28,21 +34,64 @@ def check_job_limit(state: QueueState, count: int) -> None:
         raise QueueFull(
             f"the server holds {held:,} jobs, including finished ones that it remembers; the limit is "
             f"{max_jobs:,}",
-            limit=max_jobs, setting="JOBQUEUE_MAX_JOBS", retry_after=5,
-        )  # fmt: skip
+            limit=max_jobs,
+            setting="JOBQUEUE_MAX_JOBS",
+            retry_after=5,
+        )
     state.admitted_until = state.last_number + max_jobs - held
 
 
 def check_queue_limit(state: QueueState, names: Iterable[str]) -> None:
-    """Checks that the queues among `names` that do not exist yet may be created."""
+    """Checks that the queues among `names` that do not exist yet may be created. If names are scarce, queues
+    that nobody uses are dropped, but none of `names`."""
     max_queues = state.limits.max_queues
+    names = frozenset(names)
     new = {name for name in names if name not in state.queues}
-    if new and len(state.queues) + len(new) > max_queues:
+    if not new or len(state.queues) + len(new) <= max_queues:
+        return
+    if len(new) <= max_queues:
+        free_names(state, len(state.queues) + len(new) - max_queues, names)
+    if len(state.queues) + len(new) > max_queues:
         raise QueueFull(
-            f"there are {len(state.queues):,} queues, and the limit is {max_queues:,}; an empty queue is "
-            "removed after an hour",
-            limit=max_queues, setting="JOBQUEUE_MAX_QUEUES", retry_after=60,
-        )  # fmt: skip
+            f"there are {len(state.queues):,} queues that are in use; the limit is {max_queues:,}",
+            limit=max_queues,
+            setting="JOBQUEUE_MAX_QUEUES",
+            retry_after=60,
+        )
+
+
+def free_names(state: QueueState, needed: int, keep: frozenset[str]) -> None:
+    """Drops up to `needed` queues that were used a few times at most: the empty ones first, then those that
+    have finished jobs only. None of them is in `keep`, or has settings, a pause or waiting consumers."""
+
+    def in_use(queue: NamedQueue) -> bool:
+        return (
+            queue.name in keep
+            or queue.counts.total("dequeued") >= ESTABLISHED
+            or state.waiters.waiting(queue.name) > 0
+        )
+
+    for _ in range(min(len(state.idle_queues), EXAMINED)):
+        if needed <= 0:
+            return
+        queue, _ = state.idle_queues.popitem(last=False)
+        if not queue.idle:
+            continue  # it has been used since, and is marked when it is idle again
+        if in_use(queue):
+            state.idle_queues[queue] = None
+        else:
+            state.drop_queue(queue)
+            state.dropped.queues += 1
+            needed -= 1
+    for _ in range(min(len(state.by_check), EXAMINED)):
+        if needed <= 0:
+            return
+        queue = next(iter(state.by_check))
+        state.by_check.move_to_end(queue)
+        if queue.spent and not in_use(queue):
+            state.drop_queue(queue)
+            state.dropped.queues += 1
+            needed -= 1
 
 
 def check_capacity(state: QueueState, news: Sequence[NewJob], growth: dict[str, int], now: int) -> None:
@@ -98,7 +147,7 @@ def attach_options(state: QueueState, job: Job, new: NewJob, now: int) -> None:
     extras = job.extras = JobExtras(options=new.options)
     if new.expires_in is not None:
         options = extras.options = extras.options or Options()
-        options.expires_at = state.wall(now) + new.expires_in
+        options.expires_due, options.expires_at = now + new.expires_in, state.wall(now) + new.expires_in
     if new.delay:
         extras.due, extras.run_at = now + new.delay, state.wall(now) + new.delay
     elif new.run_at is not None and new.run_at > state.wall(now):

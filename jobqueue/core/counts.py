@@ -24,7 +24,7 @@ _TOTALS: Final[dict[str, tuple[Step | tuple[Status, Step], ...]]] = {
     "failed": (steps.FAIL, (IN_PROGRESS, steps.BURY)),
     "dead": (steps.BURY,),
     "cancelled": (steps.CANCEL,),
-}  # fmt: skip
+}
 
 _NUMBERS: Final[dict[str, list[int]]] = {
     name: [number for key, (_, number) in TRANSITIONS.items() if key in selected or key[1] in selected]
@@ -70,6 +70,11 @@ class TransitionCounts:
         added = sum([steps[number] for number in _ADDED])
         removed = sum([steps[number] for number in _REMOVED])
         return sum(self.restored.values()) + added - removed
+
+    def total(self, name: str) -> int:
+        """Returns one of the totals."""
+        steps = self.steps
+        return sum([steps[number] for number in _NUMBERS[name]])
 
     def totals(self) -> dict[str, int]:
         """Returns the totals since this run began, by their names in the API."""

@@ -10,7 +10,9 @@ from jobqueue.model import Change, Job, JobExtras, Options
 from jobqueue.steps import QUEUED
 
 # Options that a change sets as given; None: inherited from the queue.
-_CHANGEABLE = ("lease_for", "max_attempts", "backoff", "retain_for", "key", "tags", "headers")
+_CHANGEABLE = (
+    "lease_for", "max_run_for", "max_attempts", "backoff", "retain_for", "key", "tags", "headers",
+)  # fmt: skip
 
 
 def change_job(state: QueueState, job: Job, change: Change, now: int) -> None:
@@ -30,18 +32,23 @@ def change_job(state: QueueState, job: Job, change: Change, now: int) -> None:
         retimed = False  # to be ready at once, which it is
     rekeyed = change.key is not UNSET and change.key != key_of(job)
     reenters = moved or retimed or rekeyed or change.expires_in is not UNSET
+    gives_up = False  # its place, as it rests
     due: int | None = None
     run_at: int | None = None
     if reenters:
         if retimed:
             due, run_at = _start_time(state, change, now)
+            # In a key in strict order one that was leased keeps its place, and what is after it waits. Any
+            # other would keep those before it waiting, too.
+            keeps = job.leases > 0 and state.queues[job.queue].is_ordered(key_of(job))
+            gives_up = run_at is not None and not keeps
         elif extras is not None:
             due, run_at = extras.due, extras.run_at  # the transition resets them
         if queue != job.queue:
             state.leave_queue(job, now, state.queues[job.queue])
         else:
             state.transition(job, steps.LEAVE, now, state.queues[job.queue])
-        if moved:
+        if moved or gives_up:
             job.place = 0
     job.queue, job.priority = queue, priority
     if change.type is not UNSET:
@@ -86,4 +93,6 @@ def _change_options(state: QueueState, job: Job, change: Change, now: int) -> No
     for name, value in given.items():
         setattr(options, name, value)
     if change.expires_in is not UNSET:
-        options.expires_at = None if change.expires_in is None else state.wall(now) + change.expires_in
+        length = change.expires_in
+        options.expires_due = None if length is None else now + length
+        options.expires_at = None if length is None else state.wall(now) + length

@@ -20,7 +20,6 @@ _NAMED = 10
 
 def explain(state: QueueState, job: Job, now: int) -> Explanation:
     """Explains where a job is. Without causes, the next dequeue of its queue gets it."""
-    queue = state.queues[job.queue]
     if job.status in FINISHED:
         trace = job.extras.trace if job.extras is not None else None
         return Explanation(job, 0, [Cause("finished", name=trace.reason if trace is not None else None)])
@@ -29,6 +28,7 @@ def explain(state: QueueState, job: Job, now: int) -> Explanation:
         return Explanation(
             job, 0, [Cause("running", state.wall(job.lease.expires), job.lease.consumer, job.attempts)]
         )
+    queue = state.queues[job.queue]
     causes = []
     if job.status == SCHEDULED:
         assert job.extras is not None
@@ -69,4 +69,6 @@ def _limit(state: QueueState, limiter: Limiter, now: int) -> Cause:
         if job.queue == limiter.queue and (limiter.key is None or key_of(job) == limiter.key)
     )
     code: Code = "queue_limit" if limiter.key is None else "key_limit"
-    return Cause(code, None, limiter.key, limiter.in_progress, jobs=tuple(islice(users, _NAMED)))
+    if limiter.ordered and not limiter.in_progress:  # an earlier job of the key rests
+        return Cause(code, None, limiter.key, 0)
+    return Cause(code, None, limiter.key, limiter.jobs_in_progress, jobs=tuple(islice(users, _NAMED)))

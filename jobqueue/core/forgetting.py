@@ -2,6 +2,8 @@
 
 from jobqueue import steps
 from jobqueue.core.state import QueueState
+from jobqueue.model import Job
+from jobqueue.steps import DEAD
 
 # How many jobs one finishing job may push out of memory; the next ticks remove the rest.
 FORGET_AT_ONCE = 8
@@ -13,10 +15,22 @@ def make_room(state: QueueState, now: int) -> None:
     for _ in range(FORGET_AT_ONCE):
         job = finished.next_to_forget(now) or dead.next_to_forget(now)
         if job is not None:
-            state.transition(job, steps.FORGET, now, state.queues[job.queue])
+            forget(state, job, now)
         if job is None or not (finished.over_limit or dead.over_limit):
             state.over_retention = False
             break
+
+
+def forget(state: QueueState, job: Job, now: int) -> None:
+    """Forgets the job that `next_to_forget` has just returned. What is lost before its time is counted."""
+    if job.status is DEAD:
+        if state.dead.early:
+            state.dropped.dead_jobs += 1
+            if state.event is not None:
+                state.event("drop", job)
+    elif state.finished.early:
+        state.dropped.finished_jobs += 1
+    state.transition(job, steps.FORGET, now, state.queue_of(job, now))
 
 
 def forget_due(state: QueueState, now: int, limit: int) -> int:
@@ -27,7 +41,7 @@ def forget_due(state: QueueState, now: int, limit: int) -> int:
             state.over_retention = False
             return forgotten
         try:
-            state.transition(job, steps.FORGET, now, state.queues[job.queue])
+            forget(state, job, now)
         except Exception:  # otherwise every later tick would fail at the same job
             for retention in (state.finished, state.dead):
                 if retention.next_to_forget(now) is job:

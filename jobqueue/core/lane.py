@@ -200,9 +200,11 @@ class Lane:
             self._cursor = 0
         start, end = self._cursor, min(self._cursor + max(budget, 2), len(self._segments))
         jobs = [
-            slot for segment in self._segments[start:end] for slot in segment.slots[: segment.used]
+            slot
+            for segment in self._segments[start:end]
+            for slot in segment.slots[: segment.used]
             if slot is not None and not isinstance(slot, int)
-        ]  # fmt: skip
+        ]
         dense = [self._filled(jobs[i : i + self.size]) for i in range(0, len(jobs), self.size)]
         self.slots += len(jobs) - sum(segment.used for segment in self._segments[start:end])
         self._segments[start:end] = dense

@@ -5,12 +5,11 @@ None of these functions matches waiters; the verbs do so after their last change
 
 from jobqueue import steps
 from jobqueue.core.forgetting import make_room
-from jobqueue.core.named_queue import NamedQueue
+from jobqueue.core.named_queue import NamedQueue, key_of
 from jobqueue.core.policy import attempts_exhausted
 from jobqueue.core.state import QueueState
 from jobqueue.model import (
     INHERIT,
-    Attempt,
     Delivery,
     DequeueRequest,
     Job,
@@ -19,13 +18,10 @@ from jobqueue.model import (
     Lease,
     Options,
     Reason,
+    last_attempt,
 )
 from jobqueue.steps import Step
 
-# The steps by which each verb ends a lease.
-CONCLUDES: tuple[Step, ...] = (steps.CONCLUDE,)
-RELEASES: tuple[Step, ...] = (steps.RELEASE, steps.PUT_OFF)
-FAILS: tuple[Step, ...] = (steps.FAIL, steps.BURY)
 # How many earlier attempts a job remembers.
 HISTORY = 20
 
@@ -36,25 +32,41 @@ def lease_job(state: QueueState, job: Job, queue: NamedQueue, request: DequeueRe
     job.attempts = attempt = job.attempts + 1
     job.leases += 1
     length = request.lease_for
+    max_run_for = queue.max_run_for
     if length is None:
         length = queue.settings.lease_for or state.limits.lease
-        if job.extras is not None and job.extras.options is not None:
-            length = job.extras.options.lease_for or length
+    if job.extras is not None and job.extras.options is not None:
+        options = job.extras.options
+        max_run_for = options.max_run_for or max_run_for
+        if request.lease_for is None:
+            length = options.lease_for or length
     if job.lease is not None:
         remember_attempt(job)
     elif not job.id & queue.waits.skip and job.place == job.id:
         queue.waits.add(wall - job.created_at)
     token = request.owner + state.new_token()
     lease = Lease(token, request.consumer, wall, length, length, now + length, attempt)
+    if max_run_for is not None:
+        lease.ends = now + max_run_for
+        set_end(lease, length, now)
     job.lease = lease
     state.transition(job, steps.LEASE, now, queue)
     return job, lease
 
 
+def set_end(lease: Lease, length: int, now: int) -> None:
+    """Lets a lease end `length` milliseconds from now, or earlier if it may not last that long. Its timer is
+    left to the caller."""
+    if lease.ends is not None:
+        length = max(min(length, lease.ends - now), 0)
+    lease.length = length
+    lease.expires = now + length
+
+
 def return_job(state: QueueState, job: Job, step: Step, now: int, delay: int = 0) -> None:
     """Ends a lease by `step`, which is `stale`, `release` or `put_off`. All but a stale job get the attempt
     back. The job returns to its place, or is scheduled for after `delay`. It is cancelled if that was
-    requested, and dead if it is stale after its last attempt."""
+    requested, and dead if it is stale after its last attempt. Of a stale job, `delay` is its rest."""
     queue = state.queues[job.queue]
     if step is not steps.STALE:
         job.attempts -= 1
@@ -66,6 +78,31 @@ def return_job(state: QueueState, job: Job, step: Step, now: int, delay: int = 0
         state.transition(job, steps.CANCEL, now, queue)
     elif step is steps.STALE and attempts_exhausted(job, options_of(job), max_attempts(state, queue)):
         bury(state, job, "attempts", now, queue)
+    elif delay:
+        # There is no step from queued to scheduled: the job leaves its place, and enters again later.
+        state.transition(job, steps.LEAVE, now, queue)
+        extras = job.extras = job.extras or JobExtras()
+        extras.due, extras.run_at = now + delay, state.wall(now) + delay
+        give_up_place(job, queue)
+        state.transition(job, steps.ENTER_LATER, now, queue)
+
+
+def give_up_place(job: Job, queue: NamedQueue) -> None:
+    """Lets a job that is about to rest, or has another priority, have its next place when it is ready, after
+    those that are ready before it: otherwise a few jobs that rest again and again would keep all others
+    waiting. In a key in strict order a job keeps its place."""
+    if not queue.is_ordered(key_of(job)):
+        job.place = 0
+
+
+def stale_before(job: Job) -> bool:
+    """Returns whether the lease before the last one of a job expired, too, and none was given back between
+    them. After a redrive neither counts."""
+    trace = job.extras.trace if job.extras is not None else None
+    if trace is None or not trace.history or job.lease is None:
+        return False
+    before = trace.history[-1]
+    return before.outcome == steps.STALE and before.attempt == job.lease.attempt - 1
 
 
 def put_off(state: QueueState, job: Job, step: Step, now: int, queue: NamedQueue, delay: int) -> None:
@@ -73,6 +110,8 @@ def put_off(state: QueueState, job: Job, step: Step, now: int, queue: NamedQueue
     delay it is ready at once. It is cancelled if that was requested."""
     extras = job.extras = job.extras or JobExtras()
     extras.due, extras.run_at = now + delay, state.wall(now) + delay
+    if delay:
+        give_up_place(job, queue)
     state.transition(job, step, now, queue)
     if extras.cancel_requested:
         state.transition(job, steps.CANCEL, now, queue)
@@ -93,7 +132,7 @@ def bury(state: QueueState, job: Job, reason: Reason, now: int, queue: NamedQueu
         assert extras is not None
         extras.finished_at = None
         if extras.options is not None:
-            extras.options.expires_at = None
+            extras.options.expires_at = extras.options.expires_due = None
         job.queue, job.attempts, job.place = dead_letter, 0, 0
         # The limit on queues does not count here: a job that dies is never refused.
         target = state.queues.get(dead_letter) or state.new_queue(dead_letter, now)
@@ -127,10 +166,6 @@ def trace_of(job: Job) -> JobTrace:
 
 def remember_attempt(job: Job) -> None:
     """Adds the lease that ended last to the history."""
-    lease = job.lease
-    assert lease is not None
     trace = trace_of(job)
-    error = trace.error if lease.ended_by in FAILS else None
-    attempt = Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
-    trace.history = (*trace.history[1 - HISTORY :], attempt)
+    trace.history = (*trace.history[1 - HISTORY :], last_attempt(job))
     trace.progress = trace.message = None

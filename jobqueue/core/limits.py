@@ -27,3 +27,4 @@ class Limits(Struct, frozen=True, kw_only=True):
     idempotency_keys: int = 1_000_000
     max_jobs: int | None = None
     max_queues: int = 10_000
+    max_schedules: int = 10_000

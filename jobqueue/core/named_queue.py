@@ -12,6 +12,9 @@ is at its limit are skipped as a whole:
 A group that is blocked by `max_in_progress` is in neither heap; the end of a lease brings it back. Both heaps
 are lazy, as that of a `KeyGroup` is. An entry of `_heap` is outdated if it does not have the `rank` and
 `place` of its group; an entry of `_blocked`, if its group is no longer blocked.
+
+With the setting `fair_keys` all groups, also that of the jobs without a key, take turns inside a priority.
+They are in `_turns` instead of `_heap`, and the `place` of a group is its turn.
 """
 
 from collections.abc import Callable
@@ -19,12 +22,14 @@ from heapq import heapify, heappop, heappush, heapreplace, merge
 from itertools import islice
 
 from jobqueue.core.counts import TransitionCounts
+from jobqueue.core.fair_turns import FairTurns
 from jobqueue.core.key_group import GroupLane, Jobs, KeyGroup, in_order
 from jobqueue.core.lane import Lane
 from jobqueue.core.limiter import Limiter
 from jobqueue.core.unique_keys import UniqueKeys
 from jobqueue.histogram import DecayingHistogram
 from jobqueue.model import Job, KeyLimits, Pause, QueueSettings
+from jobqueue.steps import DEAD, IN_PROGRESS, SCHEDULED
 
 # How many lanes `ahead` examines.
 _EXAMINED = 1000
@@ -33,6 +38,20 @@ _EXAMINED = 1000
 def key_of(job: Job) -> str | None:
     extras = job.extras
     return extras.options.key if extras is not None and extras.options is not None else None
+
+
+class PastQueue:
+    """What is left of a queue that was dropped: the number of its finished jobs, and its counts and times.
+    The counts continue if the queue comes again: counters never fall."""
+
+    __slots__ = ("counts", "measured", "runs", "size", "waits")
+
+    def __init__(self, queue: "NamedQueue") -> None:
+        self.size = queue.size
+        self.measured = queue.measured
+        self.counts = queue.counts
+        self.waits = queue.waits
+        self.runs = queue.runs
 
 
 class NamedQueue:
@@ -52,15 +71,21 @@ class NamedQueue:
         "_only_lane",
         "_rate_marks",
         "_schedule_wake",
+        "_turns",
         "asked_at",
         "bounded",
         "bytes",
         "counts",
         "groups",
         "limiter",
+        "max_run_for",
+        "measured",
         "name",
+        "open_runs",
         "pause",
         "queued",
+        "resumes_at",
+        "retrying",
         "runs",
         "scheduled",
         "settings",
@@ -84,19 +109,25 @@ class NamedQueue:
         self.steps = self.counts.steps
         self.queued = 0
         self.scheduled = 0
+        self.retrying = 0  # those of the scheduled jobs whose last attempt failed
         self.size = 0  # jobs of any status
         self.bytes = 0  # payloads of the queued and scheduled jobs
         self.settings = QueueSettings()
         self.bounded = False  # by `max_jobs` or `max_bytes`
+        self.max_run_for: int | None = None  # that of its settings, as each lease asks for it
         self.pause: Pause | None = None
+        # When a pause for a length that began in this run ends, in monotonic milliseconds.
+        self.resumes_at: int | None = None
         self.version = 0  # of its settings and its pause
         self.unique = UniqueKeys()
         self.used_at = 0  # when it last ran out of jobs; monotonic milliseconds
         self.asked_at: int | None = None  # when a consumer last asked for a job, or stopped waiting for one
         self.waits = DecayingHistogram()  # from enqueue to the first lease, milliseconds
         self.runs = DecayingHistogram()  # from the last lease to conclude, milliseconds
+        self.measured = False  # it has metrics of its own, which outlive it
         self.limiter: Limiter | None = None
         self.groups: dict[str, KeyGroup] = {}  # by key: with jobs, or a limiter that is in use
+        self.open_runs: list[Limiter] = []  # of keys that may give more jobs to the dequeue under way
         self._lane_shape = lane_shape
         self._schedule_wake = schedule_wake
         self._rate_marks = ((now, (0, 0)), (now, (0, 0)))  # two times, with the counts of `rates` then
@@ -104,7 +135,20 @@ class NamedQueue:
         self._keyless = KeyGroup(None)
         self._heap: list[tuple[int, int, KeyGroup]] = []
         self._blocked: list[tuple[int, KeyGroup]] = []
+        self._turns: FairTurns | None = None
         self._only_lane: GroupLane | None = None  # the lane, if there is one only and it has no key
+
+    def go_on_from(self, past: PastQueue, now: int) -> None:
+        """Continues with what was left of a queue of this name. Call before anything else."""
+        self.size = past.size
+        self.measured = past.measured
+        self.counts = past.counts
+        self.steps = past.counts.steps
+        self.waits = past.waits
+        self.runs = past.runs
+        totals = past.counts.totals()
+        mark = (now, (totals["enqueued"], totals["dequeued"]))
+        self._rate_marks = (mark, mark)
 
     # -- jobs ---------------------------------------------------------------------------------------
 
@@ -133,21 +177,57 @@ class NamedQueue:
         these the one with the lowest place."""
         if not self.queued or self.pause is not None:
             return None
-        if self.limiter is not None and self.limiter.exhausted(now) is not None:
-            self._wake_limiter_at(self.limiter, self.limiter.available_at(now))
+        if self.limiter is not None and self._exhausts(self.limiter, now):
             return None
         if self._only_lane is not None:
             job = self._only_lane.pop()
         elif (lane := self._first_lane(now)) is not None:
-            job = lane.pop()
-            lane.group.popped(lane)
-            if not lane.live:
-                self._drop_lane(lane, now)
+            job = self._pop(lane, now)
         else:
             return None
         self.queued -= 1
         self.bytes -= len(job.payload)
         return job
+
+    def take_in_run_of(self, job: Job, now: int) -> Job | None:
+        """Takes the next job of the key of `job`, which has just been leased, if it has the same priority and
+        may join its run. Returns None if there is none; and with `fair_keys`, where the next turn is that of
+        another key."""
+        key = key_of(job)
+        if key is None or not self.open_runs or self.pause is not None or self._turns is not None:
+            return None
+        if self.limiter is not None and self._exhausts(self.limiter, now):
+            return None
+        group, limiter = self._group_of(key)
+        if not limiter.room or limiter.exhausted(now) is not None:
+            return None
+        lane = group.first_lane()
+        if lane is None or lane.priority != job.priority:
+            return None
+        following = self._pop(lane, now)
+        self.queued -= 1
+        self.bytes -= len(following.payload)
+        return following
+
+    def _pop(self, lane: GroupLane, now: int) -> Job:
+        """Takes the first job of `lane`, which is the first one of its group. The counts are left to the
+        caller."""
+        job = lane.pop()
+        lane.group.popped(lane)
+        if self._turns is not None:
+            self._end_turn(self._turns, lane.group)
+        if not lane.live:
+            self._drop_lane(lane, now)
+        return job
+
+    def first(self, now: int) -> Job | None:
+        """Returns the job that `take` would take."""
+        if not self.queued or self.pause is not None:
+            return None
+        if self.limiter is not None and self._exhausts(self.limiter, now):
+            return None
+        lane = self._only_lane if self._only_lane is not None else self._first_lane(now)
+        return lane.peek() if lane is not None else None
 
     def remove(self, job: Job, now: int) -> Lane:
         """Removes a queued job from wherever it is, and returns its lane. Raises `KeyError` if the job is not
@@ -163,9 +243,22 @@ class NamedQueue:
     # -- reading ------------------------------------------------------------------------------------
 
     @property
+    def configured(self) -> bool:
+        """It has settings or a pause, which are kept over a restart."""
+        return self.pause is not None or self.settings != _UNSET
+
+    @property
     def idle(self) -> bool:
         """It has no jobs of any status, no settings and no pause."""
-        return self.size == 0 and self.pause is None and self.settings == _UNSET
+        return self.size == 0 and not self.configured
+
+    @property
+    def spent(self) -> bool:
+        """It has at most concluded and cancelled jobs, no settings, no pause and no unique keys."""
+        if self.queued or self.scheduled or self.configured:
+            return False
+        jobs = self.counts.jobs()
+        return not (jobs[IN_PROGRESS] or jobs[DEAD] or self.unique.owner)
 
     @property
     def ready(self) -> bool:
@@ -192,11 +285,13 @@ class NamedQueue:
         """Returns up to `limit` jobs in the order in which `take` would return them, as if there were no
         pause and no limiter of the queue. Jobs whose key is at its limit are left out."""
         self._unblock_due(now)
+        if self._only_lane is not None:
+            return list(islice(self._only_lane, limit))
+        if self._turns is not None:
+            return list(islice(self._turns.upcoming(lambda group: _has_capacity(group, now)), limit))
 
         def jobs_of(_: int, group: KeyGroup) -> Jobs:
-            limiter = group.limiter
-            open = group.place >= 0 and limiter is not None and limiter.exhausted(now) is None
-            return group.jobs() if open else iter(())
+            return group.jobs() if group.place >= 0 and _has_capacity(group, now) else iter(())
 
         both = merge(self._keyless.jobs(), in_order(self._heap, jobs_of))
         return [job for _, _, job in islice(both, limit)]
@@ -236,6 +331,7 @@ class NamedQueue:
         here. It counts jobs whose key is at its limit, and beyond the first `_EXAMINED` lanes all jobs."""
         own = self._lane_of(job)
         count, seen = own.before(job.place), own.live
+        turns = count + 1 if self._turns is not None else None  # of each key until it is the turn of `job`
         for lane in islice(self._lanes.values(), _EXAMINED):
             head = lane.peek()
             if lane is own or head is None:
@@ -243,6 +339,8 @@ class NamedQueue:
             seen += lane.live
             if lane.priority > job.priority:
                 count += lane.live
+            elif lane.priority == job.priority and turns is not None:
+                count += min(lane.live, turns)
             elif lane.priority == job.priority and head.place < job.place:
                 count += lane.before(job.place)
         return count + self.queued - seen
@@ -252,13 +350,39 @@ class NamedQueue:
         limiters = (self.limiter, self._lane_of(job).group.limiter)
         return [limiter for limiter in limiters if limiter is not None and limiter.exhausted(now) is not None]
 
+    def rate_allows(self, now: int) -> bool:
+        """Returns whether a rate, of the queue or of a key, may allow a job that it did not allow before. Its
+        waiters may not know of it until the next tick."""
+        return self.limiter is not None or (len(self._blocked) > 0 and self._blocked[0][0] <= now)
+
+    def may_take(self, job: Job, now: int) -> bool:
+        """Returns whether `job`, which is queued or scheduled here, may be leased before its turn: the queue
+        is not paused, its limiters have capacity, and in a key in strict order it is the first one."""
+        if self.pause is not None or (self.limiter is not None and self.limiter.exhausted(now) is not None):
+            return False
+        key = key_of(job)
+        group = self.groups.get(key) if key is not None else None
+        if group is None or group.limiter is None:
+            return True
+        rests = int(job.status == SCHEDULED and job.place > 0)
+        if group.limiter.exhausted(now, rests) is not None:
+            return False
+        lane = group.first_lane() if group.limiter.ordered else None
+        first = lane.peek() if lane is not None else None
+        if first is None or first is job:
+            return True
+        if first.priority != job.priority:
+            return first.priority < job.priority
+        return 0 < job.place < first.place
+
     # -- limiters -----------------------------------------------------------------------------------
 
     def configure(self, settings: QueueSettings, in_progress: int) -> None:
         """Sets all settings. `in_progress` is the number of its jobs in progress. O(keys) if the limits of
-        keys change."""
+        keys or `fair_keys` change."""
         before, self.settings = self.settings, settings
         self.bounded = settings.max_jobs is not None or settings.max_bytes is not None
+        self.max_run_for = settings.max_run_for
         self.version += 1
         if settings.max_in_progress is None and settings.rate is None:
             self.limiter = None
@@ -271,15 +395,29 @@ class NamedQueue:
             self._blocked.clear()
             for group in self.groups.values():
                 assert group.limiter is not None
-                group.limiter.set_limits(limits.max_in_progress, limits.rate)
+                _set_key_limits(group.limiter, limits)
                 self._unblock(group)
+        if settings.fair_keys != before.fair_keys:
+            self._reorder(settings.fair_keys)
 
     def count_start(self, job: Job, now: int) -> None:
         """Counts a job of this queue that was leased."""
         if self.limiter is not None:
             self.limiter.count_start(now)
         if (key := key_of(job)) is not None:
-            self._group_of(key)[1].count_start(now)
+            limiter = self._group_of(key)[1]
+            if limiter.batch == 1:
+                limiter.count_start(now)
+            else:
+                if not limiter.room:
+                    self.open_runs.append(limiter)
+                limiter.count_start_in_run(job.id, now)
+
+    def close_runs(self) -> None:
+        """Ends a dequeue: no further job joins the runs in `open_runs`."""
+        for limiter in self.open_runs:
+            limiter.room = 0
+        self.open_runs.clear()
 
     def restore_in_progress(self, job: Job) -> None:
         """Counts a job that was leased in an earlier run. It takes no token of a rate."""
@@ -293,11 +431,34 @@ class NamedQueue:
         has_capacity = self.limiter is not None and self.limiter.count_end()
         if (key := key_of(job)) is not None:
             group, limiter = self._group_of(key)
-            if limiter.count_end():
+            if limiter.count_end_of(job.id) if limiter.runs else limiter.count_end():
                 self._unblock(group)
                 has_capacity = True
             self._drop_unused_group(group, limiter, now)
         return has_capacity
+
+    def is_ordered(self, key: str | None) -> bool:
+        """Returns whether the jobs of `key` are served in strict order."""
+        limits = self.settings.key_limits
+        return key is not None and limits is not None and limits.ordered
+
+    def count_rest(self, job: Job) -> None:
+        """Counts a job that is scheduled and keeps its place."""
+        if (key := key_of(job)) is not None:
+            self._group_of(key)[1].resting += 1
+
+    def count_rest_end(self, job: Job, now: int, returns: bool) -> bool:
+        """Counts a job that no longer rests; with `returns` it is put back next. Returns whether the next one
+        of its key may start."""
+        if (key := key_of(job)) is None:
+            return False
+        group, limiter = self._group_of(key)
+        limiter.resting -= 1
+        if limiter.ordered and not limiter.resting:
+            self._unblock(group)
+        if not returns:
+            self._drop_unused_group(group, limiter, now)
+        return limiter.ordered
 
     def wake(self, limiter: Limiter, now: int) -> None:
         """Handles the timer of a limiter, which has been dropped."""
@@ -320,10 +481,18 @@ class NamedQueue:
         group = self.groups.get(key)
         if group is None:
             limits = self.settings.key_limits or KeyLimits()
-            limiter = Limiter(self.name, key, limits.max_in_progress, limits.rate)
+            limiter = Limiter(self.name, key, None, None)
+            _set_key_limits(limiter, limits)
             group = self.groups[key] = KeyGroup(limiter)
         assert group.limiter is not None
         return group, group.limiter
+
+    def _exhausts(self, limiter: Limiter, now: int) -> bool:
+        """Returns whether the limiter of the queue is exhausted. If so, it is woken when it has capacity."""
+        if limiter.exhausted(now) is None:
+            return False
+        self._wake_limiter_at(limiter, limiter.available_at(now))
+        return True
 
     def _wake_limiter_at(self, limiter: Limiter, at: int | None) -> None:
         """Makes sure that the limiter is woken at `at` or earlier."""
@@ -335,11 +504,13 @@ class NamedQueue:
             self._schedule_wake(limiter, at)
 
     def _drop_unused_group(self, group: KeyGroup, limiter: Limiter, now: int) -> None:
-        """Drops a group without jobs. While its token bucket is not full, this waits for its timer."""
-        if group.lanes == 0 and limiter.in_progress == 0 and limiter.key is not None:
-            full_at = limiter.full_at(now)
-            if full_at > now:
-                self._wake_limiter_at(limiter, full_at)
+        """Drops a group without jobs. While its limiter is not as a new one would be, this waits for
+        its timer."""
+        unused = group.lanes == 0 and limiter.in_progress == 0 and limiter.resting == 0
+        if unused and limiter.key is not None:
+            fresh_at = limiter.fresh_at(now)
+            if fresh_at > now:
+                self._wake_limiter_at(limiter, fresh_at)
             else:
                 del self.groups[limiter.key]
 
@@ -371,6 +542,8 @@ class NamedQueue:
                 group.place = -1
                 self._drop_unused_group(group, group.limiter, now)
             self._drop_outdated()
+        if self._turns is not None:
+            self._turns.drop_outdated(len(self.groups) + 1)
         if len(self._lanes) == 1:
             (only,) = self._lanes.values()
             self._only_lane = only if only.group is self._keyless else None
@@ -383,12 +556,19 @@ class NamedQueue:
         """Adds the entry of a lane to its group, and that of the group here if it is now further ahead."""
         group = lane.group
         group.index(lane, place)
-        if group.limiter is not None and not group.blocked:
+        if self._turns is not None:
+            rank = -lane.priority
+            if not group.blocked and (group.place < 0 or rank < group.rank):
+                self._turns.add(group, rank)
+        elif group.limiter is not None and not group.blocked:
             rank = -lane.priority
             if group.place < 0 or rank < group.rank or (rank == group.rank and place < group.place):
                 self._index_group(group, rank, place)
 
     def _index_group(self, group: KeyGroup, rank: int, place: int) -> None:
+        if self._turns is not None:
+            self._turns.add(group, rank)
+            return
         group.rank = rank
         group.place = place
         heappush(self._heap, (rank, place, group))
@@ -405,6 +585,8 @@ class NamedQueue:
     def _first_lane(self, now: int) -> GroupLane | None:
         """Returns the lane of the next job."""
         self._unblock_due(now)
+        if self._turns is not None:
+            return self._lane_in_turn(self._turns, now)
         keyless = self._keyless.first_lane()
         keyed = self._first_keyed_lane(now) if self._heap else None
         if keyless is None or keyed is None:
@@ -426,11 +608,7 @@ class NamedQueue:
             assert limiter is not None
             if limiter.exhausted(now) is not None:
                 heappop(heap)
-                group.place = -1
-                group.blocked = True
-                if (at := limiter.available_at(now)) is not None:
-                    heappush(self._blocked, (at, group))
-                    self._wake_limiter_at(limiter, at)
+                self._block(group, limiter, now)
             elif lane.indexed_place != place or lane.priority != -rank:
                 group.rank = -lane.priority
                 group.place = lane.indexed_place
@@ -438,6 +616,64 @@ class NamedQueue:
             else:
                 return lane
         return None
+
+    def _block(self, group: KeyGroup, limiter: Limiter, now: int) -> None:
+        """Blocks a group whose limiter is exhausted."""
+        group.place = -1
+        group.blocked = True
+        if (at := limiter.available_at(now)) is not None:
+            heappush(self._blocked, (at, group))
+            self._wake_limiter_at(limiter, at)
+
+    # -- fair keys ----------------------------------------------------------------------------------
+
+    def _lane_in_turn(self, turns: FairTurns, now: int) -> GroupLane | None:
+        """Returns the lane of the next job if keys take turns. Blocks groups whose limiter is exhausted."""
+        while (group := turns.first()) is not None:
+            lane = group.first_lane()
+            if lane is None:
+                group.place = -1
+            elif not _has_capacity(group, now):
+                assert group.limiter is not None
+                self._block(group, group.limiter, now)
+            elif -lane.priority != group.rank:
+                turns.add(group, -lane.priority)
+            else:
+                return lane
+        return None
+
+    def _end_turn(self, turns: FairTurns, group: KeyGroup) -> None:
+        """Lets a group that has lost its first job wait for its next turn."""
+        lane = group.first_lane()
+        if lane is None:
+            group.place = -1
+        else:
+            turns.add(group, -lane.priority)
+
+    def _reorder(self, fair: bool) -> None:
+        """Orders the groups by turns, which begin in the order of their first jobs, or by place. O(keys)."""
+        if self._only_lane is not None and not self._only_lane.live:  # it was kept for its priority
+            self._drop_lane(self._only_lane, 0)
+        self._heap.clear()
+        self._turns = FairTurns() if fair else None
+        found = []
+        for group in (self._keyless, *self.groups.values()):
+            group.place = -1
+            if not group.blocked and (lane := group.first_lane()) is not None:
+                found.append((lane.indexed_place, -lane.priority, group))
+        for place, rank, group in sorted(found):
+            if fair or group is not self._keyless:
+                self._index_group(group, rank, place)
+
+
+def _has_capacity(group: KeyGroup, now: int) -> bool:
+    return group.limiter is None or group.limiter.exhausted(now) is None
+
+
+def _set_key_limits(limiter: Limiter, limits: KeyLimits) -> None:
+    limiter.ordered = limits.ordered
+    limiter.batch = limits.batch
+    limiter.set_limits(1 if limits.ordered else limits.max_in_progress, limits.rate)
 
 
 _UNSET = QueueSettings()

@@ -8,7 +8,8 @@ The status of a job says where it is kept:
     concluded, cancelled `finished`
     dead                 `dead`
 
-A job that is scheduled or queued and has an `expires_at` is in `expiry_timers` as well. The verbs are in
+A job that is scheduled or queued and has an `expires_at` is in `lifetime_timers` as well if its
+`expires_due` counts, otherwise in `expiry_timers`. The verbs are in
 `JobQueue` and in the modules of functions beside it. They check what a caller may do, and change a status
 only through `transition`.
 """
@@ -23,13 +24,24 @@ from jobqueue.core.job_index import JobIndex
 from jobqueue.core.lane import Lane
 from jobqueue.core.limiter import Limiter
 from jobqueue.core.limits import Limits
-from jobqueue.core.named_queue import NamedQueue
+from jobqueue.core.named_queue import NamedQueue, PastQueue
 from jobqueue.core.retention import Retention
 from jobqueue.core.timers import Timers
 from jobqueue.core.waiters import OutcomeWaiter, OutcomeWaiters, Waiter, Waiters
 from jobqueue.errors import IllegalStep, JobForgotten, JobNotFound
-from jobqueue.model import Job, JobExtras, OneObject, Options, UniqueWhile
+from jobqueue.model import Job, JobExtras, OneObject, Options, Schedule, UniqueWhile, retries
 from jobqueue.steps import DEAD, FINISHED, IN_PROGRESS, QUEUED, SCHEDULED, WAITING, Kind, Step
+
+
+class Dropped:
+    """How much was forgotten before its time since the start, because a limit was reached."""
+
+    __slots__ = ("dead_jobs", "finished_jobs", "queues")
+
+    def __init__(self) -> None:
+        self.dead_jobs = 0
+        self.finished_jobs = 0
+        self.queues = 0  # empty ones, or with finished jobs only
 
 
 class QueueState:
@@ -40,9 +52,11 @@ class QueueState:
 
     Three hooks report to the outside; none of them may call the queue:
 
-    - `changed(record)` is called after each change of a job or named queue that must survive a restart. While
-      it is set, `payload_changed` collects the ids of jobs with a new payload; the reader empties it.
-    - `event(kind, subject)` is called with a step and its job, or with "pause" or "resume" and a queue name.
+    - `changed(record)` is called after each change of a job, named queue or schedule that must survive a
+      restart. While it is set, `payload_changed` collects the ids of jobs with a new payload; the reader
+      empties it.
+    - `event(kind, subject)` is called with a step and its job, with "drop" and a dead job that is forgotten
+      before its time, or with "pause" or "resume" and a queue name.
     - `lease_end_callbacks[id](job)` is called once, when the current lease of that job ends.
     """
 
@@ -52,11 +66,13 @@ class QueueState:
         "_wall_at",
         "_wall_now",
         "admitted_until",
+        "by_check",
         "changed",
         "compactions",
         "counts",
         "dead",
         "delay_timers",
+        "dropped",
         "event",
         "expiry_timers",
         "find",
@@ -69,17 +85,24 @@ class QueueState:
         "last_number",
         "lease_end_callbacks",
         "lease_timers",
+        "lifetime_timers",
         "limiter_timers",
         "limits",
         "new_token",
+        "noted_offset",
         "outcomes",
         "over_retention",
+        "past",
         "pause_timers",
         "payload_changed",
         "queues",
+        "restored_at",
+        "resume_timers",
         "run_at_timers",
+        "schedules",
         "to_compact",
         "to_match",
+        "to_note_after",
         "wait_timers",
         "waiters",
         "wall_offset",
@@ -94,11 +117,12 @@ class QueueState:
         self.jobs = JobIndex()
         self.find: Callable[[int], Job | None] = self.jobs.get
         self.queues: dict[str, NamedQueue] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.counts = TransitionCounts()
         self._counts_by_step = self.counts.steps
         self.idempotency = IdempotencyKeys(limits.idempotency, limits.idempotency_keys)
 
-        self.changed: Callable[[Job | NamedQueue], object] | None = None
+        self.changed: Callable[[Job | NamedQueue | Schedule], object] | None = None
         self.payload_changed: set[int] = set()
         self.event: Callable[[Kind, Job | str], None] | None = None
         self.lease_end_callbacks: dict[int, Callable[[Job], None]] = {}
@@ -109,6 +133,8 @@ class QueueState:
         self.delay_timers: Timers[Job] = Timers(width)
         self.wait_timers: Timers[Waiter | OutcomeWaiter] = Timers(width)
         self.limiter_timers: Timers[Limiter] = Timers(width)
+        self.lifetime_timers: Timers[Job] = Timers(width)
+        self.resume_timers: Timers[NamedQueue] = Timers(width)
         # Timers by the wall clock.
         self.run_at_timers: Timers[Job] = Timers(width)
         self.expiry_timers: Timers[Job] = Timers(width)
@@ -120,16 +146,24 @@ class QueueState:
 
         self.finished = Retention(limits.retain, limits.retain_jobs, limits.retain_bytes)
         self.dead = Retention(limits.dead_retain, limits.dead_jobs, limits.dead_bytes)
+        self.dropped = Dropped()
         self.over_retention = False  # one of the two may have a job to forget
         # No count is needed while `last_number` is below this: each new job takes at least one number.
         self.admitted_until = _NO_LIMIT if limits.max_jobs is None else 0
         self.idle_queues: OrderedDict[NamedQueue, None] = OrderedDict()  # without jobs, the longest first
+        self.by_check: OrderedDict[NamedQueue, None] = OrderedDict()  # all, those examined last at the end
+        self.past: OrderedDict[str, PastQueue] = OrderedDict()  # dropped ones, the oldest first
         self.to_compact: OrderedDict[Lane, None] = OrderedDict()  # lanes that may want compaction
         self.compactions = 0
 
         self.wall_offset = wall_offset
         self._wall_now: OneObject = wall_offset
         self._wall_at = 0
+        # For `clock_steps`: the offset by which instants were last written down; the id after which it goes
+        # on to do so, None: all are; and until when finished jobs are of an earlier run, -1: none are.
+        self.noted_offset = wall_offset
+        self.to_note_after: int | None = None
+        self.restored_at = -1
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -159,6 +193,7 @@ class QueueState:
         self.wall_offset = wall_offset
         self._wall_now = wall_offset
         self._wall_at = 0
+        self.idempotency.wall_offset = wall_offset
 
     def leased(self, limit: int) -> list[Job]:
         """Returns up to `limit` of the jobs in progress, in no order."""
@@ -205,11 +240,9 @@ class QueueState:
                 self.jobs.add(job)
                 queue.size += 1
             elif before is QUEUED:
-                lane = queue.remove(job, now)
-                if lane.empty > lane.size or lane.wants_compaction:
-                    self.to_compact[lane] = None
+                self.remove_queued(job, now, queue)
             else:
-                self._remove_from(job, before, queue)
+                self._remove_from(job, before, queue, now, step)
         job.version += 1
         if job.extras is not None and job.extras.options is not None:
             self.track_options(job, job.extras.options, before, after, queue, step is steps.LEAVE)
@@ -243,24 +276,38 @@ class QueueState:
         if self.event is not None:
             self.event(step, job)
 
+    def remove_queued(self, job: Job, now: int, queue: NamedQueue) -> None:
+        """Removes a queued job from its queue, wherever it is there. Its next step must follow."""
+        lane = queue.remove(job, now)
+        if lane.empty > lane.size or lane.wants_compaction:
+            self.to_compact[lane] = None
+
     def schedule(self, job: Job, queue: NamedQueue) -> None:
         """Counts a scheduled job in its queue and sets the timer of its `due` or `run_at`."""
         extras = job.extras
         assert extras is not None
         assert extras.run_at is not None
         queue.scheduled += 1
+        if retries(job):
+            queue.retrying += 1
+        if job.place:
+            queue.count_rest(job)
         queue.bytes += len(job.payload)
         if extras.due is not None:
             self.delay_timers.add(job, extras.due)
         else:
             self.run_at_timers.add(job, extras.run_at)
 
-    def _remove_from(self, job: Job, before: str, queue: NamedQueue) -> None:
+    def _remove_from(self, job: Job, before: str, queue: NamedQueue, now: int, step: Step) -> None:
         """Takes a scheduled or finished job out of its timer or retention."""
         extras = job.extras
         assert extras is not None
         if before is SCHEDULED:
             queue.scheduled -= 1
+            if retries(job):
+                queue.retrying -= 1
+            if job.place and queue.count_rest_end(job, now, step is steps.READY):
+                self.to_match[queue.name] = None
             queue.bytes -= len(job.payload)
             if extras.due is not None:
                 self.delay_timers.drop(job, extras.due)
@@ -286,10 +333,14 @@ class QueueState:
         """
         if options.expires_at is not None:
             waited, waits = before in WAITING, after in WAITING
-            if waits and not waited:
-                self.expiry_timers.add(job, options.expires_at)
-            elif waited and not waits:
-                self.expiry_timers.drop(job, options.expires_at)
+            if waits != waited:
+                by_wall = options.expires_due is None
+                timers = self.expiry_timers if by_wall else self.lifetime_timers
+                at = options.expires_at if options.expires_due is None else options.expires_due
+                if waits:
+                    timers.add(job, at)
+                else:
+                    timers.drop(job, at)
         key = options.unique_key
         if key is not None:
             if after in _CLAIMED_WHILE[options.unique_while]:
@@ -341,8 +392,36 @@ class QueueState:
         limits = self.limits
         lane_shape = (limits.lane_segment, limits.lane_spare, limits.compact_above)
         queue = NamedQueue(name, lane_shape, self._schedule_wake, now)
+        if self.past and (past := self.past.pop(name, None)) is not None:
+            queue.go_on_from(past, now)
         self.queues[name] = queue
+        self.by_check[queue] = None
         return queue
+
+    def queue_of(self, job: Job, now: int) -> NamedQueue:
+        """Returns the queue of a job. If it was dropped, which only happens with finished jobs, it is there
+        again."""
+        queue = self.queues.get(job.queue)
+        if queue is None:
+            assert self.past[job.queue].size
+            queue = self.new_queue(job.queue, now)
+        return queue
+
+    def drop_queue(self, queue: NamedQueue) -> None:
+        """Drops a queue that has at most finished jobs, no settings, no pause and no waiters."""
+        del self.queues[queue.name]
+        del self.by_check[queue]
+        self.idle_queues.pop(queue, None)
+        if queue.size or queue.measured:
+            self.past[queue.name] = PastQueue(queue)
+            if len(self.past) > PAST_QUEUES:
+                self._forget_past()
+
+    def _forget_past(self) -> None:
+        """Forgets the queue that was dropped first, unless finished jobs of it are remembered."""
+        name, past = self.past.popitem(last=False)
+        if past.size:
+            self.past[name] = past
 
     def _schedule_wake(self, limiter: Limiter, at: int) -> None:
         if limiter.wakes_at is not None:
@@ -357,6 +436,8 @@ class QueueState:
         self.idle_queues[queue] = None
 
 
+# How many dropped queues without jobs are remembered for their counts.
+PAST_QUEUES = 10_000
 _NO_LIMIT = 1 << 63
 _transition_of = TRANSITIONS.get  # bound once, not at each step
 _CLAIMED_WHILE: dict[UniqueWhile, frozenset[str]] = {

@@ -81,6 +81,17 @@ class Timers(Generic[T]):
         """Returns up to `limit` of all items, in no order."""
         return list(islice(chain.from_iterable(self._buckets.values()), limit))
 
+    def earliest(self) -> int | None:
+        """Returns the time of the item that becomes due first; None: there is none. O(one bucket)."""
+        while self._numbers:
+            number = self._numbers[0]
+            bucket = self._buckets.get(number)
+            if bucket:
+                return min(bucket.values())
+            heappop(self._numbers)
+            self._buckets.pop(number, None)
+        return None
+
     def due(self, now: int, limit: int) -> list[T]:
         """Returns up to `limit` items with `when <= now`, from the earliest bucket that has any, in the order
         in which they were added. They stay scheduled, and the caller must drop each of them."""

@@ -11,7 +11,7 @@ from jobqueue.core.admission import (
 from jobqueue.core.dedup import unique_owner
 from jobqueue.core.forgetting import make_room
 from jobqueue.core.state import QueueState
-from jobqueue.model import ExistingJob, ImportedHistory, Job, JobExtras, NewJob, OneObject
+from jobqueue.model import ExistingJob, ImportedHistory, Job, JobExtras, Lease, NewJob, OneObject
 
 
 def import_job(state: QueueState, new: NewJob, past: ImportedHistory, now: int) -> Job | ExistingJob:
@@ -30,6 +30,12 @@ def import_job(state: QueueState, new: NewJob, past: ImportedHistory, now: int) 
     state.last_number = id
     job = Job(id, queue.name, new.type, new.priority, new.payload, past.created_at, id)
     job.attempts, job.leases = past.attempts, past.leases
+    if (last := past.last) is not None:
+        # Nobody has its token, so nobody can use it here.
+        job.lease = Lease(
+            state.new_token(), last.consumer, last.started_at, 0, 0, now, last.attempt, last.ended_at,
+            last.outcome, None if last.reason is None else now,
+        )  # fmt: skip
     if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:
         attach_options(state, job, new, now)
     if past.trace is not None:

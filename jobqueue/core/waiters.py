@@ -75,6 +75,16 @@ class Waiters:
             return len(selected[0])
         return len({waiter for waiting in selected for waiter in waiting})
 
+    def some(self, limit: int) -> list[Waiter]:
+        """Returns up to `limit` waiters, each once."""
+        found: dict[Waiter, None] = {}
+        for waiting in self._by_queue.values():
+            for waiter in waiting:
+                if len(found) == limit:
+                    return list(found)
+                found[waiter] = None
+        return list(found)
+
     def names(self) -> list[str]:
         """Returns the names of the queues that have waiters."""
         return list(self._by_queue)

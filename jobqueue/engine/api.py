@@ -14,6 +14,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.model import (
     BulkResult,
     Change,
+    Consumers,
     Delivery,
     DequeueRequest,
     EngineStats,
@@ -24,9 +25,19 @@ from jobqueue.model import (
     ImportItem,
     ImportResult,
     Job,
+    JobGroups,
+    LeaseClaim,
+    Member,
     NewJob,
+    Plan,
     PriorAnswer,
+    QueueSeries,
+    QueueSettings,
     QueueView,
+    Schedule,
+    ScheduleChanges,
+    ScheduleExplanation,
+    ScheduleFigures,
 )
 from jobqueue.settings import Settings
 from jobqueue.steps import Kind
@@ -40,10 +51,8 @@ class EngineView(Protocol):
 
     Ids are integers. Instants are wall-clock milliseconds since 1970; durations are milliseconds.
 
-    Verbs under a lease take the job's `id`, the lease's `token` and the name of the `consumer`. Both token
-    and consumer may be None: `core.policy.may_use_lease` decides whether the call is allowed. With `version`
-    a change is made only if the job or queue still has this version. `within` tells whether the queue of a
-    name is included; without it all are.
+    With `version` a change is made only if the job or queue still has this version. `within` tells whether
+    the queue of a name is included; without it all are.
     """
 
     settings: Settings
@@ -79,13 +88,23 @@ class EngineView(Protocol):
         """Creates each of the jobs independently, in order. Returns for each what `enqueue` returns or
         raises. Raises only if no new jobs are accepted at all."""
 
-    def import_jobs(self, items: Sequence[ImportItem], /) -> MaybeFuture[ImportResult]:
+    def import_jobs(
+        self,
+        items: Sequence[ImportItem],
+        owner: str = "",
+        within: Callable[[str], bool] | None = None,
+        /,
+    ) -> MaybeFuture[ImportResult]:
         """Creates jobs with the history that they bring from another queue, in order, up to the first
         refusal.
 
-        Skips a job whose origin was imported before, or is a job of this engine. Origins are remembered as
-        long as idempotency keys. Raises only if no new jobs are accepted at all.
+        Skips a job whose origin `owner` imported before, or that is a job of this engine in a queue of
+        `within`. Origins are remembered as long as idempotency keys, and for their owner only. Raises only if
+        no new jobs are accepted at all.
         """
+
+    def unique_owner(self, name: str, key: str) -> Job | None:
+        """Returns the job of the queue `name` that owns the unique key `key`; None: it is free."""
 
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
         """Returns what the request of `owner` under this idempotency key created before; None if there was
@@ -103,9 +122,18 @@ class EngineView(Protocol):
         a Future that is done but was not used must be returned with `give_back`.
         """
 
+    def dequeue_job(self, id: int, request: DequeueRequest, /) -> MaybeFuture[list[Delivery]]:
+        """Leases one job, which is queued or scheduled, to a consumer; the queues of `request` do not count.
+        The list is empty while the queue of the job is paused, a limit or the order of its key keeps the job
+        waiting, or the server is stopping. Raises `JobNotFound`, `JobForgotten` or `NotWaiting`."""
+
     def give_back(self, deliveries: Sequence[Delivery], /) -> None:
         """Returns jobs that never reached their consumer to their places. The attempt is not counted. Leases
         that have ended since are ignored."""
+
+    def lose(self, deliveries: Sequence[Delivery], /) -> None:
+        """Ends the leases of jobs that reached a consumer which is gone, as if they had expired: the attempt
+        counts. Leases that have ended since are ignored."""
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         """Fails a Future of `dequeue` or `wait_for` with `error`, and withdraws the wait. A Future of any
@@ -117,22 +145,18 @@ class EngineView(Protocol):
 
     # -- under a lease ------------------------------------------------------------------------------
 
-    def conclude(
-        self, id: int, token: str | None, consumer: str | None, result: bytes | None
-    ) -> MaybeFuture[Job]:
+    def conclude(self, claim: LeaseClaim, result: bytes | None) -> MaybeFuture[Job]:
         """Finishes a job in progress, with `result` as JSON or other bytes. Returns the job as it is if the
         same caller concluded it before. Raises `JobNotFound`, `JobForgotten`, `LeaseLost`, `NotInProgress`,
         `LeaseRequired` or `NotTheConsumer`."""
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
-        """Returns a job in progress to its place, or schedules it for after `delay` milliseconds. The attempt
-        is not counted. Raises as `conclude`."""
+    def release(self, claim: LeaseClaim, delay: int = 0, priority: int | None = None) -> MaybeFuture[Job]:
+        """Returns a job in progress to its place, or schedules it for after `delay` milliseconds. With
+        another `priority` it goes to the end there. The attempt is not counted. Raises as `conclude`."""
 
     def fail(
         self,
-        id: int,
-        token: str | None,
-        consumer: str | None,
+        claim: LeaseClaim,
         error: bytes | None = None,
         retry: bool = True,
         retry_in: int | None = None,
@@ -143,15 +167,19 @@ class EngineView(Protocol):
 
     def heartbeat(
         self,
-        id: int,
-        token: str | None,
-        consumer: str | None,
+        claim: LeaseClaim,
         lease_for: int | None = None,
         progress: int | None = None,
         message: str | None = None,
     ) -> MaybeFuture[Job]:
         """Extends the lease to `lease_for` milliseconds from now (None: the length it was dequeued with), and
         records progress. Raises as `conclude`."""
+
+    def renew(self, claim: LeaseClaim, lease_for: int) -> MaybeFuture[Job]:
+        """Extends a lease as `heartbeat`. If it has ended and the job waits, because the lease expired or the
+        attempt failed, the job is leased again under the same token, and no attempt is charged. Raises as
+        `conclude`, also while a pause or a limit keeps the job waiting. For protocols whose clients may come
+        late; the HTTP API has no such call."""
 
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         """Makes several calls of this engine, and returns for each its job or the error that it raised."""
@@ -201,14 +229,39 @@ class EngineView(Protocol):
         """Returns the next jobs of a queue in the order of delivery, without leasing them. Leaves out jobs
         whose key is at its limit; ignores a pause and the limits of the queue itself."""
 
+    def series(self, name: str, length: int, step: int, /) -> QueueSeries:
+        """Returns what happened in a queue in the last `length` milliseconds, in steps of `step`, which is a
+        multiple of 10 seconds. There are points of six hours at most."""
+
     def count_jobs(self, where: Filter, /) -> MaybeFuture[int]:
         """Counts the matching jobs among those that exist at the start."""
+
+    def group_jobs(self, where: Filter, by: Sequence[str], limit: int, /) -> MaybeFuture[JobGroups]:
+        """Counts the matching jobs that are dead or wait for a retry, by the fields `by`, which are some of
+        `model.GROUPED_BY`. Returns the `limit` largest groups."""
 
     def purge(self, where: Filter, dry_run: bool, /) -> MaybeFuture[BulkResult]:
         """Removes the matching jobs, or only counts them."""
 
     def redrive_many(self, where: Filter, limit: int | None, dry_run: bool, /) -> MaybeFuture[BulkResult]:
         """Queues matching dead jobs again, at most `limit` of them, or only counts them."""
+
+    def cancel_many(
+        self, where: Filter, force: bool, limit: int | None, dry_run: bool, /
+    ) -> MaybeFuture[BulkResult]:
+        """Cancels matching jobs as `cancel` does, at most `limit` of them, or only counts them. None of them
+        may be concluded."""
+
+    def run_many_now(self, where: Filter, limit: int | None, dry_run: bool, /) -> MaybeFuture[BulkResult]:
+        """Makes matching scheduled jobs ready, at most `limit` of them, or only counts them."""
+
+    def move_many(
+        self, where: Filter, target: str | None, limit: int | None, dry_run: bool, /
+    ) -> MaybeFuture[BulkResult]:
+        """Moves matching jobs that are scheduled, queued or dead to the end of the queue `target`, at most
+        `limit` of them, or only counts them. A dead job is queued there. Without `target` each returns to the
+        queue in which it died, and starts again; jobs that are in no dead-letter queue do not match. Stops at
+        the first job for which its new queue has no capacity; `refused` is that `QueueFull`."""
 
     # -- queues -------------------------------------------------------------------------------------
 
@@ -227,8 +280,15 @@ class EngineView(Protocol):
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
         """Ends a pause. Raises as `configure`."""
 
+    def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
+        """Returns up to `limit` consumers that hold jobs and as many that wait. Examines a limited number of
+        leases."""
+
     def queue(self, name: str) -> QueueView:
         """Returns the figures of a queue: zeros for an unused name, for which no queue is created."""
+
+    def queue_settings(self, name: str) -> QueueSettings:
+        """Returns the settings of a queue: the default ones for an unused name."""
 
     def queues(
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
@@ -236,9 +296,70 @@ class EngineView(Protocol):
         """Returns up to `limit` queues in the order of names, beginning after `after`. Includes queues that
         do not exist but have waiting consumers."""
 
-    def oldest_queues(self, limit: int, /, within: Callable[[str], bool] | None = None) -> list[QueueView]:
-        """Returns up to `limit` queues, those that have existed longest, so that repeated calls return the
-        same ones."""
+    def measured_queues(
+        self, limit: int, owner: str = "", within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        """Returns up to `limit` queues, for metrics of their own: all that an earlier call for this `owner`
+        returned, also if they are gone, and then those that have existed longest. So no counter of them falls
+        or moves."""
+
+    # -- schedules ----------------------------------------------------------------------------------
+
+    def schedule(self, name: str) -> Schedule:
+        """Returns a schedule. Raises `ScheduleNotFound`."""
+
+    def schedules(
+        self,
+        group: str | None,
+        queues: frozenset[str] | None,
+        paused: bool | None,
+        limit: int,
+        after: str | None = None,
+        within: Callable[[str], bool] | None = None,
+    ) -> list[Schedule]:
+        """Returns up to `limit` schedules in the order of names, beginning after `after`. None: any group,
+        any queue, paused or not."""
+
+    def put_schedule(
+        self, plan: Plan, paused: bool | None, version: int | None = None
+    ) -> MaybeFuture[tuple[Schedule, bool]]:
+        """Creates or replaces a schedule; the same plan again changes nothing. `paused` None: it stays as it
+        is. Returns it, and whether it is new. Raises `InvalidField`, `PreconditionFailed`,
+        `TooManySchedules`."""
+
+    def put_schedules(
+        self, plans: Sequence[tuple[Plan, bool | None]], group: str | None, dry_run: bool
+    ) -> MaybeFuture[ScheduleChanges]:
+        """Creates or replaces all of these schedules or none. With `group` it deletes those of the group that
+        are not among them. A dry run only tells what would change. Raises as `put_schedule`, with the fact
+        `index`, and `OtherGroup` if a name is taken by another group."""
+
+    def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        """Deletes a schedule; its jobs stay. Raises `ScheduleNotFound`, `PreconditionFailed`."""
+
+    def pause_schedule(
+        self, name: str, reason: str | None, version: int | None = None
+    ) -> MaybeFuture[Schedule]:
+        """Lets a schedule make no jobs until `resume_schedule`. Raises as `delete_schedule`."""
+
+    def resume_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        """Ends a pause. What came due meanwhile is not run. Raises as `delete_schedule`."""
+
+    def run_schedule(self, name: str) -> MaybeFuture[Job | ExistingJob]:
+        """Enqueues a job of a schedule beside its plan; returns the unfinished job if `overlap` allows no
+        further one. Raises `ScheduleNotFound`, and as `enqueue`."""
+
+    def explain_schedule(self, name: str) -> ScheduleExplanation:
+        """Tells why a schedule makes no jobs, and why its last instant gave none. Raises
+        `ScheduleNotFound`."""
+
+    def schedule_figures(self, within: Callable[[str], bool] | None = None) -> ScheduleFigures:
+        """Returns figures of the schedules whose jobs go to queues in `within`. Outcomes are those of all
+        schedules."""
+
+    def upcoming(self, of: Schedule | Plan, after: int, count: int) -> tuple[str, list[int]]:
+        """Returns in words when a schedule or plan is due, and its next instants. Raises `InvalidField` for a
+        plan that never is."""
 
     # -- time, durability, statistics ---------------------------------------------------------------
 
@@ -250,6 +371,9 @@ class EngineView(Protocol):
 
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """Returns `answer`, or a Future of it that is done once all changes made until now are durable."""
+
+    def members(self) -> Sequence[Member]:
+        """Returns the servers that share the database, this one included; none without a database."""
 
     def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
         """Returns statistics. `jobs`, `queues`, `consumers_waiting` and `totals` count only the queues in

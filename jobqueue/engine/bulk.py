@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from jobqueue.core.queue import JobQueue
 from jobqueue.engine.api import MaybeFuture
+from jobqueue.errors import JobQueueError
 from jobqueue.model import BulkResult, Filter, Job
 
 T = TypeVar("T")
@@ -18,7 +19,8 @@ _SAMPLE = 10  # ids in the result
 
 class BulkOperation:
     """Calls `act(job, now)` for each job that matches `where`, for at most `limit` jobs. Jobs that are
-    created after the start are left out. Without `act` matching jobs are only counted."""
+    created after the start are left out. Without `act` matching jobs are only counted. The operation ends at
+    the first job that `act` refuses with a `JobQueueError`."""
 
     def __init__(
         self,
@@ -64,20 +66,26 @@ class BulkOperation:
         limit = _MATCHED if self._jobs_left is None else min(self._jobs_left, _MATCHED)
         now = self._now()
         jobs, after = self._queue.scan(self._where, self._after, True, now, limit, EXAMINED)
-        matched, changed, sample = self._result
+        matched, changed, sample, refused = self._result
         for job in jobs:
             if job.id > self._last_id:
                 after = None
                 break
+            if self._queue.state.find(job.id) is None:
+                continue  # forgotten, to make room for one that was cancelled in this slice
             matched += 1
             if len(sample) < _SAMPLE:
                 sample.append(job.id)
             if self._act is not None:
-                self._act(job, now)
+                try:
+                    self._act(job, now)
+                except JobQueueError as error:
+                    refused, after = error, None
+                    break
                 changed += 1
         if changed:
             self._queue.match(now)
-        self._result = BulkResult(matched, changed, sample)
+        self._result = BulkResult(matched, changed, sample, refused)
         if self._jobs_left is not None:
             self._jobs_left -= len(jobs)
         self._after = after or 0

@@ -31,20 +31,23 @@ from jobqueue.core.queue import JobQueue
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.ticker import Ticker
 from jobqueue.engine.wait_future import WaitFuture, nothing
-from jobqueue.errors import DiskFull, Overloaded, Stopping
-from jobqueue.model import Delivery, IdempotencyKey, Job, JournalStats, RecordedAnswer
+from jobqueue.errors import DiskFull, OutcomeUnknown, Overloaded, Stopping
+from jobqueue.model import Delivery, IdempotencyKey, Job, JournalStats, Member, RecordedAnswer, Schedule
 from jobqueue.settings import Settings
 from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.disk_watch import DiskWatch
 from jobqueue.storage.loader import load
 from jobqueue.storage.records import Row
 from jobqueue.storage.row_builder import RowBuilder
-from jobqueue.storage.store import NoSpace, RetryableError, Store
+from jobqueue.storage.store import NoSpace, RetryableError, Store, Unavailable
 from jobqueue.storage.writer import Writer
 
 T = TypeVar("T")
 # Futures, and the result or the exception that each of them will get.
 _Pending: TypeAlias = list[tuple[Future[Any], object]]
 _log = logging.getLogger("jobqueue")
+# Milliseconds that answers wait for a database that does not answer. Then they are 503.
+HELD = 5_000
 # Limits of what is not on disk yet: changed records, and bytes of new payloads. Above them new jobs are
 # refused.
 MAX_RECORDS = 50_000
@@ -63,14 +66,17 @@ class CommitPolicy(ABC):
         self,
         queue: JobQueue,
         give_back: Callable[[Sequence[Delivery]], None],
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[Exception], None],
+        on_held_up: Callable[[str | None], None],
     ) -> None:
         """Connects the policy to its engine. Called once, before anything else. The policy calls `give_back`
-        with jobs that were not delivered, and `on_failure` once, with the reason, when changes can no longer
-        be made durable."""
+        with jobs that were not delivered, and `on_failure` once, with the error, when changes can no longer
+        be made durable. It calls `on_held_up` with the reason when they cannot for now, and with None when
+        they can again."""
         self._queue = queue
         self._give_back = give_back
         self._on_failure = on_failure
+        self._on_held_up = on_held_up
 
     @abstractmethod
     def load(self, clock: Clock) -> Iterator[int]:
@@ -122,6 +128,14 @@ class CommitPolicy(ABC):
     @abstractmethod
     def after_tick(self) -> None:
         """Called after each slice of a tick."""
+
+    def may_be_stale(self) -> bool:
+        """Returns whether another server may have changed jobs meanwhile, so that memory tells nothing."""
+        return False
+
+    def members(self) -> Sequence[Member]:
+        """Returns the servers that share the database, this one included."""
+        return ()
 
     @abstractmethod
     def stats(self) -> JournalStats | None:
@@ -198,10 +212,14 @@ class GroupCommit(CommitPolicy):
 
     With `sync=interval` answers are not held unless the disk falls behind, and a commit follows each tick and
     each interval.
+
+    `data_dir` is where the store is, or None for a database. A database may be away for a while, and the
+    changes wait for it: after `HELD` without a commit the answers that are held become `OutcomeUnknown`, and
+    the engine takes no requests until the database has all that had changed.
     """
 
-    def __init__(self, store: Store, data_dir: DataDir, settings: Settings) -> None:
-        self.durability = f"journal, sync {settings.sync}"
+    def __init__(self, store: Store, data_dir: DataDir | None, settings: Settings) -> None:
+        self.durability = "PostgreSQL" if data_dir is None else f"journal, sync {settings.sync}"
         self.batching = False
         self._store = store
         self._data_dir = data_dir
@@ -210,9 +228,14 @@ class GroupCommit(CommitPolicy):
         self._interval_ticker: Ticker | None = None
         self._writer: Writer | None = None
         self._failed = False  # nothing is written any more
-        self._disk_full = False
+        self._disk = DiskWatch(data_dir, store)
+        # Of a database that does not answer: since when, by the monotonic clock; the reason that was logged;
+        # and whether the engine was told.
+        self._silent_since: int | None = None
+        self._away: str | None = None
+        self._held_up = False
         # The group that gathers. It is committed at the end of this loop pass, if that is scheduled.
-        self._changed: dict[Job | NamedQueue, None] = {}
+        self._changed: dict[Job | NamedQueue | Schedule, None] = {}
         self._pending: _Pending = []
         self._payload_bytes = 0
         self._commit_scheduled = False
@@ -222,11 +245,13 @@ class GroupCommit(CommitPolicy):
 
     def load(self, clock: Clock) -> Iterator[int]:
         self._loop = asyncio.get_running_loop()
+        self._now = clock.monotonic
         self._rows = RowBuilder(self._queue.state)
         yield from load(self._store, self._queue, self._rows, clock.monotonic)
         self._queue.state.changed = self._changed.setdefault
         self._writer = Writer(self._store, self._loop, self._on_written, self._on_retry, self._fail)
         self._writer.start()
+        self._disk.start()
         if not self._rows.has_counters:
             self._schedule()
         if not (self._sync_before_answer or clock.manual):
@@ -236,7 +261,7 @@ class GroupCommit(CommitPolicy):
     # -- before a change ----------------------------------------------------------------------------
 
     def admit(self) -> None:
-        if self._disk_full:
+        if self._disk.full:
             raise DiskFull("the disk is almost full: the server refuses new jobs until there is more space")
         if self._is_behind() or self._payload_bytes + self._bytes_in_flight > MAX_BYTES:
             raise Overloaded("the disk cannot keep up with the new jobs; try again later", retry_after=1)
@@ -324,7 +349,9 @@ class GroupCommit(CommitPolicy):
 
     def after_tick(self) -> None:
         self.schedule()
-        self._disk_full = self._data_dir.is_full(self._disk_full)
+        self._disk.look()
+        if self._silent_since is not None and self._now() - self._silent_since >= HELD:
+            self._end_holding()
 
     def _commit_group(self) -> None:
         if not self._commit_scheduled:  # `flush` was called before
@@ -333,6 +360,8 @@ class GroupCommit(CommitPolicy):
         if self._writer is None or self._failed:
             self._fail_pending()
             return
+        if self._held_up:  # it gathers until the database is back
+            return
         payload_bytes, rows = self._payload_bytes, self._take_rows()
         pending, self._pending = self._pending, []
         if rows:
@@ -340,6 +369,8 @@ class GroupCommit(CommitPolicy):
             self._rows_in_flight += len(rows)
             self._bytes_in_flight += payload_bytes
             self._writer.write(rows)
+            if self._data_dir is None and self._silent_since is None:
+                self._silent_since = self._now()
         elif self._in_flight:  # the last group may hold what these answers tell of
             self._in_flight[-1].pending.extend(pending)
         else:
@@ -357,17 +388,53 @@ class GroupCommit(CommitPolicy):
             self._rows_in_flight -= group.rows
             self._bytes_in_flight -= group.payload_bytes
             _finish_all(group.pending)
+        if self._data_dir is None:
+            self._silent_since = self._now() if self._in_flight else None
+            if self._away is not None:
+                _log.info("the database is back: all changes are written")
+                self._away = None
+            if self._held_up and not self._in_flight:
+                self._held_up = False
+                self._schedule()
+                self._on_held_up(None)
 
     def _on_retry(self, error: RetryableError) -> None:
         if isinstance(error, NoSpace):
-            self._disk_full = True
-            self._data_dir.use_reserve()
+            self._disk.report_no_space()
+        elif isinstance(error, Unavailable):
+            if self._silent_since is None:
+                self._silent_since = self._now()
+            if self._away is None:
+                _log.warning("the database is away, and changes wait for it: %s", error)
+                self._away = str(error)
+
+    def _end_holding(self) -> None:
+        """Has the engine take no requests, and refuses the answers that are held. Their changes are kept, and
+        are written when the database is back."""
+        reason = self._away or f"{self._store.location} does not answer"
+        self._silent_since = self._now()  # what comes to be held from now on is refused next time
+        self._held_up = True
+        self._on_held_up(f"the database is away: {reason}")
+        pending, self._pending = self._pending, []
+        for group in self._in_flight:
+            pending += group.pending
+            group.pending = []
+        for future, _ in pending:
+            if not future.done():
+                if isinstance(future, WaitFuture):  # jobs that were on their way go back
+                    future.end()
+                future.set_exception(
+                    OutcomeUnknown(
+                        "the database is away; whether this call took effect is known when it is back",
+                        retry_after=1,
+                    )
+                )
 
     def _fail(self, error: Exception) -> None:
         """The store failed for good: no group in flight is acknowledged, and nothing is written any more."""
         first, self._failed = not self._failed, True
         if first:
-            self._on_failure(str(error))
+            self._on_failure(error)
         self._fail_pending()
 
     def _fail_pending(self) -> None:
@@ -391,12 +458,18 @@ class GroupCommit(CommitPolicy):
 
     # -- statistics, the end ------------------------------------------------------------------------
 
+    def may_be_stale(self) -> bool:
+        return self._store.may_be_stale()
+
+    def members(self) -> Sequence[Member]:
+        return self._store.members()
+
     def stats(self) -> JournalStats | None:
         writer = self._writer
         if writer is None:
             return None
         pending = self._rows_in_flight + len(self._changed)
-        return JournalStats(writer.rows, writer.seconds, pending, self._store.size(), self._disk_full)
+        return JournalStats(writer.rows, writer.seconds, pending, self._disk.size, self._disk.full)
 
     def close(self) -> None:
         if self._interval_ticker is not None:
@@ -409,8 +482,10 @@ class GroupCommit(CommitPolicy):
                 self._commit_rest(unwritten + self._take_rows())
             else:
                 self._fail(error)
+        self._disk.stop()
         self._store.close()
-        self._data_dir.close()
+        if self._data_dir is not None:
+            self._data_dir.close()
 
     def _commit_rest(self, rows: list[Row]) -> None:
         try:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from tornado.ioloop import IOLoop
 
-from jobqueue.clock import Clock
+from jobqueue.clock import Clock, read_both
 from jobqueue.core.queue import JobQueue
+from jobqueue.engine.catch_up import CatchUp
 from jobqueue.engine.ticker import Ticker
 
 
@@ -16,6 +17,7 @@ class Driver:
     With the system's clock a timer starts on the running loop at the first call of `now`, so that creating an
     engine needs no loop. With a manual clock `tick` is called by hand. While `ready` is False nothing is due:
     the queue is still being read. `interval`: milliseconds. `after_slice` is called after each slice of work.
+    After a pause of the loop, `catch_up` puts ticks off until what arrived meanwhile has been read.
     """
 
     def __init__(
@@ -31,6 +33,10 @@ class Driver:
         self._interval = interval
         self._after_slice = after_slice
         self._ready = ready
+        # The pause of a busy loop is noticed from one missed tick on.
+        self.catch_up = CatchUp(2 * interval, clock.monotonic())
+        # Runs a slice of the schedules that are due, and tells whether more may be.
+        self.schedules: Callable[[int], bool] = lambda now: False
         self._ticker: Ticker | None = None
         self._resume_scheduled = False  # the last tick left work over
         self._stopped = False
@@ -43,6 +49,7 @@ class Driver:
     def _first_now(self) -> int:
         if self._ready:
             if not self._clock.manual and not self._stopped:
+                self.catch_up.started(self._clock.monotonic())
                 self._ticker = Ticker(self._on_tick, self._interval)
                 self._ticker.start()
             self.now = self._clock.monotonic
@@ -69,14 +76,18 @@ class Driver:
 
     def read_wall_clock(self) -> int:
         """Tells the queue the wall-clock time. Returns the monotonic time."""
-        now = self._clock.monotonic()
-        self._queue.state.set_wall_offset(self._clock.wall() - now)
+        now, wall = read_both(self._clock)
+        self._queue.state.set_wall_offset(wall - now)
         return now
 
-    def run_slice(self) -> tuple[int, bool]:
-        """Does a slice of the due work. Returns the number of jobs moved, and whether more work is due."""
+    def run_slice(self, until: int | None = None) -> tuple[int, bool]:
+        """Does a slice of the work that is due at `until`, or now. Returns the number of jobs moved, and
+        whether more work is due."""
         started = time.perf_counter()
-        moved, more = self._queue.tick(self.read_wall_clock())
+        now = self.read_wall_clock()
+        at = now if until is None else until
+        moved, more = self._queue.tick(at)
+        more = self.schedules(at) or more
         ticked = time.perf_counter()
         if self._queue.compact():
             more = True
@@ -94,7 +105,11 @@ class Driver:
     def _resume(self) -> None:
         """Runs one slice. The rest follows after the loop has served its sockets."""
         self._resume_scheduled = False
-        _, more = self.run_slice()
+        now = self._clock.monotonic()
+        more = self.catch_up.must_wait(now)
+        if not more:
+            # Not what has come due since `now`: the process may have been paused just after it.
+            _, more = self.run_slice(now)
         if more and not (self._ticker is None or not self._ticker.is_running()):
             self._resume_scheduled = True
             IOLoop.current().add_callback(self._resume)

@@ -16,19 +16,27 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from jobqueue.clock import Clock, SystemClock, first_id_at
 from jobqueue.core.counts import TransitionCounts
 from jobqueue.core.explain import explain, why_empty
+from jobqueue.core.idempotency import IMPORTS
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import OutcomeWaiter, Waiter
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.bulk import EXAMINED, BulkOperation
-from jobqueue.engine.commit import CommitPolicy, GroupCommit, NoCommit
+from jobqueue.engine.commit import CommitPolicy, NoCommit
+from jobqueue.engine.consumers import consumers
 from jobqueue.engine.driver import Driver
+from jobqueue.engine.drop_log import DropLog
+from jobqueue.engine.groups import Grouping
 from jobqueue.engine.memory_limit import MemoryLimit, resident
+from jobqueue.engine.scheduler import Scheduler
+from jobqueue.engine.series import Series
 from jobqueue.engine.tokens import tokens
+from jobqueue.engine.versions import check_version
 from jobqueue.engine.wait_future import WaitFuture
 from jobqueue.errors import (
     IdempotencyMismatch,
@@ -36,12 +44,12 @@ from jobqueue.errors import (
     JobNotFound,
     JobQueueError,
     Overloaded,
-    PreconditionFailed,
     Stopping,
 )
 from jobqueue.model import (
     BulkResult,
     Change,
+    Consumers,
     Delivery,
     DequeueRequest,
     EngineStats,
@@ -52,26 +60,35 @@ from jobqueue.model import (
     ImportItem,
     ImportResult,
     Job,
+    JobGroups,
+    LeaseClaim,
+    Member,
     NewJob,
+    Plan,
     PriorAnswer,
+    QueueSeries,
+    QueueSettings,
     QueueView,
+    Schedule,
+    ScheduleChanges,
+    ScheduleExplanation,
+    ScheduleFigures,
 )
 from jobqueue.settings import Settings
 from jobqueue.steps import FINISHED, Kind
-from jobqueue.storage.data_dir import DataDir
-from jobqueue.storage.sqlite import SQLiteStore
 
 T = TypeVar("T")
-# The owner of the idempotency keys that remember imported jobs. No access token has this name.
-_IMPORT_OWNER = "/import"
 _HIGHEST_ID = 1 << 60
+# How many callers may have queues with metrics of their own.
+_MEASURING = 1000
+_DEFAULTS = QueueSettings()
 
 
 class LocalEngine:
     """An `Engine` in this process. The contract of each verb is in `engine.api`.
 
     `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only; with
-    any other policy `load` comes first. `identity`: random if not given. `on_failure(reason)` is called once
+    any other policy `load` comes first. `identity`: random if not given. `on_failure(error)` is called once
     if the store cannot be written: from then on no request is accepted, and the process should end.
     """
 
@@ -85,20 +102,44 @@ class LocalEngine:
         self.settings = settings or Settings()
         self.identity = identity or os.urandom(6).hex()
         self.stopping = False
-        self.refuses = None if commit is None else "the server is reading its journal"
-        self.on_failure: Callable[[str], None] = lambda reason: None
+        self._refuses = None if commit is None else "the server is reading its journal"
+        self.on_failure: Callable[[Exception], None] = lambda error: None
         self.memory_limit = MemoryLimit(self.settings.memory_limit)
+        self._drop_log = DropLog()
         self._failed = False  # changes can no longer be written
         self._stop_callbacks: list[Callable[[], None]] = []
+        self._measured: dict[
+            str, dict[str, None]
+        ] = {}  # queues with metrics, by the caller to whom they are shown
         self._admission_error: JobQueueError | None = None  # with which new jobs are refused
         self._clock: Clock = clock or SystemClock()
         self._queue = _new_queue(self.settings, self._clock)
+        self._series = Series(self._queue.state)
         self._driver = Driver(
             self._queue, self._clock, self.settings.tick, self._after_slice, ready=commit is None
         )
+        self._scheduler = Scheduler(self._queue, self._admit, self._count_payload)
+        self._driver.schedules = self._run_schedules
         self._commit: CommitPolicy = commit or NoCommit()
-        self._commit.attach(self._queue, self.give_back, self._commit_failed)
+        self._commit.attach(self._queue, self.give_back, self._commit_failed, self._commit_held_up)
         self.durability = self._commit.durability
+
+    @property
+    def refuses(self) -> str | None:
+        if self._refuses is None and self._commit.may_be_stale():
+            return (
+                "the database has not confirmed for 2 seconds that this server is still the owner of the jobs"
+            )
+        return self._refuses
+
+    def members(self) -> Sequence[Member]:
+        """Returns the servers that share the database, this one included; none without a database."""
+        return self._commit.members()
+
+    def watch_arrivals(self, arriving: Callable[[], bool]) -> None:
+        """Has a tick after a pause of the loop wait while `arriving()`: while something that clients sent is
+        still to be read. Without it such a tick waits for a few loop passes."""
+        self._driver.catch_up.arriving = arriving
 
     async def load(self) -> int:
         """Restores the jobs of the store, in slices, and then accepts requests. Returns the number of jobs.
@@ -106,14 +147,16 @@ class LocalEngine:
         self._driver.read_wall_clock()
         jobs = 0
         for jobs in self._commit.load(self._clock):
-            self.refuses = f"the server is reading its journal: {jobs:,} jobs so far"
+            self._refuses = f"the server is reading its journal: {jobs:,} jobs so far"
+            await asyncio.sleep(0)
+        for _ in self._scheduler.restored():
             await asyncio.sleep(0)
         more = True
         while more:  # work that came due while no server ran is done before the first request
             _, more = self._driver.run_slice()
             await asyncio.sleep(0)
         if not self._failed:
-            self.refuses = None
+            self._refuses = None
             self._driver.start()
         return jobs
 
@@ -145,14 +188,22 @@ class LocalEngine:
                 results.append(refused)
         return self._commit.hold_new(results)
 
-    def import_jobs(self, items: Sequence[ImportItem]) -> MaybeFuture[ImportResult]:
+    def import_jobs(
+        self,
+        items: Sequence[ImportItem],
+        owner: str = "",
+        within: Callable[[str], bool] | None = None,
+    ) -> MaybeFuture[ImportResult]:
         self._admit()
+        owners = [f"{IMPORTS}/{owner}" if owner else IMPORTS]
+        if owner and within is None:  # it may see all, and so what was imported when there were no names
+            owners.append(IMPORTS)
         now = self._driver.now()
         imported: list[Job] = []
         known = 0
         refused: JobQueueError | None = None
         for new, history, origin in items:
-            if origin is not None and self._is_known(origin, now):
+            if origin is not None and self._is_known(origin, owners, within, now):
                 known += 1
                 continue
             try:
@@ -166,20 +217,23 @@ class LocalEngine:
                 known += 1
             if origin is not None:
                 id = made.id if isinstance(made, Job) else made.job.id
-                self._remember(IdempotencyKey(_IMPORT_OWNER, origin, b"", False), (id,), now)
+                self._remember(IdempotencyKey(owners[0], origin, b"", False), (id,), now)
         self._commit.count_payloads(imported)
         return self._commit.hold(ImportResult(len(imported), known, refused))
 
-    def _is_known(self, origin: str, now: int) -> bool:
-        """True if a job of this origin was imported before, or is a job of this engine."""
-        if self._queue.state.idempotency.get(_IMPORT_OWNER, origin, now) is not None:
+    def _is_known(
+        self, origin: str, owners: Sequence[str], within: Callable[[str], bool] | None, now: int
+    ) -> bool:
+        """True if one of `owners` imported a job of this origin before, or it is a job of this engine that
+        the caller may see."""
+        if any(self._queue.state.idempotency.get(owner, origin, now) is not None for owner in owners):
             return True
         identity, _, id = origin.partition("/")
         if identity != self.identity or not (id.isascii() and id.isdigit() and len(id) <= 16):
             return False
         with suppress(JobNotFound, JobForgotten):
-            self._queue.get(int(id))
-            return True
+            job = self._queue.get(int(id))
+            return within is None or within(job.queue)
         return False
 
     def _admit(self) -> None:
@@ -187,6 +241,10 @@ class LocalEngine:
         error = self._admission_error
         if error is not None:  # a new object, since callers add facts to it
             raise type(error)(error.detail, **error.facts)
+
+    def unique_owner(self, name: str, key: str) -> Job | None:
+        queue = self._queue.state.queues.get(name)
+        return queue.unique.owner.get(key) if queue is not None else None
 
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
         found = self._queue.state.idempotency.get(owner, key, self._driver.now())
@@ -224,8 +282,18 @@ class LocalEngine:
         self._queue.wait(waiter)
         return waiting
 
+    def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
+        if self.stopping:
+            return []
+        deliveries = self._queue.dequeue_job(id, request, self._driver.now())
+        return self._commit.hold_deliveries(deliveries) if deliveries else deliveries
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._queue.give_back(deliveries, self._driver.now())
+        self._commit.schedule()
+
+    def lose(self, deliveries: Sequence[Delivery]) -> None:
+        self._queue.lose(deliveries, self._driver.now())
         self._commit.schedule()
 
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
@@ -251,37 +319,35 @@ class LocalEngine:
 
     # -- under a lease ------------------------------------------------------------------------------
 
-    def conclude(
-        self, id: int, token: str | None, consumer: str | None, result: bytes | None
-    ) -> MaybeFuture[Job]:
-        return self._commit.hold(self._queue.conclude(id, token, consumer, result, self._driver.now()))
+    def conclude(self, claim: LeaseClaim, result: bytes | None) -> MaybeFuture[Job]:
+        now = self._driver.now()
+        return self._commit.hold(self._queue.conclude(claim.id, claim.token, claim.consumer, result, now))
 
-    def release(self, id: int, token: str | None, consumer: str | None, delay: int = 0) -> MaybeFuture[Job]:
-        return self._commit.hold(self._queue.release(id, token, consumer, delay, self._driver.now()))
+    def release(self, claim: LeaseClaim, delay: int = 0, priority: int | None = None) -> MaybeFuture[Job]:
+        return self._commit.hold(self._queue.release(claim, delay, self._driver.now(), priority))
 
     def fail(
         self,
-        id: int,
-        token: str | None,
-        consumer: str | None,
+        claim: LeaseClaim,
         error: bytes | None = None,
         retry: bool = True,
         retry_in: int | None = None,
     ) -> MaybeFuture[Job]:
         now = self._driver.now()
-        return self._commit.hold(self._queue.fail(id, token, consumer, error, retry, retry_in, now))
+        return self._commit.hold(self._queue.fail(claim, error, retry, retry_in, now))
 
     def heartbeat(
         self,
-        id: int,
-        token: str | None,
-        consumer: str | None,
+        claim: LeaseClaim,
         lease_for: int | None = None,
         progress: int | None = None,
         message: str | None = None,
     ) -> Job:
         now = self._driver.now()
-        return self._queue.heartbeat(id, token, consumer, lease_for, now, progress, message)
+        return self._queue.heartbeat(claim, lease_for, now, progress, message)
+
+    def renew(self, claim: LeaseClaim, lease_for: int) -> MaybeFuture[Job]:
+        return self._commit.hold(self._queue.renew(claim, lease_for, self._driver.now()))
 
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         results: list[Job | JobQueueError] = []
@@ -350,11 +416,9 @@ class LocalEngine:
         return self._commit.hold(self._queue.redrive(id, self._driver.now()))
 
     def _check_version(self, id: int, version: int | None) -> None:
-        if version is not None and (job := self._queue.get(id)).version != version:
-            raise PreconditionFailed(
-                f'the job has changed, and its ETag is "{job.version}" now; read it again',
-                job_status=job.status,
-            )
+        if version is not None:
+            job = self._queue.get(id)
+            check_version("job", job.version, version, job_status=job.status)
 
     # -- many jobs ----------------------------------------------------------------------------------
 
@@ -374,6 +438,14 @@ class LocalEngine:
     def count_jobs(self, where: Filter) -> MaybeFuture[int]:
         return BulkOperation(self._queue, where, None, None, self._driver.now).run(_matched)
 
+    def group_jobs(self, where: Filter, by: Sequence[str], limit: int) -> MaybeFuture[JobGroups]:
+        grouping = Grouping(by)
+
+        def largest(_: BulkResult) -> JobGroups:
+            return grouping.largest(limit)
+
+        return BulkOperation(self._queue, where, grouping.add, None, self._driver.now).run(largest)
+
     def purge(self, where: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
         return self._bulk(where, None if dry_run else self._queue.purge_one, None)
 
@@ -382,6 +454,27 @@ class LocalEngine:
 
     def _redrive_one(self, job: Job, now: int) -> None:
         self._queue.redrive_one(job.id, now)
+
+    def cancel_many(
+        self, where: Filter, force: bool, limit: int | None, dry_run: bool
+    ) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, None if dry_run else partial(self._cancel_one, force), limit)
+
+    def _cancel_one(self, force: bool, job: Job, now: int) -> None:
+        self._queue.cancel_one(job.id, force, now)
+
+    def run_many_now(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, None if dry_run else self._queue.run_one_now, limit)
+
+    def move_many(
+        self, where: Filter, target: str | None, limit: int | None, dry_run: bool
+    ) -> MaybeFuture[BulkResult]:
+        if target is None and where.died_in is None:
+            where = replace(where, died_in=_any_queue)
+        return self._bulk(where, None if dry_run else partial(self._move_one, target), limit)
+
+    def _move_one(self, target: str | None, job: Job, now: int) -> None:
+        self._queue.move_one(job, target, now)
 
     def _bulk(
         self, where: Filter, act: Callable[[Job, int], object] | None, limit: int | None
@@ -411,11 +504,21 @@ class LocalEngine:
         return self._commit.hold(self.queue(name))
 
     def _check_queue_version(self, name: str, version: int | None) -> None:
-        if version is not None and (now := self.queue(name).version) != version:
-            raise PreconditionFailed(f'the queue has changed, and its ETag is "{now}" now; read it again')
+        if version is not None:
+            check_version("queue", self.queue(name).version, version)
+
+    def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
+        return consumers(self._queue.state, limit, within)
+
+    def series(self, name: str, length: int, step: int) -> QueueSeries:
+        return self._series.read(name, length, step, self._driver.now())
 
     def queue(self, name: str) -> QueueView:
         return self._queue.view(name, self._driver.now())
+
+    def queue_settings(self, name: str) -> QueueSettings:
+        queue = self._queue.state.queues.get(name)
+        return queue.settings if queue is not None else _DEFAULTS
 
     def queues(
         self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
@@ -425,10 +528,93 @@ class LocalEngine:
         start = bisect_right(names, after) if after is not None else 0
         return [self._queue.view(name, now) for name in names[start : start + limit]]
 
-    def oldest_queues(self, limit: int, within: Callable[[str], bool] | None = None) -> list[QueueView]:
-        names = self._queue.state.queues if within is None else filter(within, self._queue.state.queues)
-        now = self._driver.now()
+    def measured_queues(
+        self, limit: int, owner: str = "", within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        state, now = self._queue.state, self._driver.now()
+        measured = self._measured.setdefault(owner, {})
+        if len(self._measured) > _MEASURING:  # tokens come and go
+            del self._measured[next(iter(self._measured))]
+        known = [*state.past, *state.queues] if len(measured) < limit else ()
+        for name in filter(within, known):
+            if len(measured) >= limit:
+                break
+            if name not in measured:
+                measured[name] = None
+                queue = state.queues.get(name) or state.past[name]
+                queue.measured = True
+        names = measured if within is None else filter(within, measured)  # the rights may have changed
         return [self._queue.view(name, now) for name in islice(names, limit)]
+
+    # -- schedules ----------------------------------------------------------------------------------
+
+    def schedule(self, name: str) -> Schedule:
+        return self._scheduler.get(name)
+
+    def schedules(
+        self,
+        group: str | None,
+        queues: frozenset[str] | None,
+        paused: bool | None,
+        limit: int,
+        after: str | None = None,
+        within: Callable[[str], bool] | None = None,
+    ) -> list[Schedule]:
+        return self._scheduler.listed(group, queues, paused, limit, after, within)
+
+    def put_schedule(
+        self, plan: Plan, paused: bool | None, version: int | None = None
+    ) -> MaybeFuture[tuple[Schedule, bool]]:
+        def put() -> tuple[Schedule, bool]:
+            self._admit()
+            return self._scheduler.put(plan, paused, version, self._driver.now())
+
+        return self._commit.hold(self._scheduler.after_missed((plan.name,), self._driver.now, put))
+
+    def put_schedules(
+        self, plans: Sequence[tuple[Plan, bool | None]], group: str | None, dry_run: bool
+    ) -> MaybeFuture[ScheduleChanges]:
+        def put() -> ScheduleChanges:
+            if not dry_run:
+                self._admit()
+            return self._scheduler.put_many(plans, group, dry_run, self._driver.now())
+
+        return self._commit.hold(self._scheduler.after_checks(plans, self._driver.now, put))
+
+    def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        return self._commit.hold(self._scheduler.delete(name, version))
+
+    def pause_schedule(
+        self, name: str, reason: str | None, version: int | None = None
+    ) -> MaybeFuture[Schedule]:
+        def pause() -> Schedule:
+            return self._scheduler.pause(name, reason, version, self._driver.now())
+
+        return self._commit.hold(self._scheduler.after_missed((name,), self._driver.now, pause))
+
+    def resume_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        return self._commit.hold(self._scheduler.resume(name, version, self._driver.now()))
+
+    def run_schedule(self, name: str) -> MaybeFuture[Job | ExistingJob]:
+        return self._commit.hold(self._scheduler.run_now(name, self._driver.now()))
+
+    def explain_schedule(self, name: str) -> ScheduleExplanation:
+        return self._scheduler.explain(name, self._driver.now())
+
+    def schedule_figures(self, within: Callable[[str], bool] | None = None) -> ScheduleFigures:
+        return self._scheduler.figures(self._driver.now(), within)
+
+    def upcoming(self, of: Schedule | Plan, after: int, count: int) -> tuple[str, list[int]]:
+        if isinstance(of, Schedule):
+            return self._scheduler.described(of, count, after)
+        return self._scheduler.upcoming(of, after, count)
+
+    def _run_schedules(self, now: int) -> bool:
+        """Does a slice of what is due. While the server stops, that is left to the next one."""
+        return bool(self._queue.state.schedules) and not self.stopping and self._scheduler.run(now)
+
+    def _count_payload(self, job: Job) -> None:
+        self._commit.count_payloads((job,))
 
     # -- time, durability, statistics ---------------------------------------------------------------
 
@@ -444,6 +630,12 @@ class LocalEngine:
         """Does all work that is due, and returns the number of jobs moved. For a manual clock."""
         return self._driver.tick()
 
+    def next_due(self) -> int | None:
+        """Returns the monotonic time of the next tick that has anything to do but to forget; None: there is
+        none. For a manual clock."""
+        times = (self._queue.next_due(), self._scheduler.next_due())
+        return min((time for time in times if time is not None), default=None)
+
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         return self._commit.hold(answer)
 
@@ -455,7 +647,9 @@ class LocalEngine:
         counts, queues, waiting = state.counts, len(state.queues), state.waiters.count
         if within is not None:
             some = [named.counts for name, named in state.queues.items() if within(name)]
-            counts, queues = TransitionCounts.of(some), len(some)
+            queues = len(some)
+            some += [past.counts for name, past in state.past.items() if within(name)]
+            counts = TransitionCounts.of(some)
             waiting = state.waiters.waiting_within(within)
         lanes, slots, empty = self._queue.lane_figures()
         return EngineStats(
@@ -478,7 +672,24 @@ class LocalEngine:
             memory=resident(),
             memory_limit=self.memory_limit.limit,
             journal=self._commit.stats(),
+            dropped=self._dropped(),
         )
+
+    def held(self) -> int:
+        """Returns the number of jobs, finished ones included. O(1), unlike `stats`."""
+        count: int = self._queue.state.counts.held()
+        return count
+
+    def _dropped(self) -> dict[str, int]:
+        """Returns how much was forgotten before its time since the start, by what it was."""
+        state = self._queue.state
+        return {
+            "dead_jobs": state.dropped.dead_jobs,
+            "finished_jobs": state.dropped.finished_jobs,
+            "idempotency_keys": state.idempotency.dropped,
+            "import_origins": state.idempotency.dropped_origins,
+            "queues": state.dropped.queues,
+        }
 
     def watch(self, observer: Callable[[Kind, Job | str], None] | None) -> None:
         self._queue.state.event = observer
@@ -489,6 +700,9 @@ class LocalEngine:
                 self._queue.state.counts.held, self._payload_bytes
             )
         self._commit.after_tick()
+        now = self._driver.now()
+        self._drop_log.report(now, self._dropped)
+        self._series.add(now)
 
     def _payload_bytes(self) -> int:
         """Bytes of the payloads of unfinished jobs, and of all that is kept of finished ones."""
@@ -514,22 +728,16 @@ class LocalEngine:
         self._driver.stop()
         self._commit.close()
 
-    def _commit_failed(self, reason: str) -> None:
+    def _commit_held_up(self, reason: str | None) -> None:
+        if not self._failed:
+            self._refuses = reason
+
+    def _commit_failed(self, error: Exception) -> None:
         self._failed = True
-        self.refuses = "the server could not write its journal and is stopping"
+        self._refuses = "the server could not write its journal and is stopping"
         self._driver.stop()
         self.stop_waiting()
-        self.on_failure(reason)
-
-
-def open_journal(
-    data_dir: DataDir, settings: Settings | None = None, clock: Clock | None = None
-) -> LocalEngine:
-    """Returns an engine whose jobs are in the journal in `data_dir`, which the engine closes. Call `load`
-    before any verb. Raises `JournalError`."""
-    settings = settings or Settings()
-    store = SQLiteStore(data_dir.path, settings.sync)
-    return LocalEngine(settings, clock, GroupCommit(store, data_dir, settings), data_dir.identity())
+        self.on_failure(error)
 
 
 def _new_queue(settings: Settings, clock: Clock) -> JobQueue:
@@ -543,6 +751,10 @@ def _new_queue(settings: Settings, clock: Clock) -> JobQueue:
 
 def _matched(result: BulkResult) -> int:
     return result.matched
+
+
+def _any_queue(name: str) -> bool:
+    return True
 
 
 def _unchanged(result: BulkResult) -> BulkResult:

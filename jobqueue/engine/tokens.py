@@ -1,4 +1,7 @@
-"""Lease tokens: 96 random bits each, sixteen characters of `[A-Za-z0-9_-]`."""
+"""Lease tokens: 96 random bits each, sixteen characters of `[A-Za-z0-9_-]`.
+
+Those that begin with `-` are left out, since they would be taken for an option on a command line.
+"""
 
 import os
 from base64 import urlsafe_b64encode
@@ -14,4 +17,5 @@ def tokens() -> Iterator[str]:
     while True:
         text = urlsafe_b64encode(os.urandom(_BYTES * _BATCH)).decode("ascii")
         for start in range(0, len(text), _CHARS):
-            yield text[start : start + _CHARS]
+            if text[start] != "-":
+                yield text[start : start + _CHARS]

@@ -20,6 +20,10 @@ class Front(Protocol):
         """Ends connections that are over their deadline. Checks one of `parts` equal parts of them, in
         turn: with many connections a check of all would hold up the loop."""
 
+    def arriving(self) -> bool:
+        """Whether something that clients have sent is still to be read or performed: in a socket, in a
+        handshake, or in a request of which a part has come. Takes time proportional to the connections."""
+
     def drain(self) -> None:
         """Closes idle connections, and the others after the response that they wait for."""
 

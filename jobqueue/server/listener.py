@@ -18,6 +18,7 @@ from typing import Any
 
 from jobqueue.errors import Overloaded
 from jobqueue.server.connection_limits import ConnectionLimits
+from jobqueue.server.timeouts import any_readable
 from jobqueue.web.access.browser_policy import UNIX
 from jobqueue.web.http import REASONS
 from jobqueue.web.writers.problems import problem
@@ -25,7 +26,7 @@ from jobqueue.web.writers.problems import problem
 _log = logging.getLogger("jobqueue")
 BACKLOG = 1024
 # Connections accepted in one loop pass; the others wait for the next.
-_MAX_ACCEPTS = 64
+_MAX_ACCEPTS = 16
 # Seconds without accepting after descriptors ran out.
 _PAUSE = 0.1
 # Seconds between two warnings.
@@ -36,6 +37,14 @@ _SPARE_DESCRIPTORS = 64
 _LINGER = 1.0
 _MAX_LINGERING = 32
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class CannotListenError(Exception):
+    """`detail`: the address, and why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
 
 
 def raise_file_limit() -> int:
@@ -73,6 +82,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens there. Raises `CannotListenError`."""
+    try:
+        return bind(host, port)
+    except OSError as failed:
+        by_path = host.startswith("unix:")
+        address = host if by_path else f"{host} port {port}"
+        in_use = failed.errno == errno.EADDRINUSE and not by_path
+        hint = "; set JOBQUEUE_PORT or --port to use another port" if in_use else ""
+        raise CannotListenError(f"cannot listen on {address}: {failed.strerror or failed}{hint}") from None
+
+
 def _bind_path(path: str) -> socket.socket:
     """Replaces a socket that an earlier server has left over."""
     with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path) as listening:
@@ -105,7 +126,8 @@ class Listener:
     """Accepts on `listening` and hands each connection to `take(socket, peer)`.
 
     `limit` is for all connections, which `count()` returns the number of; `peers` has the limit for one
-    address. Connections beyond a limit get a 503 and are closed.
+    address. Connections beyond a limit get a 503 and are closed. `keep`: somebody else goes on to listen on
+    the path of a Unix socket.
     """
 
     def __init__(
@@ -115,8 +137,10 @@ class Listener:
         count: Callable[[], int],
         take: Callable[[socket.socket, str], None],
         peers: ConnectionLimits | None = None,
+        keep: bool = False,
     ) -> None:
         self._socket = listening
+        self._keep = keep
         self._limit = limit
         self._count = count
         self._take = take
@@ -128,12 +152,16 @@ class Listener:
         self._paused: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening.fileno(), self._accept)
 
+    def arriving(self) -> bool:
+        """Whether a client waits to be accepted."""
+        return self._paused is None and any_readable([self._socket.fileno()])
+
     def close(self) -> None:
         """Stops accepting; the system refuses new connections from now on."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._socket.fileno())
-        if self._socket.family == socket.AF_UNIX:
+        if self._socket.family == socket.AF_UNIX and not self._keep:
             with suppress(OSError):
                 os.unlink(self._socket.getsockname())
         self._socket.close()
@@ -158,7 +186,7 @@ class Listener:
             if self._count() >= self._limit:
                 self._refuse(accepted, self._limit, "MAX_CONNECTIONS")
             elif self._peers.full(peer):
-                self._refuse(accepted, self._peers.limit, "MAX_CONNECTIONS_BY_ADDRESS", f" from {peer}")
+                self._refuse(accepted, self._peers.of(peer), "MAX_CONNECTIONS_BY_ADDRESS", f" from {peer}")
             else:
                 self._take(accepted, peer)
 
@@ -171,7 +199,7 @@ class Listener:
         self._paused = None
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def _refuse(self, accepted: socket.socket, limit: int | None, name: str, whose: str = "") -> None:
+    def _refuse(self, accepted: socket.socket, limit: int, name: str, whose: str = "") -> None:
         """Answers 503. The socket is closed later: at once, with a request coming in, the client could not
         read the answer."""
         self._warn(f"at the limit of {limit:,} connections{whose} (JOBQUEUE_{name})")
@@ -202,10 +230,11 @@ def _overloaded(request_id: str, setting: str) -> bytes:
     answer = problem(
         Overloaded(
             "the server has reached its limit of connections; try again",
-            setting=setting, retry_after=1,
+            setting=setting,
+            retry_after=1,
         ),
         request_id,
-    )  # fmt: skip
+    )
     head = (
         f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
         f"X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\nConnection: close"

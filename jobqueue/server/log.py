@@ -5,12 +5,12 @@ may have a lease in it. Control characters are escaped, so that no client can fo
 """
 
 import logging
-import sys
 import time
 import traceback
 
 import msgspec
 
+from jobqueue.server.log_writer import LogHandler, LogWriter
 from jobqueue.units import instant
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
@@ -54,15 +54,28 @@ def json_line(members: dict[str, object]) -> str:
     return JsonFormatter().format(logging.makeLogRecord({"levelname": "INFO", "members": members}))
 
 
+def lost_line(count: int) -> str:
+    """The line that says how many lines could not be written."""
+    said = "1 log line was lost" if count == 1 else f"{count} log lines were lost"
+    return LineFormatter().format(logging.makeLogRecord({"levelname": "WARNING", "msg": said}))
+
+
+def json_lost_line(count: int) -> str:
+    return JsonFormatter().format(
+        logging.makeLogRecord({"levelname": "WARNING", "members": {"event": "lost_lines", "count": count}})
+    )
+
+
 def _trace(record: logging.LogRecord) -> str:
     assert record.exc_info is not None
     return "".join(traceback.format_exception(*record.exc_info)).rstrip()
 
 
-def configure(level: str, format: str) -> None:
-    """Sends all log records of this process to stderr. Called by the program, not by embedders."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: str, format: str, writer: LogWriter) -> None:
+    """Sends all log records of this process to `writer`. Called by the program, not by embedders."""
+    handler = LogHandler(writer)
     handler.setFormatter(JsonFormatter() if format == "json" else LineFormatter())
+    writer.lost_line = json_lost_line if format == "json" else lost_line
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -114,25 +127,41 @@ class AccessLog:
         ms = int((time.monotonic() - started) * 1000)
         path = escape(path[:200])
         self._log.info(
-            "%s %s %d %dms %s rid=%s", method, path, status, ms, peer, request_id,
-            extra={"members": {
-                "event": "request", "method": method, "path": path, "status": status, "ms": ms, "bytes": size,
-                "peer": peer, "request_id": request_id,
-            }},
-        )  # fmt: skip
+            "%s %s %d %dms %s rid=%s",
+            method,
+            path,
+            status,
+            ms,
+            peer,
+            request_id,
+            extra={
+                "members": {
+                    "event": "request",
+                    "method": method,
+                    "path": path,
+                    "status": status,
+                    "ms": ms,
+                    "bytes": size,
+                    "peer": peer,
+                    "request_id": request_id,
+                }
+            },
+        )
 
     def flush(self) -> None:
         """Logs how many requests had no line of their own, and begins a new second."""
         if self.summed and self._auto:
             self._log.info(
-                "%d more requests in this second", self.summed,
+                "%d more requests in this second",
+                self.summed,
                 extra={"members": {"event": "requests", "count": self.summed}},
-            )  # fmt: skip
+            )
         if self._errors_summed:
             self._log.info(
-                "%d more requests were refused in this second", self._errors_summed,
+                "%d more requests were refused in this second",
+                self._errors_summed,
                 extra={"members": {"event": "refusals", "count": self._errors_summed}},
-            )  # fmt: skip
+            )
         self._errors_left, self._errors_summed = ERRORS_A_SECOND, 0
         self.summed = 0
         self._left = self._left_in_second

@@ -1,27 +1,38 @@
-"""The program: starts an engine, a front and a listening socket, serves until a signal, and stops."""
+"""The program: starts an engine, a front and a listening socket, serves until a signal, and stops.
+
+With a PostgreSQL database it does so whenever this server is the owner of the jobs, and stands by
+meanwhile."""
 
 import asyncio
-import errno
+import gc
 import importlib.util
 import logging
-import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from jobqueue.engine import local
-from jobqueue.engine.local import LocalEngine, open_journal
+from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.memory_limit import default_limit
+from jobqueue.engine.opening import open_database, open_journal
 from jobqueue.engine.ticker import Ticker
 from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.gc_control import GcControl
-from jobqueue.server.listener import Listener, bind, connection_limit
+from jobqueue.server.link import Link
+from jobqueue.server.listener import CannotListenError, Listener, connection_limit, listen
+from jobqueue.server.log_writer import LogStream, LogWriter
+from jobqueue.server.member import Sockets, Standby
+from jobqueue.server.reload import Reload
+from jobqueue.server.signals import Signals, hold
 from jobqueue.server.tls import Tls
 from jobqueue.server.watchdog import Watchdog
-from jobqueue.settings import Settings, is_foreign
+from jobqueue.settings import Settings, is_database, is_foreign
 from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.postgres_session import OtherOwner, SessionLost, Silent, shown
 from jobqueue.storage.store import JournalError
 from jobqueue.version import VERSION
 from jobqueue.web.dispatch import Dispatcher
@@ -33,22 +44,44 @@ _PARTS = 20
 _MS_A_PART = 100.0
 # Loop passes after which every task and callback of a cut connection has run.
 _PASSES = 5
+# Seconds in which the first start waits for a database.
+_PATIENCE = 10.0
+# Seconds before a member that could not become the owner looks again.
+_LOOK_AGAIN = 0.25
+# Seconds that requests under way may take when another server has taken over.
+_LOST_DRAIN = 1.0
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Serves until a signal. Returns the exit status: 0 stopped, 1 could not serve or stopped by a second
     signal, 2 a bad setting, 74 the journal could not be written."""
+    hold()
+    out = LogWriter()
+    sys.stderr = LogStream(out)
+    signals = Signals(out)
+    try:
+        return _serve(environ, out, signals)
+    except Exception:
+        _log.exception("unexpected error")
+        return 1
+    finally:
+        out.stop()
+
+
+def _serve(environ: Mapping[str, str], out: LogWriter, signals: Signals) -> int:
     try:
         settings = Settings.from_environment(environ)
     except SettingError as bad:
-        print(f"jobqueue: {bad.detail}", file=sys.stderr)
+        out.write(f"jobqueue: {bad.detail}")
         return 2
-    log.configure(settings.log_level, settings.log_format)
+    log.configure(settings.log_level, settings.log_format, out)
     if is_foreign("JOBQUEUE_PORT", environ.get("JOBQUEUE_PORT", "")):
         port = environ["JOBQUEUE_PORT"]
         _log.warning("JOBQUEUE_PORT=%s is set by Kubernetes and is not a port number: ignored", port)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Program(settings, environ).run())
+        if settings.data is not None and is_database(settings.data):
+            return runner.run(_take_turns(settings, environ, out, signals))
+        return runner.run(Program(settings, environ, out, signals).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -60,32 +93,99 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-class CannotListenError(Exception):
-    """`detail`: the address, and why."""
+class Turn(NamedTuple):
+    """What a member begins with when it becomes the owner: its sockets, the owner whom it replaces, if any,
+    the clients that wait, whether it is its first turn after the start, and what a signal set that came
+    before the program takes them."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    sockets: Sockets
+    silent: Silent | None
+    waiting: list[tuple[socket.socket, str]]
+    first: bool
+    stopped: asyncio.Event
+
+
+async def _take_turns(
+    settings: Settings, environ: Mapping[str, str], out: LogWriter, signals: Signals
+) -> int:
+    """Stands by, is the owner, and stands by again, until a signal. Returns the exit status."""
+    try:
+        sockets = Sockets(settings)
+    except CannotListenError as failed:
+        out.write(f"jobqueue: {failed.detail}")
+        return 1
+    line = f"jobqueue {VERSION} on {_address(settings, sockets.port)} is on "
+    stopped = asyncio.Event()
+
+    def take_signals() -> None:
+        # Tokens and certificates are read when this server becomes the owner.
+        signals.serve(stopped.set, lambda: None, settings.drain / 1000, 1)
+
+    def report(state: str) -> None:
+        take_signals()
+        _report(settings, out, line + state)
+
+    first = True
+    try:
+        while True:
+            if not first:
+                take_signals()
+            standby = Standby(settings, sockets, stopped, report)
+            if (found := await standby.wait(at_once=first)) is None:
+                return 0
+            program = Program(settings, environ, out, signals, Turn(sockets, *found, first, stopped))
+            status = await program.run()
+            if not program.lost:
+                return status
+            first = False
+    finally:
+        sockets.close()
 
 
 class Program:
-    """One running server. `environ` is searched for variables that users confuse with settings."""
+    """One running server. `environ` is searched for variables that users confuse with settings. `turn`: of a
+    member. `lost`: another member is the owner now, or is to be."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        out: LogWriter,
+        signals: Signals,
+        turn: Turn | None = None,
+    ) -> None:
         self._settings = settings
         self._environ = environ
+        self._out = out
+        self._signals = signals
         self._stop_signal = asyncio.Event()
         self._second_signal = asyncio.Event()
+        self._turn = turn
+        self._link: Link | None = None
+        self.lost = False
         self._status = 0
 
     async def run(self) -> int:
         try:
             self.start()
+        except OtherOwner:
+            await self._give_up_turn()
+            return 0
         except (SettingError, JournalError, CannotListenError) as failed:
-            print(f"jobqueue: {failed.detail}", file=sys.stderr)
+            self._out.write(f"jobqueue: {failed.detail}")
+            if self._turn is not None and not self._turn.first:  # the database is away again, perhaps
+                await self._give_up_turn()
             return 2 if isinstance(failed, SettingError) else 1
         await self.serve()
         return await self.stop()
+
+    async def _give_up_turn(self) -> None:
+        """Stands by again after a start that failed."""
+        assert self._turn is not None
+        self.lost = True
+        for client, _ in self._turn.waiting:
+            client.close()
+        await asyncio.sleep(_LOOK_AGAIN)
 
     # -- start --------------------------------------------------------------------------------------
 
@@ -96,20 +196,24 @@ class Program:
         self._tls = Tls(settings)
         self._engine = self._open_engine()
         self._dispatcher = dispatcher = Dispatcher(self._engine)
+        dispatcher.in_flight.set_limit(self._engine.memory_limit.limit, settings.max_request)
         self._access_log = log.AccessLog(settings.access_log)
         dispatcher.access = self._access_log.request
         self._front = front = self._make_front()
-        limit = connection_limit(settings.max_connections)
-        front.peers.limit = settings.max_connections_by_address or max(limit // 2, 1)
+        self._limit = limit = connection_limit(settings.max_connections)
+        front.peers.set_limits(settings.max_connections_by_address, limit)
+        if (proxies := dispatcher.browser_policy.proxies) is not None:
+            front.peers.is_proxy = proxies.trusts
         server = dispatcher.server
         server.connections = front.connections
         server.max_connections = limit
         server.max_connections_by_address = front.peers.limit
         self._port = self._listen(limit)
-        self._gc = GcControl(lambda: sum(self._engine.stats().jobs.values()))
+        self._engine.watch_arrivals(lambda: self._listener.arriving() or front.arriving())
+        self._gc = GcControl(self._engine.held)
         watchdog = Watchdog()
         server.lag = lambda: watchdog.lag
-        server.more_metrics.append(watchdog.metrics)
+        server.more_metrics += [watchdog.metrics, self._out.metrics]
         self._background: list[Ticker | GcControl | Watchdog] = [
             Ticker(self._access_log.flush, 1000),
             Ticker(lambda: front.sweep(_PARTS), _MS_A_PART),
@@ -118,17 +222,39 @@ class Program:
         ]
         for each in self._background:
             each.start()
-        self._watch_signals()
+        reload = Reload(self._tls, dispatcher.auth, settings)
+        drain = settings.drain / 1000
+        self._signals.serve(self._signalled, reload.start, drain, 1 if settings.data is None else 74)
+        if self._turn is not None:
+            sockets = self._turn.sockets
+            dispatcher.administrators.link_port = sockets.servers.getsockname()[1]
+            self._link = Link(sockets.servers.dup(), sockets.place.secret, self._take_passed_on)
+            for client, peer in self._turn.waiting:
+                front.take(client, peer)
         self._gc.freeze()
         self._report("start", self._start_line())
+
+    def _take_passed_on(self, client: socket.socket, peer: str) -> None:
+        """Takes a client of another server, unless a limit is reached."""
+        front = self._front
+        if front.connections() >= self._limit or front.peers.full(peer):
+            client.close()
+        else:
+            front.take(client, peer)
 
     def _open_engine(self) -> LocalEngine:
         settings = self._settings
         if settings.data is None:
             engine = LocalEngine(settings)
         else:
-            engine = open_journal(DataDir(settings.data), settings)
-            engine.on_failure = self._fail
+            if (turn := self._turn) is not None:
+                patience = _PATIENCE if turn.first else 0.0
+                engine = open_database(
+                    settings.data, settings, None, patience, turn.sockets.place, turn.silent
+                )
+            else:
+                engine = open_journal(DataDir(settings.data), settings)
+            engine.on_failure = self._failed
             # The writer thread does little between its waits, and should not wait 5 ms for each turn.
             sys.setswitchinterval(0.0005)
         engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
@@ -147,47 +273,32 @@ class Program:
     def _listen(self, limit: int) -> int:
         """Accepts at most `limit` connections at once; returns the port, 0 for a Unix socket."""
         settings, front = self._settings, self._front
-        by_path = settings.host.startswith("unix:")
-        try:
-            listening = bind(settings.host, settings.port)
-        except OSError as failed:
-            self._engine.close()
-            address = settings.host if by_path else f"{settings.host} port {settings.port}"
-            in_use = failed.errno == errno.EADDRINUSE and not by_path
-            hint = "; set JOBQUEUE_PORT to use another port" if in_use else ""
-            raise CannotListenError(
-                f"cannot listen on {address}: {failed.strerror or failed}{hint}"
-            ) from None
-        self._listener = Listener(listening, limit, front.connections, front.take, front.peers)
+        if self._turn is not None:
+            listening = self._turn.sockets.clients.dup()
+            listening.setblocking(False)
+        else:
+            try:
+                listening = listen(settings.host, settings.port)
+            except CannotListenError:
+                self._engine.close()
+                raise
+        by_path = listening.family == socket.AF_UNIX
+        self._listener = Listener(
+            listening, limit, front.connections, front.take, front.peers, keep=self._turn is not None
+        )
         return 0 if by_path else int(listening.getsockname()[1])
-
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._settings.tokens_file is not None or self._tls.context is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
 
     def _signalled(self) -> None:
         (self._second_signal if self._stop_signal.is_set() else self._stop_signal).set()
-
-    def _reload(self) -> None:
-        """Reads certificates and tokens again (SIGHUP). A bad file changes nothing."""
-        auth = self._dispatcher.auth
-        try:
-            self._tls.reload()
-            if auth is not None:
-                auth.reload()
-        except SettingError as bad:
-            _log.error("not reloaded: %s", bad.detail)
-        else:
-            _log.info("reloaded; access tokens: %d", len(auth) if auth is not None else 0)
 
     # -- serve --------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
         """Loads the journal, and serves until a signal or a failure of the journal."""
         loading = asyncio.ensure_future(self._load())
+        await asyncio.sleep(0)
+        if self._turn is not None and self._turn.stopped.is_set():
+            self._stop_signal.set()
         await self._stop_signal.wait()
         loading.cancel()
 
@@ -200,6 +311,9 @@ class Program:
         except JournalError as bad:
             self._fail(bad.detail, 1)
             return
+        except SessionLost as lost:
+            self._failed(lost)
+            return
         except Exception as bug:
             _log.exception("unexpected error")
             self._fail(f"the journal could not be read: {bug}", 1)
@@ -207,9 +321,18 @@ class Program:
         self._gc.freeze()
         self._report("loaded", f"loaded {jobs:,} jobs in {time.monotonic() - started:.1f} s")
 
+    def _failed(self, error: Exception) -> None:
+        """Ends this turn as the owner, or the server, since nothing can be written any more."""
+        if isinstance(error, SessionLost) and not self._stop_signal.is_set():
+            self.lost = True
+            self._out.write(f"jobqueue: {error}; this server stands by")
+            self._stop_signal.set()
+        else:
+            self._fail(str(error))
+
     def _fail(self, reason: str, status: int = 74) -> None:
         """Stops because the journal cannot be read, or no longer be written."""
-        print(f"jobqueue: {reason}", file=sys.stderr, flush=True)
+        self._out.write(f"jobqueue: {reason}")
         self._status = status
         self._stop_signal.set()
 
@@ -218,15 +341,21 @@ class Program:
     async def stop(self) -> int:
         """Lets what is under way end, for `settings.drain` at most, and closes everything. Returns the exit
         status."""
+        self._signals.limit_stop()
         engine, front = self._engine, self._front
         loaded = engine.refuses is None
         engine.stop_waiting()
         cut_short = False
         share = 1.0 if self._settings.data is None else 0.5
-        if loaded and self._settings.data is not None:
+        handed_over = self.lost or len(engine.members()) > 1
+        if loaded and self._settings.data is not None and not handed_over:
             # Workers are often stopped at the same moment: what they have finished is still taken and kept.
             cut_short = await self._drain(lambda: front.busy() + engine.stats().jobs["in_progress"], share)
         self._listener.close()
+        if self._link is not None:
+            self._link.close()
+        if self.lost:  # what had come while this server stood still gets its 503
+            await self._drain(front.arriving, share)
         front.drain()
         cut_short = cut_short or await self._drain(front.busy, share)
         front.close()
@@ -236,14 +365,17 @@ class Program:
         for each in self._background:
             each.stop()
         self._access_log.flush()
-        if loaded and not self._status:
+        if self.lost:
+            gc.unfreeze()  # so that its jobs go
+        elif loaded and not self._status:
             self._report("stop", self._stop_line())
         return self._status or int(cut_short)
 
     async def _drain(self, busy: Callable[[], int], share: float) -> bool:
         """Waits while `busy`, for this share of `settings.drain` at most. True: a second signal cut it
         short."""
-        until = time.monotonic() + share * self._settings.drain / 1000
+        seconds = share * self._settings.drain / 1000
+        until = time.monotonic() + (min(seconds, _LOST_DRAIN) if self.lost else seconds)
         # At least one round, so that the responses to waiting clients are written.
         while not self._second_signal.is_set():
             try:
@@ -257,13 +389,13 @@ class Program:
 
     def _start_line(self) -> str:
         settings, auth = self._settings, self._dispatcher.auth
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        scheme = "http" if settings.tls_cert is None else "https"
-        address = f"{scheme}://{host}:{self._port}" if self._port else settings.host
+        address = _address(settings, self._port)
         compiled = "" if str(local.__file__).endswith(".py") else ", compiled"
         kept = "memory only: a stop loses all jobs"
         if settings.data is not None:
             kept = f"journal in {settings.data}, sync {settings.sync}"
+            if is_database(settings.data):
+                kept = f"PostgreSQL at {shown(settings.data)}"
         access = "no access tokens: anyone who can reach it may use it"
         if auth is not None:
             access = f"access tokens: {len(auth)}"
@@ -287,6 +419,16 @@ class Program:
 
     def _report(self, event: str, line: str) -> None:
         """Prints a line whatever the log level."""
-        if self._settings.log_format == "json":
-            line = log.json_line({"event": event, "message": line})
-        print(line, file=sys.stderr, flush=True)
+        _report(self._settings, self._out, line, event)
+
+
+def _address(settings: Settings, port: int) -> str:
+    """Returns the URL at which clients reach this server; `port` is 0 for a Unix socket."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{host}:{port}" if port else settings.host
+
+
+def _report(settings: Settings, out: LogWriter, line: str, event: str = "standby") -> None:
+    """Prints a line whatever the log level."""
+    out.write(log.json_line({"event": event, "message": line}) if settings.log_format == "json" else line)

@@ -15,13 +15,11 @@ class Tls:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.context = self._read()
+        self.context = self.read()
 
-    def reload(self) -> None:
-        """Reads the files again. Raises `SettingError`, and then keeps the certificate it has."""
-        self.context = self._read()
-
-    def _read(self) -> ssl.SSLContext | None:
+    def read(self) -> ssl.SSLContext | None:
+        """Reads the files, and returns the context to use from now on. May be called on any thread. Raises
+        `SettingError`."""
         cert, key, ca = self._settings.tls_cert, self._settings.tls_key, self._settings.tls_client_ca
         if cert is None:
             if key is not None or ca is not None:

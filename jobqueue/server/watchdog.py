@@ -56,7 +56,7 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(1.0)  # it may be reading source files for a sample
 
     # -- on the loop --------------------------------------------------------------------------------
 
@@ -82,8 +82,10 @@ class Watchdog:
         self._next_warning = now + _WARN_EVERY
         _log.warning(
             "the event loop was blocked for %d ms (stalls since the last warning: %d): %s",
-            late * 1000, self._unreported, self._sample or "no stack sample was taken",
-        )  # fmt: skip
+            late * 1000,
+            self._unreported,
+            self._sample or "no stack sample was taken",
+        )
         self._unreported = 0
 
     # -- on the thread ------------------------------------------------------------------------------

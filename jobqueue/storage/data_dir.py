@@ -91,6 +91,12 @@ class DataDir:
                 path.write_text(known + "\n", "ascii")
         return known
 
+    def identify(self, identity: str) -> None:
+        """Gives the directory the identity of another one, whose journal it takes over."""
+        path = self.path / _IDENTITY
+        path.touch(0o600)
+        path.write_text(identity + "\n", "ascii")
+
     # -- free space ---------------------------------------------------------------------------------
 
     def is_full(self, was_full: bool) -> bool:

@@ -4,9 +4,17 @@ from collections.abc import Callable, Iterator
 
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.restore import Restoration
-from jobqueue.storage.records import Counters, Damaged, Reader, StoredJob, StoredKey, StoredQueue
+from jobqueue.storage.records import (
+    Counters,
+    Damaged,
+    Reader,
+    StoredJob,
+    StoredKey,
+    StoredQueue,
+    StoredSchedule,
+)
 from jobqueue.storage.row_builder import RowBuilder
-from jobqueue.storage.store import JournalError, Store
+from jobqueue.storage.store import Store, damaged
 
 # The largest slice that is read at once.
 _MAX_ROWS = 400
@@ -35,6 +43,9 @@ def load(store: Store, queue: JobQueue, rows: RowBuilder, now: Callable[[], int]
                 elif isinstance(stored, StoredKey):
                     keys.append(stored)
                     rows.key(key)
+                elif isinstance(stored, StoredSchedule):
+                    restoration.schedule(stored.schedule())
+                    rows.schedule(key, stored.plan)
                 else:
                     counters = stored
             yield rows.jobs
@@ -44,10 +55,8 @@ def load(store: Store, queue: JobQueue, rows: RowBuilder, now: Callable[[], int]
             restoration.numbers(counters.first_id, counters.last_number)
         elif not rows.empty:
             raise Damaged("its counters are missing")
-    except Damaged as damaged:
-        raise JournalError(
-            f"{store.location} is damaged: {damaged}. `./scripts/run.sh journal repair` saves what it can"
-        ) from None
+    except Damaged as why:
+        raise damaged(store.location, why, remedy=store.remedy) from None
     for stored_key in reversed(keys):  # the newest one was read first
         restoration.answered(*stored_key)
     restoration.end(now())

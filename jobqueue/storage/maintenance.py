@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobqueue.clock import SystemClock, first_id_at
-from jobqueue.model import Job
+from jobqueue.model import Job, Schedule
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.records import (
     COUNTERS,
+    NEWEST,
+    SCHEDULES,
     Counters,
     Damaged,
     Reader,
@@ -20,13 +22,15 @@ from jobqueue.storage.records import (
     Stored,
     StoredJob,
     StoredQueue,
+    StoredSchedule,
     name_of,
+    needs_newest,
     put_counters,
     without_checksum,
-)  # fmt: skip
+)
 from jobqueue.storage.salvage import rows_in
 from jobqueue.storage.sqlite import FILE, SQLiteStore, check_version, refuse_newer, sync_folder
-from jobqueue.storage.store import JournalError
+from jobqueue.storage.store import JournalError, damaged
 
 _SLICE = 1000  # rows
 
@@ -38,20 +42,45 @@ class Findings:
     jobs: int = 0
     queues: int = 0
     keys: int = 0
+    schedules: int = 0
+    newest: bool = False  # one of them needs the newest version of the format
     wrong: list[str] = field(default_factory=list)
     counters: Counters | None = None
     highest: int = 0  # id or place
+
+    @property
+    def records(self) -> int:
+        return self.jobs + self.queues + self.keys + self.schedules
 
     def add(self, stored: Stored) -> None:
         if isinstance(stored, StoredJob):
             self.jobs += 1
             self.highest = max(self.highest, stored.job.id, stored.job.place)
+            extras = stored.job.extras
+            self.newest = self.newest or (extras is not None and needs_newest(extras.options))
         elif isinstance(stored, StoredQueue):
             self.queues += 1
+            self.newest = self.newest or needs_newest(stored.settings)
+        elif isinstance(stored, StoredSchedule):
+            self.schedules += 1
+            self.newest = self.newest or needs_newest(stored.plan.job.options)
         elif isinstance(stored, Counters):
             self.counters = stored
         else:
             self.keys += 1
+
+    def count(self) -> None:
+        """Notes what is missing by the counters, once everything was added."""
+        counters = self.counters
+        if counters is None:
+            self.wrong.append("the counters are missing")
+        elif counters.jobs != self.jobs or counters.queues != self.queues:
+            self.wrong.append(
+                f"it holds {self.jobs:,} jobs and {self.queues:,} queues instead of "
+                f"{counters.jobs:,} and {counters.queues:,}"
+            )
+        elif counters.schedules != self.schedules:
+            self.wrong.append(f"it holds {self.schedules:,} schedules instead of {counters.schedules:,}")
 
 
 def verify(folder: Path) -> Findings:
@@ -70,18 +99,12 @@ def _verify_file(path: Path) -> Findings:
             cursor = db.execute("SELECT key, body FROM record ORDER BY key")
             reader = Reader()
             while rows := cursor.fetchmany(_SLICE):
-                _add_rows(reader, rows, found)
+                add_rows(reader, rows, found)
             with _noting_damage(found):
                 reader.end()
         except sqlite3.DatabaseError as bad:
             found.wrong.append(f"SQLite: {bad}")
-    if found.counters is None:
-        found.wrong.append("the counters are missing")
-    elif found.counters.jobs != found.jobs or found.counters.queues != found.queues:
-        found.wrong.append(
-            f"it holds {found.jobs:,} jobs and {found.queues:,} queues instead of "
-            f"{found.counters.jobs:,} and {found.counters.queues:,}"
-        )
+    found.count()
     return found
 
 
@@ -105,11 +128,12 @@ def _repair(folder: Path) -> Findings:
         found = _verify_file(old)
         if not found.wrong:
             return found
-    with contextlib.suppress(sqlite3.Error):
-        db = sqlite3.connect(old, isolation_level=None)
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(old, isolation_level=None)) as db,
+    ):
         refuse_newer(db, old)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # copies the log into the file, if SQLite still can
-        db.close()
     content = old.read_bytes()
     valid: dict[int, bytes] = {}
     found = Findings()
@@ -117,8 +141,8 @@ def _repair(folder: Path) -> Findings:
         try:
             without_checksum(key, body)
             valid[key] = body
-        except Damaged as damaged:
-            found.wrong.append(str(damaged))
+        except Damaged as bad:
+            found.wrong.append(str(bad))
     names = {name_of(key) for key in valid}  # a row may be found twice, once damaged and once valid
     found.wrong = [line for line in found.wrong if line.partition(":")[0] not in names]
     kept = _complete(valid, found)
@@ -126,6 +150,8 @@ def _repair(folder: Path) -> Findings:
     new.mkdir(mode=0o700, exist_ok=True)
     (new / FILE).unlink(missing_ok=True)
     store = SQLiteStore(new)
+    if found.newest:
+        kept.insert(0, (NEWEST, None))
     for start in range(0, len(kept), _SLICE):
         store.commit(kept[start : start + _SLICE])
     store.commit([put_counters(_counters_of(found))])
@@ -156,10 +182,10 @@ def _complete(valid: dict[int, bytes], found: Findings) -> list[Row]:
         if key > 0 and key & 1 and key - 1 not in valid:
             found.wrong.append(f"{name_of(key)}: its job is missing")
             continue
-        before = found.jobs + found.queues + found.keys
-        _add_rows(reader, [(key, valid[key])], found)
-        if found.jobs + found.queues + found.keys > before:
-            if key > 0 and key & 1:
+        before = found.records
+        add_rows(reader, [(key, valid[key])], found)
+        if found.records > before:
+            if (key > 0 and key & 1) or (key <= SCHEDULES and not key & 1):  # of two rows, the second
                 kept.append((key - 1, valid[key - 1]))
             kept.append((key, valid[key]))
     with _noting_damage(found):
@@ -174,10 +200,15 @@ def _counters_of(found: Findings) -> Counters:
         lost = before.jobs - found.jobs
         if lost > 0:
             found.wrong.append(f"{lost:,} of {before.jobs:,} jobs are lost")
-        return Counters(before.first_id, max(before.last_number, found.highest), found.jobs, found.queues)
+        if before.schedules > found.schedules:
+            found.wrong.append(
+                f"{before.schedules - found.schedules:,} of {before.schedules:,} schedules are lost"
+            )
+        last = max(before.last_number, found.highest)
+        return Counters(before.first_id, last, found.jobs, found.queues, found.schedules)
     found.wrong.append("the number of jobs is unknown; new ids are derived from the clock")
     last = max(found.highest, first_id_at(SystemClock().wall()))
-    return Counters(1, last, found.jobs, found.queues)
+    return Counters(1, last, found.jobs, found.queues, found.schedules)
 
 
 def back_up(folder: Path, to: Path) -> Findings:
@@ -186,11 +217,10 @@ def back_up(folder: Path, to: Path) -> Findings:
     with _reading(folder / FILE) as db:
         try:
             os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            copy = sqlite3.connect(to)
-            db.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            _raise_ids(copy)
-            copy.close()
+            with contextlib.closing(sqlite3.connect(to)) as copy:
+                db.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+                _raise_ids(copy)
             descriptor = os.open(to, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
@@ -229,9 +259,22 @@ def jobs_in(folder: Path) -> Iterator[Job]:
                     yield stored.job
             reader.end()
         except (sqlite3.DatabaseError, Damaged) as bad:
-            raise JournalError(
-                f"{folder / FILE} is damaged: {bad}. `./scripts/run.sh journal repair` saves what it can"
-            ) from None
+            raise damaged(folder / FILE, bad) from None
+
+
+def schedules_in(folder: Path) -> Iterator[Schedule]:
+    """Yields all schedules. Raises `JournalError` at the first damaged row."""
+    with _reading(folder / FILE) as db:
+        try:
+            cursor = db.execute("SELECT key, body FROM record WHERE key <= ? ORDER BY key", (SCHEDULES,))
+            reader = Reader()
+            while rows := cursor.fetchmany(_SLICE):
+                for _, stored in reader.read(rows):
+                    assert isinstance(stored, StoredSchedule)
+                    yield stored.schedule()
+            reader.end()
+        except (sqlite3.DatabaseError, Damaged) as bad:
+            raise damaged(folder / FILE, bad) from None
 
 
 def _unused_name(old: Path) -> Path:
@@ -241,16 +284,17 @@ def _unused_name(old: Path) -> Path:
     return path
 
 
-def _add_rows(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) -> None:
+def add_rows(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) -> None:
+    """Adds what the next rows hold to `found`, and what is wrong with them."""
     for row in rows:
         for _ in range(2):  # again, if the damage is that the row before this one is incomplete
             try:
                 for _, stored in reader.read([row]):
                     found.add(stored)
                 break
-            except Damaged as damaged:
-                found.wrong.append(str(damaged))
-                if damaged.key == row[0]:
+            except Damaged as bad:
+                found.wrong.append(str(bad))
+                if bad.key == row[0]:
                     break
 
 
@@ -258,8 +302,8 @@ def _add_rows(reader: Reader, rows: list[tuple[int, bytes]], found: Findings) ->
 def _noting_damage(found: Findings) -> Iterator[None]:
     try:
         yield
-    except Damaged as damaged:
-        found.wrong.append(str(damaged))
+    except Damaged as bad:
+        found.wrong.append(str(bad))
 
 
 @contextlib.contextmanager
@@ -272,8 +316,6 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         check_version(db, path)
         yield db
     except sqlite3.DatabaseError as bad:
-        raise JournalError(
-            f"{path} is damaged: {bad}. `./scripts/run.sh journal repair` saves what it can"
-        ) from None
+        raise damaged(path, bad) from None
     finally:
         db.close()

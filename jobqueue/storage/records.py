@@ -8,6 +8,9 @@ checksum of key and body. The key says what the row holds:
      2 * id + 1  its payload, if that is large, so that a heartbeat does not write it again
     -2 * n       a queue that has settings or a pause
     -2 * n - 1   an idempotency key
+    SCHEDULES - 2 * n      the plan of a schedule
+    SCHEDULES - 2 * n - 1  its progress, so that an instant does not write the plan again
+    NEWEST      not stored: the file has to be of the newest version, see `needs_newest`
 """
 
 from collections.abc import Iterator
@@ -16,11 +19,15 @@ from zlib import crc32
 
 import msgspec
 
-from jobqueue.model import Job, Pause, QueueSettings, RecordedAnswer
+from jobqueue.model import Firing, Job, Options, Pause, Plan, QueueSettings, RecordedAnswer, Schedule
 
 # Payloads of more bytes have a row of their own.
 PAYLOAD_ROW_ABOVE = 1024
 COUNTERS = 0
+# Keys up to this are those of schedules. No other number gets that far.
+SCHEDULES = -(1 << 62)
+# A row that is not stored: with it the other rows need the newest version of the format.
+NEWEST = -(1 << 63)
 _CHECKSUM_BYTES = 4
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -36,13 +43,14 @@ class Damaged(Exception):
 
 
 class Counters(NamedTuple):
-    """Where ids begin, the last number given out, and the numbers of job and queue rows, which reveal missing
-    rows."""
+    """Where ids begin, the last number given out, and the numbers of jobs, queues and schedules, which reveal
+    missing rows."""
 
     first_id: int
     last_number: int
     jobs: int
     queues: int
+    schedules: int = 0
 
 
 class StoredQueue(NamedTuple):
@@ -72,12 +80,50 @@ class StoredJob(NamedTuple):
     job: Job
 
 
-Stored = Counters | StoredQueue | StoredKey | StoredJob
+class StoredProgress(NamedTuple):
+    """The progress of a schedule."""
+
+    created_at: int
+    done_until: int
+    version: int
+    paused_at: int | None
+    pause_reason: str | None
+    history: tuple[Firing, ...]
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule: the contents of its two rows."""
+
+    plan: Plan
+    progress: StoredProgress
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.plan, *self.progress)
+
+
+Stored = Counters | StoredQueue | StoredKey | StoredJob | StoredSchedule
 
 _counters = msgspec.msgpack.Decoder(Counters).decode
 _queue = msgspec.msgpack.Decoder(StoredQueue).decode
 _key = msgspec.msgpack.Decoder(StoredKey).decode
 _job = msgspec.msgpack.Decoder(StoredJob).decode
+_plan = msgspec.msgpack.Decoder(Plan).decode
+_progress = msgspec.msgpack.Decoder(StoredProgress).decode
+
+
+def needs_newest(record: QueueSettings | Options | None) -> bool:
+    """Returns whether an older server would lose a part of `record`, or act against it. Then the file must be
+    of the newest version, which an older server refuses."""
+    if record is None or record.max_run_for is not None:
+        return record is not None
+    if isinstance(record, Options):
+        return record.envelope is not None
+    limits = record.key_limits
+    return (
+        record.attributes is not None
+        or record.fair_keys
+        or (limits is not None and (limits.ordered or limits.batch > 1))
+    )
 
 
 def with_checksum(key: int, body: bytes) -> bytes:
@@ -102,12 +148,14 @@ def name_of(key: int) -> str:
         return "the counters"
     if key > 0:
         return f"job {key >> 1}" if key & 1 == 0 else f"the payload of job {key >> 1}"
+    if key <= SCHEDULES:
+        return f"schedule {number_of(key)}" if key & 1 == 0 else f"the progress of schedule {number_of(key)}"
     return f"queue row {number_of(key)}" if key & 1 == 0 else f"idempotency key {number_of(key)}"
 
 
 def number_of(key: int) -> int:
-    """Returns the number n of the row of a queue or an idempotency key."""
-    return -key >> 1
+    """Returns the number n of the row of a queue, an idempotency key or a schedule."""
+    return (SCHEDULES - key if key <= SCHEDULES else -key) >> 1
 
 
 def queue_key(number: int) -> int:
@@ -118,18 +166,38 @@ def answered_key(number: int) -> int:
     return -2 * number - 1
 
 
+def plan_key(number: int) -> int:
+    return SCHEDULES - 2 * number
+
+
+def progress_key(number: int) -> int:
+    return SCHEDULES - 2 * number - 1
+
+
+def _row(key: int, fields: object) -> Row:
+    return key, with_checksum(key, _encode(fields))
+
+
 def put_counters(counters: Counters) -> Row:
-    return COUNTERS, with_checksum(COUNTERS, _encode(counters))
+    # Without schedules as before: an older server reads that, too.
+    return _row(COUNTERS, counters if counters.schedules else counters[:4])
+
+
+def put_plan(number: int, plan: Plan) -> Row:
+    return _row(plan_key(number), plan)
+
+
+def put_progress(number: int, schedule: Schedule) -> Row:
+    fields = StoredProgress(*[getattr(schedule, name) for name in StoredProgress._fields])
+    return _row(progress_key(number), fields)
 
 
 def put_queue(number: int, queue: StoredQueue) -> Row:
-    key = queue_key(number)
-    return key, with_checksum(key, _encode(queue))
+    return _row(queue_key(number), queue)
 
 
 def put_answered(number: int, stored: StoredKey) -> Row:
-    key = answered_key(number)
-    return key, with_checksum(key, _encode(stored))
+    return _row(answered_key(number), stored)
 
 
 def put_job(job: Job, expires: int | None, due: int | None) -> bytes:
@@ -156,17 +224,22 @@ class Reader:
 
     def __init__(self) -> None:
         self._without_payload: StoredJob | None = None  # its payload is the next row
+        self._progress: tuple[int, StoredProgress] | None = None  # with its key; its plan is the next row
 
     def read(self, rows: list[tuple[int, bytes]]) -> Iterator[tuple[int, Stored]]:
         """Yields each record with the key of its row. A job that has a payload row comes with that row's
-        key."""
+        key, a schedule with that of its plan."""
         for key, stored_body in rows:
             body = without_checksum(key, stored_body)
             if key > 0 and key & 1:
                 yield key, self._with_payload(key, body)
                 continue
             self._check_payload_came()
+            self._check_plan_came(key)
             try:
+                if key <= SCHEDULES and key & 1:
+                    self._progress = key, _progress(body)
+                    continue
                 stored = self._decode(key, body)
             except msgspec.MsgspecError as bad:
                 raise Damaged(f"{name_of(key)}: it cannot be read: {bad}", key) from None
@@ -176,14 +249,17 @@ class Reader:
                 yield key, stored
 
     def end(self) -> None:
-        """Checks that no payload is missing."""
+        """Checks that no payload and no plan is missing."""
         self._check_payload_came()
+        self._check_plan_came(COUNTERS)
 
     def _decode(self, key: int, body: bytes) -> Stored:
         if key > 0:
             return _job(body)
         if key == COUNTERS:
             return _counters(body)
+        if key <= SCHEDULES:
+            return self._with_plan(key, body)
         return _key(body) if key & 1 else _queue(body)
 
     def _with_payload(self, key: int, body: bytes) -> StoredJob:
@@ -192,6 +268,19 @@ class Reader:
             raise Damaged(f"{name_of(key)}: there is no such job", key)
         stored.job.payload = body
         return stored
+
+    def _with_plan(self, key: int, body: bytes) -> StoredSchedule:
+        found, self._progress = self._progress, None
+        if found is None:
+            raise Damaged(f"{name_of(key)}: its progress is missing", key)
+        return StoredSchedule(_plan(body), found[1])
+
+    def _check_plan_came(self, next_key: int) -> None:
+        """Checks that the plan of a progress that was read is the row at `next_key`."""
+        if self._progress is not None and self._progress[0] + 1 != next_key:
+            key = self._progress[0]
+            self._progress = None
+            raise Damaged(f"{name_of(key)}: its plan is missing", key)
 
     def _check_payload_came(self) -> None:
         if self._without_payload is not None:

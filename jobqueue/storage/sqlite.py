@@ -8,12 +8,17 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 
-from jobqueue.storage.records import Row
-from jobqueue.storage.store import JournalError, NoSpace, RetryableError
+from jobqueue.model import Member
+from jobqueue.storage.records import NEWEST, SCHEDULES, Row
+from jobqueue.storage.store import REPAIR, JournalError, NoSpace, RetryableError, damaged
 
-VERSION = 1
+# 1: jobs, queues and idempotency keys. 2: schedules, too. 3: with what `records.needs_newest` names. A file
+# gets a version with the first row that needs it.
+VERSION = 3
+_WITH_SCHEDULES = 2
 FILE = "journal.sqlite"
 # Lets `file` and other tools recognise a journal: "jobq".
 _APPLICATION = 0x6A6F6271
@@ -35,7 +40,7 @@ _KEPT_PAGES = 1024
 _SCHEMA = f"""
     BEGIN;
     PRAGMA application_id = {_APPLICATION};
-    PRAGMA user_version = {VERSION};
+    PRAGMA user_version = 1;
     CREATE TABLE record (key INTEGER PRIMARY KEY, body BLOB NOT NULL);
     -- Inserting a row without a body deletes the row of that key.
     CREATE TRIGGER gone BEFORE INSERT ON record WHEN NEW.body IS NULL BEGIN
@@ -45,12 +50,16 @@ _SCHEMA = f"""
     COMMIT;
 """
 _SYNCHRONOUS = {"always": "FULL", "interval": "FULL", "os": "NORMAL"}
+_KEY_OF = itemgetter(0)
 _PUT = "INSERT OR REPLACE INTO record VALUES (?,?)"
 
 
 class SQLiteStore:
     """The journal file in `folder`, created if missing. `sync`: "always", "interval" or "os", as the setting.
     Raises `JournalError`. The contract of each method is in `Store`."""
+
+    remedy = REPAIR
+    check_interval: float | None = None
 
     def __init__(self, folder: Path, sync: str = "always") -> None:
         self.path = folder / FILE
@@ -60,14 +69,22 @@ class SQLiteStore:
                 _create(self.path)
             _check_file(self.path)
             self._db = _connect(self.path)
-            check_version(self._db, self.path)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
-            self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees its errors
-            self._db.execute("PRAGMA cache_size = -16384")
-            _allocate_log(self.path.with_name(FILE + "-wal"))
+            try:
+                self._begin(sync)
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as bad:
-            raise _unusable(self.path, bad) from None
+            raise damaged(self.path, bad, certainly=False) from None
+
+    def _begin(self, sync: str) -> None:
+        check_version(self._db, self.path)
+        self._version = self._number("user_version")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
+        self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees its errors
+        self._db.execute("PRAGMA cache_size = -16384")
+        _allocate_log(self.path.with_name(FILE + "-wal"))
 
     @property
     def location(self) -> str:
@@ -85,17 +102,21 @@ class SQLiteStore:
                     rows, bytes_left = [], max_bytes
             yield rows
         except sqlite3.Error as bad:
-            raise _unusable(self.path, bad) from None
+            raise damaged(self.path, bad, certainly=False) from None
 
     def commit(self, rows: Sequence[Row]) -> None:
         try:
-            if len(rows) <= _MAX_ROWS:
+            version, rows = self._version_with(rows)
+            if len(rows) <= _MAX_ROWS and version == self._version:
                 self._put(rows)
             else:
                 self._db.execute("BEGIN")
+                if version != self._version:
+                    self._db.execute(f"PRAGMA user_version = {version}")
                 for start in range(0, len(rows), _MAX_ROWS):
                     self._put(rows[start : start + _MAX_ROWS])
                 self._db.execute("COMMIT")
+                self._version = version
         except sqlite3.Error as bad:
             with contextlib.suppress(sqlite3.Error):
                 if self._db.in_transaction:
@@ -104,6 +125,13 @@ class SQLiteStore:
         self._log_bytes += _GROUP_OVERHEAD + sum(_ROW_OVERHEAD + len(body or b"") for _, body in rows)
         if self._log_bytes > _LOG * 3 // 4:
             self._checkpoint()
+
+    def _version_with(self, rows: Sequence[Row]) -> tuple[int, Sequence[Row]]:
+        """Returns the version of the file with these rows, and those of them that are stored."""
+        lowest = min(rows, key=_KEY_OF)[0]
+        if lowest == NEWEST:
+            return VERSION, [row for row in rows if row[0] != NEWEST]
+        return (max(self._version, _WITH_SCHEDULES) if lowest <= SCHEDULES else self._version), rows
 
     def _put(self, rows: Sequence[Row]) -> None:
         size = next(size for size in _SIZES if size >= len(rows))
@@ -132,6 +160,12 @@ class SQLiteStore:
         files = (self.path, self.path.with_name(FILE + "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
+    def members(self) -> Sequence[Member]:
+        return ()
+
+    def may_be_stale(self) -> bool:
+        return False  # the folder is locked
+
     def release_space(self) -> bool:
         free, pages = self._number("freelist_count"), self._number("page_count")
         if free <= max(_KEPT_PAGES, pages // 4):
@@ -143,6 +177,9 @@ class SQLiteStore:
         if self._log_bytes > _LOG * 3 // 4:
             self._checkpoint()
         return True
+
+    def check(self) -> None:
+        pass  # a commit tells
 
     def _number(self, pragma: str) -> int:
         (number,) = self._db.execute(f"PRAGMA {pragma}").fetchone()
@@ -249,9 +286,3 @@ def _translate(bad: sqlite3.Error) -> Exception:
     if code == sqlite3.SQLITE_FULL:
         return NoSpace(str(bad))
     return RetryableError(str(bad)) if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else bad
-
-
-def _unusable(path: Path, bad: sqlite3.Error) -> JournalError:
-    return JournalError(
-        f"{path} is damaged or cannot be read: {bad}. `./scripts/run.sh journal repair` saves what it can"
-    )

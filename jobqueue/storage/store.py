@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from jobqueue.errors import JobQueueError
+from jobqueue.model import Member
 from jobqueue.storage.records import Row
 
 
@@ -20,6 +21,16 @@ class JournalError(JobQueueError):
         super().__init__("".join(each if each.isprintable() else "?" for each in detail))
 
 
+# What an administrator can do about a damaged file.
+REPAIR = "`jobqueue journal repair` saves what it can"
+
+
+def damaged(where: object, why: object, certainly: bool = True, remedy: str = REPAIR) -> JournalError:
+    """Returns the error for a journal at `where` that is damaged, or, if not `certainly`, cannot be read."""
+    what = "is damaged" if certainly else "is damaged or cannot be read"
+    return JournalError(f"{where} {what}: {why}. {remedy}")
+
+
 class RetryableError(Exception):
     """Nothing of the group was written, and the same group may be tried again. For example, another program
     has locked the file."""
@@ -29,8 +40,22 @@ class NoSpace(RetryableError):
     """The disk is full."""
 
 
+class Unavailable(RetryableError):
+    """The database does not answer. Whether the group was written is found out when it is tried again. Until
+    then it is not to be acknowledged."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 class Store(Protocol):
     """Rows by key, on stable storage. `load` comes first. After that one thread at a time writes."""
+
+    # What an administrator can do about damage, for messages.
+    remedy: str
+    # Seconds between two calls of `check` while nothing is written; None: it is never called.
+    check_interval: float | None
 
     @property
     def location(self) -> str:
@@ -42,8 +67,20 @@ class Store(Protocol):
 
     def commit(self, rows: Sequence[Row]) -> None:
         """Writes all rows or none; they are on disk when this returns. A body of None deletes the row, and a
-        later row replaces an earlier one of the same key. Raises `RetryableError` if nothing was written.
-        After any other exception it is unknown what was written."""
+        later row replaces an earlier one of the same key. The row `records.NEWEST` is not stored. Raises
+        `RetryableError` if the same rows may be tried again: the next call then begins with them, and more
+        may follow. After any other exception it is unknown what was written."""
+
+    def check(self) -> None:
+        """Finds out whether a commit would be possible. Called on the writing thread. Raises as `commit`."""
+
+    def members(self) -> Sequence[Member]:
+        """Returns the servers that shared the store at the last beat, this one included. May be called on any
+        thread."""
+
+    def may_be_stale(self) -> bool:
+        """Returns whether another server may have written since the last answer of this one. May be called on
+        any thread."""
 
     def release_space(self) -> bool:
         """Returns a slice of unused space to the system. Called between commits, on the writing thread. True

@@ -21,10 +21,10 @@ class Writer(threading.Thread):
     """Writes groups of rows in the order in which they were handed over.
 
     All groups that have arrived by the time a commit starts go into that commit. Between commits the thread
-    releases unused space. It calls back on the loop's thread:
+    releases unused space, or checks the store. It calls back on the loop's thread:
 
-    `on_written(groups)`: that number of further groups is on disk.
-    `on_retry(error)`: nothing was written; the thread tries again.
+    `on_written(groups)`: that number of further groups is on disk. 0: a check that had failed succeeds again.
+    `on_retry(error)`: nothing was written, or a check failed; the thread tries again.
     `on_failure(error)`: the store failed for good; the thread ends.
 
     `rows` and `seconds` are histograms of the commits: their size and their duration.
@@ -66,8 +66,11 @@ class Writer(threading.Thread):
                 time.sleep(_RETRY_DELAY)
                 if not self._arriving.empty():
                     self._receive(None)
-            elif not self._receive(_RELEASE_INTERVAL if may_release else None):
-                may_release = self._release_space()
+            elif not self._receive(_RELEASE_INTERVAL if may_release else self._store.check_interval):
+                if may_release:
+                    may_release = self._release_space()
+                else:
+                    self._check()
                 continue
             if self._groups:
                 self._commit()
@@ -95,8 +98,21 @@ class Writer(threading.Thread):
 
     def _commit(self) -> None:
         began = time.monotonic()
+        if self._succeeds(lambda: self._store.commit(self._rows)):
+            self.seconds.add(time.monotonic() - began)
+            self.rows.add(len(self._rows))
+            groups, self._groups, self._rows = self._groups, 0, []
+            self._loop.call_soon_threadsafe(self._on_written, groups)
+
+    def _check(self) -> None:
+        had_failed = self._error is not None
+        if self._succeeds(self._store.check) and had_failed:
+            self._loop.call_soon_threadsafe(self._on_written, 0)
+
+    def _succeeds(self, work: Callable[[], None]) -> bool:
+        """Does a part of the store's work. Returns whether it succeeded; if not, the loop is told."""
         try:
-            self._store.commit(self._rows)
+            work()
         except RetryableError as error:
             self._error = error
             self._loop.call_soon_threadsafe(self._on_retry, error)
@@ -104,10 +120,8 @@ class Writer(threading.Thread):
             self._fail(error)
         else:
             self._error = None
-            self.seconds.add(time.monotonic() - began)
-            self.rows.add(len(self._rows))
-            groups, self._groups, self._rows = self._groups, 0, []
-            self._loop.call_soon_threadsafe(self._on_written, groups)
+            return True
+        return False
 
     def _fail(self, error: Exception) -> None:
         self._error = error

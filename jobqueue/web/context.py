@@ -11,7 +11,7 @@ from jobqueue.web.readers.consume import ConsumeReaders
 from jobqueue.web.readers.produce import ProduceReaders
 from jobqueue.web.server_info import ServerInfo
 from jobqueue.web.streams.events import Events
-from jobqueue.web.writers.encoder import Renderer
+from jobqueue.web.writers.encoder import Encoder
 from jobqueue.web.writers.top_screen import TopScreen
 
 
@@ -23,17 +23,27 @@ class Context:
     """
 
     __slots__ = (
-        "admin", "browser_policy", "caller", "consume", "encoder", "engine", "events", "produce", "readers",
-        "screen", "server", "settings",
-    )  # fmt: skip
+        "admin",
+        "browser_policy",
+        "caller",
+        "consume",
+        "encoder",
+        "engine",
+        "events",
+        "produce",
+        "readers",
+        "screen",
+        "server",
+        "settings",
+    )
 
     def __init__(
         self,
         engine: EngineView,
-        caller: Principal | None,
+        caller: "Principal[Context] | None",
         settings: Settings,
         readers: Readers,
-        encoder: Renderer,
+        encoder: Encoder,
         events: Events,
         server: ServerInfo,
         browser_policy: BrowserPolicy,
@@ -51,12 +61,18 @@ class Context:
         self.browser_policy = browser_policy
         self.screen = TopScreen(engine, server)
 
-    def for_caller(self, engine: EngineView, caller: Principal) -> "Context":
+    def for_caller(self, engine: EngineView, caller: "Principal[Context]") -> "Context":
         """Returns the context of `caller`, who sees `engine`; everything else is shared."""
         return Context(
-            engine, caller, self.settings, self.readers, self.encoder, self.events, self.server,
+            engine,
+            caller,
+            self.settings,
+            self.readers,
+            self.encoder,
+            self.events,
+            self.server,
             self.browser_policy,
-        )  # fmt: skip
+        )
 
     @property
     def may_use_all(self) -> bool:

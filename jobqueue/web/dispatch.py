@@ -4,10 +4,11 @@ import itertools
 import logging
 import os
 import re
+from asyncio import Future
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from time import monotonic
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,25 +16,32 @@ from jobqueue.engine.api import Engine
 from jobqueue.errors import (
     BodyTooLarge,
     JobQueueError,
+    MethodNotAllowed,
+    NoSuchRoute,
     NotReady,
     TooManyRequests,
     UnsupportedEncoding,
 )
+from jobqueue.web.access.administrators import Administrators
 from jobqueue.web.access.audit import audited
 from jobqueue.web.access.authorized_engine import AuthorizedEngine
-from jobqueue.web.access.browser_policy import BrowserPolicy, check_administrator
+from jobqueue.web.access.browser_policy import BrowserPolicy
 from jobqueue.web.access.identity import Authenticator, Principal
 from jobqueue.web.access.rate_limits import TokenBuckets, network
+from jobqueue.web.access.socket_owners import Owner
+from jobqueue.web.bytes_in_flight import BytesInFlight
 from jobqueue.web.context import Context
+from jobqueue.web.dashboard.door import Dashboard
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.openapi import document
 from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
 from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
 from jobqueue.web.server_info import ServerInfo
+from jobqueue.web.sqs.door import SqsDoor
 from jobqueue.web.streams.events import Events
 from jobqueue.web.streams.flow import Streams
-from jobqueue.web.writers.encoder import Renderer
+from jobqueue.web.writers.encoder import Encoder
 from jobqueue.web.writers.problems import internal, problem
 
 _log = logging.getLogger("jobqueue")
@@ -54,25 +62,64 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_documents", "_has_checks", "_rates", "access", "auth", "browser_policy", "context", "engine",
-        "fresh_id", "meter", "router", "running", "server", "settings", "streams",
-    )  # fmt: skip
+        "_documents",
+        "_has_checks",
+        "_rates",
+        "_root",
+        "access",
+        "administrators",
+        "auth",
+        "browser_policy",
+        "context",
+        "dashboard",
+        "engine",
+        "fresh_id",
+        "in_flight",
+        "meter",
+        "router",
+        "running",
+        "server",
+        "settings",
+        "sqs",
+        "streams",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.settings = engine.settings
         self.browser_policy = BrowserPolicy(self.settings)
-        self.streams = Streams(engine)
+        self.in_flight = BytesInFlight(self.settings.memory_limit, self.settings.max_request)
+        self.streams = Streams(engine, self.in_flight)
         has_tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
-        self.auth = Authenticator(self.settings, engine.wall_now) if has_tokens else None
-        self.meter = RequestMetrics(route.operation for route in ROUTES)
+        self.auth: Authenticator[Context] | None = None
+        if has_tokens:
+            self.auth = Authenticator(self.settings, engine.wall_now)
+            self.auth.on_end = self.streams.check
+        self.administrators = Administrators()
+        self.sqs = SqsDoor(engine, has_tokens) if self.settings.sqs == "on" else None
+        of_sqs = self.sqs.operations() if self.sqs is not None else []
+        self.dashboard = Dashboard(self.answer, self.auth)
+        self.meter = RequestMetrics(
+            [*[route.operation for route in ROUTES], *of_sqs, *self.dashboard.operations()]
+        )
         counts = self.meter.counts
-        self.router = Router(tuple([replace(route, counts=counts[route.operation]) for route in ROUTES]))
+        self.dashboard.use(counts)
+        if self.sqs is not None:
+            self.sqs.use(counts)
+        counted = tuple([replace(route, counts=counts[route.operation]) for route in ROUTES])
+        self._root = self.sqs.root if self.sqs is not None else None
+        self.router = Router(counted, self._root)
         self.server = ServerInfo(self.meter, has_tokens, self._document)
         self.context = Context(
-            engine, None, self.settings, Readers(self.settings), Renderer(engine), Events(engine),
-            self.server, self.browser_policy,
-        )  # fmt: skip
+            engine,
+            None,
+            self.settings,
+            Readers(self.settings),
+            Encoder(engine.wall, engine.identity, self.settings.max_payload_text),
+            Events(engine),
+            self.server,
+            self.browser_policy,
+        )
         rate = self.settings.rate
         self._rates = TokenBuckets(rate, max(rate, 1)) if rate is not None else None
         in_memory = engine.durability == "memory"  # such an engine always takes requests
@@ -89,18 +136,43 @@ class Dispatcher:
 
         A refusal becomes a problem document. A bug is logged with its traceback and becomes a 500.
         """
+        if request.path == "/" and self.sqs is not None and (request.method == "POST" or request.query):
+            called = self.sqs.route(request)
+            if called is not None:
+                return self._answer_sqs(called, request, False)
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
+            if (shown := self.dashboard.route(request)) is not None:
+                return self.perform(shown, request, False, monotonic(), None)
+            if self.sqs is not None and (called := self.sqs.route(request)) is not None:
+                return self._answer_sqs(called, request, False)
             if (
                 request.method == "OPTIONS"
                 and (preflight := self.browser_policy.preflight(request)) is not None
             ):
                 return preflight
-            answer = self.failed(error, request.id)
+            answer = self._told(error, request)
             self.meter.count(None, answer.status)
             return self.browser_policy.add_headers(request, answer)
         return self.perform(route, request, False, monotonic(), None)
+
+    def _answer_sqs(self, route: Route, request: Request, from_program: bool) -> Answer:
+        """Answers a call of an AWS SDK. Who signed it is known before its right is checked."""
+        if self.auth is not None and self.sqs is not None and route.right is not None:
+            try:
+                request.caller = self.sqs.caller(self.auth, request)
+            except JobQueueError as refused:
+                error = refused
+                try:  # guesses count, too
+                    if self._has_checks:
+                        self._check_first(route, request)
+                except JobQueueError as first:
+                    error = first
+                answer = self._told(error, request)
+                self.meter.count(route.operation, answer.status)
+                return self.browser_policy.add_headers(request, answer)
+        return self.perform(route, request, from_program, monotonic(), None)
 
     def perform(
         self,
@@ -108,13 +180,18 @@ class Dispatcher:
         request: Request,
         from_program: bool,
         began: float,
-        permitted: dict[Operation, Any] | None,
+        permitted: dict[Operation, Context] | None,
     ) -> Answer:
         """Returns the answer to a request whose route is known. Never raises.
 
         `from_program` means that no browser sent it. `began` is when it came, in seconds of the monotonic
         clock. `permitted` is that of the principal whose token the request carries, if the front knows it.
         """
+        if route is self._root:
+            called = self.sqs.route(request) if self.sqs is not None else None
+            if called is None:
+                return self.answer(request)
+            return self._answer_sqs(called, request, from_program)
         operation = route.operation
         answer: Answer
         try:
@@ -128,15 +205,15 @@ class Dispatcher:
             elif self.auth is not None:
                 answer = self._perform_for(self.auth, route, request)
             elif route.right == ADMIN:
-                if not self.settings.open_admin:
-                    check_administrator(request.peer, request.headers)
-                answer = audited(operation(self.context, request), request, "")
+                answer = self._perform_administrative(route, request)
             else:
                 answer = operation(self.context, request)
         except Exception as error:
-            answer = self.failed(error, request.id)
+            answer = self._told(error, request)
         if not from_program:
             answer = self.browser_policy.add_headers(request, answer)
+        if self._has_checks and self.browser_policy.proxies is not None:
+            answer = self.browser_policy.add_prefix(request, answer)
         if type(answer) is Response:  # inlined from `RequestMetrics.count`
             counts, status = route.counts, answer.status
             counts[status] = number = counts[status] + 1
@@ -146,9 +223,41 @@ class Dispatcher:
             answer.began, answer.operation = began, operation
             if request.caller is not None:
                 request.caller.waits(answer.future, self.engine)
+                if request.caller.expires_at is not None and self.auth is not None:
+                    self.auth.watch_expiry(request.caller)
         elif isinstance(answer, (Stream, Upload)) and self.auth is not None and request.caller is not None:
             answer.good = self.auth.validity(request.caller)
+            self.auth.watch_expiry(request.caller)
         return answer
+
+    def _perform_administrative(self, route: Route, request: Request) -> Answer:
+        """Serves an administrative call on a server without access tokens."""
+        owner = None if self.settings.open_admin else self.administrators.check(request)
+        if owner is None:
+            return self._administer(route, request, None)
+        if route.upload:
+            return self._take_after(owner, self._administer(route, request, None))
+        return Deferred(owner, partial(self._administer, route, request))
+
+    def _administer(self, route: Route, request: Request, owner: Owner | None) -> Answer:
+        """`owner`: of the client's socket, if that decides."""
+        self.administrators.check_owner(owner)
+        return audited(route.operation(self.context, request), request, "")
+
+    def _take_after(self, owner: Future[Owner], answer: Answer) -> Answer:
+        """Returns an upload of which nothing is taken before it is known that the owner may administer."""
+        assert isinstance(answer, Upload)
+        take, end, check = answer.take, answer.end, self.administrators.check_owner
+
+        async def take_after(piece: bytes) -> None:
+            check(await owner)
+            await take(piece)
+
+        async def end_after() -> Response:
+            check(await owner)
+            return await end()
+
+        return Upload(take_after, end_after, answer.held)
 
     def _locate(self, request: Request) -> None:
         """Replaces the peer of a request by the client's address if a trusted proxy reports it."""
@@ -174,10 +283,12 @@ class Dispatcher:
         if wait := rates.take(key, monotonic()):
             raise TooManyRequests(
                 f"more than {self.settings.rate:,} requests a second",
-                limit=self.settings.rate, setting="JOBQUEUE_RATE", retry_after=ceil(wait),
-            )  # fmt: skip
+                limit=self.settings.rate,
+                setting="JOBQUEUE_RATE",
+                retry_after=ceil(wait),
+            )
 
-    def _perform_for(self, auth: Authenticator, route: Route, request: Request) -> Answer:
+    def _perform_for(self, auth: Authenticator[Context], route: Route, request: Request) -> Answer:
         """Serves a request with what the caller's token may see."""
         caller = request.caller = auth.check(route.right, request)
         if caller is None:
@@ -193,12 +304,59 @@ class Dispatcher:
             caller.permitted[route.operation] = context  # the next call need not be checked again
         return answer
 
-    def _caller(self, request: Request) -> Principal | None:
+    def _caller(self, request: Request) -> Principal[Context] | None:
         """Returns the caller of a request; finds out who it is at most once."""
         if request.caller is None and self.auth is not None:
             request.caller = self.auth.caller(request)
-        caller: Principal | None = request.caller
+        caller: Principal[Context] | None = request.caller
         return caller
+
+    def refusal_before_body(self, request: Request) -> JobQueueError | None:
+        """Returns why a request is refused whose head has arrived, but not its whole body; None: it is not.
+
+        Nothing is kept for a caller that has no valid access token, or not the right to this call.
+        """
+        if self.auth is None:
+            return None
+        self._locate(request)
+        try:
+            route, _ = self.router.find(request.method, request.path)
+            self.auth.check(route.right, request)
+        except (NoSuchRoute, MethodNotAllowed):
+            # Otherwise it is for the answer to the whole request.
+            if (shown := self.dashboard.route(request)) is not None:
+                return self._refusal_of(shown, request, self.auth)
+            return self.sqs.refusal_before_body(self.auth, request) if self.sqs is not None else None
+        except JobQueueError as error:
+            return error
+        return None
+
+    def _refusal_of(
+        self, route: Route, request: Request, auth: Authenticator[Context]
+    ) -> JobQueueError | None:
+        try:
+            auth.check(route.right, request)
+        except JobQueueError as error:
+            return error
+        return None
+
+    def without_room(self, answer: Response, request: Request) -> Response:
+        """Returns what is sent in the place of a large answer while there is no room for it.
+
+        What was done and cannot be undone is still answered: such an answer is about as large as its request.
+        """
+        if answer.on_undelivered is None and request.method != "GET":
+            return answer
+        if answer.on_undelivered is not None:
+            answer.on_undelivered()
+        return self._told(self.in_flight.refusal(), request)
+
+    def too_large(self) -> BodyTooLarge:
+        """Returns the error for a body that is larger than any request may be."""
+        limit = self.settings.max_request
+        return BodyTooLarge(
+            f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
+        )
 
     def refuse(self, error: JobQueueError, request: Request) -> Response:
         """Returns the answer to a request that a front could not or would not read.
@@ -206,36 +364,72 @@ class Dispatcher:
         An unknown path, or a caller without the right, is reported before what is wrong with the body.
         """
         self._locate(request)
-        if isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
+        if not self._is_sqs(request) and isinstance(error, (BodyTooLarge, UnsupportedEncoding)):
             try:
                 route, _ = self.router.find(request.method, request.path)
                 if self.auth is not None:
                     self.auth.check(route.right, request)
             except JobQueueError as before:
                 error = before
-        answer = self.browser_policy.add_headers(request, problem(error, request.id))
+        answer = self.browser_policy.add_headers(request, self._told(error, request))
         assert isinstance(answer, Response)
         self.meter.count(None, answer.status)
         return answer
 
+    def _is_sqs(self, request: Request) -> bool:
+        """Tells whether a request that is refused is a call of an AWS SDK."""
+        if self.sqs is None:
+            return False
+        try:
+            self.router.find(request.method, request.path)
+        except JobQueueError:
+            return self.sqs.route(request) is not None
+        return False
+
     def streamed(self, request: Request, status: int) -> None:
         """Counts a Stream or an Upload that has ended, and writes the audit line of an administrative one."""
-        route, _ = self.router.find(request.method, request.path)
+        route = self.dashboard.route(request)
+        if route is None:
+            route, _ = self.router.find(request.method, request.path)
         self.meter.count(route.operation, status)
         if route.right == ADMIN:
             who = self._caller(request)
             audited(Response(status), request, who.name if who is not None else "")
 
-    def finish(self, later: Deferred, request_id: str) -> Response:
+    def finish(self, later: Deferred, request: Request) -> Answer:
         """Returns the answer of a `Deferred` whose future is done and was not cancelled."""
         try:
             answer = later.render(later.future.result())
         except Exception as error:
-            answer = self.failed(error, request_id)
+            answer = self.failed_later(error, request)
+        if not isinstance(answer, Response):
+            if isinstance(answer, Deferred):
+                answer.began, answer.operation = later.began, later.operation
+            later_answer: Answer = answer
+            return later_answer
         self.meter.count(later.operation, answer.status, monotonic() - later.began)
         return answer
 
+    def failed_later(self, error: Exception, request: Request) -> Response:
+        """Returns the answer to a request that fails later than in `answer`: a `Deferred`, or an `Upload`."""
+        answer = self.browser_policy.add_headers(request, self._told(error, request))
+        assert isinstance(answer, Response)
+        return answer
+
+    def _told(self, error: Exception, request: Request) -> Response:
+        """Returns how a request is told what it failed by: as a problem document, or as AWS does."""
+        call = request.sqs
+        if call is None:
+            return self.failed(error, request.id)
+        if isinstance(error, JobQueueError):
+            refusal: Response = call.refuse(error, error.detail)
+        else:
+            _log.error("unexpected error rid=%s", request.id, exc_info=error)
+            refusal = call.refuse(error, f"This is a bug of the server; its log has it as rid={request.id}.")
+        return refusal
+
     def failed(self, error: Exception, request_id: str) -> Response:
+        """Returns the same for what no request is known of."""
         if isinstance(error, JobQueueError):
             return problem(error, request_id)
         _log.error("unexpected error rid=%s", request_id, exc_info=error)

@@ -16,12 +16,30 @@ LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 
 REASONS = {
-    200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized",
-    403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict",
-    410: "Gone", 412: "Precondition Failed", 413: "Content Too Large", 415: "Unsupported Media Type",
-    422: "Unprocessable Content", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage",
-}  # fmt: skip
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "No Content",
+    303: "See Other",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    507: "Insufficient Storage",
+}
 
 
 class Request:
@@ -31,11 +49,14 @@ class Request:
     percent-encoded. `peer` is the address of the client, `through` that of the proxy if a trusted one passed
     the request on. `param` is the decoded `{id}` or `{name}` of the path, set by the router. `version` is
     that of HTTP. `caller` is the `Principal` that the dispatcher has authenticated; None: no access token.
+    `descriptor` is that of the connection's socket, as long as the connection is open; -1: it is not known.
+    `sqs` is the call of an AWS SDK that the request is; None: it is one of the API.
     """
 
     __slots__ = (
         "body",
         "caller",
+        "descriptor",
         "headers",
         "id",
         "method",
@@ -43,6 +64,7 @@ class Request:
         "path",
         "peer",
         "query",
+        "sqs",
         "through",
         "version",
     )
@@ -71,6 +93,8 @@ class Request:
         self.version = version
         self.through = through
         self.caller: Any = None
+        self.descriptor = -1
+        self.sqs: Any = None
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
@@ -81,8 +105,8 @@ class Response:
     """A complete answer.
 
     `headers` are further header lines, each with a leading CRLF, as they are sent. The front adds length,
-    date, request id, and `Cache-Control` for a GET. If the client is gone before the answer could be written,
-    the front calls `on_undelivered`.
+    date, request id, and for a GET `Cache-Control` unless they have it. If the client is gone before the
+    answer could be written, the front calls `on_undelivered`.
     """
 
     __slots__ = ("body", "content_type", "headers", "on_undelivered", "status")
@@ -105,7 +129,8 @@ class Response:
 class Deferred:
     """An answer that is not there yet.
 
-    The front waits for `future`, the engine's own, and answers with `render(result)`. If the client hangs up
+    The front waits for `future`, the engine's own, and answers with `render(result)`: a `Response`, or for a
+    call that had to be admitted first any answer but an `Upload`. If the client hangs up
     first, the front cancels `future`; if that was done already, it renders and calls the answer's
     `on_undelivered`. `is_long_poll`: it waits for a job that may come late or never. `began` and `operation`
     are for the request metrics.
@@ -116,7 +141,7 @@ class Deferred:
     def __init__(
         self,
         future: Future[Any],
-        render: Callable[[Any], Response],
+        render: Callable[[Any], Any],
         is_long_poll: bool = False,
         began: float = 0.0,
         operation: Callable[..., Any] | None = None,
@@ -135,10 +160,11 @@ class Stream:
     requested. `stop()`: the server stops, send no more than is due. `gone()`: the client hung up; it also
     takes back what the client was given. Both must let `pieces` end soon. `late()`: the client reads too
     slowly and is to be disconnected. `good()`: the caller may still be served. These two are checked once a
-    second.
+    second; `good` also at the moment at which tokens become invalid. `large`: its pieces may be large, so it
+    waits while too much is unread.
     """
 
-    __slots__ = ("content_type", "gone", "good", "headers", "late", "pieces", "status", "stop")
+    __slots__ = ("content_type", "gone", "good", "headers", "large", "late", "pieces", "status", "stop")
 
     def __init__(
         self,
@@ -150,6 +176,7 @@ class Stream:
         late: Callable[[], bool] | None = None,
         good: Callable[[], bool] | None = None,
         status: int = 200,
+        large: bool = False,
     ) -> None:
         self.pieces = pieces
         self.stop = stop
@@ -159,26 +186,29 @@ class Stream:
         self.late = late
         self.good = good
         self.status = status
+        self.large = large
 
 
 class Upload:
     """An answer to a body of any length, which is processed piece by piece.
 
     The next piece is read when `take` is done. `end` returns the answer. Either may raise. Nothing has
-    happened before the first piece. `good()` tells whether the caller may still be served; it is checked
-    before each piece.
+    happened before the first piece. `held()` returns the bytes that are kept between two pieces. `good()`
+    tells whether the caller may still be served; it is checked before each piece.
     """
 
-    __slots__ = ("end", "good", "take")
+    __slots__ = ("end", "good", "held", "take")
 
     def __init__(
         self,
         take: Callable[[bytes], Awaitable[None]],
         end: Callable[[], Awaitable[Response]],
+        held: Callable[[], int],
         good: Callable[[], bool] | None = None,
     ) -> None:
         self.take = take
         self.end = end
+        self.held = held
         self.good = good
 
 

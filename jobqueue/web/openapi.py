@@ -17,8 +17,8 @@ from jobqueue.web.readers.all import Readers
 from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.routes import ROUTES, Answer, Route
 from jobqueue.web.schema import requests
-from jobqueue.web.schema.answers import Queue
-from jobqueue.web.schema.responses import JobView
+from jobqueue.web.schema.responses import JobView, Queue
+from jobqueue.web.schema.schedules import ScheduleView
 from jobqueue.web.writers import problems
 
 # What any request may be refused with; `_refusals` has what depends on the route.
@@ -32,9 +32,9 @@ method 405 `method_not_allowed`."""
 
 
 def document(readers: Readers, settings: Settings, version: str) -> bytes:
-    calls = {call.shape: call for call in readers.decoders()}
+    calls = {call.shape: call for call in readers.limits.decoders}
     answers = [kind for route in ROUTES for kind in _kinds(route.answers.values())]
-    schemas = schemas_of(calls, answers, settings)
+    schemas = schemas_of(calls, answers)
     paths: dict[str, Json] = {}
     for route in ROUTES:
         call = calls[route.options or route.shape]
@@ -70,10 +70,10 @@ def _operation(route: Route, call: "RequestDecoder[Any]", schemas: Schemas, most
     operation: Json = {
         "operationId": name,
         "summary": route.summary,
-        "tags": [first if first in ("jobs", "queues") else "service"],
+        "tags": [first if first in ("jobs", "queues", "schedules") else "service"],
         "parameters": list(_parameters(route, call, schemas)),
     }
-    if route.method in ("POST", "PATCH") and route.shape is not requests.NoShape:
+    if route.method in ("POST", "PUT", "PATCH") and route.shape is not requests.NoShape:
         operation["requestBody"] = _body(route, most)
     if route.upload:
         operation["requestBody"] = _LINES_OF_JOBS
@@ -92,9 +92,10 @@ def _parameters(route: Route, call: "RequestDecoder[Any]", schemas: Schemas) -> 
     if "{id}" in route.path:
         yield {"name": "id", "in": "path", "required": True, "schema": _ID}
     elif "{name}" in route.path:
-        yield {"name": "name", "in": "path", "required": True, "schema": a("QueueName")}
+        of = "ScheduleName" if route.path.startswith("/schedules/") else "QueueName"
+        yield {"name": "name", "in": "path", "required": True, "schema": a(of)}
     for name, property in schemas[call.shape.__name__]["properties"].items():
-        if call.fields[name].from_text is not None:
+        if call.kinds[name].in_query:
             yield {"name": name, "in": "query", **in_query(property, schemas)}
     # Calls with a 412 read If-Match, calls with a 422 an Idempotency-Key.
     headers = [{"lease": "Job-Lease", "consumer": "Queue-Consumer"}[option] for option in call.headers]
@@ -130,7 +131,7 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
     headers = ["X-Request-Id"]
     if route.method == "GET":
         headers.append("Cache-Control")
-    if {JobView, Queue}.intersection(_kinds([answer])):
+    if {JobView, Queue, ScheduleView}.intersection(_kinds([answer])):
         headers.append("ETag")
     if 201 in route.answers:
         headers.append("Location")
@@ -186,9 +187,20 @@ def _refusal(status: int, codes: list[str]) -> Json:
 
 
 _BINARY: Json = {"type": "string", "format": "binary", "description": "with raw=1: bytes of any type"}
-_OF_RAW = ["Job-Id", "Job-Queue", "Job-Type", "Job-Priority", "Job-Attempts", "Job-Lease", "Job-Lease-For",
-           "Job-Lease-Expires-At", "Link", "X-Content-Type-Options", "Content-Security-Policy",
-           "Content-Disposition"]  # fmt: skip
+_OF_RAW = [
+    "Job-Id",
+    "Job-Queue",
+    "Job-Type",
+    "Job-Priority",
+    "Job-Attempts",
+    "Job-Lease",
+    "Job-Lease-For",
+    "Job-Lease-Expires-At",
+    "Link",
+    "X-Content-Type-Options",
+    "Content-Security-Policy",
+    "Content-Disposition",
+]
 _LINES_OF_JOBS: Json = {
     "description": "a job a line, as many as there are",
     "content": {
@@ -242,7 +254,10 @@ _HEADERS_OUT: dict[str, Json] = {
         for name in _OF_RAW
         if name.startswith("Job-")
     },
-    "Location": _header("of one job", pattern="^/jobs/[0-9]+$"),
+    "Location": _header(
+        "of one job or schedule",
+        pattern="^(/[A-Za-z0-9._~-]+)*/(jobs/[0-9]+|schedules/[A-Za-z0-9_.:-]+)$",
+    ),
     "Retry-After": {"required": True, "description": "in so many seconds", "schema": {"type": "integer"}},
     "Allow": {"required": True, **_header("the methods that there are")},
     "WWW-Authenticate": {"required": True, **_header("how to send an access token")},
@@ -253,6 +268,12 @@ _HEADERS_OUT: dict[str, Json] = {
 _SCHEMES: dict[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
     "basic": {"type": "http", "scheme": "basic", "description": "an access token, as the password"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "jobqueue",
+        "description": "a session of a browser, begun at /login; over TLS the cookie is __Host-jobqueue",
+    },
 }
 
 
@@ -284,5 +305,8 @@ _LINKS: dict[str, Json] = {
         **_links(_UNDER_LEASE, conclude="conclude", heartbeat="heartbeat", release="release", fail="fail"),
         **_links(_OF_JOB, get="get_job", cancel="cancel_job"),
     },
+    "dequeue_job": _links(
+        _UNDER_LEASE, conclude="conclude", heartbeat="heartbeat", release="release", fail="fail"
+    ),
     "fail": _links(_OF_JOB, get="get_job", redrive="redrive_job"),
 }

@@ -1,6 +1,4 @@
-"""Structs as schemas of the OpenAPI document (JSON Schema 2020-12), from msgspec, `schema.requests` and
-`readers.fields`.
-"""
+"""Structs as schemas of the OpenAPI document (JSON Schema 2020-12), from msgspec and the kinds of fields."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -9,12 +7,10 @@ from typing import Any, get_args
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from jobqueue.settings import Settings
 from jobqueue.web.readers.decoder import RequestDecoder
-from jobqueue.web.readers.fields import field_of
-from jobqueue.web.schema import requests
-from jobqueue.web.schema.answers import Problem
-from jobqueue.web.schema.responses import AttemptView, JobView
+from jobqueue.web.schema import requests, schedules
+from jobqueue.web.schema.kinds import kind_of
+from jobqueue.web.schema.responses import AttemptView, JobView, Problem
 from jobqueue.web.writers import problems
 
 Json = dict[str, Any]
@@ -23,7 +19,10 @@ _AT = "#/components/schemas/"
 _IN_QUERY = "InQuery"
 _IGNORED = "the queue sets it: ignored, so that a fetched job can be enqueued again"
 # Types whose schema has a title and is no struct.
-_VALUES = ("Duration", "PositiveDuration", "LeaseFor", "Wait", "Age", "Batch", "Instant", "QueueName")
+_VALUES = (
+    "Duration", "PositiveDuration", "LeaseFor", "RunFor", "Wait", "Age", "Batch", "Every", "Jitter",
+    "Instant", "QueueName", "ScheduleName",
+)  # fmt: skip
 
 
 def a(name: str) -> Json:
@@ -31,21 +30,26 @@ def a(name: str) -> Json:
     return {"$ref": _AT + name}
 
 
-def schemas_of(
-    calls: "Mapping[Any, RequestDecoder[Any]]", answers: list[type[Struct]], settings: Settings
-) -> Schemas:
+def schemas_of(calls: "Mapping[Any, RequestDecoder[Any]]", answers: list[type[Struct]]) -> Schemas:
     """Returns all schemas by name: of requests, of answers, and of values with a name of their own."""
+    declared = (*vars(requests).values(), *vars(schedules).values())
+    shapes = {
+        kind.__name__: kind
+        for kind in declared
+        if isinstance(kind, type) and issubclass(kind, requests.Shape)
+    }
     taken = {*calls, requests.JobShape, requests.ConcludeShape, requests.FailShape, requests.ErrorShape}
     structs = [*map(_without_raw_defaults, taken), *answers, Problem]
     found = msgspec.json.schema_components(structs, ref_template=_AT + "{name}")[1]
     schemas: Schemas = {}
     for name, schema in sorted(found.items()):
         schemas[name] = _with_names(schema, schemas)
-        is_answer = schema.get("additionalProperties") is not False
+        types = (
+            {f.encode_name: f.type for f in msgspec.structs.fields(shapes[name])} if name in shapes else {}
+        )
         for field, property in schemas[name]["properties"].items():
-            if not is_answer and "$ref" not in property:
-                kind = bool if property.get("type") == "boolean" else None
-                property["description"] = field_of(field, kind).expects
+            if field in types and "$ref" not in property:
+                property["description"] = kind_of(types[field]).expects
             elif field.endswith("_at"):
                 property["format"] = "date-time"
     for view in (JobView, AttemptView):
@@ -54,10 +58,10 @@ def schemas_of(
     ignored = sorted(calls[requests.EnqueueOptions].ignored - set(schemas["JobShape"]["properties"]))
     schemas["JobShape"]["patternProperties"] = {f"^({'|'.join(ignored)})$": {"description": _IGNORED}}
     schemas["Problem"]["properties"]["code"]["enum"] = [*chain(*problems.codes().values())]
-    limits = {"LeaseFor": settings.lease_max / 1000, "Wait": settings.wait_max / 1000}
-    for title, most in limits.items():
-        schemas[title]["maximum"] = schemas[title + _IN_QUERY]["maximum"] = most
-    schemas["Batch"]["maximum"] = settings.max_batch
+    for kind in chain.from_iterable(call.kinds.values() for call in calls.values()):
+        for name in (kind.schema.get("title", ""), kind.schema.get("title", "") + _IN_QUERY):
+            if name in schemas and "maximum" in kind.schema:  # that of the settings, if one of them limits it
+                schemas[name]["maximum"] = kind.schema["maximum"]
     return schemas
 
 

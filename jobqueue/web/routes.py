@@ -10,25 +10,31 @@ from jobqueue.errors import MethodNotAllowed, NoSuchRoute
 from jobqueue.web import http
 from jobqueue.web.context import Context
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
-from jobqueue.web.operations import enqueue, jobs, leases, negotiation, queues, service
+from jobqueue.web.operations import enqueue, jobs, leases, negotiation, queues, schedules, service
 from jobqueue.web.operations.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.readers import suggestions
 from jobqueue.web.schema import requests
-from jobqueue.web.schema.answers import (
+from jobqueue.web.schema import schedules as schema
+from jobqueue.web.schema.responses import (
     BulkResult,
+    Cluster,
+    ConsumersView,
     Counted,
     Explained,
+    Forgotten,
+    Groups,
     Health,
     Imported,
     JobPage,
     Jobs,
+    JobView,
     Queue,
     Queues,
     Ready,
     Results,
+    Series,
     Stats,
 )
-from jobqueue.web.schema.responses import Forgotten, JobView
 from jobqueue.web.streams import job_stream, top, transfer
 
 # Rights. What needs no token is answered to everybody, what needs any token to all holders of one.
@@ -73,6 +79,7 @@ class Route(Struct, frozen=True, eq=False):
 _JOB = {200: JobView}
 _RESULTS = {200: Results}
 _QUEUE = {200: Queue}
+_SCHEDULE = {200: schema.ScheduleView}
 _MADE: Mapping[int, Answer | tuple[Answer, ...]] = {
     201: (JobView, Jobs), 200: (JobView, Jobs, Results, Forgotten), 202: JobView,
 }  # fmt: skip
@@ -94,6 +101,8 @@ ROUTES = (
           requests.EnqueueOptions, many=True),
     Route("POST", "/queues/{name}/dequeue", DEQUEUE, leases.dequeue_from, "Take a job from this queue",
           _TAKEN, shape=requests.DequeueShape),
+    Route("POST", "/jobs/{id}/dequeue", DEQUEUE, leases.dequeue_job, "Take this job under a lease",
+          {200: (JobView, BYTES), 204: None}, (409,), requests.DequeueJobShape),
     Route("POST", "/jobs/{id}/conclude", DEQUEUE, leases.conclude,
           "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
           requests.ConcludeShape, requests.ConcludeOptions),
@@ -126,10 +135,17 @@ ROUTES = (
           shape=requests.ListShape),
     Route("GET", "/jobs/count", READ, jobs.count_jobs, "Count jobs that match", {200: Counted},
           shape=requests.CountShape),
+    Route("GET", "/jobs/groups", READ, negotiation.group_jobs,
+          "Count dead and retrying jobs by type, error, …", {200: (Groups, TEXT, HTML)},
+          shape=requests.GroupsShape),
     Route("GET", "/queues", READ, negotiation.list_queues, "List queues by name", _negotiated(Queues),
           shape=requests.QueuesShape),
     Route("GET", "/queues/{name}", READ, negotiation.get_queue, "Get a queue, also one not used yet",
-          _negotiated(Queue), shape=requests.FaceShape),
+          _negotiated(Queue), shape=requests.FormatShape),
+    Route("GET", "/queues/{name}/series", READ, negotiation.get_series,
+          "Show what happened lately, for charts", {200: (Series, TEXT, HTML)}, shape=requests.SeriesShape),
+    Route("GET", "/consumers", READ, negotiation.list_consumers, "Show who holds jobs, and who waits",
+          {200: (ConsumersView, TEXT, HTML)}, shape=requests.ConsumersShape),
     Route("GET", "/queues/{name}/peek", READ, queues.peek, "Show the next jobs in the order of dequeue",
           {200: Jobs}, shape=requests.PeekShape),
     Route("PATCH", "/queues/{name}", ADMIN, queues.change_queue, "Change the settings of a queue",
@@ -141,13 +157,44 @@ ROUTES = (
           {200: BulkResult}, shape=requests.PurgeShape),
     Route("POST", "/queues/{name}/redrive", ADMIN, queues.redrive_many, "Retry dead jobs that match",
           {200: BulkResult}, shape=requests.RedriveShape),
+    Route("POST", "/queues/{name}/cancel", ADMIN, queues.cancel_many, "Cancel jobs that match",
+          {200: BulkResult}, shape=requests.CancelManyShape),
+    Route("POST", "/queues/{name}/run_now", ADMIN, queues.run_now, "Make scheduled jobs ready that match",
+          {200: BulkResult}, shape=requests.RedriveShape),
+    Route("POST", "/queues/{name}/move", ADMIN, queues.move, "Move jobs that match to another queue",
+          {200: BulkResult}, (429,), requests.MoveShape),
     Route("GET", "/queues/{name}/export", ADMIN, transfer.export_queue, "Export a queue, one job a line",
           {200: LINES}, shape=requests.FilterShape),
+    Route("GET", "/schedules", READ, schedules.list_schedules, "List schedules by name",
+          {200: (schema.SchedulePage, TEXT, HTML)}, shape=schema.SchedulesShape),
+    Route("PUT", "/schedules", ADMIN, schedules.put_schedules, "Replace the schedules of a group",
+          {200: schema.ScheduleChanges}, (409, 429, 507), schema.GroupShape),
+    Route("POST", "/schedules/import", ADMIN, schedules.import_schedules, "Create or replace schedules",
+          {200: schema.ScheduleChanges}, (429, 507), schema.ManySchedulesShape),
+    Route("POST", "/schedules/preview", READ, schedules.preview_schedule,
+          "Show when a schedule would be due", {200: schema.SchedulePreview}, shape=schema.PreviewShape),
+    Route("GET", "/schedules/{name}", READ, schedules.get_schedule, "Get a schedule",
+          {200: (schema.ScheduleView, TEXT, HTML)}, shape=schema.ScheduleQueryShape),
+    Route("PUT", "/schedules/{name}", ADMIN, schedules.put_schedule, "Create or replace a schedule",
+          {201: schema.ScheduleView, 200: schema.ScheduleView}, (412, 429, 507), schema.ScheduleShape),
+    Route("DELETE", "/schedules/{name}", ADMIN, schedules.delete_schedule, "Delete a schedule", _SCHEDULE,
+          (412,)),
+    Route("GET", "/schedules/{name}/history", READ, schedules.schedule_history,
+          "Show what became of its instants", {200: schema.ScheduleHistory}),
+    Route("GET", "/schedules/{name}/explain", READ, schedules.explain_schedule,
+          "Explain why a schedule makes no jobs", {200: schema.ScheduleExplained}),
+    Route("POST", "/schedules/{name}/run", ADMIN, schedules.run_schedule, "Enqueue a job beside the plan",
+          {201: JobView, 200: JobView}, (429, 507)),
+    Route("POST", "/schedules/{name}/pause", ADMIN, schedules.pause_schedule, "Let a schedule make no jobs",
+          _SCHEDULE, (412,), schema.SchedulePauseShape),
+    Route("POST", "/schedules/{name}/resume", ADMIN, schedules.resume_schedule, "End its pause", _SCHEDULE,
+          (412,)),
     Route("POST", "/import", ADMIN, transfer.import_jobs, "Import what was exported", {200: Imported}, (429,),
           upload=True),
     Route("PUT", "/import", ADMIN, transfer.put_jobs, "The same as POST", {200: Imported}, (429,),
           upload=True),
-    Route("GET", "/stats", READ, service.stats, "Statistics of the server", {200: Stats}),
+    Route("GET", "/stats", READ, negotiation.stats, "Statistics of the server", {200: (Stats, HTML)}),
+    Route("GET", "/cluster", READ, service.cluster, "The servers that share the database", {200: Cluster}),
     Route("GET", "/metrics", READ, metrics, "Metrics for Prometheus", {200: CONTENT_TYPE}),
     Route("GET", "/healthz", NO_TOKEN, service.healthz, "Check that the server runs", {200: Health}),
     Route("GET", "/readyz", NO_TOKEN, service.readyz, "Check that it accepts requests", {200: Ready}),
@@ -165,10 +212,21 @@ ROUTES = (
 )  # fmt: skip
 
 
-class Router:
-    """Finds the route of a request: one look-up for a path without a parameter, two for one with."""
+# Operations on many jobs of one queue.
+_MANY = frozenset({"purge", "redrive", "cancel", "run_now", "move"})
+# Paths at which some servers are stopped.
+_STOPS = frozenset({"stop", "shutdown", "quit", "exit", "kill"})
 
-    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
+
+class Router:
+    """Finds the route of a request: one look-up for a path without a parameter, two for one with.
+
+    `root` is for a `POST /` that is no call of the API, but may be one of another protocol. `find` does not
+    return it, and its right is not checked: each of those calls has its own.
+    """
+
+    def __init__(self, routes: tuple[Route, ...] = ROUTES, root: Route | None = None) -> None:
+        self.root = root
         self.plain: dict[str, dict[str, Route]] = {}
         self.uploads = frozenset(route.path for route in routes if route.upload)
         self._patterns = tuple({route.path: None for route in routes})
@@ -193,14 +251,17 @@ class Router:
         route = table.get(method)
         if route is None:
             allow = ", ".join(sorted(table))
+            curl = "; curl sends it with -X POST" if method == "GET" and allow == "POST" else ""
             raise MethodNotAllowed(
-                f"{method[:20]} is not for this path; it takes {allow}{self._instead(method, path)}",
+                f"{method[:20]} is not for this path; it takes {allow}{curl}{self._instead(method, path)}",
                 allow=allow,
             )
         return route, parameter
 
     def _nothing_at(self, method: str, path: str) -> NoSuchRoute:
         said = f"there is nothing at {path[:100]!r}"
+        if path.strip("/").lower() in _STOPS:
+            return NoSuchRoute(f"{said}; a signal stops the server: TERM, or Ctrl-C at its terminal")
         if "//" in path:
             said += "; a part of it is empty"
         near = suggestions.path(method, path[:200], self._patterns)
@@ -215,7 +276,7 @@ class Router:
             return "; to put in a job: POST /jobs/enqueue"
         if method == "DELETE" and first == "queues" and "/" not in rest:
             return f"; to remove its jobs: POST {path[:100]}/purge"
-        if method == "POST" and first == "jobs" and rest in ("purge", "redrive"):
+        if method == "POST" and first == "jobs" and rest in _MANY:
             return f"; of many jobs: POST /queues/NAME/{rest}"
         if method == "POST" and first == "jobs" and rest.isalpha():
             near = suggestions.path(method, path[:200], tuple(self.plain))

@@ -16,14 +16,15 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from jobqueue.engine.api import Engine
 from jobqueue.engine.local import LocalEngine
-from jobqueue.errors import BodyTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.errors import JobQueueError, UnsupportedEncoding
 from jobqueue.web.access.browser_policy import UNIX
+from jobqueue.web.bytes_in_flight import SMALL
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import REASONS, Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.streams.flow import StreamWriter, UploadReader
 
-# A body that is too large is still read, up to this multiple of the limit: a client that is disconnected
-# while it sends does not see the answer.
+# A body that is too large is still read, up to this multiple of the largest request, since a client that is
+# disconnected while it sends does not see the answer. For a refused upload: of JOBQUEUE_MAX_BODY.
 _DRAIN = 16
 # Seconds for a whole upload: without limit, since `UploadReader` checks that it progresses.
 _NEVER = 30.0 * 86_400
@@ -38,7 +39,7 @@ def make_app(engine: Engine | None = None) -> Application:
 def application(dispatcher: Dispatcher) -> Application:
     """Returns an application with one handler for every path: the dispatcher knows the routes."""
     return Application(
-        [(r".*", OperationHandler, {"api": dispatcher})],
+        [(r".*", OperationHandler, {"dispatcher": dispatcher})],
         log_function=_no_log,
         xsrf_cookies=False,
         compress_response=False,
@@ -53,8 +54,8 @@ def _no_log(_: object) -> None:
 class OperationHandler(RequestHandler):
     """Answers every path; the dispatcher knows the routes."""
 
-    def initialize(self, api: Dispatcher) -> None:
-        self.api = api
+    def initialize(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
         self._body = bytearray()
         self._refusal: JobQueueError | None = None
         self._later: Deferred | None = None
@@ -66,9 +67,9 @@ class OperationHandler(RequestHandler):
         self._over = False
         self._started = time.monotonic()
         self._size = 0
-        api.running += 1
+        dispatcher.running += 1
         sent = self.request.headers.get("X-Request-Id")
-        self.request_id = api.request_id(sent.encode("latin-1") if sent is not None else None)
+        self.request_id = dispatcher.request_id(sent.encode("latin-1") if sent is not None else None)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -82,13 +83,17 @@ class OperationHandler(RequestHandler):
         if self._gone:  # before it was begun; nobody would ever end it
             self._finished = True
             return
-        if self.request.path in self.api.router.uploads:
+        if self.request.version == "HTTP/1.0":  # Tornado would send an interim response that it does not know
+            self.request.headers.pop("Expect", None)
+        if self.request.path in self.dispatcher.router.uploads:
             self._prepare_upload()
             return
         length = _digits(self.request.headers.get("Content-Length", "0"))
-        too_long = length > self.api.settings.max_body
-        self._refusal = self._too_large() if too_long else self._unreadable(self.request.headers)
-        hopeless = too_long and length > _DRAIN * self.api.settings.max_body
+        too_long = length > self.dispatcher.settings.max_request
+        self._refusal = self.dispatcher.too_large() if too_long else self._unreadable(self.request.headers)
+        if self._refusal is None and (length or "Transfer-Encoding" in self.request.headers):
+            self._refusal = self.dispatcher.refusal_before_body(self._asked())
+        hopeless = too_long and length > _DRAIN * self.dispatcher.settings.max_request
         if self._refusal is not None and (hopeless or "Expect" in self.request.headers):
             self._too_much_to_read(self._refused(self._refusal))
 
@@ -96,16 +101,24 @@ class OperationHandler(RequestHandler):
         connection: Any = self.request.connection
         connection.set_max_body_size(1 << 62)
         connection.set_body_timeout(_NEVER)
+        connection.stream.unlimited_body = True  # for the server's own deadline
         unreadable = self._unreadable(self.request.headers)
         answer: Answer = self._refused(unreadable) if unreadable is not None else self._answer()
         if isinstance(answer, Upload):
-            self._receiving = UploadReader(answer, partial(_cut, connection))
-            self.api.streams.add(self._receiving)
+            self._receiving = UploadReader(
+                answer, partial(_cut, connection), self._end_upload, self.dispatcher.streams
+            )
+            self.dispatcher.streams.add(self._receiving)
         else:
             assert isinstance(answer, Response)
             self._refused_body = answer
             if "Expect" in self.request.headers:
                 self._too_much_to_read(answer)
+
+    def _end_upload(self, error: JobQueueError) -> None:
+        """Answers an upload before the rest of its body has come."""
+        self._refused_body = self.dispatcher.failed_later(error, self._answered)
+        self._too_much_to_read(self._refused_body)
 
     async def _take(self, chunk: bytes) -> None:
         """Processes a piece of an upload.
@@ -117,8 +130,8 @@ class OperationHandler(RequestHandler):
             try:
                 await self._receiving.take(chunk)
             except Exception as error:
-                self._refused_body = self.api.failed(error, self.request_id)
-        elif self._dropped <= _DRAIN * self.api.settings.max_body:
+                self._refused_body = self.dispatcher.failed_later(error, self._answered)
+        elif self._dropped <= _DRAIN * self.dispatcher.settings.max_body:
             self._dropped += len(chunk)
         elif not self._over:
             self._too_much_to_read(self._refused_body)
@@ -126,28 +139,31 @@ class OperationHandler(RequestHandler):
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._receiving is not None or self._refused_body is not None:
             return self._take(chunk)
-        if self._refusal is None and len(self._body) + len(chunk) <= self.api.settings.max_body:
-            self._body += chunk
+        if self._refusal is None and len(self._body) + len(chunk) <= self.dispatcher.settings.max_request:
+            if self._body and not self.dispatcher.in_flight.has_room(len(chunk)):
+                self._refusal = self.dispatcher.in_flight.refusal()
+                self._drop_body()
+            else:
+                self._body += chunk
+                self.dispatcher.in_flight.used += len(chunk)
         elif self._refusal is None:
-            self._refusal = self._too_large()
-            self._body.clear()
+            self._refusal = self.dispatcher.too_large()
+            self._drop_body()
         else:
             self._dropped += len(chunk)
-            if self._dropped > _DRAIN * self.api.settings.max_body and not self._over:
+            if self._dropped > _DRAIN * self.dispatcher.settings.max_request and not self._over:
                 self._too_much_to_read(self._refused(self._refusal))
         return None
+
+    def _drop_body(self) -> None:
+        self.dispatcher.in_flight.used -= len(self._body)
+        self._body.clear()
 
     def _unreadable(self, headers: HTTPHeaders) -> JobQueueError | None:
         coding = headers.get("Content-Encoding", "identity").strip().lower()
         if coding in ("", "identity"):
             return None
         return UnsupportedEncoding(f"the body is encoded as {coding[:40]!r}; send it plain")
-
-    def _too_large(self) -> BodyTooLarge:
-        limit = self.api.settings.max_body
-        return BodyTooLarge(
-            f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
-        )
 
     def _too_much_to_read(self, answer: Response) -> None:
         """Answers before the body has arrived; Tornado then closes the connection."""
@@ -157,7 +173,7 @@ class OperationHandler(RequestHandler):
         self._write(answer)
 
     def _refused(self, refusal: JobQueueError) -> Response:
-        return self.api.refuse(refusal, self._asked())
+        return self.dispatcher.refuse(refusal, self._asked())
 
     # -- the request is whole -----------------------------------------------------------------------
 
@@ -167,10 +183,8 @@ class OperationHandler(RequestHandler):
             return
         answer: Answer | None = await self._received() if self._receiving else self._refused_body
         answer = answer or self._answer()
-        if isinstance(answer, Stream):
-            await self._pour(answer)
-            return
-        if isinstance(answer, Deferred):
+        self._drop_body()
+        while isinstance(answer, Deferred):
             self._later = answer
             if self._left_already():
                 self.on_connection_close()
@@ -184,7 +198,10 @@ class OperationHandler(RequestHandler):
                 pass  # a refusal: `finish` makes an answer of it
             # The loop reads the sockets before the answer, so a client that left is noticed.
             await sleep(0)
-            answer = self.api.finish(answer, self.request_id)
+            answer = self.dispatcher.finish(answer, self._answered)
+        if isinstance(answer, Stream):
+            await self._pour(answer)
+            return
         assert isinstance(answer, Response)
         if self._gone:
             self._undelivered(answer)
@@ -204,24 +221,29 @@ class OperationHandler(RequestHandler):
         try:
             return await self._receiving.end()
         except Exception as error:
-            return self.api.failed(error, self.request_id)
+            return self.dispatcher.failed_later(error, self._answered)
 
     async def _pour(self, stream: Stream) -> None:
         self._set_head(stream.status, stream.content_type, stream.headers)
         self.set_header("X-Accel-Buffering", "no")  # nginx must not buffer it
+        ends_connection = self.request.version == "HTTP/1.0"  # nothing else tells such a client where it ends
+        if ends_connection:
+            self.request.headers.pop("Connection", None)  # Tornado would say that it is kept
         try:
             flushed = self.flush()
             if self.request.method != "HEAD":
                 await flushed
             if self.request.method != "HEAD" and not self._gone:
                 self._pouring = StreamWriter(stream, _Client(self.request.connection))
-                if not await self._pouring.pour(self.api.streams):
+                if not await self._pouring.pour(self.dispatcher.streams):
                     return
             await self.finish()
+            if ends_connection:
+                _cut(self.request.connection)
         except StreamClosedError:
             pass
         except Exception as error:  # the head was sent, so the connection is cut
-            self.api.failed(error, self.request_id)
+            self.dispatcher.failed(error, self.request_id)
             _cut(self.request.connection)
         finally:
             self._size = self._pouring.size if self._pouring is not None else 0
@@ -245,17 +267,24 @@ class OperationHandler(RequestHandler):
         if self._over:
             return
         self._over = True
-        self.api.running -= 1
+        self.dispatcher.running -= 1
+        self._drop_body()
         if self._receiving is not None:
-            self.api.streams.discard(self._receiving)
+            self._receiving.close()
         if self._receiving is not None or self._pouring is not None:
-            self.api.streamed(self._asked(), status)
-        if self.api.access is not None:
+            self.dispatcher.streamed(self._answered, status)
+        self._receiving = None  # it refers to this handler
+        if self.dispatcher.access is not None:
             request = self.request
-            self.api.access(
-                request.method or "-", request.path, status, self._started, self._size,
-                self._peer(), self.request_id,
-            )  # fmt: skip
+            self.dispatcher.access(
+                request.method or "-",
+                request.path,
+                status,
+                self._started,
+                self._size,
+                self._peer(),
+                self.request_id,
+            )
 
     def _remote(self) -> str:
         """Returns the address of the client. Tornado reports a Unix socket as 0.0.0.0."""
@@ -264,7 +293,7 @@ class OperationHandler(RequestHandler):
 
     def _peer(self) -> str:
         peer = self._remote()
-        proxies = self.api.browser_policy.proxies
+        proxies = self.dispatcher.browser_policy.proxies
         said = self.request.headers.get("X-Forwarded-For")
         if proxies is None or said is None:
             return peer
@@ -288,7 +317,8 @@ class OperationHandler(RequestHandler):
             self._later.future.cancel()
 
     def _answer(self) -> Answer:
-        return self.api.answer(self._asked())
+        self._answered = self._asked()
+        return self.dispatcher.answer(self._answered)
 
     def _asked(self) -> Request:
         request = self.request
@@ -298,10 +328,19 @@ class OperationHandler(RequestHandler):
             key = name.lower().encode("latin-1")
             text = value.encode("latin-1")
             headers[key] = headers[key] + b", " + text if key in headers else text
-        return Request(
-            request.method, request.path, request.query, headers, bytes(self._body),
-            self._remote(), self.request_id,
-        )  # fmt: skip
+        asked = Request(
+            request.method,
+            request.path,
+            request.query,
+            headers,
+            bytes(self._body),
+            self._remote(),
+            self.request_id,
+        )
+        stream = getattr(request.connection, "stream", None)
+        if stream is not None and stream.socket is not None:
+            asked.descriptor = stream.socket.fileno()
+        return asked
 
     def _undelivered(self, answer: Response) -> None:
         if answer.on_undelivered is not None:
@@ -309,23 +348,31 @@ class OperationHandler(RequestHandler):
 
     def _set_head(self, status: int, content_type: str, headers: bytes) -> None:
         self.set_status(status, REASONS[status])
-        if self.api.engine.stopping:
+        if self.dispatcher.engine.stopping:
             self.set_header("Connection", "close")
         self.set_header("X-Request-Id", self.request_id)
         if self.request.method in ("GET", "HEAD"):
             self.set_header("Cache-Control", "no-store")
-        for line in headers.decode("latin-1").splitlines()[1:]:
-            name, _, value = line.partition(": ")
-            self.set_header(name, value)
+        lines = [line.partition(": ") for line in headers.decode("latin-1").splitlines()[1:]]
+        for name, _, _ in lines:
+            self.clear_header(name)
+        for name, _, value in lines:
+            self.add_header(name, value)  # a name may come twice
         if status == 204:
             self.clear_header("Content-Type")
         else:
             self.set_header("Content-Type", content_type)
 
     def _write(self, answer: Response) -> Any:
+        size = len(answer.body)
+        if size > SMALL and not self.dispatcher.in_flight.has_room(size):
+            answer = self.dispatcher.without_room(answer, self._asked())
         self._set_head(answer.status, answer.content_type, answer.headers)
-        self._size = len(answer.body)
-        return self.finish() if answer.status == 204 else self.finish(answer.body)
+        body = answer.body
+        self._size = len(body)
+        if self._size > SMALL:
+            answer.body = b""  # `answer` stays until the client has taken all
+        return self.finish() if answer.status in (204, 304) else self.finish(body)
 
     # -- what Tornado itself refuses ----------------------------------------------------------------
 
@@ -340,7 +387,7 @@ class OperationHandler(RequestHandler):
             # Tornado has not read the body, and closes.
             self.set_header("Connection", "close")
         else:
-            answer = self.api.failed(known or RuntimeError("no reason given"), self.request_id)
+            answer = self.dispatcher.failed(known or RuntimeError("no reason given"), self.request_id)
         self._write(answer)
 
     def log_exception(self, *_: Any) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from shlex import quote
 
@@ -27,15 +28,21 @@ def _all_of(found: int, count: int, must: str) -> list[Check]:
 # -- slow -------------------------------------------------------------------------------------------
 
 
+def _send_to_open(clients: Sequence[Client], data: bytes) -> None:
+    """Sends `data` over the connections that the server has not ended."""
+    for client in clients:
+        if not client._writer.is_closing():
+            with suppress(ConnectionError):
+                client.send(data)
+
+
 async def slowloris(target: Target, scale: float) -> list[Check]:
     """Sends heads a byte at a time."""
     clients = await target.many(max(int(1000 * scale), 20))
 
     async def drip() -> None:
         for byte in b"GET /healthz HTTP/1.1\r\nX-A: " + b"a" * 100:
-            for client in clients:
-                with suppress(ConnectionError):
-                    client.send(bytes([byte]))
+            _send_to_open(clients, bytes([byte]))
             await asyncio.sleep(0.2)
 
     dripping = asyncio.ensure_future(drip())
@@ -52,9 +59,7 @@ async def slow_body(target: Target, scale: float) -> list[Check]:
 
     async def drip() -> None:
         for _ in range(60):
-            for client in clients:
-                with suppress(ConnectionError):
-                    client.send(b" ")
+            _send_to_open(clients, b" ")
             await asyncio.sleep(0.2)
 
     dripping = asyncio.ensure_future(drip())
@@ -88,6 +93,56 @@ async def slow_reader(target: Target, scale: float) -> list[Check]:
     return [
         *_all_of(count - left, count, "all are cut off within 15 s (JOBQUEUE_WRITE_TIMEOUT=2s)"),
         Check("memory meanwhile ≤ 600 MiB", f"{peak:.0f} MiB", peak <= 600),
+    ]
+
+
+async def unfinished_bodies(target: Target, scale: float) -> list[Check]:
+    """Sends bodies but for their last byte, also of imports."""
+    large = b"x" * ((1 << 20) - 1)
+    enqueue = b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Content-Length: 1048576\r\n\r\n" + large
+    upload = b"PUT /import HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" + large
+    before = peak = target.rss()
+    count = max(int(300 * scale), 10)
+    for number in range(count):
+        client = await target.connect()
+        client.send(upload if number % 2 else enqueue)
+        with suppress(ConnectionError):
+            await client._writer.drain()
+        peak = max(peak, target.rss())
+    small = await target.call("POST", "/jobs/enqueue", {"type": "x"})
+    target.hang_up()
+    return [
+        Check(
+            "memory grows by ≤ 100 MiB (MEMORY_LIMIT=150MiB)",
+            f"{peak - before:.0f} MiB",
+            peak - before <= 100,
+        ),
+        Check("a small body is taken meanwhile", str(small.status), small.status == 201),
+    ]
+
+
+async def unread_lists(target: Target, scale: float) -> list[Check]:
+    """Requests jobs with their payloads, 100 MB if scale is 1, and reads nothing."""
+    for _ in range(max(int(100 * scale), 5)):
+        await target.call("POST", "/jobs/enqueue", {"type": "x", "queue": "big", "payload": "y" * 1_000_000})
+    before = peak = target.rss()
+    paths = ("/jobs?payload=1&limit=1000", "/queues/big/peek?payload=1&limit=1000", "/queues/big/export")
+    with ExitStack() as open_:
+        for number in range(max(int(100 * scale), 10)):
+            reader = open_.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", target.port))
+            reader.sendall(request("GET", paths[number % 3]))
+            await target.call("GET", "/healthz")
+            peak = max(peak, target.rss())
+        healthy = (await target.call("GET", "/healthz")).status
+    return [
+        Check(
+            "memory grows by ≤ 200 MiB (MEMORY_LIMIT=400MiB)",
+            f"{peak - before:.0f} MiB",
+            peak - before <= 200,
+        ),
+        Check("others are served meanwhile", str(healthy), healthy == 200),
     ]
 
 
@@ -182,7 +237,7 @@ async def tiny_chunks(target: Target, scale: float) -> list[Check]:
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     head = b"POST /jobs/enqueue HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     made = sum([(await target.send(head + chunks))[:12] == b"HTTP/1.1 201" for _ in range(count)])
-    endless = head + (b"10000\r\n" + b"a" * 65536 + b"\r\n") * 300
+    endless = head + (b"10000\r\n" + b"a" * 65536 + b"\r\n") * 700
     said = await target.send(endless, 20)
     return [
         *_all_of(made, count, "they are understood"),
@@ -201,7 +256,7 @@ async def lengths(target: Target, scale: float) -> list[Check]:
         post(b"5000", b"{}"), 1
     )  # longer than what follows: the server waits, then cuts it off
     short = await target.send(post(b"4", b'{"type":"x"}GET / HTTP/1.1\r\n\r\n'))
-    many = [await target.send(post(b"2000000", b"x" * 2_000_000)) for _ in range(max(int(20 * scale), 2))]
+    many = [await target.send(post(b"4000000", b"x" * 4_000_000)) for _ in range(max(int(20 * scale), 2))]
     jobs = (await target.call("GET", "/jobs/count?queue=default")).json["count"]
     good = all(said[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400", b"") for said in (*giant, *many))
     return [
@@ -319,6 +374,50 @@ async def log_floods(target: Target, scale: float) -> list[Check]:
     lines = len(target.program.lines)
     most = 1200 * (max(10 * scale, 1) + 2)
     return [Check(f"≤ {most:,.0f} lines", f"{lines:,} lines of {sent:,} requests", lines <= most)]
+
+
+async def unread_log(target: Target, scale: float) -> list[Check]:
+    """Makes the server log while nobody reads its stderr; then somebody reads again."""
+    target.program.read_log(False)
+    answered = await _log_much(target, scale)
+    lost = await _lost_lines(target)
+    target.program.read_log(True)
+    lines = target.program.lines
+    for _ in range(1000):
+        said = [line for line in list(lines) if line.endswith(" log lines were lost")]
+        if said:
+            break
+        await asyncio.sleep(0.01)
+    return [
+        *answered,
+        Check("lines are lost and counted", f"{lost:,.0f}", lost > 0),
+        Check("a line says how many", said[0] if said else "none", bool(said)),
+    ]
+
+
+async def log_without_reader(target: Target, scale: float) -> list[Check]:
+    """Closes the other end of the server's stderr, and makes it log."""
+    target.program.drop_log()
+    answered = await _log_much(target, scale)
+    lost = await _lost_lines(target)
+    return [*answered, Check("lines are lost and counted", f"{lost:,.0f}", lost > 0)]
+
+
+async def _log_much(target: Target, scale: float) -> list[Check]:
+    client = await target.connect()
+    count = max(int(500 * scale), 60)
+    found = 0
+    for _ in range(count):
+        client.send(request("GET", "/" + "y" * 190) * 100)
+        for _ in range(100):
+            found += (await client.read()).status == 404
+    healthy = (await target.call("GET", "/healthz")).status
+    return [*_all_of(found, count * 100, "all are answered"), Check("/healthz", str(healthy), healthy == 200)]
+
+
+async def _lost_lines(target: Target) -> float:
+    text = (await target.call("GET", "/metrics")).body.decode()
+    return float(text.partition("\njobqueue_log_lines_lost_total ")[2].partition("\n")[0])
 
 
 # -- browsers and guessed tokens --------------------------------------------------------------------------
@@ -446,11 +545,13 @@ async def terminated(target: Target, scale: float) -> list[Check]:
     ]
 
 
-_FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {quote(sys.executable)} -m jobqueue")
+_FEW_FILES = ("sh", "-c", f"ulimit -n 160; exec {quote(sys.executable)} -m jobqueue serve")
 ATTACKS = (
     Attack("slowloris", slowloris, _SLOW),
     Attack("slow body", slow_body, _SLOW),
     Attack("slow reader", slow_reader, _SLOW),
+    Attack("unfinished bodies", unfinished_bodies, {"MEMORY_LIMIT": "150MiB"}),
+    Attack("unread lists", unread_lists, {"MEMORY_LIMIT": "400MiB"}, "drain"),
     Attack("idle long-polls", idle_long_polls, {"MAX_CONNECTIONS_BY_ADDRESS": "19000"}),
     Attack("descriptors used up", descriptors, {"MAX_CONNECTIONS_BY_ADDRESS": "100000"}, "", command=_FEW_FILES),
     Attack("framing", framing),
@@ -462,6 +563,8 @@ ATTACKS = (
     Attack("a million queue names", queue_names),
     Attack("memory", memory, {"MEMORY_LIMIT": "160MiB", "RETAIN_BYTES": "1MiB"}, "drain"),
     Attack("log floods", log_floods),
+    Attack("log that nobody reads", unread_log, {"ACCESS_LOG": "all"}),
+    Attack("log without a reader", log_without_reader, {"ACCESS_LOG": "all"}),
     Attack("cross-origin posts", cross_origin),
     Attack("rebinding", rebinding),
     Attack("token guessing", guessing, {"ACCESS_TOKEN": "one-token-for-everything"}, ""),

@@ -11,7 +11,7 @@ ALL = os.environ.get("TEST_ALL") == "1"
 # These take under a second each; the others wait for deadlines, or send much.
 _QUICK = {
     "framing", "deep and odd JSON", "a million queue names", "cross-origin posts", "rebinding", "token guessing",
-    "SIGTERM in the middle",
+    "SIGTERM in the middle", "log that nobody reads",
 }  # fmt: skip
 CASES = [
     pytest.param(attack, front, id=f"{attack.name}-{front}")

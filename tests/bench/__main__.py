@@ -17,9 +17,13 @@ BENCHMARKS = {
     "peers": "against beanstalkd and Redis in the same run",
     "batch": "many jobs in one request",
     "consuming": "one consumer: separate calls, conclude and next, a stream",
+    "clients": "the Python client against http.client and aiohttp",
+    "task-queues": "the Python worker beside rq, huey, dramatiq, celery, arq and taskiq",
     "waiting": "idle long-polls, and how fast a job reaches one",
     "journal": "with a journal: against beanstalkd with its binlog; a start; the file; a slow disk",
+    "postgres": "a journal in PostgreSQL beside one in a file, directly and through a standby",
     "scale": "cost of each verb against jobs, queues, priorities and waiters",
+    "ticks": "schedules, 10,000 of which none is due and 1,000 that are due at once; series of queues",
     "guard": "what metrics and access tokens cost on the way of a request",
     "against": "this checkout against another one (BENCH_AGAINST=FOLDER), pair by pair",
     "profile": "where the server's time goes, by py-spy",
@@ -41,9 +45,10 @@ def main() -> int:
     for name in names:
         print(f"{name}: {BENCHMARKS[name]} …", file=sys.stderr, end=" ", flush=True)
         start = time.monotonic()
+        load_before = docs.load()
         signal.alarm(_LIMIT_SECONDS)
         try:
-            report = importlib.import_module(f"tests.bench.{name}").run(options.quick)
+            report = importlib.import_module(f"tests.bench.{name.replace('-', '_')}").run(options.quick)
         except Skip as skipped:
             skips.append(f"{name}: {skipped}")
             outcome = f"skipped: {skipped}"
@@ -57,7 +62,7 @@ def main() -> int:
         signal.alarm(0)
         print(f"{outcome}, {time.monotonic() - start:.1f} s", file=sys.stderr)
         if options.write and name in reports:
-            docs.write(name, reports[name], machine)
+            docs.write(name, reports[name], machine, load_before)
     print(machine, *(report.text(options.quick) for report in reports.values()), sep="\n\n")
     for skip in skips:
         print(f"SKIPPED {skip}")

@@ -25,7 +25,7 @@ def machine() -> str:
     return "\n".join([
         f"- {cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, "
         f"{memory_available() / (1 << 30):.0f} GB of memory free; {platform.system()} {platform.release()}; "
-        f"load average at the start {os.getloadavg()[0]:.2f}",
+        f"load average at the start {load():.2f}",
         f"- Python {platform.python_version()} ({sys.implementation.name}), {packages}",
         f"- {version('beanstalkd', '-v')}; {redis}; {version('gcc', '--version')}",
     ])  # fmt: skip
@@ -38,11 +38,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def write(name: str, report: Report, on: str) -> None:
+def load() -> float:
+    """Returns how many processes the machine is busy with, as an average over the last minute."""
+    return os.getloadavg()[0]
+
+
+def write(name: str, report: Report, on: str, load_before: float) -> None:
     """Replaces the sections `name` and `machine`, and writes the plots beside the page."""
     for file, svg in report.plots.items():
         (PAGE.parent / file).write_text(svg, encoding="utf-8")
-    when = f"*{time.strftime('%Y-%m-%d', time.gmtime())}, {_commit()}: `./scripts/bench.sh {name} --write`*"
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    when = f"*{day}, {_commit()}, load average {load_before:.2f}: `./scripts/bench.sh {name} --write`*"
     page = PAGE.read_text(encoding="utf-8")
     page = _replaced(page, "machine", on)
     page = _replaced(page, name, f"{when}\n\n{report.markdown()}")

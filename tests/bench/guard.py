@@ -23,7 +23,6 @@ from jobqueue.engine.local import LocalEngine
 from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
-from jobqueue.web.access.browser_policy import check_administrator
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.routes import Route
@@ -78,8 +77,6 @@ def _bare() -> type[Dispatcher]:
             try:
                 if not from_program:
                     self.browser_policy.check(request)
-                if route.right == "admin":
-                    check_administrator(request.peer, request.headers)
                 answer: Any = route.operation(self.context, request)
                 return answer
             except Exception as error:
@@ -108,8 +105,8 @@ class _Transport:
 
 class _Subject:
     def __init__(self, kind: type[Dispatcher], settings: Settings, tokens: list[str]) -> None:
-        self.api = kind(LocalEngine(settings))
-        front = FastFront(self.api, AccessLog("off"))
+        self.dispatcher = kind(LocalEngine(settings))
+        front = FastFront(self.dispatcher, AccessLog("off"))
         self.transport = _Transport()
         self.warm = False
         self.connection = front.new_connection("10.0.0.1")
@@ -210,15 +207,15 @@ async def _measure(quick: bool, names: list[str]) -> dict[str, list[float]]:
                 cost = one.lifecycles(count)
                 if turn:
                     found[name].append(cost)
-        found[_COUNTING] = [_counting(subjects[_PLAIN].api, count) for _ in range(rounds)]
+        found[_COUNTING] = [_counting(subjects[_PLAIN].dispatcher, count) for _ in range(rounds)]
         for one in subjects.values():
-            one.api.engine.close()
+            one.dispatcher.engine.close()
     return found
 
 
-def _counting(api: Dispatcher, times: int) -> float:
+def _counting(dispatcher: Dispatcher, times: int) -> float:
     """Returns microseconds for counting one request."""
-    count, operation = api.meter.count, api.router.find("POST", "/jobs/enqueue")[0].operation
+    count, operation = dispatcher.meter.count, dispatcher.router.find("POST", "/jobs/enqueue")[0].operation
     start = time.thread_time_ns()
     for _ in range(times):
         count(operation, 201, 0.0)

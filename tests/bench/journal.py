@@ -83,10 +83,7 @@ def _peers(report: Report, folder: Path, quick: bool) -> None:
 
 def _table(report: Report, count: int, rounds: Rounds) -> None:
     found, over = rounds.of(count), how_many(count, "connection")
-
-    def against(name: str, other: str) -> list[float]:
-        return [mine.rate / theirs.rate for mine, theirs in zip(found[name], found[other], strict=True)]
-
+    against = rounds.against(count)
     rows = [
         [
             name,

@@ -1,6 +1,7 @@
 """Lifecycles of several servers in the same run, interleaved round by round: put in, take under a lease, finish, a
 request each; closed loop, the same payload, the same connections, driven by the same generator."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.bench import processes
@@ -23,6 +24,16 @@ class Rounds(NamedTuple):
 
     def of(self, connections: int) -> dict[str, list[Load]]:
         return {name: loads for (name, count), loads in self.loads.items() if count == connections}
+
+    def against(self, connections: int) -> Callable[[str, str], list[float]]:
+        """Returns a function of two names: the rate of the first one as a multiple of the second one's, round by
+        round."""
+        found = self.of(connections)
+
+        def ratios(name: str, other: str) -> list[float]:
+            return [mine.rate / theirs.rate for mine, theirs in zip(found[name], found[other], strict=True)]
+
+        return ratios
 
     def caption(self, connections: int) -> str:
         return (

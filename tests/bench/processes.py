@@ -143,7 +143,9 @@ class Server(Process):
     """
 
     def __init__(self, front: str = "fast", package: Path = PACKAGE, **settings: object) -> None:
-        super().__init__(sys.executable, "-P", "-m", "jobqueue")
+        # A checkout to compare with may be older than the command `serve`.
+        serve = ["serve"] if (package / "jobqueue" / "cli").is_dir() else []
+        super().__init__(sys.executable, "-P", "-m", "jobqueue", *serve)
         self._package = package
         self._settings = {"host": HOST, "port": 0, "http": front, **settings}
 

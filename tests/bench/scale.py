@@ -1,4 +1,4 @@
-"""Scale: what each verb of the core costs against jobs queued, queues, priorities, blocked keys, waiters.
+"""Scale: what each verb of the core costs against jobs queued, queues, priorities, keys, waiters.
 
 One thing grows, the rest stays: jobs in one queue; queues and priorities with a few jobs each, taken and
 filled at random; waiters on one queue. Each figure is the median of blocks of calls, in CPU time. The longest
@@ -32,6 +32,7 @@ def run(quick: bool) -> Report:
         "jobs queued": ("jobs", [100, 1000] if quick else JOBS),
         "queues": ("queues", [1, 100] if quick else NAMES),
         "priorities": ("priorities", [1, 100] if quick else NAMES),
+        "keys that take turns": ("turns", [1, 100] if quick else KEYS),
         "keys at their limit, 10 jobs blocked behind each": ("keys", [1, 100] if quick else KEYS),
         "waiters": ("waiters", [1, 100] if quick else WAITERS),
     }
@@ -119,6 +120,28 @@ def priorities(sizes: list[int], rounds: int) -> list[dict[str, object]]:
     return found
 
 
+def turns(sizes: list[int], rounds: int) -> list[dict[str, object]]:
+    """Two jobs of each key of a queue with `fair_keys`. A block enqueues with random keys."""
+    found = []
+    for size in sizes:
+        queue, watch = subject.new_queue(), subject.Stopwatch()
+        subject.as_the_program_does()
+        queue.configure("default", {"fair_keys": True}, subject.milliseconds())
+        _put(queue, watch, (_keyed_job(f"key-{number % size}") for number in range(2 * size)))
+        random = Random(1)
+        wants = [subject.want()] * BLOCK
+
+        def block(size: int = size, random: Random = random, wants: list[subject.DequeueRequest] = wants):
+            return [_keyed_job(f"key-{random.randrange(size)}") for _ in range(BLOCK)], wants
+
+        found.append(_measured(queue, watch, block, rounds))
+    return found
+
+
+def _keyed_job(key: str) -> subject.NewJob:
+    return subject.NewJob("bench", payload=b"1", options=subject.Options(key=key))
+
+
 def keys(sizes: list[int], rounds: int) -> list[dict[str, object]]:
     return [_keyed(size, rounds) for size in sizes]
 
@@ -130,10 +153,7 @@ def _keyed(size: int, rounds: int) -> dict[str, object]:
     now = subject.milliseconds()
     queue.configure("default", {"key_limits": subject.KeyLimits(max_in_progress=1)}, now)
     want = subject.want()
-
-    def keyed(key: str) -> subject.NewJob:
-        return subject.NewJob("bench", payload=b"1", options=subject.Options(key=key))
-
+    keyed = _keyed_job
     for number in range(size):
         queue.enqueue(keyed(f"busy-{number}"), now)
     holders = [queue.dequeue(want, now)[0] for _ in range(size)]

@@ -11,10 +11,12 @@ from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import Waiter
 from jobqueue.engine.local import LocalEngine
+from jobqueue.engine.series import Series
 from jobqueue.engine.tokens import tokens
-from jobqueue.model import DequeueRequest, KeyLimits, NewJob, Options
+from jobqueue.model import DequeueRequest, JobTemplate, KeyLimits, NewJob, Options, Plan
 from jobqueue.server.gc_control import EVERY
 from jobqueue.settings import Settings
+from jobqueue.testing import ManualClock
 
 __all__ = [
     "DequeueRequest",
@@ -23,6 +25,7 @@ __all__ = [
     "JobQueue",
     "KeyLimits",
     "Limits",
+    "ManualClock",
     "NewJob",
     "Options",
     "Stopwatch",
@@ -58,6 +61,25 @@ class HandTickedClock:
 
 def new_engine(**settings: object) -> LocalEngine:
     return LocalEngine(Settings(**settings), HandTickedClock())
+
+
+def new_scheduled_engine(schedules: int, when: dict[str, object], clock: ManualClock) -> LocalEngine:
+    """An engine with so many schedules of one kind; `when`: fields of a `Plan`."""
+    engine = LocalEngine(Settings(max_schedules=schedules or 1), clock)
+    for number in range(schedules):
+        plan = Plan(f"s{number}", JobTemplate("bench", "default"), overlap="allow", **when)  # type: ignore[arg-type]
+        engine.put_schedule(plan, None)
+    return engine
+
+
+def new_series(engine: LocalEngine) -> Series:
+    """The series of the queues of an engine, which does not add to them itself."""
+    return Series(engine._queue.state)
+
+
+def slice_of(engine: LocalEngine) -> bool:
+    """Does one slice of what is due. Returns whether there is more."""
+    return engine._driver.run_slice()[1]
 
 
 def want(*queues: str, count: int | None = None) -> DequeueRequest:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
+from jobqueue.model import LeaseClaim
 from tests.bench.report import check
 from tests.bench.subject import DequeueRequest, JobQueue, NewJob
 
@@ -62,7 +63,7 @@ def costs(
     handed = [queue.dequeue(want, now)[0] for want in wants]
     marks.append(clock())
     for job, lease in handed:
-        queue.heartbeat(job.id, lease.token, None, None, now + 1)
+        queue.heartbeat(LeaseClaim(job.id, lease.token, None), None, now + 1)
     marks.append(clock())
     for job, lease in handed:
         queue.conclude(job.id, lease.token, None, None, now)

@@ -7,7 +7,7 @@ from test_queue_options import fail, keyed
 from test_queue_verbs import Driven
 
 from jobqueue.core.explain import explain, why_empty
-from jobqueue.model import KeyLimits, NewJob, Options, Rate
+from jobqueue.model import KeyLimits, LeaseClaim, NewJob, Options, Rate
 
 HELD = {"paused", "queue_limit", "rate_limit", "key_limit"}
 
@@ -155,8 +155,10 @@ def test_explanations_agree_with_what_dequeue_does(seed):
             running += q.dequeue(count=random.randrange(1, 4))
         elif running:
             job, lease = running.pop(random.randrange(len(running)))
-            end = random.choice([q.core.conclude, q.core.release])
-            end(job.id, lease.token, None, *([None] if end == q.core.conclude else [0]), q.now)
+            if random.choice([True, False]):
+                q.core.conclude(job.id, lease.token, None, None, q.now)
+            else:
+                q.core.release(LeaseClaim(job.id, lease.token, None), 0, q.now)
     if random.random() < 0.3:
         q.core.configure("default", {"max_in_progress": len(running) + random.randrange(5)}, q.now)
     if random.random() < 0.1:

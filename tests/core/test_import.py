@@ -13,6 +13,7 @@ from jobqueue.model import (
     ExistingJob,
     ImportedHistory,
     JobTrace,
+    LeaseClaim,
     NewJob,
     Options,
 )
@@ -36,7 +37,7 @@ def test_a_job_keeps_its_past_and_gets_an_id_and_a_place_of_this_queue(queue):
     assert (job.attempts, job.leases, job.created_at) == (3, 4, WALL - 1000)
     assert [queue.dequeue(REQUEST, 6)[0][0].type for _ in range(2)] == ["before", "x"]
     assert (job.attempts, job.leases, job.extras.trace.history) == (4, 5, (LINE,))
-    queue.release(2, job.lease.token, None, 0, 7)
+    queue.release(LeaseClaim(2, job.lease.token, None), 0, 7)
     queue.dequeue(REQUEST, 8)
     assert [line.outcome for line in job.extras.trace.history] == ["fail", "release"]
 
@@ -101,9 +102,9 @@ def test_a_callback_is_called_once_when_the_lease_ends(queue, how):
         case "conclude":
             queue.conclude(job.id, lease.token, None, None, 6)
         case "release":
-            queue.release(job.id, lease.token, None, 0, 6)
+            queue.release(LeaseClaim(job.id, lease.token, None), 0, 6)
         case "fail":
-            queue.fail(job.id, lease.token, None, None, True, 0, 6)
+            queue.fail(LeaseClaim(job.id, lease.token, None), None, True, 0, 6)
         case "cancel":
             queue.cancel(job.id, 6, force=True)
         case "purge":
@@ -122,7 +123,7 @@ def test_at_the_limit_of_queues_none_is_created_and_the_existing_ones_go_on():
     queue.configure("default", {"dead_letter": "dead", "max_attempts": 1}, 5)
     queue.enqueue(NewJob("x"), 5)
     [(job, lease)] = queue.dequeue(REQUEST, 5)
-    queue.fail(job.id, lease.token, None, None, True, None, 5)
+    queue.fail(LeaseClaim(job.id, lease.token, None), None, True, None, 5)
     assert sorted(queue.state.queues) == ["dead", "default"]  # a job that dies is never refused
     with pytest.raises(QueueFull):
         queue.import_job(NewJob("x", "other"), ImportedHistory(WALL), 5)

@@ -4,7 +4,6 @@ from itertools import product
 
 import pytest
 
-from jobqueue.core.leasing import CONCLUDES, FAILS, RELEASES
 from jobqueue.core.policy import (
     attempts_exhausted,
     backoff_delay,
@@ -13,7 +12,17 @@ from jobqueue.core.policy import (
 )
 from jobqueue.errors import LeaseLost, LeaseRequired, NotInProgress, NotTheConsumer
 from jobqueue.model import INHERIT, Backoff, Job, Lease, Options
-from jobqueue.steps import BURY, CANCEL, CONCLUDE, PUT_OFF, RELEASE, STALE
+from jobqueue.steps import (
+    BURY,
+    CANCEL,
+    CONCLUDE,
+    CONCLUDES,
+    FAILS,
+    PUT_OFF,
+    RELEASE,
+    RELEASES,
+    STALE,
+)
 
 DONE, AGAIN = True, False
 HEARTBEAT = ()

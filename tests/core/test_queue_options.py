@@ -6,7 +6,17 @@ from test_queue_verbs import LEASE, Driven
 from jobqueue.core.queue import IDLE_QUEUE_MS
 from jobqueue.core.waiters import OutcomeWaiter
 from jobqueue.errors import DuplicateJob, LeaseLost, NotDead, QueueFull
-from jobqueue.model import Change, DequeueRequest, ExistingJob, Filter, KeyLimits, NewJob, Options, Rate
+from jobqueue.model import (
+    Change,
+    DequeueRequest,
+    ExistingJob,
+    Filter,
+    KeyLimits,
+    LeaseClaim,
+    NewJob,
+    Options,
+    Rate,
+)
 
 
 def keyed(q, *keys, queue="default"):
@@ -19,7 +29,7 @@ def unique(q, key="u", conflict="ignore", scope="active", **fields):
 
 
 def fail(q, job, retry=True, retry_in=None, error=b'"bad"'):
-    return q.core.fail(job.id, job.lease.token, None, error, retry, retry_in, q.now)
+    return q.core.fail(LeaseClaim(job.id, job.lease.token, None), error, retry, retry_in, q.now)
 
 
 # -- failing ----------------------------------------------------------------------------------------
@@ -33,9 +43,9 @@ def test_a_consumer_whose_lease_is_stale_may_do_nothing_even_if_its_own_name_has
     q.dequeue(consumer="ann")
     for verb in (
         lambda: q.core.conclude(job.id, old.token, "ann", None, q.now),
-        lambda: q.core.heartbeat(job.id, old.token, "ann", None, q.now),
-        lambda: q.core.release(job.id, old.token, "ann", 0, q.now),
-        lambda: q.core.fail(job.id, old.token, "ann", None, True, None, q.now),
+        lambda: q.core.heartbeat(LeaseClaim(job.id, old.token, "ann"), None, q.now),
+        lambda: q.core.release(LeaseClaim(job.id, old.token, "ann"), 0, q.now),
+        lambda: q.core.fail(LeaseClaim(job.id, old.token, "ann"), None, True, None, q.now),
     ):
         with pytest.raises(LeaseLost):
             verb()
@@ -65,13 +75,28 @@ def test_25_attempts_by_the_default_take_the_default_window():
     assert (job.status, job.extras.trace.reason, job.attempts) == ("dead", "attempts", 25)
 
 
-def test_a_failed_job_comes_back_ahead_of_jobs_never_leased():
+def test_a_failed_job_that_rested_comes_after_jobs_that_were_ready_before_it():
     q = Driven()
     q.enqueue(3)
     fail(q, q.take(), retry_in=100)
     assert q.ids(number=1) == [2]
     q.pass_time(100)
-    assert q.ids() == [1, 3]
+    q.enqueue()
+    assert q.ids() == [3, 1, 5]
+
+
+def test_three_jobs_that_are_put_off_again_and_again_do_not_keep_ten_others_waiting():
+    q = Driven()
+    put_off = [job.id for job in q.enqueue(3)]
+    others = [job.id for job in q.enqueue(10)]
+    taken = []
+    for _ in range(26):
+        job = q.take()
+        taken.append(job.id)
+        if job.id in put_off:
+            q.core.release(LeaseClaim(job.id, job.lease.token, None), 1_000, q.now)
+            q.pass_time(1_000)
+    assert set(others) <= set(taken)
 
 
 # -- dead -------------------------------------------------------------------------------------------
@@ -244,7 +269,7 @@ def test_duplicates_in_a_batch_do_not_fill_a_queue():
 
 @pytest.mark.parametrize(
     "change",
-    [Change(expires_in=90_000), Change(type="x"), Change(key="k"), Change(delay=None), Change(delay=10)],
+    [Change(expires_in=90_000), Change(type="x"), Change(key="k"), Change(delay=None)],
 )
 def test_a_change_of_neither_queue_nor_priority_keeps_the_place(change):
     q = Driven()
@@ -252,6 +277,14 @@ def test_a_change_of_neither_queue_nor_priority_keeps_the_place(change):
     q.core.change(2, change, q.now)
     q.pass_time(10)
     assert q.ids() == [1, 2, 3]
+
+
+def test_a_change_that_lets_a_job_rest_gives_it_a_place_when_it_is_ready():
+    q = Driven()
+    q.enqueue(3)
+    q.core.change(2, Change(delay=10), q.now)
+    q.pass_time(10)
+    assert q.ids() == [1, 3, 2]
 
 
 @pytest.mark.parametrize("payload", [b"1", b"0" * 99])
@@ -299,7 +332,7 @@ def test_a_consumer_waiting_for_a_key_at_its_limit_is_served_when_a_lease_of_tha
     for number, end in enumerate(
         [
             q.conclude,
-            lambda job: q.core.release(job.id, job.lease.token, None, 60_000, q.now),
+            lambda job: q.core.release(LeaseClaim(job.id, job.lease.token, None), 60_000, q.now),
             lambda job: fail(q, job, retry=False),
             lambda job: q.core.cancel(job.id, q.now, force=True),
             lambda job: (q.core.purge_one(job, q.now), q.core.match(q.now)),
@@ -326,10 +359,12 @@ def test_a_consumer_waiting_for_a_rate_is_served_at_the_time_of_the_next_token()
     assert q.answers == {"ann": [2]}
 
 
-def test_no_dequeue_gets_ahead_of_a_waiter_for_a_token_that_has_come_since_the_last_tick():
+@pytest.mark.parametrize("limits", ["rate", "key_limits"])
+def test_no_dequeue_gets_ahead_of_a_waiter_for_a_token_that_has_come_since_the_last_tick(limits):
     q = Driven()
-    q.core.configure("default", {"rate": Rate(1, 1_000, 1)}, q.now)
-    q.enqueue(2)
+    rate = Rate(1, 1_000, 1)
+    q.core.configure("default", {limits: rate if limits == "rate" else KeyLimits(None, rate)}, q.now)
+    keyed(q, "k", "k")
     assert [len(q.dequeue()), len(q.dequeue())] == [1, 0]
     q.wait("ann")
     q.now += 1_000

@@ -4,12 +4,22 @@ from itertools import count
 
 import pytest
 
+from jobqueue.core.admission import ESTABLISHED
+from jobqueue.core.explain import explain
 from jobqueue.core.forgetting import FORGET_AT_ONCE
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import HELD_BACK_MS, IDLE_QUEUE_MS, SLICE, SLICE_SEGMENTS, JobQueue
 from jobqueue.core.waiters import Waiter
-from jobqueue.errors import JobFinished, JobForgotten, JobNotFound, LeaseLost, LeaseRequired, NotTheConsumer
-from jobqueue.model import DequeueRequest, NewJob
+from jobqueue.errors import (
+    JobFinished,
+    JobForgotten,
+    JobNotFound,
+    LeaseLost,
+    LeaseRequired,
+    NotTheConsumer,
+    QueueFull,
+)
+from jobqueue.model import DequeueRequest, LeaseClaim, NewJob, Options
 from jobqueue.steps import STALE
 
 LEASE = 10_000
@@ -56,7 +66,7 @@ class Driven:
         return self.core.conclude(job.id, token, consumer, result, self.now)
 
     def heartbeat(self, job, lease_for=None):
-        return self.core.heartbeat(job.id, job.lease.token, None, lease_for, self.now)
+        return self.core.heartbeat(LeaseClaim(job.id, job.lease.token, None), lease_for, self.now)
 
     def cancel(self, job):
         return self.core.cancel(job.id, self.now)
@@ -121,7 +131,7 @@ def test_an_id_that_was_never_given_is_not_found_and_one_that_was_is_forgotten()
         lambda id: q.core.cancel(id, q.now),
         lambda id: q.core.conclude(id, None, None, None, q.now),
         lambda id: q.core.conclude(id, "lease-1", None, None, q.now),
-        lambda id: q.core.heartbeat(id, None, None, None, q.now),
+        lambda id: q.core.heartbeat(LeaseClaim(id, None, None), None, q.now),
     ):
         with pytest.raises(JobForgotten):
             verb(5)
@@ -353,7 +363,7 @@ def test_a_refused_verb_changes_nothing():
         with pytest.raises(refusal):
             q.conclude(job, token, consumer, b"1")
         with pytest.raises(refusal):
-            q.core.heartbeat(job.id, token, consumer, 5, q.now)
+            q.core.heartbeat(LeaseClaim(job.id, token, consumer), 5, q.now)
     assert repr(job) == before
     assert q.pass_time(LEASE) == 1
 
@@ -616,7 +626,7 @@ def test_a_large_result_pushes_out_a_few_at_once_and_the_tick_does_the_rest():
     q.enqueue(60)
     for _ in range(59):
         q.conclude(q.take())
-    q.conclude(q.take(), result=b"x" * 48_000)
+    q.conclude(q.take(), result=b"x" * 30_000)
     assert q.core.state.remembered == 60 - FORGET_AT_ONCE
     assert q.tick() > 0
     assert q.core.state.remembered_bytes <= 50_000
@@ -746,6 +756,111 @@ def test_a_queue_whose_finished_jobs_are_remembered_stays_in_the_list():
     q.conclude(q.take("a"))
     q.pass_time(2 * IDLE_QUEUE_MS)
     assert q.core.view("a", q.now).jobs["concluded"] == 1
+
+
+@pytest.mark.parametrize("retain", [0, 3 * IDLE_QUEUE_MS])
+@pytest.mark.parametrize("many", [False, True])
+def test_queues_that_are_used_once_are_never_refused_for_their_number(retain, many):
+    q = Driven(max_queues=50, retain=retain)
+    jobs = []
+    for number in range(160):
+        name = f"reply-{number}"
+        if many:
+            q.enqueue(2, name)
+        else:
+            q.core.enqueue(NewJob("t", name), q.now)
+        jobs += [q.conclude(q.take(name)) for _ in range(1 + many)]
+        assert len(q.core.state.queues) <= 50
+    if retain:
+        assert all(q.core.get(job.id) is job for job in jobs)
+        assert q.core.view("reply-0", q.now).jobs["concluded"] == 1 + many
+    assert q.core.state.counts.totals()["concluded"] == len(jobs)
+    q.pass_time(retain)
+    assert q.core.state.counts.held() == 0
+    q.pass_time(IDLE_QUEUE_MS)
+    assert (q.core.state.queues, q.core.state.past, q.core.state.by_check) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("retain", [0, 3 * IDLE_QUEUE_MS])
+def test_a_queue_that_is_used_again_and_again_keeps_its_name_for_its_hour(retain):
+    q = Driven(max_queues=2, retain=retain)
+    for _ in range(ESTABLISHED):
+        q.enqueue(1, "work")
+        q.conclude(q.take("work"))
+    q.enqueue(1, "flood-1")
+    for _ in range(2):
+        with pytest.raises(QueueFull):
+            q.enqueue(1, "flood-2")
+        q.enqueue(1, "work")
+        q.conclude(q.take("work"))
+    if retain:
+        assert "work" in q.core.state.queues
+    else:
+        q.pass_time(IDLE_QUEUE_MS)
+        assert q.enqueue(1, "flood-2")
+
+
+def busy(q, what):
+    """Makes the queue a, which is in use by `what`."""
+    if what == "settings":
+        q.core.configure("a", {"max_attempts": 3}, q.now)
+    elif what == "pause":
+        q.core.pause("a", None, None, q.now)
+    elif what == "scheduled":
+        q.core.enqueue(NewJob("t", "a", delay=60_000), q.now)
+    elif what == "unique key":
+        options = Options(unique_key="u", unique_while="exists")
+        q.core.enqueue(NewJob("t", "a", options=options), q.now)
+        q.conclude(q.take("a"))
+    else:
+        [job] = q.enqueue(1, "a")
+        if what != "queued":
+            job = q.take("a")
+        if what == "dead":
+            q.core.fail(LeaseClaim(job.id, job.lease.token, None), None, False, None, q.now)
+        elif what == "waiter":
+            q.conclude(job)
+            q.wait("ann", "a", wait=10**9)
+
+
+@pytest.mark.parametrize("retain", [0, 10_000])
+@pytest.mark.parametrize(
+    "what", ["settings", "pause", "scheduled", "queued", "in progress", "dead", "waiter", "unique key"]
+)
+def test_a_queue_in_use_is_not_dropped_when_names_are_scarce(what, retain):
+    q = Driven(max_queues=1, retain=max(retain, what == "unique key"))
+    busy(q, what)
+    with pytest.raises(QueueFull) as refused:
+        q.enqueue(1, "b")
+    assert refused.value.facts["setting"] == "JOBQUEUE_MAX_QUEUES"
+    assert set(q.core.state.queues) == {"a"}
+
+
+def test_a_batch_does_not_drop_an_empty_queue_that_it_names():
+    q = Driven(max_queues=1, retain=0)
+    q.enqueue(1, "a")
+    q.conclude(q.take("a"))
+    with pytest.raises(QueueFull):
+        q.core.enqueue_many([NewJob("t", "a"), NewJob("t", "b")], q.now)
+    assert q.enqueue(1, "b")
+
+
+def test_a_finished_job_outlives_its_queue_and_is_purged_and_forgotten_as_ever():
+    q = Driven(max_queues=1, retain=10_000)
+    first = [q.enqueue(1, "a")[0], q.enqueue(1, "a")[0]]
+    for _ in first:
+        q.conclude(q.take("a"))
+    second = q.conclude((q.enqueue(1, "b"), q.take("b"))[1])
+    assert set(q.core.state.queues) == {"b"}
+    assert explain(q.core.state, first[0], q.now).causes[0].code == "finished"
+    q.core.purge_one(first[0], q.now)
+    assert q.core.view("a", q.now).jobs["concluded"] == 1
+    assert q.enqueue(1, "a")[0] is q.take("a")
+    q.pass_time(10_000)
+    assert q.core.view("a", q.now).jobs["concluded"] == 0
+    for job in (*first, second):
+        with pytest.raises(JobForgotten):
+            q.core.get(job.id)
 
 
 # -- lanes ------------------------------------------------------------------------------------------

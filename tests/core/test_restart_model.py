@@ -51,28 +51,48 @@ def read_again(rows, queue, now):
 
 
 class VerbsAndRestarts(VerbsAgainstModel):
-    # Leases, delays and ages run on the monotonic clock, so one that jumps meanwhile would show at a restart.
-    set_the_wall_clock = None
+    def stored(self, rows):
+        """Returns the rows as the next server finds them."""
+        return rows
 
     @rule()
     def restart(self):
         self.stop_all_waits()
         old = self.queue
         self.queue = JobQueue(old.state.new_token, 1, old.state.limits, self.model.offset)
-        read_again(written_down(old, self.model.offset), self.queue, self.now)
+        read_again(self.stored(written_down(old, self.model.offset)), self.queue, self.now)
         self.queue.state.event = old.state.event
         self.deliveries.clear()  # consumers that were about to get a job are gone with the server
         self._expect_what_a_restart_changes()
         self.check_all()
         self.tick()
 
+    def stepped(self):
+        """The retention of a job that finished before the restart follows the wall clock."""
+        model = self.model
+        if model.noted_offset == model.offset:
+            for job in model.finished:
+                if job.restored_at is not None:
+                    finished_at = self.queue.get(job.id).extras.finished_at
+                    job.until = min(finished_at - model.offset, job.restored_at) + job.kept_for
+
     def _expect_what_a_restart_changes(self):
         model = self.model
+        model.noted_offset = model.offset
+        # Of lengths only the end by the wall clock is known from now on.
+        for job in model.jobs.values():
+            if job.due is not None and not job.gone:
+                job.due, job.run_at = None, job.due + model.offset
+            job.expires_due = None
+        for name, until in model.paused.items():
+            model.paused[name] = until and (None, until[1])
         model.totals = dict.fromkeys(model.totals, 0)
         model.buckets = {slot: Bucket(bucket.rate) for slot, bucket in model.buckets.items()}
         for job in model.all("in_progress"):
             length = self.queue.get(job.id).lease.length
             job.deadline = self.now + min(max(job.deadline - self.now, LEAST_LEASE), length)
+            job.run = job.id  # which jobs were taken together is forgotten, and each counts
+            job.ends = job.ends and max(job.ends, job.deadline)
         for job in model.finished:
             kept = self.queue.get(job.id).extras
             own = kept.options.retain_for if kept.options is not None else None
@@ -80,7 +100,9 @@ class VerbsAndRestarts(VerbsAgainstModel):
                 own = model.settings[job.queue].retain_for
             general = model.limits.dead_retain if job.status == "dead" else model.limits.retain
             job.own_age = job.status == "dead" or own is not None
-            job.until = kept.finished_at - model.offset + (general if own is None else own)
+            job.kept_for = general if own is None else own
+            job.restored_at = self.now - 1
+            job.until = min(kept.finished_at - model.offset, job.restored_at) + job.kept_for
         model.finished.sort(key=lambda job: (self.queue.get(job.id).extras.finished_at, job.id))
 
 

@@ -11,7 +11,7 @@ import pytest
 from jobqueue.core.counts import TransitionCounts
 from jobqueue.core.queue import JobQueue
 from jobqueue.errors import IllegalStep
-from jobqueue.model import DequeueRequest, NewJob
+from jobqueue.model import DequeueRequest, LeaseClaim, NewJob
 from jobqueue.steps import (
     CANCEL,
     CONCLUDED,
@@ -49,7 +49,7 @@ def queue_with_job(status):
     if status == "cancelled":
         queue.cancel(job.id, NOW)
     if status == "dead":
-        queue.fail(job.id, job.lease.token, None, None, False, None, NOW)
+        queue.fail(LeaseClaim(job.id, job.lease.token, None), None, False, None, NOW)
     assert job.status == status
     return queue, job
 

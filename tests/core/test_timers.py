@@ -31,6 +31,22 @@ def test_an_item_is_due_at_its_time_and_not_a_millisecond_before(when, width):
     assert timers.due(when + 1_000_000, 10) == ["a"]
 
 
+def test_the_earliest_time_is_known_after_any_items_were_dropped():
+    timers = Timers(10)
+    assert timers.earliest() is None
+    for when in (31, 5, 38, 7, 12):
+        timers.add(when, when)
+    for when, then in ((5, 7), (7, 12), (31, 12), (12, 38)):
+        timers.drop(when, when)
+        assert timers.earliest() == then
+    timers.drop(38, 38)  # of the newest bucket, which stays
+    assert timers.earliest() is None
+    timers.add("a", 39)
+    timers.add("b", 3)
+    assert timers.earliest() == 3
+    assert timers.due(3, 10) == ["b"]
+
+
 def test_nothing_is_due_if_nothing_is_scheduled():
     assert Timers().due(1_000_000, 10) == []
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import UNSET
 
+from jobqueue.core.limiter import LATE, QUIET
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import Waiter
@@ -40,11 +41,13 @@ from jobqueue.model import (
     ExistingJob,
     Filter,
     KeyLimits,
+    LeaseClaim,
     NewJob,
     Options,
     QueueSettings,
     Rate,
 )
+from jobqueue.steps import FINISHED
 
 THOROUGH = bool(os.environ.get("TEST_ALL"))
 FIRST_ID = 1_000_001
@@ -81,16 +84,22 @@ class ModelJob:
     deadline: int = 0
     started_at: int = 0
     ended_by: str | None = None
-    line: tuple = ()  # of the last lease: attempt, consumer, started, ended, outcome, error
+    line: tuple = ()  # of the last lease: attempt, consumer, started, ended, outcome, error, reason
     history: list = field(default_factory=list)  # of those before
     due: int | None = None
     run_at: int | None = None
     expires_at: int | None = None
+    expires_due: int | None = None  # by the monotonic clock, of a length
+    restored_at: int | None = None  # finished in an earlier run: its retention follows the wall clock
+    kept_for: int = 0
     max_attempts: int | None = INHERIT
     key: str | None = None
     retain_for: int | None = None
     backoff: Backoff | None = None
     lease_for: int | None = None
+    max_run_for: int | None = None
+    run: object = None  # the jobs of its key that were taken with it have the same
+    ends: int | None = None  # the end of the lease that no heartbeat moves
     cancel_asked: bool = False
     reason: str | None = None
     dead_from: str | None = None
@@ -119,6 +128,13 @@ class ModelWaiter:
     until: int
 
 
+def kind_of(job):
+    """What a finished job competes with for memory: with the jobs of its kind and queue, or with all plain ones."""
+    if job.own_age:
+        return "kept", job.queue
+    return ("plain", None) if job.result is None else ("result", job.queue)
+
+
 class Bucket:
     """Tokens of a rate, exact."""
 
@@ -126,11 +142,19 @@ class Bucket:
         self.rate, self.tokens, self.at = rate, Fraction(rate.burst), None
 
     def fill(self, now):
-        if self.at is not None:
-            grown = Fraction((now - self.at) * self.rate.count, self.rate.per)
-            self.tokens = min(self.tokens + grown, Fraction(self.rate.burst))
-        self.at = now
-        return self.tokens
+        """Returns the tokens. Those above the burst are there for late ticks, and not after a quiet time."""
+        if self.at is None or now >= self.fresh_at():
+            return Fraction(self.rate.burst)
+        late = min(Fraction(LATE * self.rate.count, self.rate.per), 1 - Fraction(1, self.rate.per))
+        grown = Fraction((now - self.at) * self.rate.count, self.rate.per)
+        return min(self.tokens + grown, self.rate.burst + late)
+
+    def fresh_at(self):
+        missing = self.rate.burst - self.tokens
+        return self.at + -(-missing * self.rate.per // self.rate.count) + QUIET
+
+    def take(self, now):
+        self.tokens, self.at = self.fill(now) - 1, now
 
     def next_at(self, now):
         missing = 1 - self.fill(now)
@@ -143,12 +167,15 @@ class Model:
         self.number = FIRST_ID - 1  # gives ids and places
         self.jobs = {}
         self.settings = {name: QueueSettings() for name in QUEUES}
-        self.paused = {}  # queue -> until when by the wall clock, or None
+        # queue -> None, or until when by the monotonic clock (None: the wall clock counts) and by the wall
+        # clock
+        self.paused = {}
         self.buckets = {}  # (queue, key or None) -> Bucket
+        self.runs = {}  # (queue, key) -> of the dequeue under way: the jobs of the run that more may join
         self.waiting = []
         self.finished = []  # in the order in which they finished
         self.now = 5_000
-        self.offset = 1_800_000_000_000
+        self.offset = self.noted_offset = 1_800_000_000_000
         self.totals = dict.fromkeys(
             ("enqueued", "dequeued", "concluded", "stale", "released", "failed", "dead", "cancelled"), 0
         )
@@ -156,6 +183,34 @@ class Model:
     @property
     def wall(self):
         return self.now + self.offset
+
+    def step(self, ms):
+        """Sets the wall clock. After a step of a second the ends of lengths are shown by it."""
+        self.offset += ms
+        if abs(self.offset - self.noted_offset) < 1_000:
+            return
+        self.noted_offset = self.offset
+        for job in self.jobs.values():
+            if job.due is not None and not job.gone:
+                job.run_at = job.due + self.offset
+            if job.expires_due is not None and not job.gone and job.status not in FINISHED:
+                job.expires_at = job.expires_due + self.offset
+        for name, until in self.paused.items():
+            if until is not None and until[0] is not None:
+                self.paused[name] = (until[0], until[0] + self.offset)
+
+    def expires(self, job):
+        """Returns when the job expires, by the monotonic clock; None: never."""
+        if job.expires_at is None:
+            return None
+        return job.expires_at - self.offset if job.expires_due is None else job.expires_due
+
+    def resumes(self, name):
+        """Returns when the pause of a queue ends, by the monotonic clock; None: not by itself."""
+        until = self.paused[name]
+        if until is None:
+            return None
+        return until[1] - self.offset if until[0] is None else until[0]
 
     def next_number(self):
         self.number += 1
@@ -180,12 +235,30 @@ class Model:
             return None
         return self.buckets.setdefault((queue, key), Bucket(rate))
 
-    def may_run(self, queue, key, most):
+    def is_ordered(self, queue, key):
+        limits = self.settings[queue].key_limits
+        return key is not None and limits is not None and limits.ordered
+
+    def may_run(self, queue, key, most, taken=None):
+        """`taken`: the job that is to be leased before its turn."""
+        if self.is_ordered(queue, key):
+            most = 1
+            resting = [job for job in self.all("scheduled", queue=queue) if job.key == key and job.place]
+            if any(job is not taken for job in resting):
+                return False
         running = [job for job in self.all("in_progress", queue=queue) if key in (None, job.key)]
-        if most is not None and len(running) >= most:
+        if key is not None:
+            running = {job.run for job in running}
+        if most is not None and len(running) >= most and not self.has_room(queue, key):
             return False
         bucket = self.bucket(queue, key)
         return bucket is None or bucket.fill(self.now) >= 1
+
+    def has_room(self, queue, key):
+        """Returns whether one more job of the key may join the run of this dequeue."""
+        run = self.runs.get((queue, key), ())
+        limits = self.settings[queue].key_limits or KeyLimits()
+        return key is not None and 0 < len(run) < limits.batch
 
     def eligible(self, queue):
         given = self.settings[queue]
@@ -202,12 +275,44 @@ class Model:
         return found
 
     def dequeue(self, request):
+        taken = self._dequeue(request)
+        self.runs.clear()
+        return taken
+
+    def _dequeue(self, request):
         taken = []
+        if request.by_priority:
+            while len(taken) < (request.count or 1):
+                firsts = [found[0] for queue in request.queues if (found := self.eligible(queue))]
+                if not firsts:
+                    break
+                taken.append(min(firsts, key=lambda job: (-job.priority, job.place)))
+                self.lease(taken[-1], request)
+            return taken
         for queue in request.queues:
             while len(taken) < (request.count or 1) and (found := self.eligible(queue)):
                 self.lease(found[0], request)
                 taken.append(found[0])
         return taken
+
+    def may_take(self, job):
+        """Returns whether the job may be leased before its turn."""
+        given = self.settings[job.queue]
+        if job.queue in self.paused or not self.may_run(job.queue, None, given.max_in_progress):
+            return False
+        if job.key is None:
+            return True
+        most = given.key_limits.max_in_progress if given.key_limits else None
+        if not self.may_run(job.queue, job.key, most, job):
+            return False
+
+        def order(each):
+            return -each.priority, each.place or float("inf")
+
+        others = [each for each in self.all("queued", queue=job.queue) if each.key == job.key]
+        return not self.is_ordered(job.queue, job.key) or order(job) <= min(
+            map(order, others), default=order(job)
+        )
 
     def lease(self, job, request):
         if job.line:
@@ -216,16 +321,26 @@ class Model:
         job.attempts += 1
         job.leases += 1
         job.consumer, job.started_at, job.ended_by = request.consumer, self.wall, None
-        job.line = (job.attempts, request.consumer, self.wall, None, None, None)
+        job.line = (job.attempts, request.consumer, self.wall, None, None, None, None)
         lease_for = (
             request.lease_for or job.lease_for or self.settings[job.queue].lease_for or self.limits.lease
         )
-        job.deadline = self.now + lease_for
+        slot = job.queue, job.key
+        run = self.runs[slot] = [*self.runs[slot], job] if self.has_room(*slot) else [job]
+        job.run = run[0].id, run[0].leases
+        max_run_for = job.max_run_for or self.settings[job.queue].max_run_for
+        job.ends = max_run_for and self.now + max_run_for
+        self.extend(job, lease_for)
         self.totals["dequeued"] += 1
         for key in {None, job.key}:
             bucket = self.bucket(job.queue, key)
             if bucket is not None:
-                bucket.tokens = bucket.fill(self.now) - 1
+                bucket.take(self.now)
+
+    def extend(self, job, lease_for):
+        job.deadline = self.now + lease_for
+        if job.ends is not None:
+            job.deadline = max(min(job.deadline, job.ends), self.now)
 
     def serve(self):
         served = []
@@ -237,17 +352,21 @@ class Model:
 
     # -- moves
 
-    def end_lease(self, job, step, error=None):
+    def end_lease(self, job, step, error=None, reason=None):
         job.ended_by = step
         attempt, consumer, started, *_ = job.line
-        job.line = (attempt, consumer, started, self.wall, step, error)
+        job.line = (attempt, consumer, started, self.wall, step, error, reason)
 
     def ready(self, job):
         job.status, job.due, job.run_at = "queued", None, None
         job.place = job.place or self.next_number()
 
-    def schedule(self, job, delay=None, run_at=None):
-        """Schedules the job by what is given, or makes it ready if that time is now or past."""
+    def schedule(self, job, delay=None, run_at=None, ordered_by=None):
+        """Schedules the job by what is given, or makes it ready if that time is now or past. A job that rests
+        gets a new place, unless it was leased before and its key is in strict order."""
+        keeps = job.leases and self.is_ordered(*(ordered_by or (job.queue, job.key)))
+        if (delay or (run_at is not None and run_at > self.wall)) and not keeps:
+            job.place = 0
         if delay:
             job.status, job.due, job.run_at = "scheduled", self.now + delay, self.wall + delay
         elif run_at is not None and run_at > self.wall:
@@ -270,6 +389,7 @@ class Model:
             + LINE * len(job.history[-20:])
             + sum(len(error or b"") for error in errors)
         )
+        job.restored_at = None
         if job in self.finished:
             self.finished.remove(job)
         self.finished.append(job)
@@ -283,7 +403,7 @@ class Model:
             self.finished.remove(job)
             job.dead_from, job.queue = job.queue, letter
             job.dead_from_reason, job.reason = reason, None
-            job.attempts, job.place, job.expires_at = 0, 0, None
+            job.attempts, job.place, job.expires_at, job.expires_due = 0, 0, None, None
             self.ready(job)
 
     def limit_of(self, job):
@@ -295,22 +415,30 @@ class Model:
         limit = self.limit_of(job)
         return limit is not None and job.attempts >= limit
 
-    def stale(self, job):
+    def stale(self, job, lost=False):
         self.totals["stale"] += 1
-        self.end_lease(job, "stale")
+        overran = not lost and job.ends is not None and job.deadline >= job.ends
+        self.end_lease(job, "stale", reason="max_run_for" if overran else None)
         if job.cancel_asked:
             self.finish(job, "cancelled")
         elif self.attempts_exhausted(job):
             job.status = "queued"
             self.bury(job, "attempts")
+        elif job.history and job.history[-1][4] == "stale" and job.history[-1][0] == job.attempts - 1:
+            self.schedule(job, self.rest(job))
         else:
             self.ready(job)
 
-    def release(self, job, delay):
+    def release(self, job, delay, priority=None):
         self.totals["released"] += 1
         self.end_lease(job, "put_off" if delay else "release")
         job.attempts -= 1
+        if priority not in (None, job.priority):
+            job.priority = priority
+            job.place = job.place if self.is_ordered(job.queue, job.key) else 0
         if job.cancel_asked:
+            if not delay and not job.place:
+                self.next_number()  # it is queued for a moment
             self.finish(job, "cancelled")
         else:
             self.schedule(job, delay)
@@ -391,8 +519,9 @@ class Model:
         job = ModelJob(self.next_number(), new, new.queue, new.priority, new.payload, self.wall)
         job.max_attempts, job.key, job.retain_for = options.max_attempts, options.key, options.retain_for
         job.backoff, job.lease_for = options.backoff, options.lease_for
+        job.max_run_for = options.max_run_for
         if new.expires_in is not None:
-            job.expires_at = self.wall + new.expires_in
+            job.expires_at, job.expires_due = self.wall + new.expires_in, self.now + new.expires_in
         self.jobs[job.id] = job
         if new.delay or (new.run_at is not None and new.run_at > self.wall):
             self.schedule(job, new.delay, new.run_at)
@@ -401,19 +530,35 @@ class Model:
         return job
 
     def change(self, job, change):
-        before = (job.queue, job.priority)
+        before, ordered_by = (job.queue, job.priority), (job.queue, job.key)
         given = {name: getattr(change, name) for name in change.__struct_fields__}
-        for name in ("queue", "priority", "payload", "max_attempts", "key", "backoff", "retain_for"):
+        for name in (
+            "queue", "priority", "payload", "max_attempts", "key", "backoff", "retain_for", "max_run_for",
+        ):  # fmt: skip
             if given[name] is not UNSET:
                 setattr(job, name, given[name])
         if change.expires_in is not UNSET:
-            job.expires_at = None if change.expires_in is None else self.wall + change.expires_in
+            length = change.expires_in
+            job.expires_at = None if length is None else self.wall + length
+            job.expires_due = None if length is None else self.now + length
         if (job.queue, job.priority) != before:
             job.place = 0
         if change.delay is not UNSET or change.run_at is not UNSET:
             delay = None if change.delay is UNSET else change.delay
-            self.schedule(job, delay, None if change.run_at is UNSET else change.run_at)
+            self.schedule(job, delay, None if change.run_at is UNSET else change.run_at, ordered_by)
         elif job.status == "queued" and not job.place:
+            self.ready(job)
+
+    def move(self, job, target):
+        if job.status == "dead":
+            self.finished.remove(job)
+            job.expires_at = job.expires_due = None
+        if job.status == "dead" or target is None:
+            job.attempts, job.reason = 0, None
+        job.queue, job.place = target or job.dead_from, 0
+        if target is None:
+            job.dead_from = job.dead_from_reason = None
+        if job.status != "scheduled":
             self.ready(job)
 
     # -- out of memory
@@ -431,12 +576,14 @@ class Model:
         return len(kept) > most or sum(job.weight for job in kept) > largest
 
     def forget(self, job):
-        """Checks that the job is too old, or the first of its kind above a limit."""
+        """Checks that the job is too old, or the first of its kind and queue above a limit. Which kind and queue
+        it is of is the subject of test_retention."""
         dead = job.status == "dead"
         assert job in self.finished
         if job.until > self.now:
             assert self.crowded(dead)
-            assert job is next(each for each in self.remembered(dead) if each.own_age == job.own_age)
+            kind = kind_of(job)
+            assert job is next(each for each in self.remembered(dead) if kind_of(each) == kind)
         self.finished.remove(job)
         job.gone = True
 
@@ -463,6 +610,7 @@ BACKOFFS = [Backoff(steps=(100, 700)), Backoff(500, 2.0, 1_500, 0.9), Backoff(0,
 OPTIONS = st.builds(
     Options,
     lease_for=mostly(None, 500, 3_000),
+    max_run_for=mostly(None, 700, 10_000),
     max_attempts=mostly(INHERIT, 1, 2, None),
     backoff=mostly(None, *BACKOFFS),
     retain_for=mostly(None, 0, 800, 100_000),
@@ -486,6 +634,7 @@ SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "lease_for": mostly(None, 400),
+        "max_run_for": mostly(None, 600, 20_000),
         "max_attempts": st.sampled_from([INHERIT, 1, 2, None]),
         "backoff": mostly(None, *BACKOFFS),
         "retain_for": mostly(None, 0, 700),
@@ -493,9 +642,19 @@ SETTINGS = st.fixed_dictionaries(
         "max_jobs": mostly(None, 0, 2, 9),
         "max_bytes": mostly(None, 0, 30, 90),
         "max_in_progress": st.sampled_from([None, 0, 1, 2]),
+        "attributes": mostly(None, b"{}"),
         "rate": st.sampled_from([None, *RATES]),
         "key_limits": st.sampled_from(
-            [None, KeyLimits(1), KeyLimits(2, RATES[0]), *(KeyLimits(None, rate) for rate in RATES)]
+            [
+                None,
+                KeyLimits(1),
+                KeyLimits(2, RATES[0]),
+                KeyLimits(ordered=True),
+                KeyLimits(ordered=True, batch=3),
+                KeyLimits(1, batch=2),
+                KeyLimits(2, RATES[0], batch=4),
+                *(KeyLimits(None, rate) for rate in RATES),
+            ]
         ),
     },
 )
@@ -505,6 +664,7 @@ REQUESTS = st.builds(
     lease_for=st.sampled_from([None, 100, 1_000, 60_000]),
     count=st.sampled_from([None, 1, 3, 20]),
     consumer=st.sampled_from([None, "ann", "bob"]),
+    by_priority=st.booleans(),
 )
 UNSAID = st.just(UNSET)
 CHANGES = st.builds(
@@ -516,6 +676,7 @@ CHANGES = st.builds(
     expires_in=st.one_of(UNSAID, UNSAID, st.sampled_from([None, 0, 300, 9_000])),
     max_attempts=st.one_of(UNSAID, st.sampled_from([INHERIT, 1, 2, None])),
     retain_for=st.one_of(UNSAID, st.sampled_from([None, 0, 500])),
+    max_run_for=st.one_of(UNSAID, st.sampled_from([None, 300])),
     key=st.one_of(UNSAID, UNSAID, st.none(), KEYS),
 )
 RUN_ATS = st.sampled_from([None, None, -1_000, 0, 1, 1_000, 90_000])  # from now
@@ -544,7 +705,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         self.waiters = {}
 
     def saw(self, kind, job):
-        if kind not in ("change", "pause", "resume"):  # not steps
+        if kind not in ("change", "pause", "resume", "drop"):  # not steps
             self.events.append((kind, job.id))
 
     # -- in ---------------------------------------------------------------------------------------
@@ -629,6 +790,26 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             self._compare_deliveries(expected, self.queue.dequeue(request, self.model.now))
         self.match()
 
+    @rule(picks=st.lists(PICKS, min_size=1, max_size=3), request=REQUESTS)
+    def dequeue_job(self, picks, request):
+        for pick in picks:
+            job = self._any(pick, *WAITING)
+            if job is None:
+                return
+            if job.gone or job.status not in WAITING:
+                with pytest.raises(JobForgotten if job.gone else NotWaiting):
+                    self.queue.dequeue_job(job.id, request, self.now)
+                continue
+            expected = []
+            if self.model.may_take(job):
+                if job.status == "scheduled":
+                    self.model.ready(job)
+                self.model.lease(job, request)
+                self.model.runs.clear()
+                expected = [job]
+            self._compare_deliveries(expected, self.queue.dequeue_job(job.id, request, self.now))
+            self.match()
+
     @rule(requests=st.lists(REQUESTS, min_size=1, max_size=3), wait=st.integers(1, 3_000))
     def dequeue_or_wait(self, requests, wait):
         for request in requests:
@@ -654,18 +835,22 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def conclude(self, picks, result):
         for pick in picks:
             job, token = self._under_lease(pick)
-            if self._may(job, token, ("conclude",), self.queue.conclude, None, result):
+            if self._may(job, token, ("conclude",), self._conclude, result):
                 job.result = result
                 self.model.end_lease(job, "conclude")
                 self.model.finish(job, "concluded")
                 self.match()
 
-    @rule(picks=st.lists(PICKS, min_size=1, max_size=3), delay=st.sampled_from([0, 0, 1, 700]))
-    def release(self, picks, delay):
+    @rule(
+        picks=st.lists(PICKS, min_size=1, max_size=3),
+        delay=st.sampled_from([0, 0, 1, 700]),
+        priority=mostly(None, 0, 1, -7),
+    )
+    def release(self, picks, delay, priority):
         for pick in picks:
             job, token = self._under_lease(pick)
-            if self._may(job, token, ("release", "put_off"), self.queue.release, None, delay):
-                self.model.release(job, delay)
+            if self._may(job, token, ("release", "put_off"), self._release, delay, priority):
+                self.model.release(job, delay, priority)
                 self.match()
 
     @rule(
@@ -677,16 +862,26 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def fail(self, picks, error, retry, retry_in):
         for pick in picks:
             job, token = self._under_lease(pick)
-            if self._may(job, token, ("fail", "bury"), self.queue.fail, None, error, retry, retry_in):
+            if self._may(job, token, ("fail", "bury"), self.queue.fail, error, retry, retry_in):
                 self.model.fail(job, error, retry, retry_in)
                 self.match()
 
     @rule(pick=PICKS, lease_for=st.sampled_from([1, 1_000, 90_000]))
     def heartbeat(self, pick, lease_for):
         job, token = self._under_lease(pick)
-        if self._may(job, token, (), self.queue.heartbeat, None, lease_for):
-            job.deadline = self.now + lease_for
+        if self._may(job, token, (), self.queue.heartbeat, lease_for):
+            self.model.extend(job, lease_for)
             self.match()
+
+    @precondition(lambda self: self.deliveries)
+    @rule(pick=PICKS)
+    def lose(self, pick):
+        given, lease = self.deliveries[-1 - pick % len(self.deliveries)]
+        job = self.model.jobs[given.id]
+        if not job.gone and job.status == "in_progress" and job.token == lease.token:
+            self.model.stale(job, lost=True)
+        self.queue.lose([(given, lease)], self.now)
+        self.match()
 
     @precondition(lambda self: self.deliveries)
     @rule(pick=PICKS)
@@ -749,7 +944,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     self.queue.redrive(job.id, self.now)
                 continue
             self.model.finished.remove(job)
-            job.attempts, job.place, job.reason, job.expires_at = 0, 0, None, None
+            job.attempts, job.place, job.reason = 0, 0, None
+            job.expires_at = job.expires_due = None
             self.model.ready(job)
             self.queue.redrive(job.id, self.now)
             self.match()
@@ -766,6 +962,39 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 self.model.end_lease(job, "purge")
             job.gone = True
             self.queue.purge_one(self.queue.get(job.id), self.now)
+            self.queue.match(self.now)
+            self.match()
+
+    @rule(picks=st.lists(PICKS, min_size=1, max_size=3))
+    def run_now(self, picks):
+        for pick in picks:
+            job = self._any(pick, "scheduled")
+            if job is None or job.gone or job.status != "scheduled":
+                continue
+            self.model.ready(job)
+            self.queue.run_one_now(self.queue.get(job.id), self.now)
+            self.queue.match(self.now)
+            self.match()
+
+    @rule(picks=st.lists(PICKS, min_size=1, max_size=3), to=NAMES | st.none())
+    def move(self, picks, to):
+        """Without `to` the jobs return to the queues in which they died."""
+        for pick in picks:
+            job = self._any(pick, *WAITING, "dead")
+            if job is None or job.gone or job.status not in (*WAITING, "dead"):
+                continue
+            target = to or job.dead_from
+            if target in (None, job.queue):
+                continue
+            moved = self.queue.get(job.id)
+            if self.model.refuses(job, Change(queue=target)):
+                before = (moved.queue, moved.status, moved.attempts, moved.version)
+                with pytest.raises(QueueFull):
+                    self.queue.move_one(moved, to, self.now)
+                assert (moved.queue, moved.status, moved.attempts, moved.version) == before
+                continue
+            self.model.move(job, to)
+            self.queue.move_one(moved, to, self.now)
             self.queue.match(self.now)
             self.match()
 
@@ -786,7 +1015,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     @rule(name=NAMES, length=st.sampled_from([None, 1, 900, 50_000]))
     def pause(self, name, length):
-        self.model.paused[name] = None if length is None else self.model.wall + length
+        model = self.model
+        model.paused[name] = None if length is None else (model.now + length, model.wall + length)
         self.queue.pause(name, length, "tired", self.now)
         self.match()
 
@@ -872,8 +1102,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         edges = {job.deadline for job in model.all("in_progress")}
         edges |= {job.due for job in model.all("scheduled") if job.due is not None}
         edges |= {job.run_at - offset for job in model.all("scheduled") if job.due is None}
-        edges |= {job.expires_at - offset for job in model.all(*WAITING) if job.expires_at is not None}
-        edges |= {until - offset for until in model.paused.values() if until is not None}
+        edges |= {model.expires(job) for job in model.all(*WAITING) if job.expires_at is not None}
+        edges |= {model.resumes(name) for name in model.paused if model.paused[name] is not None}
         edges |= {waiting.until for waiting in model.waiting}
         edges |= {job.until for job in model.finished if finished}
         edges |= {bucket.next_at(self.now) for bucket in model.buckets.values()}
@@ -882,9 +1112,13 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([-86_400_000, -5_000, -1, 1, 1_000, 86_400_000]))
     def set_the_wall_clock(self, ms):
         self.stop_all_waits()  # much may be due at once now, and come in any order
-        self.model.offset += ms
+        self.model.step(ms)
+        self.stepped()
         self.queue.state.set_wall_offset(self.model.offset)
         self.tick()
+
+    def stepped(self):
+        """Called after a step of the wall clock in the model, for what a restart leaves to that clock."""
 
     def tick(self):
         model = self.model
@@ -894,7 +1128,9 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         due = {job.id for job in model.all("in_progress") if job.deadline <= self.now}
         follows, events, self.events = [], self.events, []
         model.paused = {
-            name: until for name, until in model.paused.items() if until is None or until > model.wall
+            name: until
+            for name, until in model.paused.items()
+            if until is None or model.resumes(name) > self.now
         }
         served = None
         for step, id_ in events:
@@ -909,9 +1145,11 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     follows.append(("cancel", id_))
                 elif job.deaths > deaths:
                     follows.append(("bury", id_))
+                elif job.status == "scheduled":
+                    follows += [("leave", id_), ("enter_later", id_)]
             elif step == "bury":
                 assert job.status in WAITING
-                assert job.expires_at <= model.wall
+                assert model.expires(job) <= self.now
                 model.bury(job, "expired")
             elif step == "ready":
                 assert job.status == "scheduled"
@@ -925,8 +1163,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 assert step in ("lease", "bury")
                 served = model.serve() if served is None else served
         assert not due
-        expiries = [job.expires_at for job in model.all(*WAITING) if job.expires_at is not None]
-        assert all(expires_at > model.wall for expires_at in expiries)
+        expiries = [model.expires(job) for job in model.all(*WAITING) if job.expires_at is not None]
+        assert all(expires > self.now for expires in expiries)
         assert not any(
             job.due <= self.now if job.due is not None else job.run_at <= model.wall
             for job in model.all("scheduled")
@@ -986,7 +1224,15 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             assert (trace and trace.dead_from_reason) == expected.dead_from_reason
             assert (trace and trace.error) == expected.error
             lines = [
-                (line.attempt, line.consumer, line.started_at, line.ended_at, line.outcome, line.error)
+                (
+                    line.attempt,
+                    line.consumer,
+                    line.started_at,
+                    line.ended_at,
+                    line.outcome,
+                    line.error,
+                    line.reason,
+                )
                 for line in (trace.history if trace else ())
             ]
             assert lines == expected.history[-20:]
@@ -1002,9 +1248,17 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             counts = {status: len(self.model.all(status, queue=name)) for status in STATUSES}
             assert view.jobs == counts
             assert (view.pause is not None) == (name in self.model.paused)
+            if (until := self.model.paused.get(name)) is not None:
+                assert view.pause.until == until[1]
             if queue is not None:
                 waiting = self.model.all(*WAITING, queue=name)
                 assert (queue.queued, queue.scheduled) == (counts["queued"], counts["scheduled"])
+                retrying = [
+                    job
+                    for job in self.model.all("scheduled", queue=name)
+                    if job.attempts and job.ended_by in ("fail", "stale")
+                ]
+                assert queue.retrying == len(retrying)
                 assert queue.bytes == sum(len(job.payload) for job in waiting)
                 assert queue.size == sum(counts.values())
 
@@ -1041,7 +1295,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 assert queue.limiter.in_progress == len(running)
             for key in {job.key for job in self.model.all(*STATUSES)} - {None}:
                 group = queue.groups.get(key)
-                assert (group.limiter.in_progress if group else 0) == sum(job.key == key for job in running)
+                mine = [job for job in running if job.key == key]
+                assert (group.limiter.in_progress if group else 0) == len({job.run for job in mine})
+                assert (group.limiter.jobs_in_progress if group else 0) == len(mine)
+                assert not (group and group.limiter.room)
 
     @invariant()
     def no_waiter_could_have_a_job(self):
@@ -1104,13 +1361,19 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         old = job.old_tokens and pick % 7 == 0
         return job, job.old_tokens[pick % len(job.old_tokens)] if old else job.token
 
+    def _conclude(self, claim, result, now):
+        return self.queue.conclude(claim.id, claim.token, claim.consumer, result, now)
+
+    def _release(self, claim, delay, priority, now):
+        return self.queue.release(claim, delay, now, priority)
+
     def _may(self, job, token, steps, verb, *rest):
         """Calls the verb. Returns True if it acted, False if it was refused or had the same answer again."""
         if job is None:
             return False
 
         def call():
-            return verb(job.id, token, *rest, self.now)
+            return verb(LeaseClaim(job.id, token, None), *rest, self.now)
 
         current = token == job.token
         if current and job.status == "in_progress":
@@ -1194,6 +1457,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
     def new_job():
         options = Options(
             lease_for=often(None, 500),
+            max_run_for=often(None, 700),
             max_attempts=often(INHERIT, 1, 2, None),
             backoff=often(None, *BACKOFFS),
             retain_for=often(None, 0, 800),
@@ -1216,7 +1480,8 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
     def requests():
         queues = tuple(name() for _ in range(random.randint(1, 3)))
         lease_for = random.choice([None, 100, 1_000, 60_000])
-        return [DequeueRequest(queues, lease_for, random.choice([None, 1, 3]), random.choice([None, "ann"]))]
+        count, consumer, by_priority = (random.choice(some) for some in ([None, 1, 3], [None, "ann"], [0, 1]))
+        return [DequeueRequest(queues, lease_for, count, consumer, by_priority=bool(by_priority))]
 
     def change():
         return Change(
@@ -1230,7 +1495,11 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
         )
 
     def given():
-        key_limits = [None, KeyLimits(1), KeyLimits(2, RATES[0]), KeyLimits(None, RATES[2])]
+        key_limits = [
+            None, KeyLimits(1), KeyLimits(2, RATES[0]), KeyLimits(None, RATES[2]),
+            KeyLimits(None, None, True), KeyLimits(3, None, True), KeyLimits(None, None, True, 3),
+            KeyLimits(1, None, False, 2), KeyLimits(2, RATES[1], False, 4),
+        ]  # fmt: skip
         choices = [
             {"max_in_progress": random.choice([None, None, 1, 3])},
             {"rate": random.choice([None, None, *RATES])},
@@ -1239,6 +1508,7 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
             {"dead_letter": random.choice([None, "letters", "a", "b"])},
             {"max_attempts": often(INHERIT, 1, None), "backoff": often(None, *BACKOFFS)},
             {"lease_for": often(None, 400), "retain_for": often(None, 700)},
+            {"max_run_for": often(None, 600, 20_000)},
         ]
         return random.choice(choices)
 
@@ -1248,16 +1518,20 @@ def test_all_verbs_do_what_the_model_does_in_a_long_run(seed):
         (3, lambda: machine.enqueue_under_one_key(random.randint(3, 12), name(), key())),
         (12, lambda: machine.dequeue(requests())),
         (12, lambda: machine.dequeue_or_wait(requests(), random.randint(1, 3_000))),
+        (5, lambda: machine.dequeue_job(picks(), requests()[0])),
         (1, lambda: machine.model.waiting and machine.stop_waiting(pick())),
         (6, lambda: machine.conclude(picks(), often(None, b"1"))),
-        (5, lambda: machine.release(picks(), often(0, 1, 700))),
+        (5, lambda: machine.release(picks(), often(0, 1, 700), often(None, 0, 1))),
         (8, lambda: machine.fail(picks(), often(None, b'"bad"'), pick() % 5 > 0, often(None, 0, 300))),
         (3, lambda: machine.heartbeat(pick(), random.choice([1, 1_000, 90_000]))),
         (2, lambda: machine.deliveries and machine.give_back(pick() % 9)),
+        (2, lambda: machine.deliveries and machine.lose(pick() % 9)),
         (3, lambda: machine.cancel(picks(), pick() % 3 == 0)),
         (6, lambda: machine.change(pick(), change(), often(None, 0, 1_000))),
         (4, lambda: machine.redrive(picks())),
         (1, lambda: machine.purge(picks())),
+        (2, lambda: machine.run_now(picks())),
+        (3, lambda: machine.move(picks(), often(None, "a", "b", "letters"))),
         (4, lambda: machine.configure(name(), given())),
         (1, lambda: machine.pause(name(), random.choice([None, 900, 5_000]))),
         (3, lambda: machine.resume(name())),

@@ -27,6 +27,7 @@ SCENES = {
     "kill": Scene("kill -9 under load loses nothing acknowledged, brings nothing concluded back",
                   scenes.kill_9, (200, 8), {}),
     "kill-os": Scene("the same with JOBQUEUE_SYNC=os", scenes.kill_9, (50, 3), {"sync": "os"}),
+    "schedules": Scene("kill -9 while schedules are due: each instant gives exactly one job", scenes.schedules, (60, 4), {}),
     "power": Scene("a power cut that loses any part of what was not synced; the same holds", power.cut, (60, 4), {}),
     "stop": Scene("SIGTERM under load: workers finish what they have", scenes.stop_and_go, (20, 2), {}),
     "frozen": Scene("SIGSTOP and SIGCONT change nothing", scenes.frozen, (5, 1), {}),

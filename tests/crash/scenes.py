@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from jobqueue.core.schedules import LATE
 from tests.bench.report import Skip
 from tests.crash.clients import Caller, Crowd, all_jobs, drain
 from tests.crash.ledger import Ledger, check, check_order
@@ -64,6 +66,68 @@ def kill_9(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
                 victim.wait_ready()
         victim.wait_ready()
         return _proved(rounds, crowd, victim, ledger)
+
+
+def schedules(folder: Path, rounds: int, seed: int) -> Outcome:
+    """kill -9 at random moments while schedules of each second make jobs. From the first second after a schedule
+    was made to the last one before the end, each instant has exactly one job. Only those of `once` and `skip`
+    that were over 5 seconds old when the server came back have none. A history names the job of its instant."""
+    chance = random.Random(seed)
+    made: dict[str, float] = {}
+    outages: list[tuple[float, float]] = []  # from when to when no server was there
+    with Victim(folder) as victim:
+        victim.come_up()
+        caller = Caller(victim.port)
+        for misfire in ("once", "skip", "all"):
+            plan = {"every": 1, "misfire": misfire, "overlap": "allow", "job": {"type": misfire}}
+            answer = caller.call("PUT", f"/schedules/{misfire}", plan)
+            if answer.status != 201:
+                raise Broken("a schedule was not accepted")
+            made[misfire] = _unix(answer.json["created_at"])
+        caller.close()
+        down: float | None = None
+        for _ in range(rounds):
+            # Jobs are made at the begin of each second, so that is where it hurts.
+            time.sleep((1 - time.time() % 1 + chance.uniform(-0.05, 0.15)) % 1 + chance.choice((0, 0, 1)))
+            victim.kill()
+            down = time.time() if down is None else down
+            victim.start()
+            if chance.random() < 0.8:  # otherwise it is killed while it reads the journal
+                victim.wait_ready()
+                outages.append((down, time.time()))
+                down = None
+        victim.wait_ready()
+        if down is not None:
+            outages.append((down, time.time()))
+        time.sleep(1.5)
+        end = time.time()
+        # Before the jobs, which go on to be made.
+        caller = Caller(victim.port)
+        histories = {name: caller.call("GET", f"/schedules/{name}/history").json["history"] for name in made}
+        caller.close()
+        jobs, _ = all_jobs(victim.port)
+    instant_of = {job["id"]: _unix(job["headers"]["due-at"]) for job in jobs}
+    late = 0
+    for misfire, created in made.items():
+        found = [round(instant_of[job["id"]]) for job in jobs if job["type"] == misfire]
+        if found != sorted(set(found)):
+            raise Broken(f"{misfire}: an instant has two jobs, or one came after a later one: {found}")
+        missing = set(range(int(created) + 1, int(end))).difference(found)
+        old = {at for at in missing if any(down - 1 <= at and up - at > LATE / 1000 for down, up in outages)}
+        if misfire == "all" and missing:
+            raise Broken(f"all: instants without a job: {sorted(missing)}")
+        if missing != old:
+            raise Broken(f"{misfire}: instants without a job that were not missed: {sorted(missing - old)}")
+        late += len(missing)
+        for entry in histories[misfire]:
+            if entry["outcome"] == "enqueued" and instant_of.get(entry["job"]) != _unix(entry["due_at"]):
+                raise Broken(f"{misfire}: the history has a job that there is not: {entry}")
+    seconds = round(end - min(made.values()))
+    return Outcome(rounds, len(jobs), 0, f"{seconds} seconds, one job for each, {late} over 5 s late")
+
+
+def _unix(instant: str) -> float:
+    return datetime.fromisoformat(instant).timestamp()
 
 
 def stop_and_go(folder: Path, rounds: int, seed: int) -> Outcome:

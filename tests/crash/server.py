@@ -59,7 +59,7 @@ class Victim:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
         kept |= {f"JOBQUEUE_{name.upper()}": str(value) for name, value in given.items()}
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env={**kept, "PYTHONPATH": str(PACKAGE)},
+            [*before, sys.executable, "-P", "-m", "jobqueue", "serve"], cwd=ROOT, env={**kept, "PYTHONPATH": str(PACKAGE)},
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
         )  # fmt: skip
         self.starts += 1

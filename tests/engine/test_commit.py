@@ -1,15 +1,19 @@
 """GroupCommit: no change is acknowledged before it is on disk, and a restart restores everything."""
 
 import asyncio
+import os
 import sqlite3
+import threading
 import time
+from contextlib import closing
 
 import pytest
 from serving import until
 
 from jobqueue.clock import SystemClock
 from jobqueue.engine import commit
-from jobqueue.engine.local import LocalEngine, open_journal
+from jobqueue.engine.local import LocalEngine
+from jobqueue.engine.opening import open_journal
 from jobqueue.errors import (
     DiskFull,
     DuplicateJob,
@@ -28,12 +32,14 @@ from jobqueue.model import (
     IdempotencyKey,
     ImportedHistory,
     ImportItem,
+    LeaseClaim,
     NewJob,
     Options,
 )
 from jobqueue.settings import Settings
 from jobqueue.storage import data_dir, sqlite, writer
 from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.disk_watch import DiskWatch
 from jobqueue.storage.sqlite import FILE
 from jobqueue.storage.store import JournalError, RetryableError
 
@@ -61,10 +67,8 @@ class Disk:
 
     def rows(self):
         """Returns the keys of the rows on disk."""
-        with sqlite3.connect(self.path / FILE) as db:
-            keys = [key for (key,) in db.execute("SELECT key FROM record ORDER BY key")]
-        db.close()
-        return keys
+        with closing(sqlite3.connect(self.path / FILE, isolation_level=None)) as db:
+            return [key for (key,) in db.execute("SELECT key FROM record ORDER BY key")]
 
     def lock(self):
         """Returns a connection that keeps the journal from being written until it is rolled back."""
@@ -118,9 +122,9 @@ async def test_no_change_is_answered_before_it_is_on_disk(disk):
         engine.enqueue_many([JOB, JOB]),
         engine.enqueue_each([JOB]),
         engine.dequeue(ONE),
-        engine.conclude(job.id, lease.token, None, None),
-        engine.fail(failing.id, its.token, None),
-        engine.release(released.id, other.token, None),
+        engine.conclude(LeaseClaim(job.id, lease.token, None), None),
+        engine.fail(LeaseClaim(failing.id, its.token, None)),
+        engine.release(LeaseClaim(released.id, other.token, None)),
         engine.cancel(ids[-1]),
         engine.change(ids[-2], Change(priority=3)),
         engine.configure("q", {"max_jobs": 3}),
@@ -161,7 +165,7 @@ async def test_changes_of_many_loop_passes_are_written_in_order_once_the_disk_wo
     for act in (
         lambda: engine.enqueue(JOB),
         lambda: engine.dequeue(ONE),
-        lambda: engine.conclude(1, engine.get(1).lease.token, None, b"7"),
+        lambda: engine.conclude(LeaseClaim(1, engine.get(1).lease.token, None), b"7"),
         lambda: engine.enqueue(NewJob("second")),
         lambda: engine.after_commit("what was known"),
     ):
@@ -217,7 +221,7 @@ async def test_a_waiting_consumer_is_answered_once_the_lease_is_on_disk(disk):
     [(job, _)] = await waiting
     assert (await made) is job
     outcome = engine.wait_for(job.id, 30_000)
-    await engine.conclude(job.id, None, "ann", b"7")
+    await engine.conclude(LeaseClaim(job.id, None, "ann"), b"7")
     assert (await outcome).extras.result == b"7"
 
 
@@ -239,7 +243,7 @@ async def test_a_heartbeat_is_answered_at_once_and_is_written(disk, clock):
     engine = await disk.start()
     await engine.enqueue(JOB)
     job, lease = await take(engine)
-    assert engine.heartbeat(job.id, lease.token, None, 600_000, 40, "half way") is job
+    assert engine.heartbeat(LeaseClaim(job.id, lease.token, None), 600_000, 40, "half way") is job
     engine.tick()
     await passes()
     engine = await disk.start()
@@ -253,7 +257,7 @@ async def test_with_an_interval_no_answer_waits_and_ticks_commit(disk):
     job = engine.enqueue(JOB)
     assert (job.id, job.status) == (1, "queued")
     [(_, lease)] = engine.dequeue(ONE)
-    assert engine.conclude(1, lease.token, None, None) is job
+    assert engine.conclude(LeaseClaim(1, lease.token, None), None) is job
     engine.tick()
     await until(lambda: disk.rows() == [0, 2])
 
@@ -265,7 +269,7 @@ async def test_changes_of_a_job_in_one_group_are_one_row_and_a_job_created_and_r
     engine = await disk.start(retain="0s")
     await passes()
     answers = [engine.enqueue(JOB), engine.dequeue(ONE), engine.enqueue(JOB)]
-    answers.append(engine.conclude(1, None, "ann", None))
+    answers.append(engine.conclude(LeaseClaim(1, None, "ann"), None))
     engine.tick()
     await asyncio.gather(*answers)
     assert disk.rows() == [0, 4]
@@ -319,9 +323,9 @@ async def test_a_restart_restores_everything(disk, clock):
     await engine.enqueue(NewJob("later", delay=60_000))
     await engine.enqueue(NewJob("once", options=Options(unique_key="u", tags=("x",), headers=b'{"a":"b"}')))
     concluded, lease = await take(engine)
-    await engine.conclude(concluded.id, lease.token, None, b'{"sum":3}')
+    await engine.conclude(LeaseClaim(concluded.id, lease.token, None), b'{"sum":3}')
     failed, lease = await take(engine)
-    await engine.fail(failed.id, lease.token, None, b'"no such host"')
+    await engine.fail(LeaseClaim(failed.id, lease.token, None), b'"no such host"')
     running, lease = await take(engine)
     await engine.pause("q", 5_000, "tea")
     before = engine.stats().jobs
@@ -332,8 +336,8 @@ async def test_a_restart_restores_everything(disk, clock):
     assert engine.get(failed.id).status == "scheduled"
     again = engine.get(running.id)
     assert (again.status, again.lease.token, again.lease.consumer) == ("in_progress", lease.token, "ann")
-    assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
-    assert (await engine.conclude(running.id, lease.token, None, None)).status == "concluded"
+    assert (await engine.conclude(LeaseClaim(running.id, lease.token, None), None)).status == "concluded"
+    assert (await engine.conclude(LeaseClaim(running.id, lease.token, None), None)).status == "concluded"
     assert isinstance(await engine.enqueue(NewJob("t", options=Options(unique_key="u"))), ExistingJob)
     clock.advance("5s")
     engine.tick()
@@ -364,7 +368,7 @@ async def test_the_owner_of_a_unique_key_keeps_it_through_a_restart_if_a_job_wit
     first = await engine.enqueue(unique())
     job, lease = await take(engine)
     second = await engine.enqueue(unique())
-    await engine.fail(job.id, lease.token, None, None, True, 60_000)
+    await engine.fail(LeaseClaim(job.id, lease.token, None), None, True, 60_000)
     third = await engine.enqueue(NewJob("t", options=Options(unique_key="u", unique_while="exists")))
     assert third.job.id == second.id
     for _ in range(2):
@@ -499,9 +503,8 @@ async def test_a_damaged_row_is_named_and_no_request_is_accepted(disk):
     engine = await disk.start()
     await engine.enqueue_many([JOB] * 3)
     engine.close()
-    with sqlite3.connect(disk.path / FILE) as db:
+    with closing(sqlite3.connect(disk.path / FILE, isolation_level=None)) as db:
         db.execute("UPDATE record SET body = zeroblob(length(body)) WHERE key = 4")
-    db.close()
     disk.engine = None
     engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=r"journal.sqlite is damaged: job 2: its checksum is wrong"):
@@ -521,9 +524,8 @@ async def test_a_missing_row_is_noticed(disk, key, what):
     engine = await disk.start()
     await engine.enqueue_many([NewJob("t", payload=LARGE), JOB, JOB])
     engine.close()
-    with sqlite3.connect(disk.path / FILE) as db:
+    with closing(sqlite3.connect(disk.path / FILE, isolation_level=None)) as db:
         db.execute("DELETE FROM record WHERE key = ?", (key,))
-    db.close()
     disk.engine = None
     engine = open_journal(DataDir(str(disk.path)), Settings(first_id=1), disk.clock)
     with pytest.raises(JournalError, match=what):
@@ -538,7 +540,7 @@ async def test_changes_that_cannot_be_written_when_the_engine_closes_are_reporte
     engine = await disk.start()
     await engine.enqueue(JOB)
     reasons = []
-    engine.on_failure = reasons.append
+    engine.on_failure = lambda error: reasons.append(str(error))
 
     def fails(rows):
         raise sqlite3.OperationalError("disk I/O error")
@@ -591,11 +593,10 @@ async def test_a_long_reader_does_not_delay_commits(disk, monkeypatch):
 async def test_after_a_group_that_cannot_be_written_nothing_is_acknowledged(disk):
     engine = await disk.start()
     reasons = []
-    engine.on_failure = reasons.append
+    engine.on_failure = lambda error: reasons.append(str(error))
     await engine.enqueue(JOB)
-    with sqlite3.connect(disk.path / FILE) as db:
+    with closing(sqlite3.connect(disk.path / FILE, isolation_level=None)) as db:
         db.execute("DROP TABLE record")  # any reason will do
-    db.close()
     made, taken = engine.enqueue(JOB), engine.dequeue(ONE)
     waiting = engine.dequeue(DequeueRequest(("other",)), 5_000)
     for answer in (made, taken):
@@ -629,10 +630,9 @@ async def test_with_the_system_clock_commits_happen_by_themselves(tmp_path):
     await engine.load()
     job = engine.enqueue(JOB)
     for _ in range(500):
-        with sqlite3.connect(tmp_path / FILE) as db:
+        with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as db:
             if db.execute("SELECT count(*) FROM record WHERE key = ?", (job.id * 2,)).fetchone() == (1,):
                 break
-        db.close()
         await asyncio.sleep(0.01)
     else:
         pytest.fail("it was never written")
@@ -647,6 +647,7 @@ async def test_on_a_full_disk_new_jobs_are_refused_and_existing_ones_can_be_fini
     monkeypatch.setattr(data_dir, "LOW", 1 << 60)
     monkeypatch.setattr(data_dir, "ENOUGH", 1 << 60)
     engine.tick()
+    await until(lambda: engine.stats().journal.full)
     for refused in (
         lambda: engine.enqueue(JOB),
         lambda: engine.enqueue_many([JOB]),
@@ -655,11 +656,54 @@ async def test_on_a_full_disk_new_jobs_are_refused_and_existing_ones_can_be_fini
     ):
         with pytest.raises(DiskFull):
             refused()
-    assert (await engine.conclude(job.id, lease.token, None, None)).status == "concluded"
+    assert (await engine.conclude(LeaseClaim(job.id, lease.token, None), None)).status == "concluded"
     monkeypatch.setattr(data_dir, "LOW", 0)
     monkeypatch.setattr(data_dir, "ENOUGH", 0)
     engine.tick()
+    await until(lambda: not engine.stats().journal.full)
     assert (await engine.enqueue(JOB)).id == 2
+
+
+async def test_a_disk_that_does_not_answer_holds_up_nobody(disk, monkeypatch):
+    """As a dead network mount: `statvfs` does not return."""
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    asked, answers = threading.Event(), threading.Event()
+
+    def statvfs(path):
+        asked.set()
+        answers.wait()
+        return real(path)
+
+    real = os.statvfs
+    monkeypatch.setattr(data_dir.os, "statvfs", statvfs)
+    monkeypatch.setattr(data_dir, "LOW", 1 << 60)
+    for _ in range(3):
+        engine.tick()
+    assert await asyncio.to_thread(asked.wait, 10)
+    figures = engine.stats().journal
+    assert (figures.full, figures.size > 0) == (False, True)
+    await engine.enqueue(JOB)
+    answers.set()
+    await until(lambda: engine.stats().journal.full)
+
+
+def test_a_look_at_the_disk_that_fails_changes_nothing(tmp_path, monkeypatch):
+    folder = DataDir(str(tmp_path))
+
+    class Gone:
+        def size(self):
+            return 7
+
+    watch = DiskWatch(folder, Gone())
+    monkeypatch.setattr(data_dir.os, "statvfs", lambda path: os.stat("/nothing/at/all"))
+    watch._look()
+    assert (watch.full, watch.size) == (False, 7)
+    watch.report_no_space()
+    assert watch.full
+    watch._look()
+    assert watch.full
+    folder.close()
 
 
 @pytest.mark.parametrize("sync", ["always", "interval"])
@@ -744,10 +788,66 @@ async def test_space_is_released_when_jobs_are_removed(disk, monkeypatch):
         await engine.enqueue_many([NewJob("t", payload=b'"' + b"x" * 900 + b'"')] * 1_000)
     await engine.purge(Filter(queues=frozenset({"default"})), False)
     for _ in range(500):
-        with sqlite3.connect(disk.path / FILE) as db:
+        with closing(sqlite3.connect(disk.path / FILE, isolation_level=None)) as db:
             (pages,) = db.execute("PRAGMA page_count").fetchone()
-        db.close()
         if pages < 1_500:
             break
         await asyncio.sleep(0.01)
     assert pages < 1_500
+
+
+# -- operations on many jobs ------------------------------------------------------------------------
+
+
+async def test_a_move_that_a_crash_cuts_off_is_finished_by_another_one_and_moves_each_job_once(
+    disk, tmp_path
+):
+    """The disk is copied at each commit of a move in slices; a server that starts with such a copy has every
+    job, in one of the two queues."""
+    engine = await disk.start()
+    await engine.enqueue_many([JOB] * 1_000)
+    where = Filter(queues=frozenset({"default"}), statuses=frozenset({"queued"}))
+    moving = engine.move_many(where, "other", None, False)
+    seen = set()
+    copies = []
+    while not moving.done():
+        await asyncio.sleep(0)
+        with closing(sqlite3.connect(disk.path / FILE, isolation_level=None)) as db:
+            copies.append(db.serialize())
+    result = await moving
+    assert (result.matched, result.changed, result.refused) == (1_000, 1_000, None)
+    for number, copy in enumerate(dict.fromkeys([copies[0], *copies[:: len(copies) // 5 + 1], copies[-1]])):
+        path = tmp_path / f"crashed-{number}"
+        path.mkdir()
+        (path / FILE).write_bytes(copy)
+        crashed = Disk(path, disk.clock)
+        again = await crashed.start()
+        jobs, _ = again.list_jobs(Filter(), None, True, 5_000)
+        assert len(jobs) == 1_000
+        seen.add(again.queue("other").jobs["queued"])
+        assert again.queue("other").jobs["queued"] + again.queue("default").jobs["queued"] == 1_000
+        await again.move_many(where, "other", None, False)
+        assert again.queue("other").jobs["queued"] == 1_000
+        assert [job.id for job, _ in await again.dequeue(DequeueRequest(("other",), count=1_000))] == sorted(
+            job.id for job in jobs
+        )
+        again.close()
+    assert 0 in seen
+
+
+async def test_a_move_is_answered_when_it_is_on_disk_also_if_it_ended_early(disk):
+    engine = await disk.start()
+    await engine.configure("small", {"max_jobs": 2})
+    await engine.enqueue_many([JOB] * 3)
+    lock = disk.lock()
+    where = Filter(queues=frozenset({"default"}), statuses=frozenset({"queued"}))
+    answer = engine.move_many(where, "small", None, False)
+    await passes()
+    assert not answer.done()
+    lock.rollback()
+    lock.close()
+    result = await answer
+    assert result.changed == 2
+    assert isinstance(result.refused, QueueFull)
+    engine = await disk.start()
+    assert engine.queue("small").jobs["queued"] == 2

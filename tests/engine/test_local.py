@@ -10,7 +10,7 @@ import pytest
 from jobqueue.clock import first_id_at
 from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import JobForgotten, JobNotFound, LeaseLost, Stopping
-from jobqueue.model import DequeueRequest, Filter, NewJob
+from jobqueue.model import DequeueRequest, Filter, LeaseClaim, NewJob
 from jobqueue.settings import Settings
 from jobqueue.testing import ManualClock
 
@@ -51,6 +51,27 @@ def test_a_lease_ends_at_its_end_and_not_a_millisecond_earlier(engine, clock):
     assert engine.tick() == 1
     assert job.status == "queued"
     assert take(engine) is job
+
+
+def test_the_next_tick_with_work_is_known(engine, clock):
+    began = clock.monotonic()
+    assert engine.next_due() is None
+    engine.enqueue(JOB)
+    take(engine)
+    engine.enqueue(NewJob("t", delay=3_000))
+    engine.enqueue(NewJob("t", run_at=clock.wall() + 4_000))
+    engine.enqueue(NewJob("t", expires_in=5_000))
+    engine.pause("paused", 6_000, None)
+    at = []
+    while (due := engine.next_due()) is not None:
+        at.append(due - began)
+        clock.advance((due - clock.monotonic()) / 1000)
+        engine.tick()
+    assert at == [2_000, 3_000, 4_000, 5_000, 6_000]
+    engine.enqueue(NewJob("t", run_at=clock.wall() + 9_000))
+    clock.wall_jump(5)  # it is nearer now, from the next tick on
+    engine.tick()
+    assert engine.next_due() == clock.monotonic() + 4_000
 
 
 def test_a_tick_returns_the_number_of_jobs_moved_in_all_slices(engine, clock):
@@ -125,13 +146,13 @@ def test_verbs_act_at_the_time_of_the_clock(engine, clock):
     engine.enqueue(JOB)
     job = take(engine)
     clock.advance("1500ms")
-    assert engine.heartbeat(1, job.lease.token, None, None) is job
+    assert engine.heartbeat(LeaseClaim(1, job.lease.token, None), None) is job
     clock.advance("1500ms")
     assert engine.tick() == 0
-    assert engine.heartbeat(1, job.lease.token, None, 5_000) is job
+    assert engine.heartbeat(LeaseClaim(1, job.lease.token, None), 5_000) is job
     clock.advance("4999ms")
     assert engine.tick() == 0
-    assert engine.conclude(1, job.lease.token, None, b"1") is job
+    assert engine.conclude(LeaseClaim(1, job.lease.token, None), b"1") is job
     assert job.extras.finished_at == clock.wall()
     assert engine.get(1) is job
 
@@ -152,7 +173,7 @@ def test_a_refusal_is_raised_at_once(engine):
         engine.get(2)
     take(engine)
     with pytest.raises(LeaseLost):
-        engine.conclude(1, "some other lease", None, None)
+        engine.conclude(LeaseClaim(1, "some other lease", None), None)
 
 
 def test_lease_tokens_are_long_and_unique(engine):
@@ -160,8 +181,8 @@ def test_lease_tokens_are_long_and_unique(engine):
     tokens = [lease.token for _, lease in engine.dequeue(DequeueRequest(("default",), 2_000, 3_000))]
     assert len(set(tokens)) == 3_000
     assert all(
-        re.fullmatch(r"[A-Za-z0-9_-]{16,64}", token) for token in tokens
-    )  # 16 characters of 6 bits each: 96 bits
+        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{15,63}", token) for token in tokens
+    )  # 16 characters of 6 bits each: 96 bits, less the tokens that begin with "-"
 
 
 def test_two_engines_give_different_tokens(clock):
@@ -277,7 +298,7 @@ async def test_after_stop_waiting_no_job_is_delivered_and_existing_jobs_can_be_f
     assert engine.stopping
     assert engine.dequeue(ONE) == []
     assert engine.dequeue(ONE, wait=30_000) == []
-    assert engine.conclude(1, job.lease.token, None, None).status == "concluded"
+    assert engine.conclude(LeaseClaim(1, job.lease.token, None), None).status == "concluded"
     assert engine.cancel(2).status == "cancelled"
     for refused in (
         lambda: engine.enqueue(JOB),
@@ -337,7 +358,7 @@ async def test_after_a_bulk_redrive_jobs_are_delivered_in_order(engine):
     request = DequeueRequest(("default",))
     engine.enqueue_many([NewJob("t", priority=priority) for priority in (0, 9)])
     for job, lease in engine.dequeue(DequeueRequest(("default",), count=2)):
-        engine.fail(job.id, lease.token, None, None, False, None)
+        engine.fail(LeaseClaim(job.id, lease.token, None), None, False, None)
     waiter = engine.dequeue(request, 60_000)
     engine.redrive_many(Filter(statuses=frozenset({"dead"})), None, False)
     assert [job.priority for job, _ in waiter.result()] == [9]
@@ -369,7 +390,7 @@ def test_a_queue_tells_the_age_of_its_oldest_job(engine, clock):
 
 def test_stats_add_up(engine, clock):
     engine.enqueue_many([JOB] * 4 + [NewJob("t", "other", 3, b"12345")])
-    engine.conclude(1, take(engine).lease.token, None, b"12")
+    engine.conclude(LeaseClaim(1, take(engine).lease.token, None), b"12")
     take(engine)
     engine.tick()
     stats = engine.stats()
@@ -427,7 +448,7 @@ def test_creating_an_engine_needs_no_loop_and_starts_nothing():
 
 def test_with_a_manual_clock_no_verb_needs_a_loop(engine, clock):
     engine.enqueue(JOB)
-    engine.conclude(1, take(engine).lease.token, None, None)
+    engine.conclude(LeaseClaim(1, take(engine).lease.token, None), None)
     assert engine.stats().ticks == 0
 
 

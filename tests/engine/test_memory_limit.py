@@ -5,7 +5,7 @@ import pytest
 from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.memory_limit import MemoryLimit, cgroup_limits, default_limit, resident
 from jobqueue.errors import JobQueueError, OutOfMemory, Overloaded, QueueFull
-from jobqueue.model import DequeueRequest, ImportedHistory, ImportItem, NewJob, Options
+from jobqueue.model import DequeueRequest, ImportedHistory, ImportItem, LeaseClaim, NewJob, Options
 
 MIB = 1 << 20
 
@@ -49,10 +49,10 @@ def test_at_the_memory_limit_new_jobs_are_refused_and_existing_ones_can_be_finis
         with pytest.raises(OutOfMemory) as refused:
             put()
         assert refused.value.facts["setting"] == "JOBQUEUE_MEMORY_LIMIT"
-    engine.heartbeat(job.id, lease.token, None)
-    engine.conclude(job.id, lease.token, None, b"1")
+    engine.heartbeat(LeaseClaim(job.id, lease.token, None))
+    engine.conclude(LeaseClaim(job.id, lease.token, None), b"1")
     ((job, lease),) = engine.dequeue(DequeueRequest(("default",)))
-    engine.fail(job.id, lease.token, None)
+    engine.fail(LeaseClaim(job.id, lease.token, None))
     engine.cancel(3)
     assert engine.stats().jobs["queued"] == 0
 
@@ -74,11 +74,11 @@ def test_new_jobs_are_accepted_again_even_if_the_allocator_keeps_the_memory(engi
         engine.enqueue(new(10_000))
     memory.mib = 101
     engine.tick()
-    engine.conclude(engine.dequeue(DequeueRequest(("default",)))[0][0].id, None, None, None)
+    engine.conclude(LeaseClaim(engine.dequeue(DequeueRequest(("default",)))[0][0].id, None, None), None)
     with pytest.raises(OutOfMemory):
         engine.enqueue(new())
     for job, lease in engine.dequeue(DequeueRequest(("default",), count=5)):
-        engine.conclude(job.id, lease.token, None, None)
+        engine.conclude(LeaseClaim(job.id, lease.token, None), None)
     for id in range(1, 7):
         engine._queue.purge_one(engine.get(id), engine._driver.now())
     engine.tick()

@@ -2,9 +2,11 @@
 
     PYTHONPATH=. .venv/bin/python tests/server/killed_workers.py dash --jobs 10000
 
-Three workers (the file that the server hands out, run by dash, bash, busybox or python) work on a queue. Every
-second (`--every`) one of them is killed: all its processes, the first, or any other one; and another worker is started. At the
-end each job must be concluded with its own result. Prints what happened as JSON.
+Three workers (the file that the server hands out, run by dash, bash, busybox or python; or, as `python-worker`,
+`jobqueue work` with jobs that are tasks, threads and processes) work on a queue. Every second (`--every`), or
+whenever so many more jobs are concluded (`--after`), one of them is killed: all its processes, the first, or any
+other one; and another worker is started. At the end each job must be concluded with its own result. Prints what
+happened as JSON.
 """
 
 import argparse
@@ -25,17 +27,26 @@ from running import Program, environment
 from test_workers import WORKERS
 
 _WORKERS = 3
+_PYTHON_WORKER = "python-worker"
 # Seconds after which a killed worker's job returns to the queue.
 _LEASE = 2
+# A job whose process was killed has failed. It is tried again at once, and without end.
+_OPTIONS = {"max_attempts": None, "backoff": [0]}
 _LIMIT = 1800
 
 
 class Killer:
     def __init__(self, kind: str, program: Program, folder: Path, seed: int) -> None:
-        file, command = WORKERS[kind]
-        self._script = folder / file
-        self._script.write_bytes(program.call("GET", f"/{file}")[1])
-        self._command = [*command, str(self._script), "-j", "2", "-w", "2", "-l", str(_LEASE)]
+        if kind == _PYTHON_WORKER:
+            options = ["-q", "q", "-c", "8", "-l", str(_LEASE)]
+            self._command = [sys.executable, "-P", "-m", "jobqueue", "work", "killed_jobs:jobs", *options]
+        else:
+            file, command = WORKERS[kind]
+            script = folder / file
+            script.write_bytes(program.call("GET", f"/{file}")[1])
+            job = 'printf "%s:" "$JOB_ID"; cat'
+            options = ["-j", "2", "-w", "2", "-l", str(_LEASE), "q", "--", "sh", "-c", job]
+            self._command = [*command, str(script), *options]
         self._folder = folder
         self._url = f"http://127.0.0.1:{program.port}"
         self._random = random.Random(seed)
@@ -43,11 +54,10 @@ class Killer:
         self.killed: Counter[str] = Counter()
 
     def start(self) -> None:
-        job = 'printf "%s:" "$JOB_ID"; cat'
         self.workers.append(
             subprocess.Popen(
-                [*self._command, "q", "--", "sh", "-c", job],
-                env=environment(TMPDIR=str(self._folder), JOBQUEUE_URL=self._url), start_new_session=True,
+                self._command,
+                cwd=Path(__file__).parent, env=environment(TMPDIR=str(self._folder), JOBQUEUE_URL=self._url), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
         )  # fmt: skip
@@ -99,39 +109,51 @@ def _of_session(leader: int) -> list[int]:
     return found
 
 
-def run(kind: str, jobs: int, seed: int, every: float) -> dict[str, Any]:
+def run(kind: str, jobs: int, seed: int, every: float, after: int | None = None) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         Program(JOBQUEUE_ACCESS_LOG="off", JOBQUEUE_RETAIN_JOBS="1000000", JOBQUEUE_RETAIN="24h") as program,
     ):
         ids: list[int] = []
+        new_job = _python_job if kind == _PYTHON_WORKER else _command_job
         for start in range(0, jobs, 1000):
             made = program.call("POST", "/queues/q/enqueue", [
-                {"type": "t", "payload": number, "max_attempts": None}
-                for number in range(start, min(start + 1000, jobs))
+                new_job(number) for number in range(start, min(start + 1000, jobs))
             ])[1]  # fmt: skip
             ids += [job["id"] for job in made["jobs"]]
         killer = Killer(kind, program, Path(folder), seed)
         for _ in range(_WORKERS):
             killer.start()
-        began = time.monotonic()
+        began, next_kill = time.monotonic(), after or 0
         while True:
-            time.sleep(every)
+            time.sleep(every if after is None else 0.02)
             queue = program.call("GET", "/queues/q")[1]
             if queue["jobs"]["concluded"] + queue["jobs"]["dead"] + queue["jobs"]["cancelled"] >= jobs:
                 break
             assert time.monotonic() < began + _LIMIT, queue
-            killer.kill_one()
+            if queue["totals"]["concluded"] >= next_kill:
+                next_kill += after or 0
+                killer.kill_one()
         seconds = time.monotonic() - began
         killer.end_all()
         queue = program.call("GET", "/queues/q")[1]
         _check(program, ids)
+        assert queue["totals"]["concluded"] == jobs, queue
         return {
             "worker": kind, "jobs": jobs, "concluded": queue["totals"]["concluded"],
             "stale": queue["totals"]["stale"], "released": queue["totals"]["released"],
             "failed": queue["totals"]["failed"], "killed": killer.killed.total(), **killer.killed,
             "seconds": round(seconds, 1),
         }  # fmt: skip
+
+
+def _command_job(number: int) -> dict[str, Any]:
+    return {"type": "t", "payload": number, **_OPTIONS}
+
+
+def _python_job(number: int) -> dict[str, Any]:
+    kind = "process" if number % 20 == 0 else "thread" if number % 2 else "task"
+    return {"type": kind, "payload": {"number": number}, **_OPTIONS}
 
 
 def _check(program: Program, ids: list[int]) -> None:
@@ -155,12 +177,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("worker", choices=WORKERS)
+    parser.add_argument("worker", choices=[*WORKERS, _PYTHON_WORKER])
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--every", type=float, default=1, help="seconds between two kills")
+    parser.add_argument("--after", type=int, help="jobs that are concluded between two kills, instead")
     given = parser.parse_args()
-    print(json.dumps(run(given.worker, given.jobs, given.seed, given.every) | {"seed": given.seed}))
+    result = run(given.worker, given.jobs, given.seed, given.every, given.after)
+    print(json.dumps(result | {"seed": given.seed}))
     return 0
 
 

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = Path(jobqueue.__file__).parents[1]  # the sources, or a compiled copy
 # Addition to the first line if it is the copy.
 COMPILED = "" if str(local.__file__).endswith(".py") else ", compiled"
-MODULE = (sys.executable, "-P", "-m", "jobqueue")
+CLI = (sys.executable, "-P", "-m", "jobqueue")
+MODULE = (*CLI, "serve")
 SCRIPT = (str(ROOT / "scripts" / "run.sh"),)
 
 
@@ -51,12 +52,15 @@ class Program:
             stderr=subprocess.PIPE,
         )
         self.lines: list[str] = []
+        self._may_read = threading.Event()
+        self._may_read.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
+            self._may_read.wait()
             if b"the event loop was blocked" not in line:  # the watchdog logs this on a busy machine
                 self.lines.append(line.decode().rstrip("\n"))
 
@@ -75,6 +79,7 @@ class Program:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self.read_log(True)
         self._reader.join()
         assert self._process.stderr is not None
         self._process.stderr.close()
@@ -85,6 +90,17 @@ class Program:
                     line for line in self.lines if re.search(r'(?:[A-Z]+ /\S*|"status":) ?5\d\d\b', line)
                 ]
             assert not trouble, "\n".join(self.lines)
+
+    def read_log(self, wanted: bool) -> None:
+        """Stops reading its stderr, or goes on."""
+        (self._may_read.set if wanted else self._may_read.clear)()
+
+    def drop_log(self) -> None:
+        """Closes the reading end of its stderr."""
+        assert self._process.stderr is not None
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, self._process.stderr.fileno())
+        os.close(null)
 
     @property
     def start_line(self) -> str:

@@ -50,6 +50,12 @@ def both(io_loop: IOLoop) -> Iterator[Both]:
         io_loop.run_sync(partial(Server.close, server), timeout=10)
 
 
+@pytest.fixture(autouse=True)
+def _same_jitter(monkeypatch):
+    """Retries of both fronts come after the same time."""
+    monkeypatch.setattr(random, "random", lambda: 0.5)
+
+
 # -- making up requests -----------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ async def test_only_heads_with_a_valid_token_are_cached(server):
 async def test_a_cached_head_is_refused_once_its_token_is_revoked(server):
     for status in (200, 200):
         assert (await server.get("/stats", GOOD)).status == status
-    server.api.auth._settings.access_token = None
-    server.api.auth.reload()
+    server.dispatcher.auth._settings.access_token = None
+    server.dispatcher.auth.reload()
     assert len(known(server)) == 1
     assert (await server.get("/stats", GOOD)).status == 401

@@ -184,6 +184,31 @@ async def test_one_address_has_a_limit_of_connections_and_an_ended_one_no_longer
     assert (await (await server.connect()).call("GET", "/healthz")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("peer", "limit"),
+    [
+        ("127.0.0.1", 50_000), ("127.1.2.3", 50_000), ("::1", 50_000), ("::ffff:127.0.0.1", 50_000),
+        ("10.0.0.9", 50_000), ("203.0.113.1", 4096), ("2001:db8::1", 4096),
+    ],
+)  # fmt: skip
+def test_addresses_that_many_clients_share_have_half_of_all_connections_and_others_far_fewer(peer, limit):
+    peers = ConnectionLimits(None, is_proxy=lambda peer: peer == "10.0.0.9")
+    peers.set_limits(None, 100_000)
+    for _ in range(limit):
+        assert not peers.full(peer)
+        peers.opened(peer)
+    assert peers.full(peer)
+    assert peers.of(peer) == limit
+
+
+def test_with_few_connections_none_has_more_than_half_and_a_setting_is_for_all():
+    peers = ConnectionLimits(None)
+    peers.set_limits(None, 100)
+    assert (peers.of("127.0.0.1"), peers.of("203.0.113.1")) == (50, 50)
+    peers.set_limits(7, 100)
+    assert (peers.of("127.0.0.1"), peers.of("203.0.113.1")) == (7, 7)
+
+
 def test_ipv6_addresses_of_one_network_count_together():
     peers = ConnectionLimits(2)
     peers.opened("2001:db8::1")

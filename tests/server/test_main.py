@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import COMPILED, MODULE, SCRIPT, Connection, Program, environment, until
+from running import CLI, COMPILED, MODULE, SCRIPT, Connection, Program, environment, until
 
 from jobqueue import Settings
 from jobqueue.version import VERSION
@@ -139,7 +139,7 @@ def test_a_port_of_kubernetes_is_ignored_with_one_line():
     assert "warning JOBQUEUE_PORT=tcp://10.0.0.1:8080 is" in ignored
     assert (
         wanted
-        == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use; set JOBQUEUE_PORT to use another port"
+        == "jobqueue: cannot listen on 127.0.0.77 port 8080: Address already in use; set JOBQUEUE_PORT or --port to use another port"
     )
 
 
@@ -180,7 +180,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_1(front: str):
     assert done.returncode == 1
     assert (
         done.stderr
-        == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use; set JOBQUEUE_PORT to use another port\n"
+        == f"jobqueue: cannot listen on 127.0.0.1 port {port}: Address already in use; set JOBQUEUE_PORT or --port to use another port\n"
     )
 
 
@@ -195,24 +195,24 @@ def test_an_address_of_another_machine_is_one_line_and_exit_1():
 def test_help_ends_quietly_if_its_reader_does():
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [*MODULE, "--help"], stdout=writing, stderr=subprocess.PIPE, timeout=20, check=False
-    )
+    done = subprocess.run([*CLI, "--help"], stdout=writing, stderr=subprocess.PIPE, timeout=20, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
-def test_help_names_every_setting():
+def test_the_help_of_serve_names_every_setting():
     told = run("--help")
     assert (told.returncode, told.stderr) == (0, "")
     for name in Settings.declared:
-        assert f"  JOBQUEUE_{name.upper()} " in told.stdout
+        assert re.search(rf"^  --{name.replace('_', '-')} ", told.stdout, re.MULTILINE)
+        assert re.search(rf"\bJOBQUEUE_{name.upper()}$", told.stdout, re.MULTILINE)
 
 
 def test_an_unknown_argument_is_one_line_and_exit_2():
-    odd = run("--port", "80", command=SCRIPT)
-    assert (odd.returncode, odd.stdout, odd.stderr.count("\n")) == (2, "", 1)
-    assert "--port" in odd.stderr
+    for arguments, command in ((["--port", "80"], SCRIPT), (["--prot", "80"], MODULE)):
+        odd = run(*arguments, command=command)
+        assert (odd.returncode, odd.stdout, odd.stderr.count("\n")) == (2, "", 1)
+        assert arguments[0] in odd.stderr
 
 
 # -- serving ----------------------------------------------------------------------------------------
@@ -566,7 +566,7 @@ def test_bad_input_of_every_kind_leaves_the_log_clean_and_the_server_up(front: s
         for path, body in (
             ("/jobs/enqueue", b"\xff\xfe"), ("/jobs/enqueue", b'{"type":"x","payload":"\xff"}'),
             ("/jobs/enqueue", deep), ("/jobs/enqueue", b'{"type":"x","priority":%d}' % 2**70),
-            ("/jobs/enqueue", b"a=b&c=d" * 1000), ("/jobs/enqueue", b" " * (2 << 20)), ("/jobs/enqueue", b""),
+            ("/jobs/enqueue", b"a=b&c=d" * 1000), ("/jobs/enqueue", b" " * (3 << 20)), ("/jobs/enqueue", b""),
             ("/jobs/enqueue", b'{"type":"a\\nb"}'), ("/jobs/" + "9" * 5000 + "/conclude", b"{}"),
             ("/jobs/dequeue?wait=-1", b""), ("/jobs/dequeue?wait=61", b""), ("/jobs/dequeue?queue=../x", b""),
             ("/jobs/dequeue", b'{"queues":["a\\u0000"]}'),

@@ -30,6 +30,8 @@ from jobqueue import Settings
 from jobqueue.model import DequeueRequest
 
 ALL = os.environ.get("TEST_ALL") == "1"
+# Bytes of the largest body.
+LONGEST = Settings().max_request
 _table: defaultdict[str, dict[str, str]] = defaultdict(lambda: {"fast": "-", "tornado": "-"})
 _table["on a connection"] = {"fast": "fast", "tornado": "tornado"}
 _HEALTHZ = request("GET", "/healthz")
@@ -503,7 +505,7 @@ async def test_a_client_that_expects_100_continue_gets_it_and_then_the_answer(se
 
 async def test_a_body_that_is_refused_anyway_is_not_asked_for(server: Server):
     client = await server.connect()
-    client.send(POST + HOST + b"Content-Length: 2000000\r\nExpect: 100-continue\r\n\r\n")
+    client.send(POST + HOST + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (LONGEST + 1))
     refused(await client.read("POST"), 413, "body_too_large")
     client = await server.connect()
     client.send(POST + HOST + LENGTH + b"Content-Encoding: gzip\r\nExpect: 100-continue\r\n\r\n")
@@ -516,26 +518,65 @@ async def test_another_expectation_is_ignored(server: Server):
     assert answer.status == 201
 
 
+async def test_a_client_of_http_1_0_is_not_sent_an_interim_response(server: Server):
+    """It would take the 100 for the answer (RFC 9110, 10.1.1)."""
+    for head in (POST, b"PUT /import HTTP/1.1\r\n"):
+        client = await server.connect()
+        head = head.replace(b"HTTP/1.1", b"HTTP/1.0")
+        client.send(head + HOST + LENGTH + b"Expect: 100-continue\r\n\r\n")
+        for _ in range(2):  # so that the head has been read
+            assert (await (await server.connect()).call("GET", "/healthz")).status == 200
+        client.send(JOB)
+        assert (await line(client)).split()[1] in (b"200", b"201")
+    note(server, "HTTP/1.0, Expect: 100-continue", "no 100")
+
+
+async def test_a_stream_to_a_client_of_http_1_0_ends_with_the_connection(server: Server):
+    """It is not in chunks, which such a client does not know, also if it asked to keep the connection."""
+    for option in (b"", b"Connection: keep-alive\r\n"):
+        client = await server.connect()
+        client.send(b"GET /top?for=1ms HTTP/1.0\r\n" + HOST + option + b"\r\n")
+        head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"keep-alive" not in head.lower()
+        assert body.startswith(b"\x1b[2J")
+
+
+async def test_an_http_1_0_connection_is_kept_whatever_else_it_asks_for(server: Server):
+    client = await server.connect()
+    for _ in range(2):
+        client.send(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive, te\r\n\r\n")
+        answer = await client.read()
+        assert answer.status == 200
+        kept = answer.headers.get("connection", "close").lower() == "keep-alive"
+        if not kept:  # Tornado does not look for it in a list
+            assert await client.rest() == b""
+            break
+    assert kept or not is_fast(server)
+
+
 # -- too much ---------------------------------------------------------------------------------------
 
 
 async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server: Server):
-    length = 2_000_000 if is_fast(server) else 17 << 20
+    length = LONGEST + 1 if is_fast(server) else 17 * LONGEST
     client = await server.connect()
     client.send(POST + HOST + b"Content-Length: %d\r\n\r\n" % length)
     answer = await client.read("POST")
     refused(answer, 413, "body_too_large")
-    assert answer.json["limit"] == 1 << 20
+    assert answer.json["limit"] == LONGEST
     assert answer.json["setting"] == "JOBQUEUE_MAX_BODY"
-    after = "413 at once, closes" if is_fast(server) else "413 (at once above 16 MiB, else when read)"
+    after = (
+        "413 at once, closes" if is_fast(server) else "413 (at once above 16 times the limit, else when read)"
+    )
     note(server, "Content-Length above the limit", after)
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_body="1KiB")])
 async def test_the_largest_body_fits_and_one_byte_more_does_not(server: Server):
-    for size, status in ((1024, 201), (1025, 413)):
-        body = b'{"type":"x","payload":"' + b"p" * (size - 25) + b'"}'
-        assert len(body) == size
+    longest = Settings(max_body="1KiB").max_request
+    for size, status in ((longest, 201), (longest + 1, 413)):
+        body = b'{"type":"x"}'.ljust(size)
         assert (await answers(server, request("POST", "/jobs/enqueue", body), "POST"))[0].status == status
         chunked = POST + HOST + CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, body)
         assert (await answers(server, chunked, "POST"))[0].status == status
@@ -545,7 +586,7 @@ async def test_the_largest_body_fits_and_one_byte_more_does_not(server: Server):
 async def test_a_chunked_body_is_refused_once_it_is_too_large(server: Server):
     client = await server.connect()
     client.send(POST + HOST + CHUNKED + b"\r\n")
-    for _ in range(17):
+    for _ in range(LONGEST // 65536 + 1):
         client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
     if not is_fast(server):
         client.send(b"0\r\n\r\n")
@@ -561,7 +602,7 @@ async def test_a_chunked_body_is_refused_once_it_is_too_large(server: Server):
 async def test_a_client_that_sends_on_after_a_refusal_still_reads_it(server: Server):
     """Closing a socket with unread bytes would take the answer away from the client."""
     client = await server.connect()
-    client.send(POST + HOST + b"Content-Length: 2000000\r\n\r\n" + b" " * 2_000_000)
+    client.send(POST + HOST + b"Content-Length: %d\r\n\r\n" % (LONGEST + 1) + b" " * (LONGEST + 1))
     assert (await client.read("POST")).code == "body_too_large"
 
 

@@ -62,7 +62,11 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
     environment |= {f"JOBQUEUE_{name}": value for name, value in own.items()}
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "jobqueue"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "jobqueue", "serve"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stderr is not None

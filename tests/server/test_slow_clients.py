@@ -12,8 +12,8 @@ from serving import Server, check_problem, until
 from jobqueue import Settings
 from jobqueue.engine.memory_limit import resident
 from jobqueue.model import NewJob
-from jobqueue.server.http1.connection import READ_AHEAD
-from jobqueue.server.timeouts import LINGER, Rounds, Timeouts
+from jobqueue.server.http1.read_ahead import READ_AHEAD
+from jobqueue.server.timeouts import LINGER, Rounds, SweepClock, Timeouts
 
 fast = pytest.mark.parametrize("server", ["fast"], indirect=True)
 _HEALTHZ = request("GET", "/healthz")
@@ -130,6 +130,56 @@ async def test_the_second_request_of_a_connection_has_its_own_time(server):
     assert await is_open(client)
     client.send(b"Host: a\r\n\r\n")
     assert (await client.read()).status == 200
+
+
+@pytest.mark.parametrize("part", [0, 20, 75], ids=["idle", "head", "body"])
+async def test_a_pause_of_the_server_is_not_counted_as_silence_of_its_clients(server, part):
+    """The rest of a request came in time, and lies in its socket at the first sweep after the pause."""
+    now = 1000.0
+    server.front._clock = SweepClock(lambda: now)
+    client, connection = await connection_of(server)
+    await client.call("GET", "/healthz")
+    await until(lambda: connection.state() == "idle")
+    whole = request("POST", "/jobs/enqueue", b'{"type":"x"}' + b" " * 50)
+    if part:
+        client.send(whole[:part])
+        await until(lambda: connection.state() != "idle")
+    server.front.sweep()
+    client.send(whole[part:])
+    now += 10_000
+    server.front.sweep()
+    assert (await client.read("POST")).status == 201
+    await until(lambda: connection.state() == "idle")
+    for _ in range(int(2 * IDLE) + 2):  # after that it is closed as ever
+        assert server.front.open
+        now += 0.5
+        server.front.sweep()
+    assert await client.rest() == b""
+
+
+def test_a_loop_that_is_always_late_still_ends_connections():
+    now = 1000.0
+    clock = SweepClock(lambda: now)
+    read = []
+    for _ in range(6):
+        now += 3
+        read.append(clock.read())
+    assert read == [None, 1001.0, None, 1002.0, None, 1003.0]
+
+
+@pytest.mark.parametrize("server", ["tornado"], indirect=True)
+async def test_over_tornado_a_body_and_an_idle_connection_have_their_time_too(server):
+    for part, state, allowed in ((99, "body", BODY), (0, "idle", IDLE)):
+        client, connection = await connection_of(server)
+        await client.call("GET", "/healthz")
+        client.send(b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{"[:part])
+        await until(lambda: connection.state() == state)
+        time = Time(server)
+        time.pass_(allowed)
+        assert await is_open(client)
+        time.pass_(1)
+        assert await client.rest() == b""
+        await until(lambda: not server.front.open)
 
 
 @fast
@@ -335,10 +385,10 @@ async def test_64_kib_after_a_waiting_request_are_read_and_no_more(server):
     await server.waiting(1)
     following = _HEALTHZ * 200_000  # 10 MB
     client.send(following)
-    await until(lambda: len(connection._backlog) > READ_AHEAD)
+    await until(lambda: len(connection._read_ahead.kept) > READ_AHEAD)
     for _ in range(20):
         await asyncio.sleep(0.001)
-    kept = len(connection._backlog)
+    kept = len(connection._read_ahead.kept)
     assert kept <= READ_AHEAD + 256 * _KIB, "it should have stopped reading"
     assert not connection._transport.is_reading()
     await server.enqueue()
@@ -425,7 +475,7 @@ async def test_a_client_that_sends_faster_than_it_is_answered_is_paused_and_gets
             if transport.reading:
                 connection.data_received(piece)
                 sent += 1
-        most = max(most, len(connection._backlog))
+        most = max(most, len(connection._read_ahead.kept))
         before = transport.written.count(b"HTTP/1.1 201")
         await asyncio.sleep(0)
         turns = max(turns, transport.written.count(b"HTTP/1.1 201") - before)
@@ -444,7 +494,7 @@ async def test_many_requests_of_one_client_do_not_delay_others(server):
     one.send(request("GET", "/jobs?type=y") * count)
     other.ask("GET", "/healthz")
     assert (await other.read()).status == 200
-    looks = sum(number for name, _, number in server.api.meter.answered() if name == "list_jobs")
+    looks = sum(number for name, _, number in server.dispatcher.meter.answered() if name == "list_jobs")
     assert looks < count / 2
     for _ in range(count):
         assert (await one.read()).status == 200

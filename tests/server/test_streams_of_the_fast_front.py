@@ -12,7 +12,7 @@ from streams import StreamReader
 
 from jobqueue import Settings
 from jobqueue.model import NewJob
-from jobqueue.server.http1.connection import READ_AHEAD
+from jobqueue.server.http1.read_ahead import READ_AHEAD
 
 pytestmark = pytest.mark.parametrize("server", ["fast"], indirect=True)
 _HEALTHZ = request("GET", "/healthz")
@@ -42,7 +42,7 @@ async def connection_of(server: Any) -> tuple[Client, Any]:
 
 def counted(server: Any, operation: str) -> dict[int, int]:
     """Responses of an operation, by status."""
-    return {status: count for name, status, count in server.api.meter.answered() if name == operation}
+    return {status: count for name, status, count in server.dispatcher.meter.answered() if name == operation}
 
 
 # -- streams ----------------------------------------------------------------------------------------
@@ -68,7 +68,9 @@ async def test_a_stream_comes_in_chunks_and_the_next_request_is_answered_after_i
 async def test_an_http_1_0_client_gets_a_stream_without_chunks(server):
     server.engine.enqueue_many([NewJob("x")] * 3)
     client = await server.connect()
-    client.send(b"GET /queues/default/export HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + _HEALTHZ)
+    client.send(
+        b"GET /queues/default/export HTTP/1.0\r\nHost: [::1]\r\nConnection: keep-alive\r\n\r\n" + _HEALTHZ
+    )
     head, _, body = (await client.rest()).partition(b"\r\n\r\n")
     assert b"chunked" not in head.lower()
     assert b"\r\nConnection: close" in head
@@ -139,7 +141,7 @@ async def test_a_bug_in_the_middle_of_a_stream_is_logged_and_cuts_the_connection
     assert not rest.endswith(b"0\r\n\r\n")
     assert b'"ok"' not in rest
     assert logged.pop().getMessage().startswith("unexpected error rid=")
-    assert len(server.api.streams) == 0
+    assert len(server.dispatcher.streams) == 0
 
 
 async def test_a_hang_up_ends_a_stream_at_once(server):
@@ -147,7 +149,7 @@ async def test_a_hang_up_ends_a_stream_at_once(server):
     before = len(asyncio.all_tasks())
     reading = await StreamReader.begin(server, "GET", "/events")
     reading.client.close()
-    await until(lambda: len(server.api.streams) == 0)
+    await until(lambda: len(server.dispatcher.streams) == 0)
     assert server.front.busy() == 0
     await until(lambda: len(asyncio.all_tasks()) <= before)
     assert counted(server, "events") == {499: 1}
@@ -179,9 +181,9 @@ async def test_a_client_that_resets_while_it_reads_nothing_ends_the_stream(serve
     client = await server.connect()
     client._writer.transport.pause_reading()
     client.send(_EXPORT)
-    await until(lambda: any(each._writing for each in server.api.streams._open))
+    await until(lambda: any(each._writing for each in server.dispatcher.streams._open))
     client.reset()
-    await until(lambda: len(server.api.streams) == 0)
+    await until(lambda: len(server.dispatcher.streams) == 0)
     assert counted(server, "export_queue") == {499: 1}
 
 
@@ -204,7 +206,7 @@ async def test_the_access_log_has_the_size_and_the_status_of_streams_and_uploads
     client.send(upload(_LINE))
     await until(lambda: server.engine.stats().jobs["queued"] == 5)
     client.close()
-    await until(lambda: len(server.api.streams) == 0)
+    await until(lambda: len(server.dispatcher.streams) == 0)
     told: list[Any] = [record.members for record in caplog.records]  # type: ignore[attr-defined]
     assert [(one["path"], one["status"]) for one in told] == [
         ("/queues/default/export", 200), ("/import", 200), ("/events", 499), ("/import", 499),
@@ -256,10 +258,10 @@ async def test_a_body_is_read_no_faster_than_it_is_taken(server, monkeypatch):
     client, connection = await connection_of(server)
     lines = _LINE * 200_000
     client.send(request("PUT", "/import", lines))
-    await until(lambda: len(connection._backlog) > READ_AHEAD)
+    await until(lambda: len(connection._read_ahead.kept) > READ_AHEAD)
     for _ in range(20):
         await asyncio.sleep(0.001)
-    assert len(connection._backlog) <= READ_AHEAD + 256 * _KIB
+    assert len(connection._read_ahead.kept) <= READ_AHEAD + 256 * _KIB
     assert not connection._transport.is_reading()
     assert len(waits) == 1
     monkeypatch.undo()
@@ -308,10 +310,10 @@ async def test_an_upload_that_is_refused_in_the_middle_is_read_to_its_end_and_th
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_body="1KiB")])
 @pytest.mark.parametrize("start", [b"no\n", b""], ids=["in the middle", "before"])
 async def test_a_refused_upload_that_goes_on_for_long_is_answered_before_its_end(server, start):
-    client = await server.connect()
+    client, connection = await connection_of(server)
     head = upload(start) if start else upload().replace(b"PUT", b"DELETE")
     client.send(head)
-    await asyncio.sleep(0.002)
+    await until(lambda: connection._upload is not None and connection._upload.response is not None)
     for _ in range(17):
         client.send(chunk(b" " * _KIB))
     answer = await client.read("PUT")
@@ -328,7 +330,7 @@ async def test_a_body_that_breaks_off_in_the_middle_of_an_upload_cuts_the_connec
         await until(lambda: server.engine.stats().jobs["queued"] == 1)
     client.send(b"no chunk\r\n" + _HEALTHZ)
     assert b'"ok"' not in await client.rest()
-    await until(lambda: len(server.api.streams) == 0)
+    await until(lambda: len(server.dispatcher.streams) == 0)
     assert server.front.busy() == 0
 
 
@@ -337,7 +339,7 @@ async def test_a_refused_upload_that_falls_silent_is_answered_after_the_body_tim
     client.send(upload().replace(b"PUT", b"DELETE"))
     await until(lambda: connection.state() == "body")
     connection.check_deadline(1000.0)
-    connection.check_deadline(1000.0 + server.api.settings.body_timeout / 1000 + 1)
+    connection.check_deadline(1000.0 + server.dispatcher.settings.body_timeout / 1000 + 1)
     answer = await client.read("DELETE")
     assert (answer.status, answer.headers["connection"]) == (405, "close")
     assert await client.rest() == b""
@@ -349,9 +351,9 @@ async def test_a_hang_up_ends_an_upload_and_the_imported_jobs_stay(server):
     for how in ("close", "reset", "half_close"):
         client = await server.connect()
         client.send(upload(_LINE))
-        await until(lambda: len(server.api.streams) == 1)
+        await until(lambda: len(server.dispatcher.streams) == 1)
         getattr(client, how)()
-        await until(lambda: len(server.api.streams) == 0)
+        await until(lambda: len(server.dispatcher.streams) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= before)
     assert counted(server, "put_jobs") == {499: 3}
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import trustme
 from http_client import Blunt
-from running import MODULE, Connection, Program, environment, until
+from running import CLI, MODULE, Connection, Program, environment, until
+
+from jobqueue import Settings
 
 ALL = os.environ.get("TEST_ALL") == "1"
 fronts = pytest.mark.parametrize("front", ["fast", "tornado"])
@@ -74,7 +76,7 @@ def test_it_speaks_https_and_nothing_else(front, authority, certificate):
                 assert made.status == 201
             job = client.call("POST", "/jobs/dequeue").json
             assert len(job["payload"]) == 500_000
-            too_large = client.call("POST", "/jobs/enqueue", b"x" * (1 << 21))
+            too_large = client.call("POST", "/jobs/enqueue", b"x" * (Settings().max_request + 1))
             assert too_large.status == 413
         with Secure(program.port, authority.client()) as client:
             client.ask("POST", "/jobs/dequeue?queue=q&wait=10")
@@ -96,6 +98,25 @@ def test_it_speaks_https_and_nothing_else(front, authority, certificate):
     assert not any("error" in line for line in program.lines), program.lines
 
 
+def test_the_authorities_of_a_worker_are_not_those_of_its_commands(authority, certificate, tmp_path):
+    """`work --ca FILE` sets no SSL_CERT_FILE, which each program that a job starts would trust."""
+    with Program(JOBQUEUE_TLS_CERT=certificate) as program:
+        with Secure(program.port, authority.client()) as client:
+            client.call("POST", "/jobs/enqueue", {"type": "x"})
+        done = subprocess.run(
+            [*CLI, "work", "-o", "--ca", authority.file, "--", "env"],
+            env=environment(JOBQUEUE_URL=f"https://localhost:{program.port}", HOME=str(tmp_path)),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        with Secure(program.port, authority.client()) as client:
+            [job] = client.call("GET", "/jobs?payload=1").json["jobs"]
+            result = client.call("GET", f"/jobs/{job['id']}").json["result"]
+        assert "JOB_ID=" in result
+        assert authority.file not in result
+        assert program.stop() == 0
+
+
 @fronts
 def test_a_client_that_hangs_up_gets_no_job(front, authority, certificate):
     with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
@@ -111,16 +132,14 @@ def test_a_client_that_hangs_up_gets_no_job(front, authority, certificate):
 
 @fronts
 def test_an_answer_that_a_client_does_not_take_gives_its_jobs_back(front, authority, certificate):
-    count = 20
-    with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate) as program:
+    with Program(JOBQUEUE_HTTP=front, JOBQUEUE_TLS_CERT=certificate, JOBQUEUE_MAX_BODY="16MiB") as program:
         silent = Secure(program.port, authority.client())
         with Secure(program.port, authority.client()) as other:
-            for _ in range(count):
-                other.call("POST", "/jobs/enqueue", {"type": "x", "payload": "y" * 900_000})
-            silent.ask("POST", f"/jobs/dequeue?count={count}")
-            until(lambda: other.call("GET", "/stats").json["jobs"]["in_progress"] == count)
+            other.call("POST", "/jobs/enqueue", {"type": "x", "payload": "y" * 12_000_000})
+            silent.ask("POST", "/jobs/dequeue?count=2")
+            until(lambda: other.call("GET", "/stats").json["jobs"]["in_progress"] == 1)
             silent.close()
-            until(lambda: other.call("GET", "/stats").json["jobs"]["queued"] == count)
+            until(lambda: other.call("GET", "/stats").json["jobs"]["queued"] == 1)
         assert program.stop() == 0
 
 

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from running import MODULE, Program, environment, until
@@ -55,6 +56,29 @@ def test_sighup_reloads_the_tokens_file(tmp_path):
         assert program.call("GET", "/stats", Authorization="Bearer a")[0] == 401
         assert program.call("GET", "/stats", Authorization="Bearer c")[0] == 200
         until(lambda: any(line.endswith("info reloaded; access tokens: 2") for line in program.lines))
+        assert program.stop() == 0
+
+
+def test_what_a_token_began_ends_when_it_expires(tmp_path):
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    file = tmp_path / "tokens.toml"
+    file.write_text(lines("b") + lines("a").replace('"]', f'"]\nexpires_at = {end.isoformat()}'))
+    with Program(JOBQUEUE_TOKENS_FILE=str(file)) as program:
+        with program.connect() as waiting, program.connect() as stream:
+            stream.ask("POST", "/jobs/stream?queue=q", Authorization="Bearer a")
+            waiting.ask("POST", "/jobs/dequeue?wait=60&queue=q", Authorization="Bearer a")
+            answer = waiting.read()
+            assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+            assert datetime.now(UTC) >= end
+            made = program.call("POST", "/queues/q/enqueue", {"type": "secret"}, Authorization="Bearer b")
+            assert made[0] == 201
+            shown = b""
+            while not shown.endswith((b"\r\n0\r\n\r\n", b"}\n")):  # the end of the stream, or of a 401
+                piece = stream.socket.recv(65536)
+                assert piece
+                shown += piece
+            assert b"secret" not in shown
+        assert program.call("GET", f"/jobs/{made[1]['id']}", Authorization="Bearer b")[1]["attempts"] == 0
         assert program.stop() == 0
 
 

@@ -1,13 +1,15 @@
 """The workers that the server hands out, against the real program: fetched by curl, run by each shell that is
-installed and by Python. With TEST_ALL=1 all that is shown of one of them is shown of each."""
+installed and by Python. With TEST_ALL=1 every test runs with each of them."""
 
 import json
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,7 +72,7 @@ class Worker:
         self.folder = folder
 
     def ended(self, seconds: float = 15) -> str:
-        """Its output. It must end by itself, with status 0, and leave no files."""
+        """Returns its output. It must end by itself, with status 0, and leave no files."""
         said, _ = self.process.communicate(timeout=seconds)
         assert self.process.returncode == 0, said
         until(lambda: not list(self.folder.glob("jobqueue-worker.*")))
@@ -96,7 +98,7 @@ class Worker:
         return int(found[0])
 
     def kill(self) -> None:
-        """Kills what is left of it."""
+        """Kills its remaining processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -144,7 +146,7 @@ def test_worker_sh_is_clean():
 
 
 @some
-def test_it_says_how_it_is_used_and_refuses_at_once_what_is_no_use(start, kind):
+def test_it_prints_its_usage_and_refuses_bad_arguments_at_once(start, kind):
     assert start(kind, "-V").ended() == f"jobqueue worker {VERSION}\n"
     said = start(kind, "-h").ended()
     assert "-j N" in said
@@ -170,7 +172,7 @@ def test_it_says_how_it_is_used_and_refuses_at_once_what_is_no_use(start, kind):
 
 
 @each
-def test_the_exit_status_says_how_it_went(program, start, kind):
+def test_the_exit_status_of_the_command_decides_the_outcome(program, start, kind):
     payload = bytes(range(256)) * 9
     ids = {
         name: put(program, payload, f"type={name}", **{"Content-Type": "a/b"})
@@ -201,7 +203,7 @@ def test_the_exit_status_says_how_it_went(program, start, kind):
 
 @only_all
 @some
-def test_results_may_be_json_and_queues_many(program, start, kind):
+def test_results_may_be_json_and_a_worker_may_have_several_queues(program, start, kind):
     id = put(program, b'{"n":1}', "type=%C3%A9%20%25", queue="second")
     first = put(program, b"", queue="first")
     start(
@@ -224,7 +226,8 @@ def test_a_result_that_is_refused_fails_the_job(program, start, kind):
     id = put(program)
     start(kind, "-o", "-w", "0", "-t", "application/json", "q", "echo", "no json").ended()
     job = job_of(program, id)
-    assert job["status"] == "scheduled"
+    # The work was done; doing it again would not change its result.
+    assert (job["status"], job["attempts"]) == ("dead", 1)
     assert "the result was refused" in job["error"]
 
 
@@ -243,7 +246,7 @@ def test_no_job_is_taken_twice_by_slots_that_work_at_once(program, start, kind):
 
 @only_all
 @some
-def test_the_lease_is_kept_up(program, start, kind):
+def test_the_lease_is_renewed_while_the_command_runs(program, start, kind):
     id = put(program)
     start(kind, "-o", "-w", "0", "-l", "3", "q", "sleep", "3.5").ended()
     job = job_of(program, id)
@@ -251,9 +254,17 @@ def test_the_lease_is_kept_up(program, start, kind):
 
 
 @some
+def test_with_o_the_worker_does_not_wait_for_a_first_job(program, start, kind):
+    began = time.monotonic()
+    start(kind, "-o", "q", "true").ended()
+    assert time.monotonic() - began < 20  # without -o it would wait for 30 seconds
+
+
+@some
 def test_a_command_whose_job_is_cancelled_is_stopped(program, start, kind, tmp_path):
     id = put(program)
-    worker = start(kind, "-l", "3", "q", "sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait")
+    lease = ("-l", "3") if ALL else ()  # whatever the length of the lease, the worker asks every few seconds
+    worker = start(kind, *lease, "q", "sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait")
     has_status(program, id, "in_progress")
     until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     assert program.call("DELETE", f"/jobs/{id}")[0] == 202
@@ -281,12 +292,65 @@ def test_a_signal_ends_a_wait_at_once(program, start, kind):
     worker = start(kind, "-j", "2", "q", "true")
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
     worker.signal()
-    worker.ended(5)
+    assert worker.ended(5).startswith(f"worker: waits for jobs of q at http://127.0.0.1:{program.port}\n")
     assert program.call("GET", "/queues/q")[1]["consumers_waiting"] == 0
 
 
+class Relay:
+    """A proxy that keeps the end of what a client sends to itself while an answer is due, as HAProxy does."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._open = [self._socket]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._open += [client, server]
+                for source, sink, ends in ((client, server, False), (server, client, True)):
+                    carrying = threading.Thread(target=self._carry, args=(source, sink, ends))
+                    self._threads.append(carrying)
+                    carrying.start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, ends: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            if ends:
+                sink.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for each in self._open:
+            each.close()
+
+
+@pytest.mark.parametrize("kind", ["python", "dash"])
+def test_a_signal_ends_a_wait_also_through_a_proxy_that_says_nothing_of_it(program, tmp_path, kind):
+    relay = Relay(program.port)
+    worker = Worker(kind, relay, "-j", "2", "-w", "60", "q", "true", folder=tmp_path)
+    try:
+        until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
+        worker.signal()
+        worker.ended(20)
+    finally:
+        worker.kill()
+        relay.close()
+
+
 @some
-def test_after_a_signal_the_command_may_end(program, start, kind, tmp_path):
+def test_after_a_signal_the_command_may_finish(program, start, kind, tmp_path):
     ids = [put(program), put(program)]
     worker = start(kind, "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 1; echo done")
     until((tmp_path / "begun").exists)
@@ -314,7 +378,7 @@ def test_a_command_that_takes_too_long_is_stopped_and_its_job_given_back(program
 
 
 @pytest.mark.parametrize("kind", ["dash", "bash", "busybox"] if ALL else ["dash"])
-def test_when_all_that_looks_after_them_is_killed_the_slots_end(program, start, kind, tmp_path):
+def test_the_slots_end_when_their_supervisors_are_killed(program, start, kind, tmp_path):
     worker = start(kind, "-j", "2", "-w", "1", "q", "true")
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 2)
     first = worker.pid
@@ -327,7 +391,9 @@ def test_when_all_that_looks_after_them_is_killed_the_slots_end(program, start, 
 
 
 @pytest.mark.parametrize("kind", ["dash", "bash", "busybox"] if ALL else ["dash"])
-def test_when_the_first_process_is_killed_the_others_end_and_give_back(program, start, kind, tmp_path):
+def test_when_the_first_process_is_killed_the_others_end_and_release_their_jobs(
+    program, start, kind, tmp_path
+):
     id = put(program)
     worker = start(kind, "-j", "2", "-g", "0", "q", "sh", "-c", f"touch {tmp_path}/begun; sleep 60")
     until((tmp_path / "begun").exists)
@@ -340,7 +406,7 @@ def test_when_the_first_process_is_killed_the_others_end_and_give_back(program, 
 
 @only_all
 @some
-def test_a_server_that_comes_back_is_found_again(tmp_path, kind):
+def test_a_worker_continues_when_the_server_is_back(tmp_path, kind):
     with Program(JOBQUEUE_ACCESS_LOG="off") as first:
         port = str(first.port)
         worker = Worker(kind, first, "q", "sh", "-c", "echo done", folder=tmp_path)
@@ -360,7 +426,7 @@ def test_a_server_that_comes_back_is_found_again(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", WORKERS if ALL else ["dash"])
-def test_workers_that_are_killed_at_random_lose_nothing(kind):
+def test_workers_that_are_killed_at_random_lose_no_job(kind):
     """`tests/server/killed_workers.py` is the long form: 10,000 jobs."""
     if shutil.which(WORKERS[kind][1][0]) is None:
         pytest.skip(f"{WORKERS[kind][1][0]} is not installed")

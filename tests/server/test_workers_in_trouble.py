@@ -1,5 +1,5 @@
-"""The workers where something is wrong: with the server, the network, the machine, or the command. With TEST_ALL=1 each
-of them, by each shell."""
+"""The workers when the server, the network, the machine or the command fails. With TEST_ALL=1 every test runs with each
+of them and each shell."""
 
 import os
 import re
@@ -153,7 +153,7 @@ def test_each_signal_lets_the_command_end(program, begin, kind, tmp_path, number
 
 
 @some
-def test_a_signal_ends_a_rest(scripted, begin, kind):
+def test_a_signal_ends_a_pause_between_requests(scripted, begin, kind):
     server = scripted(*[refusal(503, "Retry-After: 60")] * 9)
     worker = begin(kind, server, "-j", "2", "q", "true")
     until(lambda: len(server.asked) >= 2)
@@ -163,13 +163,13 @@ def test_a_signal_ends_a_rest(scripted, begin, kind):
 
 
 def busy(program: Program) -> tuple[int, int]:
-    """Number of waiting consumers, and of jobs in progress."""
+    """Returns the numbers of waiting consumers and of jobs in progress."""
     stats = program.call("GET", "/stats")[1]
     return stats["consumers_waiting"], stats["jobs"]["in_progress"]
 
 
 @some
-def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind):
+def test_a_signal_at_any_moment_ends_the_worker_and_releases_its_jobs(program, begin, kind):
     """While it starts, dequeues, works or concludes."""
     for moment in range(16):
         put(program, query="retain_for=0")
@@ -190,7 +190,7 @@ def test_a_signal_at_any_moment_ends_it_and_gives_all_back(program, begin, kind)
 
 
 @some
-def test_eight_work_at_once(program, begin, kind, tmp_path):
+def test_eight_slots_work_at_once(program, begin, kind, tmp_path):
     ids = [put(program) for _ in range(24)]
     count = (
         f"echo >{tmp_path}/run-$JOB_ID; ls {tmp_path} | grep -c run-; sleep 0.3; rm {tmp_path}/run-$JOB_ID"
@@ -201,7 +201,7 @@ def test_eight_work_at_once(program, begin, kind, tmp_path):
 
 
 @some
-def test_a_command_that_ignores_a_term_is_killed(program, begin, kind, tmp_path):
+def test_a_command_that_ignores_sigterm_is_killed(program, begin, kind, tmp_path):
     id = put(program)
     command = f'trap "" TERM; echo $$ >{tmp_path}/pid; while :; do sleep 0.2; done'
     worker = begin(kind, program, "-l", "3", "q", "sh", "-c", command)
@@ -217,8 +217,8 @@ def test_a_command_that_ignores_a_term_is_killed(program, begin, kind, tmp_path)
 
 @pytest.mark.parametrize("kind", ["dash", "bash", "busybox"])
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_a_result_whose_file_is_gone_is_no_empty_result(program, begin, kind):
-    """It was cleared away with all else of a worker whose first process has gone, before curl came to read it."""
+def test_a_result_whose_file_is_gone_is_not_sent_as_empty(program, begin, kind):
+    """The files of a worker whose first process has gone were removed before curl could read the result."""
     id = put(program)
     worker = begin(kind, program, "-v", "q", "sh", "-c", 'rm "$(readlink /proc/$$/fd/1)"')
     until(lambda: job_of(program, id)["status"] == "in_progress")
@@ -240,7 +240,7 @@ def test_large_payloads_and_results_pass_unchanged(program, begin, kind):
 
 
 @some
-def test_what_the_command_says_may_be_no_text(program, begin, kind):
+def test_the_output_of_the_command_may_be_any_bytes(program, begin, kind):
     id = put(program)
     begin(kind, program, "-o", "-w", "0", "q", "sh", "-c", r"printf 'a\377\000\033é' >&2; exit 3").ended()
     job = job_of(program, id)
@@ -249,7 +249,7 @@ def test_what_the_command_says_may_be_no_text(program, begin, kind):
 
 
 @some
-def test_arguments_reach_the_command_as_they_are(program, begin, kind):
+def test_arguments_reach_the_command_unchanged(program, begin, kind):
     id = put(program, queue="a.b:c-d_e")
     given = ["a b", "*", "it's", "", '"', "$HOME", "-x", "new\nline", "\\"]
     begin(kind, program, "-o", "-w", "0", "a.b:c-d_e", "sh", "-c", 'printf "<%s>" "$@"', "sh", *given).ended()
@@ -279,7 +279,7 @@ def test_the_command_runs_as_it_would_from_the_shell(program, begin, kind):
 
 
 @some
-def test_a_command_that_is_gone_fails_the_job(program, begin, kind, tmp_path):
+def test_a_missing_command_fails_the_job(program, begin, kind, tmp_path):
     command = tmp_path / "command"
     command.write_text("#!/bin/sh\n")
     command.chmod(0o700)
@@ -297,7 +297,7 @@ def test_a_command_that_is_gone_fails_the_job(program, begin, kind, tmp_path):
 
 @some
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_where_it_is_no_use_to_ask_it_ends_and_says_why(scripted, begin, kind, status):
+def test_it_ends_with_a_reason_if_asking_again_is_useless(scripted, begin, kind, status):
     server = scripted(refusal(status))
     code, said = said_by(begin(kind, server, "q", "true"))
     assert (code, "refused: no" in said, len(server.asked)) == (1, True, 1), said
@@ -305,7 +305,7 @@ def test_where_it_is_no_use_to_ask_it_ends_and_says_why(scripted, begin, kind, s
 
 @some
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_where_it_may_be_of_use_it_asks_again(scripted, begin, kind, status):
+def test_it_asks_again_after_a_temporary_failure(scripted, begin, kind, status):
     server = scripted(refusal(status), refusal(status), NOTHING)
     code, said = said_by(begin(kind, server, "-o", "q", "true"))
     assert (code, len(server.asked)) == (0, 3)
@@ -313,7 +313,7 @@ def test_where_it_may_be_of_use_it_asks_again(scripted, begin, kind, status):
 
 
 @some
-def test_it_asks_no_sooner_than_it_was_told(scripted, begin, kind):
+def test_it_respects_retry_after(scripted, begin, kind):
     server = scripted(refusal(429, "Retry-After: 3"), NOTHING)
     said_by(begin(kind, server, "-o", "q", "true"))
     (first, _), (second, _) = server.asked
@@ -322,7 +322,7 @@ def test_it_asks_no_sooner_than_it_was_told(scripted, begin, kind):
 
 @some
 @pytest.mark.parametrize("status", [401, 403, 409, 410])
-def test_a_conclusion_that_is_not_for_it_is_no_failure_of_the_job(scripted, begin, kind, status):
+def test_a_refused_conclude_does_not_fail_the_job(scripted, begin, kind, status):
     server = scripted(JOB + b"hello", refusal(status), NOTHING)
     code, said = said_by(begin(kind, server, "-o", "q", "true"))
     assert code == 0
@@ -332,7 +332,7 @@ def test_a_conclusion_that_is_not_for_it_is_no_failure_of_the_job(scripted, begi
 
 @some
 @pytest.mark.parametrize("answers", [[500], [429, 503]], ids=str)
-def test_what_was_not_heard_is_said_again(scripted, begin, kind, answers):
+def test_a_request_without_an_answer_is_repeated(scripted, begin, kind, answers):
     done = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
     server = scripted(JOB + b"hello", *map(refusal, answers), done, NOTHING)
     code, said = said_by(begin(kind, server, "-o", "-v", "q", "true"))
@@ -349,7 +349,7 @@ def test_a_proxy_may_leave_out_the_length(scripted, begin, kind):
 
 @some
 @pytest.mark.parametrize("length", [b"Content-Length: 5", b"Transfer-Encoding: chunked"], ids=bytes.decode)
-def test_a_payload_that_did_not_come_whole_is_not_worked_on(scripted, begin, kind, tmp_path, length):
+def test_an_incomplete_payload_is_not_processed(scripted, begin, kind, tmp_path, length):
     head = JOB.replace(b"Content-Length: 5", length)
     server = scripted(head + (b"5\r\nhel" if b"chunked" in length else b"hel"), NOTHING, NOTHING, NOTHING)
     worker = begin(kind, server, "q", "touch", str(tmp_path / "ran"))
@@ -363,7 +363,7 @@ def test_a_payload_that_did_not_come_whole_is_not_worked_on(scripted, begin, kin
 
 
 def path_without(folder: Path, *names: str) -> str:
-    """A PATH with everything but these."""
+    """Returns a PATH with all commands but these."""
     tools = folder / "tools"
     tools.mkdir()
     for place in reversed(os.environ["PATH"].split(os.pathsep)):
@@ -375,7 +375,7 @@ def path_without(folder: Path, *names: str) -> str:
 
 
 @shells
-def test_it_needs_little(program, begin, kind, tmp_path):
+def test_it_needs_few_commands(program, begin, kind, tmp_path):
     id = put(program)
     path = path_without(tmp_path, "mktemp", "setsid")
     begin(kind, program, "-o", "-w", "0", "q", "cat", PATH=path).ended()
@@ -383,7 +383,7 @@ def test_it_needs_little(program, begin, kind, tmp_path):
 
 
 @shells
-def test_without_curl_it_says_so(program, tmp_path, kind):
+def test_it_reports_a_missing_curl(program, tmp_path, kind):
     if shutil.which(WORKERS[kind][1][0]) is None:
         pytest.skip(f"{kind} is not installed")
     script = tmp_path / "worker.sh"
@@ -407,7 +407,7 @@ def test_without_curl_it_says_so(program, tmp_path, kind):
     ],
     ids=" ".join,
 )
-def test_what_makes_no_sense_is_refused_at_once(program, begin, kind, arguments):
+def test_bad_options_are_refused_at_once(program, begin, kind, arguments):
     code, said = said_by(begin(kind, program, *arguments))
     assert code == 2, said
 
@@ -415,13 +415,13 @@ def test_what_makes_no_sense_is_refused_at_once(program, begin, kind, arguments)
 @pytest.mark.parametrize(
     "arguments", [["-j", "0", "q", "true"], ["q/x", "true"], ["q x", "true"]], ids=" ".join
 )
-def test_what_makes_no_sense_is_refused_by_the_one_in_python_too(program, begin, arguments):
+def test_bad_options_are_refused_by_the_python_worker_too(program, begin, arguments):
     code, said = said_by(begin("python", program, *arguments))
     assert code == 2, said
 
 
 @shells
-def test_a_folder_that_is_not_there_is_named(program, begin, kind, tmp_path):
+def test_a_missing_folder_is_named(program, begin, kind, tmp_path):
     code, said = said_by(begin(kind, program, "q", "true", TMPDIR=f"{tmp_path}/no such"))
     assert code == 2
     assert "no such" in said
@@ -475,8 +475,7 @@ def test_a_full_disk_costs_no_job(program, begin, kind, small_disk):
 
 
 @some
-def test_nobody_hears_it_and_it_goes_on(program, begin, kind):
-    """The reader of its output has gone."""
+def test_it_goes_on_when_the_reader_of_its_output_is_gone(program, begin, kind):
     worker = begin(kind, program, "-v", "q", "true")
     until(lambda: program.call("GET", "/queues/q")[1]["consumers_waiting"] == 1)
     assert worker.process.stdout is not None

@@ -6,12 +6,13 @@ import os
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from jobqueue.engine.local import open_journal
-from jobqueue.model import DequeueRequest, IdempotencyKey, NewJob
+from jobqueue.engine.opening import open_journal
+from jobqueue.model import DequeueRequest, IdempotencyKey, LeaseClaim, NewJob
 from jobqueue.server.journal_cli import main
 from jobqueue.settings import Settings
 from jobqueue.storage.data_dir import DataDir
@@ -80,15 +81,14 @@ async def test_a_journal_of_each_version_can_be_read(folder, clock, version, cap
     assert {status: count for status, count in engine.stats().jobs.items() if count} == counts
     lease = engine.get(1011).lease
     assert engine.wall(lease.expires) == clock.wall() + 600_000
-    assert (await engine.conclude(1011, lease.token, None, None)).status == "concluded"
+    assert (await engine.conclude(LeaseClaim(1011, lease.token, None), None)).status == "concluded"
     assert (await engine.enqueue(NewJob("t"))).id > 1012
     engine.close()
 
 
 def test_there_is_a_file_of_the_current_version():
-    with sqlite3.connect(JOURNALS / f"{VERSIONS[-1]}.sqlite") as db:
+    with closing(sqlite3.connect(JOURNALS / f"{VERSIONS[-1]}.sqlite", isolation_level=None)) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-    db.close()
     assert f"version-{version}" == VERSIONS[-1]
 
 
@@ -135,9 +135,9 @@ def test_wrong_arguments_are_answered_with_the_usage(folder, capfd):
     for arguments in ([], ["help"], ["verify", "x"], ["backup"]):
         status, out, err = tool(capfd, folder, *arguments)
         assert (status, out) == (2, [])
-        assert err[0].startswith("usage: JOBQUEUE_DATA=FOLDER ./scripts/run.sh journal")
+        assert err[0].startswith("usage: jobqueue journal")
     assert main(["verify"], {}) == 2
-    assert "set JOBQUEUE_DATA" in capfd.readouterr().err
+    assert "set JOBQUEUE_DATA," in capfd.readouterr().err
     for command in ("verify", "repair", "dump"):
         status, _, [error] = tool(capfd, folder, command)
         assert (status, error) == (1, f"jobqueue: there is no journal at {folder / FILE}")
@@ -251,10 +251,9 @@ async def test_a_repair_without_hard_links_keeps_a_copy_and_reports_what_it_cann
 
 async def test_a_journal_of_a_newer_version_is_refused_by_every_command(folder, clock):
     await filled(folder, clock, 10)
-    with sqlite3.connect(folder / FILE) as db:
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as db:
         db.execute("PRAGMA user_version = 9")
         db.execute("DELETE FROM record WHERE key = 2")
-    db.close()
     with pytest.raises(JournalError, match="is of version 9"):
         repair(str(folder))
     with pytest.raises(JournalError, match="is of version 9"):

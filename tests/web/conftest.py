@@ -10,8 +10,8 @@ from tornado.ioloop import IOLoop
 from jobqueue import Settings
 from jobqueue.testing import ManualClock
 
-# "fast again" is the fast front with the short cut, so it shows the same and more; "fast" is for CI,
-# and so is the engine that writes everything down: it answers the same, but later.
+# "fast again" is the fast front with cached heads, so it shows all that "fast" does and more. "fast" runs in CI,
+# and so does the engine with a journal, which gives the same answers later.
 FRONTS = ["fast again", "tornado", *(["fast", "fast journal"] if os.environ.get("TEST_ALL") else [])]
 
 

@@ -1,4 +1,4 @@
-"""Steps that many tests of the verbs take."""
+"""Steps that are common to tests of the verbs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ NOW = "2027-01-15T08:00:00.000Z"
 
 
 async def leased(server: Server, job: dict[str, Any] | None = None, **options: Any) -> Any:
-    """A new job, as its consumer got it; `options`: of the dequeue."""
+    """Returns a new job as it was delivered. `options` are those of the dequeue."""
     new = {"type": "x", **(job or {})}
     id = (await server.post("/jobs/enqueue", new)).json["id"]
     got = await server.dequeue(queue=new.get("queue", "default"), **options)
@@ -18,18 +18,18 @@ async def leased(server: Server, job: dict[str, Any] | None = None, **options: A
 
 
 def said(job: Any, **more: Any) -> dict[str, Any]:
-    """What the holder of `job` sends."""
+    """Returns the fields that the consumer of `job` sends."""
     return {"lease": job["lease"], **more}
 
 
 async def later(server: Server, duration: float | str) -> None:
-    """The clock goes on, and the tick sees it."""
+    """Advances the clock and runs a tick."""
     server.clock.advance(duration)
     server.engine.tick()
 
 
 async def dead(server: Server, **job: Any) -> int:
-    """The id of a job that died."""
+    """Returns the id of a dead job."""
     got = await leased(server, job)
     answer = await server.post(f"/jobs/{got['id']}/fail", said(got, error="no good", retry=False))
     assert answer.status == 200, answer
@@ -37,7 +37,7 @@ async def dead(server: Server, **job: Any) -> int:
 
 
 async def watched(server: Server, id: int, wait: str = "30") -> Any:
-    """A client that waits for the outcome of a job; returns when it does."""
+    """Returns a client that waits for the outcome of a job, once it waits."""
     outcomes = server.engine._queue.state.outcomes
     before = outcomes.count
     client = await server.ask("GET", f"/jobs/{id}?wait={wait}")

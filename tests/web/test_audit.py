@@ -1,4 +1,4 @@
-"""One line in the log for each administrative act."""
+"""Each administrative call writes one line of the log."""
 
 import logging
 
@@ -24,7 +24,7 @@ def audit():
     logger.setLevel(level)
 
 
-async def test_who_what_and_how_many(server, audit):
+async def test_the_audit_line_has_the_caller_the_call_and_the_number_of_jobs(server, audit):
     for _ in range(400):  # more than one slice
         await server.enqueue(queue="q")
     await server.post("/queues/q/purge?all=true")
@@ -38,7 +38,7 @@ async def test_who_what_and_how_many(server, audit):
     assert "secret" not in paused.getMessage()
 
 
-async def test_what_is_no_administrative_act_has_none(server, audit):
+async def test_other_calls_have_no_audit_line(server, audit):
     await server.enqueue()
     await server.dequeue()
     await server.get("/queues")
@@ -46,3 +46,20 @@ async def test_what_is_no_administrative_act_has_none(server, audit):
         await server.post("/queues/q/pause", None, {"X-Forwarded-For": "10.0.0.1"}), 403, "forbidden"
     )
     assert audit == []
+
+
+async def test_the_audit_line_of_a_move_that_ended_early_has_the_number_of_jobs(server, audit):
+    await server.call("PATCH", "/queues/small", {"max_jobs": 2})
+    for _ in range(3):
+        await server.enqueue(queue="q")
+    await server.post("/queues/q/move?to=small&all=true")
+    assert [(line.members["status"], line.members["changed"]) for line in audit] == [(200, None), (429, 2)]
+
+
+async def test_each_operation_on_many_jobs_has_an_audit_line(server, audit):
+    for path in ("purge", "redrive", "cancel", "run_now", "move?to=other"):
+        await server.enqueue(queue="q", delay=60)
+        await server.post(f"/queues/q/{path}", {"status": "dead" if path == "redrive" else "scheduled"})
+    paths = [line.members["path"] for line in audit]
+    assert paths == [f"/queues/q/{path}" for path in ("purge", "redrive", "cancel", "run_now", "move")]
+    assert [line.members["changed"] for line in audit] == [1, 0, 2, 1, 1]

@@ -1,4 +1,4 @@
-"""The queue inside somebody's own tests and programs: section 8 of the API, as it stands there."""
+"""The queue inside other programs and their tests, as docs/embedding.md shows it."""
 
 import json
 import os
@@ -37,7 +37,7 @@ async def test_stale(http_server_client, clock, engine):
     assert json.loads(again.body)["attempts"] == 2
 
 
-async def test_a_tick_answers_the_number_of_jobs_moved_and_those_who_wait(http_server_client, clock, engine):
+async def test_a_tick_returns_the_number_of_moved_jobs_and_answers_waits(http_server_client, clock, engine):
     for _ in range(3):
         await http_server_client.fetch("/jobs/enqueue", method="POST", body='{"type":"x"}')
     await http_server_client.fetch("/jobs/dequeue?count=3", method="POST", body="")
@@ -49,7 +49,7 @@ async def test_a_tick_answers_the_number_of_jobs_moved_and_those_who_wait(http_s
     assert json.loads((await waiting).body)["id"] == 1
 
 
-async def test_waits_run_by_the_clock_of_the_engine(http_server_client, clock, engine):
+async def test_waits_follow_the_clock_of_the_engine(http_server_client, clock, engine):
     waiting = http_server_client.fetch("/jobs/dequeue?wait=1m", method="POST", body="")
     await until(lambda: engine.stats().consumers_waiting == 1)
     clock.advance("61s")
@@ -68,7 +68,7 @@ async def test_a_jump_of_the_wall_clock_ends_no_lease(http_server_client, clock,
     assert job["lease_expires_at"] < job["created_at"]
 
 
-async def test_closing_the_engine_answers_those_who_wait(http_server_client, engine):
+async def test_closing_the_engine_answers_waiting_clients(http_server_client, engine):
     waiting = http_server_client.fetch("/jobs/dequeue?wait=30", method="POST", body="")
     await until(lambda: engine.stats().consumers_waiting == 1)
     engine.close()
@@ -97,7 +97,7 @@ async def test_make_app_alone_is_a_working_queue_with_the_systems_clock(io_loop)
     assert 10**12 < answer.json["id"] < 2**53
     job = (await client.call("POST", "/jobs/dequeue")).json
     assert (job["id"], job["lease_for"]) == (answer.json["id"], 300)
-    # Its tick runs on this loop by itself.
+    # The tick runs on this loop without help.
     assert (await client.call("POST", "/jobs/dequeue?wait=50ms")).status == 204
     stats = (await client.call("GET", "/stats")).json
     assert stats["ticks"]["count"] > 0
@@ -108,7 +108,7 @@ async def test_make_app_alone_is_a_working_queue_with_the_systems_clock(io_loop)
     await server.close_all_connections()
 
 
-async def test_two_apps_in_one_process_know_nothing_of_each_other(io_loop):
+async def test_two_apps_in_one_process_are_independent(io_loop):
     clocks = [ManualClock(), ManualClock()]
     engines = [
         MemoryEngine(Settings(first_id=n), clock=clock) for n, clock in zip((1, 1000), clocks, strict=True)
@@ -131,8 +131,8 @@ async def test_two_apps_in_one_process_know_nothing_of_each_other(io_loop):
         await server.close_all_connections()
 
 
-async def test_the_app_may_be_a_part_of_another(io_loop, engine):
-    """Tornado routes between applications; the queue is asked for its own paths only."""
+async def test_the_app_may_be_mounted_in_another_application(io_loop, engine):
+    """Tornado routes between applications, and the queue gets only its own paths."""
 
     class Own(RequestHandler):
         def get(self):
@@ -179,7 +179,7 @@ def test_importing_and_constructing_reads_no_environment_and_touches_no_loop():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_bad_setting_is_refused_at_once():
+def test_a_bad_setting_is_refused_when_the_app_is_made():
     for bad in ({"leese": 1}, {"lease": "soon"}, {"port": 70_000}):
         with pytest.raises(SettingError):
             Settings(**bad)

@@ -1,4 +1,4 @@
-"""GET /events: what happens, as server-sent events."""
+"""GET /events: server-sent events."""
 
 import asyncio
 import threading
@@ -10,10 +10,10 @@ from serving import check_problem, until
 from streams import StreamReader, watch
 
 from jobqueue import Settings
-from jobqueue.web.streams import events, flow
+from jobqueue.web.streams import event_log, events, flow
 
 
-async def test_each_thing_that_happens_to_a_job_has_its_name(server):
+async def test_each_step_of_a_job_has_an_event_name(server):
     reading = await watch(server)
     assert reading.headers["content-type"] == "text/event-stream"
     assert reading.headers["cache-control"] == "no-store"
@@ -50,7 +50,7 @@ async def test_each_thing_that_happens_to_a_job_has_its_name(server):
     assert job["lease"] not in repr(seen)
 
 
-async def test_a_filter_lets_through_what_was_asked_for(server):
+async def test_a_watcher_gets_only_the_events_that_match_its_filter(server):
     await server.enqueue(queue="a")
     id = await server.enqueue(queue="b")
     every = await watch(server)
@@ -71,16 +71,16 @@ async def test_a_filter_lets_through_what_was_asked_for(server):
 
 
 @pytest.mark.parametrize("query", ["event=nothing", "job=x", "job=", "queue=", "for=0", "event="])
-async def test_what_makes_no_sense_is_refused(server, query):
+async def test_an_invalid_option_is_refused(server, query):
     check_problem(await server.get(f"/events?{query}"), 400, "invalid_field", field=query.partition("=")[0])
 
 
-async def test_who_comes_again_is_sent_what_it_missed(server):
+async def test_a_client_that_reconnects_is_sent_what_it_missed(server):
     reading = await watch(server, "?queue=default")
     ids = [await server.enqueue() for _ in range(3)]
     seen = [await reading.event() for _ in range(3)]
     reading.client.close()
-    await until(lambda: len(server.api.context.events) == 0)
+    await until(lambda: len(server.dispatcher.context.events) == 0)
     ids += [await server.enqueue() for _ in range(3)]
     again = await watch(server, "?queue=default", last=seen[0].id)
     assert [(await again.event()).data["id"] for _ in range(5)] == ids[1:]
@@ -91,19 +91,19 @@ async def test_who_comes_again_is_sent_what_it_missed(server):
     assert (await up_to_date.event()).data["id"] == id
 
 
-async def test_what_is_no_longer_known_is_said_to_be_missing(server, monkeypatch):
-    monkeypatch.setattr(events, "RING_EVENTS", 3)
+async def test_events_that_are_no_longer_kept_are_reported_as_a_gap(server, monkeypatch):
+    monkeypatch.setattr(event_log, "RING_EVENTS", 3)
     reading = await watch(server)
     first = await server.enqueue()
     known = await reading.event()
     reading.client.close()
-    await until(lambda: len(server.api.context.events) == 0)
+    await until(lambda: len(server.dispatcher.context.events) == 0)
     ids = [await server.enqueue() for _ in range(5)]
     again = await watch(server, last=known.id)
     gap = await again.event()
     assert (gap.name, gap.data["after"], gap.data["next"]) == ("gap", known.id, known.id + 3)
     assert [(await again.event()).data["id"] for _ in range(3)] == ids[-3:]
-    # Its id is that of the last one that is missing: who asks again with it is sent the rest, and no gap.
+    # Its id is that of the last missing event: a client that reconnects with it gets the rest, and no gap.
     after = await watch(server, last=gap.id)
     assert (await after.event()).data["id"] == ids[-3]
     assert first not in ids
@@ -118,38 +118,38 @@ async def test_an_id_that_was_never_given_is_a_gap(server, last):
     assert (await reading.event()).data["id"] == id
 
 
-async def test_nothing_is_kept_while_nobody_watches(server, monkeypatch):
-    hub = server.api.context.events
-    assert not hub.on
+async def test_nothing_is_recorded_while_nobody_watches(server, monkeypatch):
+    hub = server.dispatcher.context.events
+    assert not hub.recording
     monkeypatch.setattr(events, "KEEP", 0.01)
     reading = await watch(server)
     await server.enqueue()
     known = await reading.event()
     reading.client.close()
-    await until(lambda: not hub.on)
+    await until(lambda: not hub.recording)
     assert server.engine._queue.state.event is None
-    assert not hub._ring
+    assert not hub.log._ring
     await server.enqueue()
-    # What happened meanwhile nobody knows, and that is said.
+    # Events were not recorded meanwhile, which is reported.
     again = await watch(server, last=known.id)
     assert (await again.event()).name == "gap"
 
 
-async def test_one_who_comes_back_in_time_keeps_the_ring(server, monkeypatch):
+async def test_the_ring_is_kept_if_a_client_reconnects_in_time(server, monkeypatch):
     monkeypatch.setattr(events, "KEEP", 0.05)
     reading = await watch(server)
     await server.enqueue()
     known = await reading.event()
     reading.client.close()
-    await until(lambda: len(server.api.context.events) == 0)
+    await until(lambda: len(server.dispatcher.context.events) == 0)
     again = await watch(server, last=known.id)
     await asyncio.sleep(0.1)
-    assert server.api.context.events.on
+    assert server.dispatcher.context.events.recording
     id = await server.enqueue()
     assert (await again.event()).data["id"] == id
 
 
-async def test_silence_is_broken_by_a_comment(server, monkeypatch):
+async def test_a_comment_is_sent_when_nothing_happens(server, monkeypatch):
     monkeypatch.setattr(events, "BEAT", 0.01)
     reading = await watch(server)
     assert await reading.frame() == b":"
@@ -157,8 +157,8 @@ async def test_silence_is_broken_by_a_comment(server, monkeypatch):
     assert (await reading.event()).data["id"] == id
 
 
-async def test_events_that_come_faster_than_pieces_are_all_told(server, monkeypatch):
-    monkeypatch.setattr(events, "PIECE", 100)
+async def test_more_events_than_fit_one_piece_are_all_sent(server, monkeypatch):
+    monkeypatch.setattr(event_log, "BATCH_BYTES", 100)
     reading, of_queue = await watch(server), await watch(server, "?queue=default")
     ids = [await server.enqueue() for _ in range(100)]
     assert [(await reading.event()).data["id"] for _ in ids] == ids
@@ -166,7 +166,7 @@ async def test_events_that_come_faster_than_pieces_are_all_told(server, monkeypa
 
 
 class Ring(deque):
-    """Counts how often it is asked for one by its index, which it finds from one of its ends."""
+    """Counts look-ups by index, which are slow in the middle of a deque."""
 
     looked_up = 0
 
@@ -175,8 +175,8 @@ class Ring(deque):
         return super().__getitem__(index)
 
 
-async def test_what_was_missed_is_gone_through_from_one_event_to_the_next(server):
-    ring = server.api.context.events._ring = Ring()
+async def test_missed_events_are_read_in_order_without_look_ups_by_index(server):
+    ring = server.dispatcher.context.events.log._ring = Ring()
     first = await watch(server)
     for _ in range(3):
         await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
@@ -191,14 +191,14 @@ async def test_what_was_missed_is_gone_through_from_one_event_to_the_next(server
     assert ring.looked_up < 100
 
 
-async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(server, monkeypatch):
-    monkeypatch.setattr(events, "RING_BYTES", 1 << 20)
+async def test_a_watcher_that_does_not_read_is_disconnected_and_others_miss_nothing(server, monkeypatch):
+    monkeypatch.setattr(event_log, "RING_BYTES", 1 << 20)
     monkeypatch.setattr(flow, "LOOK", 0.05)
     stuck = await StreamReader.begin(server, "GET", "/events")
     stuck.client._writer.transport.pause_reading()
     other = await watch(server)
     sent, told = 0, 0
-    while len(server.api.context.events) == 2:
+    while len(server.dispatcher.context.events) == 2:
         made = await server.post("/jobs/enqueue", [{"type": "x" * 256}] * 1000)
         sent += len(made.json["jobs"])
         while told < sent:
@@ -207,18 +207,18 @@ async def test_one_who_does_not_read_is_cut_off_and_the_others_miss_nothing(serv
         assert sent < 100_000
     stuck.client._writer.transport.resume_reading()
     assert (await stuck.client.rest()).count(b"event: enqueued") < sent
-    assert server.api.context.events._bytes <= 1 << 20
+    assert server.dispatcher.context.events.log._bytes <= 1 << 20
 
 
 @pytest.mark.parametrize("how", HANG_UPS)
-async def test_one_who_hangs_up_is_forgotten(server, how):
+async def test_a_watcher_that_hangs_up_is_forgotten(server, how):
     reading = await watch(server)
     getattr(reading.client, how)()
-    await until(lambda: len(server.api.context.events) == 0)
-    assert len(server.api.streams) == 0
+    await until(lambda: len(server.dispatcher.context.events) == 0)
+    assert len(server.dispatcher.streams) == 0
 
 
-async def test_when_the_server_stops_it_ends_cleanly(server):
+async def test_the_stream_ends_cleanly_when_the_server_stops(server):
     reading = await watch(server)
     server.stop_waiting()
     assert await reading.rest() == b""
@@ -228,13 +228,13 @@ async def test_when_the_server_stops_it_ends_cleanly(server):
 async def test_a_head_request_is_answered_at_once(server):
     answer = await server.call("HEAD", "/events")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
-    assert not server.api.context.events.on
+    assert not server.dispatcher.context.events.recording
 
 
-async def test_an_old_client_is_served_to_the_end_of_its_connection(server):
+async def test_an_http_1_0_client_reads_the_stream_until_the_connection_closes(server):
     client = await server.connect()
     client.send(b"GET /events?for=50ms HTTP/1.0\r\n\r\n")
-    await until(lambda: len(server.api.context.events) == 1)
+    await until(lambda: len(server.dispatcher.context.events) == 1)
     id = await server.enqueue()
     head, _, body = (await client.rest()).partition(b"\r\n\r\n")
     assert b"chunked" not in head
@@ -242,7 +242,7 @@ async def test_an_old_client_is_served_to_the_end_of_its_connection(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1)])
-async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
+async def test_queues_and_jobs_can_be_watched_by_content_negotiation(server):
     ids = [await server.enqueue(queue=queue) for queue in ("a", "b")]
     readings = [
         await StreamReader.begin(server, "GET", path, None, {"Accept": "text/event-stream"})
@@ -257,7 +257,7 @@ async def test_events_come_in_the_faces_of_queues_and_jobs_too(server):
 
 
 @pytest.mark.parametrize("server", ["fast journal"], indirect=True)
-async def test_an_event_leaves_once_what_it_tells_of_is_on_disk(server):
+async def test_an_event_is_sent_once_the_change_is_on_disk(server):
     reading, of_job = await watch(server), await watch(server, "?job=1")
     turn = threading.Event()
     store = server.engine._commit._store

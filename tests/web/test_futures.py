@@ -1,4 +1,4 @@
-"""Two calls one after the other, as one Future: as an engine answers that must first write to a disk."""
+"""`then`: two calls in sequence as one Future, for an engine that answers later."""
 
 import asyncio
 
@@ -17,13 +17,13 @@ async def passes():
         await asyncio.sleep(0)
 
 
-async def test_what_is_there_is_answered_at_once():
+async def test_a_result_that_is_there_is_answered_at_once():
     (second,) = futures(1)
     assert then(1, lambda n: n + 1) == 2
     assert then(1, lambda _: second) is second
 
 
-async def test_one_comes_after_the_other():
+async def test_the_second_call_begins_after_the_first():
     first, second = futures(2)
     both = then(first, lambda n: second if n == 1 else None)
     first.set_result(1)
@@ -37,7 +37,7 @@ async def test_one_comes_after_the_other():
     assert await both == 2
 
 
-async def test_a_refusal_of_either_is_that_of_both():
+async def test_a_refusal_of_either_call_is_the_result():
     first, second = futures(2)
     both = then(first, lambda _: pytest.fail("it was refused"))
     first.set_exception(LeaseLost("lost"))
@@ -60,7 +60,7 @@ async def test_a_refusal_of_either_is_that_of_both():
         await both
 
 
-async def test_cancelling_it_cancels_what_is_under_way():
+async def test_a_cancel_cancels_the_call_that_is_under_way():
     first, second = futures(2)
     both = then(first, lambda _: pytest.fail("it was cancelled"))
     assert both.cancel()
@@ -77,7 +77,7 @@ async def test_cancelling_it_cancels_what_is_under_way():
     assert not both.cancel()
 
 
-async def test_who_leaves_between_the_two_begins_no_second_call():
+async def test_a_cancel_between_the_calls_prevents_the_second():
     (first,) = futures(1)
     both = then(first, lambda _: pytest.fail("nobody waits for it"))
     first.set_result(1)
@@ -86,8 +86,8 @@ async def test_who_leaves_between_the_two_begins_no_second_call():
     assert both.cancelled()
 
 
-async def test_once_the_job_is_handed_over_a_cancel_comes_too_late():
-    """Between the engine's answer and this one's a client may leave: the job is to be given back, not lost."""
+async def test_a_cancel_after_the_delivery_comes_too_late():
+    """A client may leave between the two answers. The job must be given back then, not lost."""
     first, second = futures(2)
     both = then(first, lambda _: second)
     first.set_result(1)

@@ -1,4 +1,4 @@
-"""POST /jobs/{id}/conclude and heartbeat, what becomes of the job; and who may do it, for all four verbs."""
+"""POST /jobs/{id}/conclude and heartbeat; and who may use a lease, for all four verbs."""
 
 import itertools
 
@@ -17,7 +17,7 @@ async def leased(server, **options):
 
 
 async def stale(server, **options):
-    """A job that went back to its queue, as it was leased."""
+    """Returns a job as it was leased, after its lease went stale."""
     job = await leased(server, lease_for=1, **options)
     server.clock.advance("2s")
     assert server.engine.tick() == 1
@@ -31,7 +31,7 @@ def said(job):
 # -- conclude ---------------------------------------------------------------------------------------
 
 
-async def test_concluding_shows_the_job_without_its_payload_and_its_lease(server):
+async def test_a_conclude_returns_the_job_without_its_payload_and_its_lease(server):
     job = await leased(server, consumer="w1")
     server.clock.advance("1.5s")
     answer = await server.post(f"/jobs/{job['id']}/conclude", {**said(job), "result": {"sent": True}})
@@ -50,7 +50,7 @@ async def test_concluding_shows_the_job_without_its_payload_and_its_lease(server
     assert shown == {**answer.json, "history": [attempt], "payload": {"n": 1}}
 
 
-async def test_the_lease_may_come_in_several_ways(server):
+async def test_the_lease_may_be_sent_in_body_query_or_header(server):
     for in_body, in_query, in_header in [
         ("lease", 0, 0), ("LEASE", 0, 0), (None, 1, 0), (None, 0, 1), ("lease", 1, 0), (None, 1, 1),
         ("Lease", 1, 1),
@@ -76,7 +76,7 @@ async def test_two_different_leases_in_one_request_are_refused(server):
     assert (await server.job(1))["status"] == "in_progress"
 
 
-async def test_a_result_is_kept_as_it_was_and_shown(server):
+async def test_a_result_is_kept_byte_for_byte_and_shown(server):
     results = ["null", "false", "0", "1e999", '""', "[]", "{}", '{"a":[1, 2]}', '"é ✓"', "[1,\n2]"]
     forms = ['{{"lease":"{}","result":{}}}', '{{"Lease":"{}","Result":{}}}']
     for result, form in itertools.product(results, forms):
@@ -96,7 +96,7 @@ async def test_without_a_result_none_is_shown(server):
         assert "result" not in await server.job(job["id"])
 
 
-async def test_a_result_has_a_largest_size(server):
+async def test_a_result_that_is_too_large_is_refused(server):
     job = await leased(server)
     fits = {**said(job), "result": "x" * (256 * 1024 - 2)}
     answer = await server.post("/jobs/1/conclude", {**fits, "result": fits["result"] + "x"})
@@ -122,7 +122,7 @@ async def test_a_job_asked_to_be_cancelled_may_still_be_concluded(server):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_bad_bodies(server, verb):
+async def test_a_bad_body_is_refused(server, verb):
     await leased(server)
     for body, code, field in [
         ({"lease": 7}, "invalid_field", "lease"), ({"lease": ""}, "invalid_field", "lease"),
@@ -166,7 +166,7 @@ async def test_row_1_an_id_never_given_is_404_and_a_forgotten_one_410(server, ve
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_row_2_the_current_lease_does_it_whatever_the_consumer(server, verb):
+async def test_row_2_the_current_lease_is_enough_whatever_the_consumer(server, verb):
     for consumer in (None, "w1", "somebody else"):
         job = await leased(server, consumer="w1")
         body = {**said(job), "consumer": consumer}
@@ -174,7 +174,7 @@ async def test_row_2_the_current_lease_does_it_whatever_the_consumer(server, ver
         assert (await server.job(job["id"]))["consumer"] == "w1"
 
 
-async def test_row_3_the_last_lease_that_concluded_it_may_say_so_again(server):
+async def test_row_3_the_lease_that_concluded_the_job_may_conclude_again(server):
     job = await leased(server)
     first = await server.post("/jobs/1/conclude", {**said(job), "result": 1})
     server.clock.advance("5s")
@@ -196,7 +196,7 @@ async def test_row_3_does_not_hold_for_another_verb(server):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_row_4_any_other_lease_is_lost(server, verb):
+async def test_row_4_any_other_lease_token_is_lease_lost(server, verb):
     job = await stale(server, consumer="w1")
     path = f"/jobs/1/{verb}"
     problem = check_problem(
@@ -218,7 +218,7 @@ async def test_row_4_any_other_lease_is_lost(server, verb):
     )
 
 
-async def test_row_4_the_lease_of_a_job_that_was_cancelled_when_stale(server):
+async def test_row_4_the_lease_of_a_job_cancelled_when_stale_is_lost(server):
     job = await leased(server, lease_for=1)
     await server.delete("/jobs/1")
     server.clock.advance("2s")
@@ -233,7 +233,7 @@ async def test_row_4_the_lease_of_a_job_that_was_cancelled_when_stale(server):
         )
 
 
-async def test_row_5_a_consumer_that_concluded_it_may_say_so_again_without_the_lease(server):
+async def test_row_5_the_consumer_that_concluded_may_conclude_again_without_the_lease(server):
     job = await leased(server, consumer="w1")
     first = await server.post("/jobs/1/conclude", {**said(job), "result": 1})
     again = await server.post("/jobs/1/conclude", {"consumer": "w1", "result": 2})
@@ -289,7 +289,7 @@ async def test_rows_5_and_6_come_before_row_7(server):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_row_8_leased_under_a_name_only_that_name_will_do(server, verb):
+async def test_row_8_a_job_leased_under_a_name_needs_that_name(server, verb):
     await leased(server, consumer="w1")
     for body in (None, {}, {"consumer": "w2"}, {"consumer": "W1"}):
         check_problem(
@@ -309,7 +309,7 @@ async def test_row_8_the_name_may_come_in_a_header(server, verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_row_9_leased_without_a_name_anyone_may(server, verb):
+async def test_row_9_a_job_leased_without_a_name_may_be_concluded_by_anyone(server, verb):
     for body in (None, {}, {"consumer": "anybody"}):
         job = await leased(server)
         assert (await server.post(f"/jobs/{job['id']}/{verb}", body)).status == 200
@@ -317,7 +317,7 @@ async def test_row_9_leased_without_a_name_anyone_may(server, verb):
         await server.post(f"/jobs/{job['id']}/conclude", said(job))
 
 
-async def test_until_the_tick_takes_it_back_a_lease_is_good(server):
+async def test_a_lease_is_valid_until_a_tick_ends_it(server):
     job = await leased(server, lease_for=1)
     server.clock.advance("10m")
     assert (await server.post("/jobs/1/conclude", said(job))).status == 200
@@ -326,7 +326,7 @@ async def test_until_the_tick_takes_it_back_a_lease_is_good(server):
 # -- heartbeat --------------------------------------------------------------------------------------
 
 
-async def test_a_heartbeat_shows_the_lease_and_whether_to_stop(server):
+async def test_a_heartbeat_returns_the_lease_and_whether_to_stop(server):
     job = await leased(server, lease_for="1m", consumer="w1")
     server.clock.advance("30s")
     answer = await server.post("/jobs/1/heartbeat", said(job))
@@ -338,7 +338,7 @@ async def test_a_heartbeat_shows_the_lease_and_whether_to_stop(server):
     )
 
 
-async def test_heartbeats_keep_a_job(server):
+async def test_heartbeats_keep_a_job_leased(server):
     job = await leased(server, lease_for="1m")
     for _ in range(5):
         server.clock.advance("50s")
@@ -350,7 +350,7 @@ async def test_heartbeats_keep_a_job(server):
     check_problem(await server.post("/jobs/1/heartbeat", said(job)), 409, "lease_lost")
 
 
-async def test_a_heartbeat_may_lengthen_and_shorten_and_then_means_the_first_length_again(server):
+async def test_a_heartbeat_without_a_length_uses_the_length_of_the_dequeue(server):
     job = await leased(server, lease_for="1m")
     for path, body, length in [
         ("?lease_for=2h", None, 7200), ("", {"lease_for": "5s"}, 5), ("", {"lease_for": 1.5}, 1.5),
@@ -364,7 +364,7 @@ async def test_a_heartbeat_may_lengthen_and_shorten_and_then_means_the_first_len
     assert server.engine.tick() == 1
 
 
-async def test_a_heartbeat_keeps_to_the_limits_of_a_lease(server):
+async def test_a_heartbeat_respects_the_limits_of_a_lease(server):
     job = await leased(server)
     for value in (0, 0.5, "24h1s", -1, "x", True, [], 2**70):
         answer = await server.post("/jobs/1/heartbeat", {**said(job), "lease_for": value})
@@ -372,7 +372,7 @@ async def test_a_heartbeat_keeps_to_the_limits_of_a_lease(server):
     assert (await server.job(1))["lease_expires_at"] == job["lease_expires_at"]
 
 
-async def test_the_last_heartbeat_says_that_the_job_is_to_be_cancelled(server):
+async def test_a_heartbeat_tells_that_a_cancel_was_requested(server):
     job = await leased(server)
     await server.delete("/jobs/1")
     answer = await server.post("/jobs/1/heartbeat", said(job))

@@ -1,4 +1,4 @@
-"""What holds for every answer: form, headers, methods, paths."""
+"""Rules for every answer: form, headers, methods, paths."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def test_every_json_answer_is_one_line(server):
         assert int(answer.headers["content-length"]) == len(answer.body)
 
 
-async def test_an_answer_says_no_more_of_the_server_than_it_must(server):
+async def test_answers_have_a_date_and_no_server_header(server):
     await server.enqueue()
     for method, path, tagged in [
         ("GET", "/jobs/1", True), ("GET", "/help", False), ("GET", "/nowhere", False),
@@ -41,7 +41,7 @@ async def test_an_answer_says_no_more_of_the_server_than_it_must(server):
         assert "date" in headers
 
 
-async def test_get_answers_are_not_to_be_stored_and_others_say_nothing(server):
+async def test_get_answers_have_no_store_and_others_no_cache_header(server):
     await server.enqueue()
     for method, path, told in [
         ("GET", "/jobs/1", True), ("HEAD", "/jobs/1", True), ("GET", "/jobs/77", True),
@@ -65,7 +65,7 @@ async def test_a_204_has_no_body_and_no_type(server):
 # -- request ids ------------------------------------------------------------------------------------
 
 
-async def test_a_client_gets_its_own_request_id_back(server):
+async def test_the_request_id_of_a_client_is_returned(server):
     for id in ("a", "A.b_c-9", "x" * 64, "0"):
         for path in ("/stats", "/none", "/jobs/abc"):
             answer = await server.get(path, {"X-Request-Id": id})
@@ -74,7 +74,7 @@ async def test_a_client_gets_its_own_request_id_back(server):
                 assert answer.json["request_id"] == id
 
 
-async def test_an_id_that_is_not_a_plain_one_is_replaced(server):
+async def test_a_malformed_request_id_is_replaced(server):
     for id in ("", "x" * 65, "a b", "a/b", "é", 'a"b', "a,b", "<a>", "a;b", "a\tb"):
         answer = await server.get("/stats", {"X-Request-Id": id})
         assert answer.status == 200
@@ -82,13 +82,13 @@ async def test_an_id_that_is_not_a_plain_one_is_replaced(server):
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["x-request-id"])
 
 
-async def test_two_ids_in_one_request_are_replaced(server):
+async def test_two_request_ids_in_one_request_are_replaced(server):
     client = await server.connect()
     client.send(b"GET /stats HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nX-Request-Id: two\r\n\r\n")
     assert (await client.read()).headers["x-request-id"] not in ("one", "two", "one,two", "one, two")
 
 
-async def test_without_one_each_request_gets_a_new_id(server):
+async def test_a_request_without_an_id_gets_a_new_one(server):
     ids = [(await server.get("/stats")).headers["x-request-id"] for _ in range(5)]
     assert len(set(ids)) == 5
 
@@ -96,7 +96,7 @@ async def test_without_one_each_request_gets_a_new_id(server):
 # -- HEAD -------------------------------------------------------------------------------------------
 
 
-async def test_head_answers_as_get_without_the_body(server):
+async def test_head_answers_like_get_without_the_body(server):
     await server.enqueue()
     id = {"X-Request-Id": "same"}
     for path, status in [
@@ -108,11 +108,11 @@ async def test_head_answers_as_get_without_the_body(server):
         assert (got.status, told.status, told.body) == (status, status, b"")
         del got.headers["date"], told.headers["date"]
         assert told.headers == got.headers
-        # Nothing of a body came, or the next answer on this connection could not be read.
+        # There was no body, or the next answer on this connection could not be parsed.
         assert (await server.call("GET", path, headers=id)).body == got.body
 
 
-async def test_head_is_told_what_is_wrong_by_status_alone(server):
+async def test_a_refused_head_request_has_a_status_and_no_body(server):
     answer = await server.call("HEAD", "/jobs/dequeue")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
@@ -121,19 +121,20 @@ async def test_head_is_told_what_is_wrong_by_status_alone(server):
 
 
 ALLOWED = {
-    "/jobs": "GET, HEAD", "/jobs/count": "GET, HEAD",
+    "/jobs": "GET, HEAD", "/jobs/count": "GET, HEAD", "/jobs/groups": "GET, HEAD", "/consumers": "GET, HEAD",
     "/jobs/enqueue": "POST", "/jobs/dequeue": "POST", "/jobs/7": "DELETE, GET, HEAD, PATCH",
-    "/jobs/7/conclude": "POST", "/jobs/7/heartbeat": "POST", "/jobs/7/release": "POST",
+    "/jobs/7/dequeue": "POST", "/jobs/7/conclude": "POST", "/jobs/7/heartbeat": "POST", "/jobs/7/release": "POST",
     "/jobs/7/fail": "POST", "/jobs/7/redrive": "POST", "/jobs/conclude": "POST", "/jobs/heartbeat": "POST",
     "/jobs/release": "POST", "/jobs/fail": "POST", "/queues": "GET, HEAD",
     "/queues/a": "GET, HEAD, PATCH", "/queues/a/pause": "POST", "/queues/a/resume": "POST",
-    "/queues/a/peek": "GET, HEAD", "/queues/a/purge": "POST", "/queues/a/redrive": "POST", "/stats": "GET, HEAD", "/healthz": "GET, HEAD",
+    "/queues/a/peek": "GET, HEAD", "/queues/a/series": "GET, HEAD", "/queues/a/purge": "POST", "/queues/a/redrive": "POST",
+    "/queues/a/cancel": "POST", "/queues/a/run_now": "POST", "/queues/a/move": "POST", "/stats": "GET, HEAD", "/healthz": "GET, HEAD",
     "/readyz": "GET, HEAD", "/help": "GET, HEAD", "/": "GET, HEAD",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE"])
-async def test_another_method_is_405_and_says_which(server, method):
+async def test_a_wrong_method_is_405_and_allow_lists_the_right_ones(server, method):
     for path, allow in ALLOWED.items():
         if method in allow.split(", "):
             continue
@@ -154,7 +155,7 @@ async def test_a_method_with_a_body_is_answered_once(server):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_any_other_path_is_404(server, method):
+async def test_an_unknown_path_is_404(server, method):
     for path in (
         "/jobs/", "/jobs/count/", "/jobs/enqueue/", "/jobs//enqueue", "//jobs/enqueue", "/jobs/1/",
         "/jobs/1//conclude",
@@ -181,7 +182,7 @@ async def test_paths_are_percent_decoded_and_then_checked(server):
         check_problem(await server.get(path), 400, "invalid_field", field="name")
 
 
-async def test_a_request_in_a_proxys_form_is_understood(server):
+async def test_an_absolute_url_in_the_request_line_is_accepted(server):
     await server.enqueue()
     client = await server.connect()
     client.send(b"GET http://localhost/jobs/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -241,11 +242,11 @@ async def test_an_encoded_body_is_refused(server):
     assert (await server.get("/queues")).json == {"queues": []}
 
 
-async def test_identity_is_no_encoding(server):
+async def test_the_encoding_identity_is_accepted(server):
     assert (await server.post("/jobs/enqueue", A_JOB, {"Content-Encoding": "identity"})).status == 201
 
 
-async def test_a_body_in_chunks_is_a_body(server):
+async def test_a_chunked_body_is_accepted(server):
     client = await server.connect()
     client.send(
         b"POST /jobs/enqueue HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -262,8 +263,8 @@ async def test_a_request_may_come_byte_by_byte(server):
     assert (await client.read()).status == 201
 
 
-async def test_what_a_head_means_in_http_1_0_is_not_what_it_means_in_1_1(server):
-    """A head that was understood once is not taken for the same in the other version."""
+async def test_the_same_head_is_parsed_separately_for_http_1_0_and_1_1(server):
+    """A cached head is not used for another version of HTTP."""
     for block, status in [(b"\r\n", b"400"), (b"Host: a\r\n\r\n", b"200")]:
         client = await server.connect()
         client.send(b"GET /healthz HTTP/1.0\r\n" + block)

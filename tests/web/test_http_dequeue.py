@@ -1,4 +1,4 @@
-"""POST /jobs/dequeue: from which queue, how many, how long, for whom."""
+"""POST /jobs/dequeue: its queues, count, lease, wait and consumer."""
 
 import re
 from urllib.parse import quote
@@ -13,7 +13,7 @@ KEYS = ["id", "lease", "status", "queue", "type", "priority", "attempts", "lease
         "lease_expires_at", "lease_for", "payload"]  # fmt: skip
 
 
-async def test_a_job_comes_with_its_lease_and_its_payload(server):
+async def test_a_dequeue_returns_the_job_with_its_lease_and_payload(server):
     await server.enqueue(type="email", payload={"to": "ada"})
     server.clock.advance("90s")
     answer = await server.post("/jobs/dequeue")
@@ -28,7 +28,7 @@ async def test_a_job_comes_with_its_lease_and_its_payload(server):
 
 
 async def test_id_is_first_lease_second_payload_last(server):
-    """So that a POSIX shell can take an answer apart."""
+    """A POSIX shell can parse the answer because of this order."""
     await server.enqueue(payload=[1])
     await server.enqueue(payload=[1])
     one = (await server.post("/jobs/dequeue", {"consumer": "w"})).json
@@ -38,7 +38,7 @@ async def test_id_is_first_lease_second_payload_last(server):
     assert [list(job) for job in many["jobs"]] == [KEYS]
 
 
-async def test_the_shell_of_the_tour_can_take_it_apart(server):
+async def test_the_answer_can_be_parsed_by_splitting_text(server):
     await server.enqueue(type='"id":9,"lease":"no', payload={"id": 5, "lease": "z", "payload": 1})
     text = (await server.post("/jobs/dequeue")).body.decode().rstrip("\n")
     id = text.split('"id":', 1)[1].split(",", 1)[0]
@@ -49,7 +49,7 @@ async def test_the_shell_of_the_tour_can_take_it_apart(server):
     assert payload == '{"id":5,"lease":"z","payload":1}'
 
 
-async def test_nothing_there_is_204_in_every_form(server):
+async def test_an_empty_queue_is_204_for_every_form_of_request(server):
     await server.enqueue(queue="other")
     for path, body in [
         ("", None),
@@ -72,7 +72,7 @@ async def test_every_lease_has_a_new_token(server):
 # -- which queue ------------------------------------------------------------------------------------
 
 
-async def test_without_a_queue_it_is_the_default_one_only(server):
+async def test_a_dequeue_without_a_queue_uses_only_the_default_queue(server):
     await server.enqueue(queue="other")
     assert await server.dequeue() is None
     await server.enqueue(queue="default")
@@ -93,7 +93,7 @@ async def test_first_in_first_out_and_higher_priority_first(server):
     assert [(await server.dequeue())["type"] for _ in range(7)] == list("fbeacdg")
 
 
-async def test_queues_are_looked_at_in_strict_order(server):
+async def test_queues_are_tried_in_strict_order(server):
     for queue in ("c", "b", "a", "b"):
         await server.enqueue(queue=queue, priority=9 if queue == "c" else 0)
     forms = [["a", "b", "c"], "a,b,c", " a , b,c ", ["a", "a", "b", "c"]]
@@ -101,7 +101,7 @@ async def test_queues_are_looked_at_in_strict_order(server):
     assert await server.dequeue(queues=["a", "b", "c"]) is None
 
 
-async def test_the_first_queue_that_has_a_job(server):
+async def test_the_job_comes_from_the_first_queue_that_has_one(server):
     for queue in ("b", "a", "b"):
         await server.enqueue(queue=queue)
     got = [(await server.dequeue(queues=["a", "b"]))["queue"] for _ in range(3)]
@@ -113,6 +113,49 @@ async def test_with_count_the_first_queue_is_emptied_before_the_next(server):
         await server.enqueue(queue=queue)
     jobs = (await server.dequeue(queues=["a", "b"], count=3))["jobs"]
     assert [job["queue"] for job in jobs] == ["a", "a", "b"]
+
+
+async def jobs_of(server, *jobs):
+    """Enqueues jobs, each a queue and a priority, and returns their ids."""
+    return [await server.enqueue(queue=queue, priority=priority) for queue, priority in jobs]
+
+
+async def test_by_priority_the_highest_priority_in_any_queue_is_first_and_of_equals_the_oldest(server):
+    ids = await jobs_of(server, ("b", 0), ("a", 0), ("c", 2), ("b", 1), ("c", 0), ("a", 2))
+    want = {"queues": "a,b,c", "order": "priority"}
+    got = [(await server.dequeue(**want))["id"] for _ in ids]
+    assert got == [ids[index] for index in (2, 5, 3, 0, 1, 4)]
+    assert await server.dequeue(**want) is None
+
+
+async def test_by_priority_and_with_count_the_jobs_are_in_the_same_order(server):
+    ids = await jobs_of(server, ("b", 0), ("a", 0), ("b", 1), ("a", 1))
+    jobs = (await server.dequeue(queues=["a", "a", "b"], order="priority", count=3))["jobs"]
+    assert [job["id"] for job in jobs] == [ids[index] for index in (2, 3, 0)]
+
+
+async def test_by_priority_paused_queues_and_those_at_a_limit_are_left_out(server):
+    ids = await jobs_of(server, ("a", 9), ("a", 8), ("b", 7), ("c", 0), ("c", -1))
+    await server.call("PATCH", "/queues/a", {"max_in_progress": 1})
+    await server.post("/queues/b/pause")
+    want = {"queues": "c,b,a", "order": "priority", "count": 9}
+    assert [job["id"] for job in (await server.dequeue(**want))["jobs"]] == [ids[0], *ids[3:]]
+
+
+async def test_by_priority_a_waiting_consumer_gets_the_highest_of_what_comes_at_once(server):
+    client = await server.ask("POST", "/jobs/dequeue?queues=a,b&order=priority&wait=30")
+    await server.waiting(1)
+    jobs = [{"type": "x", "queue": queue, "priority": number} for number, queue in enumerate("abab")]
+    made = (await server.post("/jobs/enqueue", jobs)).json["jobs"]
+    assert (await client.read("POST")).json["id"] == made[-1]["id"]
+
+
+async def test_the_order_of_queues_is_said_or_left_out(server):
+    for order in ({}, {"order": "queues"}, {"order": None}):
+        ids = await jobs_of(server, ("a", 0), ("b", 9))
+        assert (await server.dequeue(queues="a,b", **order))["id"] == ids[0]
+        await server.dequeue(queues="b")
+    check_problem(await server.post("/jobs/dequeue?order=asc"), 400, "invalid_field", field="order")
 
 
 async def test_queue_names_one_and_queues_several_but_not_both(server):
@@ -140,7 +183,7 @@ async def test_queue_names_one_and_queues_several_but_not_both(server):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_what_a_field_may_not_hold(server, field, values):
+async def test_an_invalid_field_is_refused(server, field, values):
     await server.enqueue()
     for value in values:
         for name in (field, field.upper()):
@@ -150,7 +193,7 @@ async def test_what_a_field_may_not_hold(server, field, values):
     assert (await server.job(1))["status"] == "queued"
 
 
-async def test_a_refusal_says_the_limit_and_the_setting(server):
+async def test_a_refusal_names_the_limit_and_the_setting(server):
     for body, limit, setting in [
         ({"wait": 61}, 60, "JOBQUEUE_WAIT_MAX"), ({"count": 1001}, 1000, "JOBQUEUE_MAX_BATCH"),
         ({"lease_for": "25h"}, 86400, "JOBQUEUE_LEASE_MAX"),
@@ -160,7 +203,7 @@ async def test_a_refusal_says_the_limit_and_the_setting(server):
         )
 
 
-async def test_an_unknown_field_is_refused_with_the_nearest(server):
+async def test_an_unknown_field_is_refused_with_the_nearest_name(server):
     await server.enqueue()
     for name, nearest in [
         ("que", "queue"),
@@ -177,7 +220,7 @@ async def test_an_unknown_field_is_refused_with_the_nearest(server):
 # -- how many ---------------------------------------------------------------------------------------
 
 
-async def test_count_takes_what_is_there_at_most(server):
+async def test_count_takes_at_most_what_is_there(server):
     for _ in range(5):
         await server.enqueue()
     assert [job["id"] for job in (await server.dequeue(count=3))["jobs"]] == [1, 2, 3]
@@ -185,7 +228,7 @@ async def test_count_takes_what_is_there_at_most(server):
     assert await server.dequeue(count=1000) is None
 
 
-async def test_count_of_one_is_still_many(server):
+async def test_a_count_of_one_is_answered_as_a_list(server):
     await server.enqueue()
     assert [job["id"] for job in (await server.post("/jobs/dequeue?count=1")).json["jobs"]] == [1]
 
@@ -195,7 +238,7 @@ async def test_count_never_waits_to_fill_up(server):
     assert len((await server.dequeue(count=10, wait=60))["jobs"]) == 1
 
 
-async def test_a_thousand_at_once(server):
+async def test_a_thousand_jobs_may_be_dequeued_at_once(server):
     await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
     jobs = (await server.dequeue(count=1000))["jobs"]
     assert [job["id"] for job in jobs] == list(range(1, 1001))
@@ -236,14 +279,14 @@ async def test_a_lease_ends_after_its_length_and_the_job_is_first_again(server):
 @pytest.mark.parametrize(
     "settings", [Settings(lease="2s", lease_max="1m", wait_max="5s", first_id=1)], ids=["own limits"]
 )
-async def test_limits_and_defaults_are_settings(server):
+async def test_limits_and_defaults_come_from_settings(server):
     await server.enqueue()
     check_problem(await server.post("/jobs/dequeue", {"lease_for": 61}), 400, "invalid_field", limit=60)
     check_problem(await server.post("/jobs/dequeue", {"wait": 6}), 400, "invalid_field", limit=5)
     assert (await server.dequeue())["lease_for"] == 2
 
 
-async def test_a_wait_of_nothing_or_of_the_most_is_fine(server):
+async def test_a_wait_of_zero_or_of_the_maximum_is_accepted(server):
     for wait in (0, "0", 0.0, -0.0, "0s", 60, "60", "1m", "60000ms"):
         await server.enqueue()
         assert (await server.dequeue(wait=wait)) is not None
@@ -252,7 +295,7 @@ async def test_a_wait_of_nothing_or_of_the_most_is_fine(server):
 # -- for whom ---------------------------------------------------------------------------------------
 
 
-async def test_a_consumer_is_named_by_body_query_or_header_in_this_order(server):
+async def test_the_consumer_is_read_from_body_query_or_header(server):
     async def named(path="", body=None, **headers):
         await server.enqueue()
         sent = {name.replace("__", "-"): value for name, value in headers.items()}
@@ -276,7 +319,7 @@ async def test_body_and_query_may_not_name_two_consumers(server):
     check_problem(problem, 400, "invalid_field", field="consumer")
 
 
-async def test_a_consumers_name_may_be_in_any_language(server):
+async def test_a_consumer_name_may_be_in_any_language(server):
     name = "Büro ✓"
     for body, headers in [
         ({"consumer": name}, {}),
@@ -307,7 +350,7 @@ async def test_all_options_may_come_in_the_query(server):
     assert (await server.post("/jobs/dequeue?Queue=b&WAIT=1m")).json["queue"] == "b"
 
 
-async def test_the_same_said_in_two_forms_is_the_same(server):
+async def test_the_same_value_in_two_notations_is_accepted(server):
     for query, body in [
         ("wait=30", {"wait": 30}), ("wait=30s", {"wait": 30.0}), ("lease_for=1m", {"lease_for": 60}),
         ("queues=a,b", {"queues": ["a", "b"]}), ("queue=a", {"queue": "a"}), ("count=2", {"count": 2}),
@@ -318,7 +361,7 @@ async def test_the_same_said_in_two_forms_is_the_same(server):
         assert (await server.post(f"/jobs/dequeue?{query}", body)).status == 200, (query, body)
 
 
-async def test_an_option_said_twice_with_different_values_is_refused(server):
+async def test_an_option_given_twice_with_different_values_is_refused(server):
     await server.enqueue()
     for query, body, field in [
         ("wait=30", {"wait": 31}, "wait"), ("wait=30&wait=31", None, "wait"),

@@ -1,4 +1,4 @@
-"""POST /jobs/enqueue: one job, many jobs, what may be said of them, and what is kept of their payload."""
+"""POST /jobs/enqueue: one job or many, their fields, and how payloads are kept."""
 
 import json
 from urllib.parse import quote
@@ -17,7 +17,7 @@ async def queued(server):
 # -- one --------------------------------------------------------------------------------------------
 
 
-async def test_one_job_is_created_and_shown_without_its_payload(server):
+async def test_an_enqueue_returns_the_job_without_its_payload(server):
     answer = await server.post(
         "/jobs/enqueue", {"type": "email", "queue": "mail", "priority": -3, "payload": {"to": "ada"}}
     )
@@ -30,7 +30,7 @@ async def test_one_job_is_created_and_shown_without_its_payload(server):
     assert (await server.get(answer.headers["location"])).json["payload"] == {"to": "ada"}
 
 
-async def test_what_is_not_said_has_a_default(server):
+async def test_fields_that_are_left_out_have_defaults(server):
     job = (await server.post("/jobs/enqueue", {"type": "x"})).json
     assert (job["queue"], job["priority"]) == ("default", 0)
     assert (await server.job(1))["payload"] is None
@@ -58,7 +58,7 @@ async def test_the_type_is_required(server):
     ],
     ids=["queue", "type", "priority"],
 )  # fmt: skip
-async def test_what_a_field_may_hold(server, field, good, bad):
+async def test_the_fields_of_a_job_have_limits(server, field, good, bad):
     for value in good:
         answer = await server.post("/jobs/enqueue", {"type": "x", field: value})
         assert answer.status == 201, value
@@ -73,21 +73,21 @@ async def test_what_a_field_may_hold(server, field, good, bad):
     assert (await server.get("/stats")).json["jobs"]["queued"] == before
 
 
-async def test_names_match_whatever_their_letter_case(server):
+async def test_field_names_match_in_any_letter_case(server):
     answer = await server.post("/jobs/enqueue", '{"Type":"a","QUEUE":"q","Priority":7,"PayLoad":{"Case":1}}')
     assert answer.status == 201
     job = await server.job(1)
     assert (job["type"], job["queue"], job["priority"], job["payload"]) == ("a", "q", 7, {"Case": 1})
 
 
-async def test_null_is_the_same_as_left_out(server):
+async def test_null_means_left_out(server):
     answer = await server.post("/jobs/enqueue", '{"type":"a","queue":null,"priority":null,"payload":null}')
     assert (answer.json["queue"], answer.json["priority"]) == ("default", 0)
     assert (await server.get("/jobs/1")).body.endswith(b',"payload":null}\n')
 
 
-async def test_what_the_queue_sets_is_accepted_and_ignored(server):
-    """A fetched job can be enqueued again as it is, and becomes a new one."""
+async def test_fields_that_the_queue_sets_are_accepted_and_ignored(server):
+    """A fetched job can be enqueued again unchanged, and becomes a new job."""
     await server.enqueue(type="again", queue="q", priority=4, payload=[1, 2])
     job = await server.dequeue(queue="q", consumer="me")
     await server.post(f"/jobs/{job['id']}/conclude", {"lease": job["lease"], "result": {"sent": True}})
@@ -111,7 +111,7 @@ async def test_what_the_queue_sets_is_accepted_and_ignored(server):
     assert (await server.post("/jobs/enqueue", odd)).status == 201
 
 
-async def test_an_unknown_field_is_refused_with_the_nearest_known(server):
+async def test_an_unknown_field_is_refused_with_the_nearest_known_name(server):
     for name, nearest in [
         ("typ", "type"), ("queu", "queue"), ("prio", "priority"), ("Paylod", "payload"), ("xyzzy", None),
         ("", None),
@@ -121,7 +121,7 @@ async def test_an_unknown_field_is_refused_with_the_nearest_known(server):
     assert await queued(server) == 0
 
 
-async def test_of_a_key_that_comes_twice_the_last_counts(server):
+async def test_the_last_of_a_repeated_key_counts(server):
     answer = await server.post("/jobs/enqueue", '{"type":"a","type":"b","priority":1,"priority":2}')
     assert (answer.json["type"], answer.json["priority"]) == ("b", 2)
 
@@ -129,7 +129,7 @@ async def test_of_a_key_that_comes_twice_the_last_counts(server):
 # -- options in the query ---------------------------------------------------------------------------
 
 
-async def test_options_may_come_in_the_query(server):
+async def test_options_may_be_sent_in_the_query(server):
     for path in (
         "/jobs/enqueue?type=a%20b&queue=q&priority=-5",
         "/jobs/enqueue?type=a+b&QUEUE=q&Priority=-5",
@@ -140,7 +140,7 @@ async def test_options_may_come_in_the_query(server):
     assert (job["type"], job["queue"]) == ("café", "q")
 
 
-async def test_the_same_said_twice_is_fine_and_something_else_is_not(server):
+async def test_an_option_may_be_repeated_only_with_the_same_value(server):
     assert (await server.post("/jobs/enqueue?type=a&type=a", {"type": "a"})).status == 201
     for path, body, field in [
         ("/jobs/enqueue?type=a", {"type": "b"}, "type"), ("/jobs/enqueue?type=a&type=b", None, "type"),
@@ -170,7 +170,7 @@ async def test_a_query_that_is_not_utf8_is_refused(server):
 # -- many -------------------------------------------------------------------------------------------
 
 
-async def test_an_array_is_many(server):
+async def test_an_array_enqueues_many_jobs(server):
     answer = await server.post("/jobs/enqueue", [{"type": "a", "payload": 1}, {"type": "b"}, {"type": "c"}])
     assert answer.status == 201
     assert "location" not in answer.headers
@@ -180,11 +180,11 @@ async def test_an_array_is_many(server):
     assert answer.body.count(b"\n") == 1
 
 
-async def test_an_array_of_one_is_many_too(server):
+async def test_an_array_of_one_is_answered_as_a_list(server):
     assert len((await server.post("/jobs/enqueue", [{"type": "a"}])).json["jobs"]) == 1
 
 
-async def test_a_content_type_says_many_even_for_one(server):
+async def test_an_ndjson_body_of_one_line_is_answered_as_a_list(server):
     for type in (
         "application/x-ndjson", "application/jsonl", "application/x-ndjson; charset=utf-8",
         "application/jsonl;x=y",
@@ -196,7 +196,7 @@ async def test_a_content_type_says_many_even_for_one(server):
             assert [job["type"] for job in answer.json["jobs"]] == types
 
 
-async def test_a_second_line_says_many(server):
+async def test_a_second_line_makes_it_a_request_for_many(server):
     for body in (
         '{"type":"a"}\n{"type":"b"}', '{"type":"a"}\n{"type":"b"}\n', '{"type":"a"}\r\n{"type":"b"}\r\n',
         '\n\n  {"type":"a"}\n\n \t\n{"type":"b"}  \n\n', '{"TYPE":"a"}\n{"type":"b","queue":null}',
@@ -236,13 +236,13 @@ async def test_two_values_on_a_later_line_say_which(server):
     assert await queued(server) == 0
 
 
-async def test_no_job_at_all_is_refused(server):
+async def test_an_empty_batch_is_refused(server):
     for body, headers in [("[]", {}), (" [ ] ", {}), ("", NDJSON), ("\n \n", NDJSON), ("[]", NDJSON)]:
         problem = check_problem(await server.post("/jobs/enqueue", body, headers), 400, "invalid_field")
         assert "1" in problem["detail"]
 
 
-async def test_a_thousand_are_taken_and_one_more_is_not(server):
+async def test_a_batch_of_a_thousand_is_accepted_and_one_more_is_refused(server):
     for form in ("[{}]", "{}"):
         between = "," if form == "[{}]" else "\n"
 
@@ -262,7 +262,7 @@ async def test_a_thousand_are_taken_and_one_more_is_not(server):
         assert await queued(server) == before + 1000
 
 
-async def test_the_first_bad_one_is_named_and_nothing_is_enqueued(server):
+async def test_the_first_bad_job_is_named_and_nothing_is_enqueued(server):
     for bad, code, field in [
         ('{"type":"x","priority":"1"}', "invalid_field", "priority"),
         ('{"queue":"a"}', "missing_field", "type"),
@@ -289,7 +289,7 @@ async def test_the_first_bad_one_is_named_and_nothing_is_enqueued(server):
     assert await server.enqueue() == 1
 
 
-async def test_of_two_bad_ones_the_first_is_named(server):
+async def test_the_first_of_two_bad_jobs_is_named(server):
     body = [{"type": "x"}, {"type": "x", "priority": "no"}, {"typ": 1}]
     check_problem(await server.post("/jobs/enqueue", body), 400, "invalid_field", index=1, field="priority")
 
@@ -301,7 +301,7 @@ async def test_a_line_that_is_not_json_is_named(server):
     assert await queued(server) == 0
 
 
-async def test_options_in_the_query_hold_for_all_of_many(server):
+async def test_options_in_the_query_apply_to_all_jobs(server):
     for body in (
         [{"payload": 1}, {"payload": 2, "priority": 9}],
         '{"payload":1}\n{"payload":2,"priority":9}',
@@ -327,7 +327,7 @@ AS_IT_IS = [
 ]  # fmt: skip
 
 
-async def test_a_payload_is_given_back_byte_for_byte(server):
+async def test_a_payload_is_returned_byte_for_byte(server):
     for payload in AS_IT_IS:
         for body in (f'{{"type":"x","payload":{payload}}}', f'{{"Payload": {payload} ,"TYPE":"x"}}'):
             answer = await server.post("/jobs/enqueue", body)
@@ -337,7 +337,7 @@ async def test_a_payload_is_given_back_byte_for_byte(server):
             assert (await server.post("/jobs/dequeue")).body.endswith(expected), payload
 
 
-async def test_a_payload_in_a_batch_is_given_back_byte_for_byte(server):
+async def test_a_payload_in_a_batch_is_returned_byte_for_byte(server):
     jobs = [f'{{"type":"x","payload":{payload}}}' for payload in AS_IT_IS]
     for body, headers in [("[" + ",\n".join(jobs) + "]", {}), ("\n".join(jobs), NDJSON)]:
         assert (await server.post("/jobs/enqueue", body, headers)).status == 201
@@ -366,8 +366,8 @@ async def test_a_payload_with_a_line_break_survives_in_each_form(server):
         assert (await server.post("/jobs/dequeue")).body.endswith(b'"payload":[1, 2]}\n')
 
 
-async def test_a_payload_may_be_as_large_as_a_body(server):
-    size = 1024 * 1024 - len('{"type":"x","payload":""}')
+async def test_a_payload_may_have_a_mebibyte(server):
+    size = 1024 * 1024 - len('""')
     answer = await server.post("/jobs/enqueue", '{"type":"x","payload":"' + "y" * size + '"}')
     assert answer.status == 201
     assert len((await server.get("/jobs/1")).json["payload"]) == size

@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}/explain`, in sentences; `tests/core/test_explain.py` shows that they are so."""
+"""The sentences of `GET /jobs/{id}/explain`; `tests/core/test_explain.py` tests that they are true."""
 
 import pytest
 from leasing import dead, leased
@@ -13,7 +13,7 @@ async def reasons(server, id):
     return {reason["code"]: reason for reason in answer.json["reasons"]}
 
 
-async def test_each_reason_is_a_sentence(server):
+async def test_each_cause_is_explained_by_a_sentence(server):
     first = await server.enqueue(queue="q")
     second = await server.enqueue(queue="q")
     third = await server.enqueue(queue="q")
@@ -34,7 +34,7 @@ async def test_each_reason_is_a_sentence(server):
     assert running["until"] == "2027-01-15T08:05:00.000Z"
 
 
-async def test_a_job_that_rests(server):
+async def test_a_scheduled_job_is_explained(server):
     id = await server.enqueue(delay="1h")
     assert await reasons(server, id) == {
         "scheduled": {
@@ -47,7 +47,7 @@ async def test_a_job_that_rests(server):
     assert "after attempt 1" in (await reasons(server, got["id"]))["scheduled"]["detail"]
 
 
-async def test_a_paused_queue(server):
+async def test_a_paused_queue_is_explained(server):
     id = await server.enqueue(queue="q")
     await server.post("/queues/q/pause?for=10m&reason=deploy")
     assert (await reasons(server, id))["paused"]["detail"] == (
@@ -59,7 +59,7 @@ async def test_a_paused_queue(server):
     }  # fmt: skip
 
 
-async def test_limits(server):
+async def test_limits_are_explained(server):
     await server.call("PATCH", "/queues/q", {"key_limits": {"max_in_progress": 1}})
     ids = [await server.enqueue(queue="q", key="ada") for _ in range(2)]
     await server.dequeue(queue="q")
@@ -78,7 +78,7 @@ async def test_limits(server):
     assert limit["detail"].endswith("; the next one may start at 2027-01-15T08:01:00.000Z")
 
 
-async def test_what_is_over(server):
+async def test_a_finished_job_is_explained(server):
     id = await dead(server)
     assert await reasons(server, id) == {
         "finished": {"code": "finished", "detail": "it is dead, reason no_retry"}
@@ -89,6 +89,6 @@ async def test_what_is_over(server):
     ("/jobs/99/explain", 404, "job_not_found"), ("/jobs/x/explain", 404, "job_not_found"),
     ("/jobs/1/explain?x=1", 400, "unknown_field"),
 ])  # fmt: skip
-async def test_what_is_refused(server, path, status, code):
+async def test_a_bad_request_to_explain_is_refused(server, path, status, code):
     await server.enqueue()
     check_problem(await server.get(path), status, code)

@@ -1,5 +1,5 @@
-"""A bug of ours: it is logged once with its traceback and the request's id, the client is told nothing of it,
-and the server goes on."""
+"""Bugs of the server: each is logged once with its traceback and the id of the request, the client gets no
+details, and the server goes on."""
 
 import asyncio
 import logging
@@ -21,11 +21,17 @@ CALLS = {
     "fail": ("POST", "/jobs/1/fail", "{}"), "wait_for": ("GET", "/jobs/1", None),
     "cancel": ("DELETE", "/jobs/1", None), "change": ("PATCH", "/jobs/1", '{"type":"y"}'),
     "enqueue_each": ("POST", "/jobs/enqueue?atomic=false", '[{"type":"x"}]'),
-    "each": ("POST", "/jobs/conclude", '[{"id":1}]'), "list_jobs": ("GET", "/jobs", None),
+    "dequeue_job": ("POST", "/jobs/1/dequeue", "{}"), "each": ("POST", "/jobs/conclude", '[{"id":1}]'),
+    "list_jobs": ("GET", "/jobs", None),
+    "consumers": ("GET", "/consumers", None),
+    "group_jobs": ("GET", "/jobs/groups", None),
     "count_jobs": ("GET", "/jobs/count", None), "configure": ("PATCH", "/queues/a", "{}"),
     "pause": ("POST", "/queues/a/pause", None), "resume": ("POST", "/queues/a/resume", None),
     "purge": ("POST", "/queues/a/purge?all=1", None),
     "redrive_many": ("POST", "/queues/a/redrive?all=1", None),
+    "cancel_many": ("POST", "/queues/a/cancel?all=1", None),
+    "run_many_now": ("POST", "/queues/a/run_now?all=1", None),
+    "move_many": ("POST", "/queues/a/move?all=1&to=b", None),
     "queue": ("GET", "/queues/a", None), "queues": ("GET", "/queues", None), "stats": ("GET", "/stats", None),
 }  # fmt: skip
 
@@ -109,7 +115,7 @@ async def test_a_verb_that_fails_later_is_a_500_too(server, monkeypatch, logged)
     assert (await client.read()).status == 200
 
 
-async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(server, monkeypatch):
+async def test_a_verb_that_answers_or_refuses_later_has_the_same_answer(server, monkeypatch):
     await server.enqueue()
     client, future = await conclude_later(server, monkeypatch)
     future.set_result(server.engine.get(1))
@@ -122,19 +128,19 @@ async def test_a_verb_that_answers_or_refuses_later_is_answered_as_if_at_once(se
 
 
 def explode_where(monkeypatch, so):
-    """Views of which `so` is true cannot be made into JSON."""
+    """Makes the encoding of views fail for which `so` is true."""
     encode = encoder._encode
     monkeypatch.setattr(encoder, "_encode", lambda view: explode() if so(view) else encode(view))
 
 
-async def test_an_answer_that_cannot_be_made_is_a_500(server, monkeypatch, logged):
+async def test_an_answer_that_cannot_be_encoded_is_a_500(server, monkeypatch, logged):
     await server.enqueue()
     explode_where(monkeypatch, lambda view: isinstance(view, JobView))
     check_problem(await server.get("/jobs/1", {"X-Request-Id": "render"}), 500, "internal")
     check_logged_once(logged, "render")
 
 
-async def test_a_waiter_whose_answer_cannot_be_made_is_told(server, monkeypatch, logged):
+async def test_a_waiting_client_whose_answer_cannot_be_encoded_gets_a_500(server, monkeypatch, logged):
     client = await server.connect()
     client.ask("POST", "/jobs/dequeue?wait=30", None, {"X-Request-Id": "waited"})
     await server.waiting(1)

@@ -1,4 +1,4 @@
-"""Consumers that wait: in which order they are served, what they are given, when they are told nothing."""
+"""Waiting consumers: the order in which they are served, what they get, and when they get nothing."""
 
 import asyncio
 import json
@@ -11,14 +11,14 @@ from jobqueue import Settings
 
 
 async def wait_for(server, path="/jobs/dequeue?wait=30", body=None):
-    """A client that waits; returns when it does."""
+    """Returns a client, once it waits."""
     before = server.engine.stats().consumers_waiting
     client = await server.ask("POST", path, body)
     await server.waiting(before + 1)
     return client
 
 
-async def test_a_waiter_is_given_the_next_job_at_once(server):
+async def test_a_waiting_client_gets_the_next_job_at_once(server):
     client = await wait_for(server)
     id = await server.enqueue(payload={"n": 1})
     job = (await client.read()).json
@@ -26,7 +26,7 @@ async def test_a_waiter_is_given_the_next_job_at_once(server):
     await server.waiting(0)
 
 
-async def test_the_answer_to_the_enqueue_says_that_the_job_is_taken_already(server):
+async def test_the_answer_to_the_enqueue_shows_that_the_job_is_leased_already(server):
     await wait_for(server, body={"consumer": "w1"})
     answer = await server.post("/jobs/enqueue", {"type": "x"})
     assert answer.status == 201
@@ -57,7 +57,7 @@ async def test_the_order_of_waiters_holds_across_queues(server):
     assert [(await first.read()).json["id"], (await second.read()).json["id"]] == ids
 
 
-async def test_a_waiter_on_another_queue_is_left_alone(server):
+async def test_a_waiter_on_another_queue_gets_nothing(server):
     client = await wait_for(server, "/jobs/dequeue?wait=30&queue=other")
     await server.enqueue()
     await server.waiting(1)
@@ -65,7 +65,7 @@ async def test_a_waiter_on_another_queue_is_left_alone(server):
     assert (await client.read()).json["queue"] == "other"
 
 
-async def test_with_count_a_waiter_is_given_what_is_there_and_no_more(server):
+async def test_a_waiter_with_count_gets_the_jobs_that_are_there(server):
     client = await wait_for(server, "/jobs/dequeue?wait=30&count=3")
     await server.post("/jobs/enqueue", [{"type": "a"}, {"type": "b"}])
     assert [job["type"] for job in (await client.read()).json["jobs"]] == ["a", "b"]
@@ -81,7 +81,7 @@ async def test_a_batch_goes_to_several_waiters_in_order_of_priority(server):
     assert [(await client.read()).json["type"] for client in clients] == ["high", "low"]
 
 
-async def test_a_wait_ends_by_the_clock_of_the_engine_with_204(server):
+async def test_a_wait_ends_with_204_by_the_clock_of_the_engine(server):
     client = await wait_for(server, "/jobs/dequeue?wait=30")
     server.clock.advance("29900ms")
     server.engine.tick()
@@ -91,7 +91,7 @@ async def test_a_wait_ends_by_the_clock_of_the_engine_with_204(server):
     answer = await client.read()
     assert (answer.status, answer.body) == (204, b"")
     await server.waiting(0)
-    # The connection goes on, and the job that comes late stays.
+    # The connection stays open, and a job that comes later stays queued.
     await server.enqueue()
     assert (await client.call("POST", "/jobs/dequeue")).json["attempts"] == 1
 
@@ -103,7 +103,7 @@ async def test_a_wait_with_count_ends_with_204_too(server):
     assert (await client.read()).status == 204
 
 
-async def test_a_stale_job_goes_to_one_who_waits(server):
+async def test_a_stale_job_goes_to_a_waiting_consumer(server):
     await server.enqueue()
     lost = await server.dequeue(lease_for=1)
     client = await wait_for(server)
@@ -115,13 +115,13 @@ async def test_a_stale_job_goes_to_one_who_waits(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(wait_max="2m", first_id=1)], ids=["longer"])
-async def test_how_long_one_may_wait_is_a_setting(server):
+async def test_the_longest_wait_is_a_setting(server):
     client = await wait_for(server, "/jobs/dequeue?wait=2m")
     await server.enqueue()
     assert (await client.read()).status == 200
 
 
-async def test_when_the_server_stops_all_who_wait_are_told_204_and_close(server):
+async def test_when_the_server_stops_waiting_clients_get_204_and_close(server):
     clients = [await wait_for(server, f"/jobs/dequeue?wait=30&queue=q{n}") for n in range(3)]
     server.stop_waiting()
     for client in clients:
@@ -133,7 +133,7 @@ async def test_when_the_server_stops_all_who_wait_are_told_204_and_close(server)
         assert await client.rest() == b""
 
 
-async def test_a_dequeue_that_comes_while_it_stops_is_204_at_once(server):
+async def test_a_dequeue_while_the_server_stops_is_204_at_once(server):
     await server.enqueue()
     server.engine.stop_waiting()
     assert (await server.post("/jobs/dequeue?wait=30")).status == 204
@@ -142,7 +142,7 @@ async def test_a_dequeue_that_comes_while_it_stops_is_204_at_once(server):
 # -- requests behind one that waits -----------------------------------------------------------------
 
 
-async def test_requests_behind_a_waiting_one_are_answered_in_order_after_it(server):
+async def test_requests_pipelined_after_a_waiting_one_are_answered_in_order(server):
     client = await server.connect()
     client.ask("POST", "/jobs/dequeue?wait=30")
     client.ask("POST", "/jobs/enqueue", {"type": "behind"})
@@ -159,7 +159,7 @@ async def test_requests_behind_a_waiting_one_are_answered_in_order_after_it(serv
     assert (await client.read()).json["totals"]["enqueued"] == 2
 
 
-async def test_a_waiting_one_behind_others_and_another_behind_it(server):
+async def test_waiting_requests_may_be_pipelined_among_others(server):
     client = await server.connect()
     for path in ("/jobs/dequeue", "/jobs/dequeue?wait=30", "/jobs/dequeue?wait=30", "/jobs/dequeue"):
         client.ask("POST", path)
@@ -172,7 +172,7 @@ async def test_a_waiting_one_behind_others_and_another_behind_it(server):
     assert (await client.read()).status == 204
 
 
-async def test_a_request_that_comes_in_pieces_behind_a_waiting_one(server):
+async def test_a_request_may_arrive_in_pieces_after_a_waiting_one(server):
     client = await wait_for(server)
     behind = request("POST", "/jobs/enqueue", {"type": "behind", "payload": "x" * 200})
     for start in range(0, len(behind), 50):
@@ -190,7 +190,7 @@ async def test_a_hundred_requests_at_once_are_answered_in_order(server):
     assert [(await client.read()).json["type"] for _ in range(100)] == [f"t{n}" for n in range(100)]
 
 
-async def test_large_answers_come_whole_to_a_client_that_pipelines(server):
+async def test_large_answers_to_pipelined_requests_are_complete(server):
     payload = "x" * 500_000
     await server.enqueue(payload=payload)
     client = await server.connect()

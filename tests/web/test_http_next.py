@@ -1,4 +1,4 @@
-"""Conclude and next, in one request; ask and wait; why a dequeue got nothing."""
+"""Conclude and next in one request, request and reply, and why a dequeue gets nothing."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ async def test_one_request_concludes_and_takes_the_next_job(server):
     assert (first["status"], first["result"]) == ("concluded", {"ok": True})
 
 
-async def test_the_next_one_comes_from_the_same_queue_unless_another_is_named(server):
+async def test_the_next_job_comes_from_the_same_queue_unless_another_is_named(server):
     await server.enqueue(queue="other")
     got = await leased(server, {"queue": "q"})
     mine = await server.enqueue(queue="q")
@@ -34,14 +34,25 @@ async def test_the_next_one_comes_from_the_same_queue_unless_another_is_named(se
     assert (got["queue"], got["lease_for"], got["consumer"]) == ("q", 7, "me")
 
 
-async def test_nothing_next_is_204_and_the_conclusion_stands(server):
+async def test_the_next_job_may_be_the_one_of_the_highest_priority(server):
+    got = await leased(server)
+    await server.enqueue(queue="a")
+    high = await server.enqueue(queue="b", priority=1)
+    path = f"/jobs/{got['id']}/conclude"
+    refused = check_problem(await server.post(f"{path}?order=priority"), 400, "missing_field", field="next")
+    assert "order" in refused["detail"]
+    answer = await server.post(f"{path}?next=1&queues=a,b&order=priority", said(got))
+    assert answer.json["id"] == high
+
+
+async def test_without_a_next_job_the_answer_is_204_and_the_job_is_concluded(server):
     got = await leased(server)
     answer = await server.post(f"/jobs/{got['id']}/conclude?next=1", said(got))
     assert (answer.status, answer.body, answer.headers["queue-state"]) == (204, b"", "empty")
     assert (await server.job(got["id"]))["status"] == "concluded"
 
 
-async def test_it_waits_for_the_next_one(server):
+async def test_conclude_and_next_waits_for_a_job(server):
     got = await leased(server)
     client = await server.ask("POST", f"/jobs/{got['id']}/conclude?next=1&wait=30", said(got))
     await server.waiting(1)
@@ -50,7 +61,7 @@ async def test_it_waits_for_the_next_one(server):
     assert (await client.read()).json["id"] == id
 
 
-async def test_a_wait_that_is_over_is_204(server):
+async def test_a_wait_for_the_next_job_that_is_over_is_204(server):
     got = await leased(server)
     client = await server.ask("POST", f"/jobs/{got['id']}/conclude?next=1&wait=5", said(got))
     await server.waiting(1)
@@ -59,7 +70,7 @@ async def test_a_wait_that_is_over_is_204(server):
     assert (await server.job(got["id"]))["status"] == "concluded"
 
 
-async def test_what_is_refused_takes_nothing(server):
+async def test_a_refused_conclude_leases_no_job(server):
     got, id = await leased(server), await server.enqueue()
     answer = await server.post(f"/jobs/{got['id']}/conclude?next=1&lease=wrong")
     check_problem(answer, 409, "lease_lost")
@@ -71,7 +82,7 @@ async def test_what_is_refused_takes_nothing(server):
 
 
 @pytest.mark.parametrize("option", ["wait=1", "queue=a", "queues=a,b", "lease_for=5"])
-async def test_what_is_for_the_next_job_needs_next(server, option):
+async def test_options_of_the_next_dequeue_need_next(server, option):
     got = await leased(server)
     path = f"/jobs/{got['id']}/conclude?lease={got['lease']}"
     check_problem(await server.post(f"{path}&{option}"), 400, "missing_field", field="next")
@@ -80,8 +91,8 @@ async def test_what_is_for_the_next_job_needs_next(server, option):
     assert (await server.job(got["id"]))["status"] == "in_progress"
 
 
-async def test_a_repeated_one_concludes_once_and_takes_again(server):
-    """A client whose answer was lost asks again: the job that was in the lost answer is another's by then."""
+async def test_a_repeated_request_concludes_once_and_dequeues_again(server):
+    """A client whose answer was lost repeats the request. The job of the lost answer is leased to another by then."""
     got = await leased(server)
     ids = [await server.enqueue() for _ in range(2)]
     path = f"/jobs/{got['id']}/conclude?next=1&lease={got['lease']}"
@@ -89,7 +100,7 @@ async def test_a_repeated_one_concludes_once_and_takes_again(server):
     assert server.engine.queue("default").totals["concluded"] == 1
 
 
-async def test_raw_both_ways(server):
+async def test_a_raw_conclude_returns_the_next_payload_raw(server):
     got = await leased(server)
     await server.call("POST", "/jobs/enqueue?raw=1", b"\xff", {"Content-Type": "a/b"})
     answer = await server.post(f"/jobs/{got['id']}/conclude?raw=1&next=1&lease={got['lease']}", b"done")
@@ -100,13 +111,13 @@ async def test_raw_both_ways(server):
     assert (answer.status, answer.headers["queue-state"]) == (204, "empty")
 
 
-async def test_many_are_concluded_without_next(server):
+async def test_a_conclude_of_many_has_no_next(server):
     got = await leased(server)
     answer = await server.post("/jobs/conclude", [{"id": got["id"], "lease": got["lease"], "next": True}])
     assert answer.json["results"][0]["error"]["code"] == "unknown_field"
 
 
-async def test_a_stopping_server_concludes_and_hands_nothing_out(server):
+async def test_a_stopping_server_concludes_and_delivers_nothing(server):
     got = await leased(server)
     await server.enqueue()
     server.stop_waiting()
@@ -120,14 +131,14 @@ async def test_a_stopping_server_concludes_and_hands_nothing_out(server):
 
 
 async def asked(server, wait="30", body=None, path="/jobs/enqueue", **headers):
-    """A client that has asked, and waits for the outcome."""
+    """Returns a client that has enqueued and waits for the outcome."""
     client = await server.connect()
     client.ask("POST", path, body or {"type": "x"}, {"Prefer": f"wait={wait}", **headers})
     await until(lambda: server.engine._queue.state.outcomes.count == 1)
     return client
 
 
-async def test_request_and_reply(server):
+async def test_an_enqueue_can_wait_for_the_result(server):
     client = await asked(server)
     job = await server.dequeue()
     await server.post(f"/jobs/{job['id']}/conclude", said(job, result={"n": 42}))
@@ -139,7 +150,7 @@ async def test_request_and_reply(server):
 
 
 @pytest.mark.parametrize("end", ["dead", "cancelled"])
-async def test_finished_in_any_way_is_200(server, end):
+async def test_a_job_that_finished_in_any_way_is_answered_with_200(server, end):
     client = await asked(server)
     id = server.engine._queue.state.last_number
     if end == "dead":
@@ -151,7 +162,7 @@ async def test_finished_in_any_way_is_200(server, end):
     assert (answer.status, answer.json["status"]) == (200, end)
 
 
-async def test_not_finished_by_then_is_202_and_the_job_goes_on(server):
+async def test_a_job_that_is_not_finished_in_time_is_answered_with_202_and_goes_on(server):
     client = await asked(server, "5")
     await later(server, "5s")
     answer = await client.read()
@@ -165,7 +176,7 @@ async def test_not_finished_by_then_is_202_and_the_job_goes_on(server):
     assert (await server.dequeue())["id"] == id
 
 
-async def test_who_hangs_up_leaves_its_job(server):
+async def test_the_job_stays_when_the_waiting_client_hangs_up(server):
     client = await asked(server)
     client.reset()
     await until(lambda: server.engine._queue.state.outcomes.count == 0)
@@ -202,7 +213,7 @@ async def test_the_same_request_again_waits_for_the_same_job(server):
     check_problem(other, 422, "idempotency_mismatch")
 
 
-async def test_a_unique_job_that_is_there_is_waited_for(server):
+async def test_an_existing_unique_job_is_waited_for(server):
     job = {"type": "x", "unique_key": "u"}
     id = await server.enqueue(unique_key="u")
     client = await asked(server, "30", job)
@@ -214,7 +225,7 @@ async def test_a_unique_job_that_is_there_is_waited_for(server):
 @pytest.mark.parametrize(
     "prefer", ["respond-async, wait=0", "respond-async; wait=0", 'WAIT="0"', "wait = 0", "a=b,wait=0,c"]
 )
-async def test_a_wait_among_other_preferences_is_found(server, prefer):
+async def test_a_wait_is_found_among_other_preferences(server, prefer):
     answer = await server.call("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": prefer})
     assert (answer.status, answer.headers["preference-applied"]) == (202, "wait=0")
 
@@ -226,13 +237,13 @@ async def test_other_preferences_change_nothing(server, prefer):
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "x", ""])
-async def test_a_wait_that_is_none_is_refused_before_anything_is_made(server, wait):
+async def test_a_malformed_wait_is_refused_before_a_job_is_created(server, wait):
     answer = await server.call("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": f"wait={wait}"})
     check_problem(answer, 400, "invalid_field", field="wait")
     assert (await server.get("/queues")).json == {"queues": []}
 
 
-async def test_for_many_there_is_nothing_to_wait_for(server):
+async def test_a_wait_for_many_jobs_is_refused(server):
     for body, path in (([{"type": "x"}], "/jobs/enqueue"), ([{"type": "x"}], "/jobs/enqueue?atomic=false")):
         answer = await server.call("POST", path, body, {"Prefer": "wait=30"})
         assert answer.status in (200, 201)
@@ -240,7 +251,7 @@ async def test_for_many_there_is_nothing_to_wait_for(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, retain="0s")], ids=["forgotten at once"])
-async def test_also_a_job_that_is_forgotten_at_once_is_told(server):
+async def test_the_outcome_of_a_job_that_is_forgotten_at_once_is_answered(server):
     client = await asked(server)
     job = await server.dequeue()
     await server.post(f"/jobs/{job['id']}/conclude", said(job, result=1))
@@ -251,7 +262,7 @@ async def test_also_a_job_that_is_forgotten_at_once_is_told(server):
 # -- Queue-State ------------------------------------------------------------------------------------
 
 
-async def test_an_empty_dequeue_says_why(server):
+async def test_an_empty_dequeue_tells_why(server):
     async def state(query="queue=q", verb="/jobs/dequeue"):
         answer = await server.post(f"{verb}?{query}")
         assert answer.status == 204, answer
@@ -274,7 +285,7 @@ async def test_an_empty_dequeue_says_why(server):
     assert await state("queues=q,limited,paused") == "paused"
 
 
-async def test_one_who_waited_in_vain_is_told_how_it_is_then(server):
+async def test_a_wait_in_vain_tells_the_state_at_its_end(server):
     client = await server.ask("POST", "/jobs/dequeue?queue=q&wait=30")
     await server.waiting(1)
     await server.enqueue(queue="q", delay="1h")

@@ -21,7 +21,7 @@ async def test_a_queued_job_is_shown_with_its_payload_last(server):
 
 
 async def test_a_job_in_progress_is_shown_without_its_lease(server):
-    """Who can read a job must not be able to finish it."""
+    """A client that can read a job must not be able to finish it."""
     await server.enqueue()
     job = await server.dequeue(consumer="w1")
     answer = await server.get("/jobs/1")
@@ -33,7 +33,7 @@ async def test_a_job_in_progress_is_shown_without_its_lease(server):
     assert (answer.json["status"], answer.json["consumer"]) == ("in_progress", "w1")
 
 
-async def test_a_job_that_came_back_says_who_held_it_and_when(server):
+async def test_a_job_that_went_stale_shows_its_last_consumer_and_times(server):
     await server.enqueue()
     await server.dequeue(consumer="w1", lease_for=1)
     server.clock.advance("2s")
@@ -45,7 +45,7 @@ async def test_a_job_that_came_back_says_who_held_it_and_when(server):
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD"])
-async def test_what_is_no_id_given_here_is_404(server, method):
+async def test_an_id_that_was_never_given_is_404(server, method):
     await server.enqueue()
     for id in NO_IDS:
         answer = await server.call(method, f"/jobs/{id}")
@@ -57,14 +57,14 @@ async def test_what_is_no_id_given_here_is_404(server, method):
     assert (await server.job(1))["status"] == "queued"
 
 
-async def test_leading_zeros_do_no_harm(server):
+async def test_an_id_may_have_leading_zeros(server):
     await server.enqueue()
     assert (await server.get("/jobs/0000000000000001")).json["id"] == 1
     check_problem(await server.get("/jobs/00000000000000001"), 404, "job_not_found")
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, retain="1m")], ids=["remembers a minute"])
-async def test_what_finished_is_remembered_for_a_while_and_then_gone(server):
+async def test_a_finished_job_is_remembered_for_a_while_and_then_forgotten(server):
     ids = [await server.enqueue() for _ in range(3)]
     job = await server.dequeue()
     await server.post("/jobs/1/conclude", {"lease": job["lease"]})
@@ -82,7 +82,7 @@ async def test_what_finished_is_remembered_for_a_while_and_then_gone(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1000)], ids=["from 1000 on"])
-async def test_an_id_below_the_first_was_never_given_here(server):
+async def test_an_id_below_the_first_was_never_given(server):
     assert await server.enqueue() == 1000
     check_problem(await server.get("/jobs/999"), 404, "job_not_found")
 
@@ -90,7 +90,7 @@ async def test_an_id_below_the_first_was_never_given_here(server):
 # -- DELETE -----------------------------------------------------------------------------------------
 
 
-async def test_a_queued_job_is_cancelled_and_again_is_fine(server):
+async def test_a_queued_job_may_be_cancelled_twice(server):
     await server.enqueue()
     await server.enqueue()
     first = await server.delete("/jobs/1")
@@ -111,7 +111,7 @@ async def test_a_concluded_job_cannot_be_cancelled(server):
         check_problem(await server.delete("/jobs/1"), 409, "job_finished", job_status="concluded")
 
 
-async def test_the_consumer_of_a_job_in_progress_is_asked_and_told(server):
+async def test_a_cancel_of_a_job_in_progress_asks_its_consumer_to_stop(server):
     await server.enqueue()
     job = await server.dequeue(lease_for="1m")
     for _ in range(2):
@@ -131,7 +131,7 @@ async def test_the_consumer_of_a_job_in_progress_is_asked_and_told(server):
     assert (await server.delete("/jobs/1")).status == 200
 
 
-async def test_a_cancelled_job_that_nobody_took_is_not_handed_out_to_one_who_waits(server):
+async def test_a_cancelled_job_is_not_delivered_to_a_waiting_consumer(server):
     await server.enqueue()
     await server.dequeue(lease_for=1)
     await server.delete("/jobs/1")

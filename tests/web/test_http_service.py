@@ -1,4 +1,4 @@
-"""Queues as they stand, and the calls about the service itself."""
+"""Queues, and the calls about the service itself."""
 
 import re
 
@@ -21,15 +21,15 @@ NO_TOTALS = {
 }
 
 
-async def test_a_queue_not_used_yet_is_all_zeros_and_asking_does_not_make_it(server):
+async def test_an_unused_queue_is_shown_with_zeros_and_is_not_created(server):
     answer = await server.get("/queues/unused")
     assert answer.status == 200
     assert answer.json == {
-        "name": "unused", "paused": False, "jobs": NO_JOBS, "consumers_waiting": 0,
+        "name": "unused", "paused": False, "jobs": NO_JOBS, "retrying": 0, "consumers_waiting": 0,
         "rates": {"in": 0, "out": 0}, "totals": NO_TOTALS, "settings": {},
     }  # fmt: skip
     assert list(answer.json) == [
-        "name", "paused", "jobs", "consumers_waiting", "rates", "totals", "settings"
+        "name", "paused", "jobs", "consumers_waiting", "retrying", "rates", "totals", "settings"
     ]  # fmt: skip
     assert list(answer.json["jobs"]) == list(NO_JOBS)
     assert list(answer.json["totals"]) == list(NO_TOTALS)
@@ -44,7 +44,7 @@ async def test_queues_are_listed_by_name(server):
     assert names == sorted(["b", "a", "B", "_", "9", "a.b"])
 
 
-async def test_a_queue_counts_what_it_has_and_what_went_through_it(server):
+async def test_a_queue_counts_its_jobs_and_its_totals(server):
     for _ in range(5):
         await server.enqueue(queue="q")
     jobs = (await server.dequeue(queue="q", count=3, lease_for=1))["jobs"]
@@ -65,7 +65,7 @@ async def test_a_queue_counts_what_it_has_and_what_went_through_it(server):
     assert (await server.get("/queues")).json["queues"] == [queue]
 
 
-async def test_the_age_of_the_oldest_queued_job(server):
+async def test_a_queue_shows_the_age_of_its_oldest_queued_job(server):
     await server.enqueue(queue="q")
     server.clock.advance("1.5s")
     await server.enqueue(queue="q", priority=5)
@@ -77,7 +77,7 @@ async def test_the_age_of_the_oldest_queued_job(server):
     assert list(queue)[:3] == ["name", "paused", "jobs"]
 
 
-async def test_a_queue_on_which_somebody_waits_is_listed(server):
+async def test_a_queue_with_a_waiting_consumer_is_listed(server):
     await server.ask("POST", "/jobs/dequeue?queues=w1,w2&wait=30")
     await server.waiting(1)
     listed = (await server.get("/queues")).json["queues"]
@@ -98,7 +98,7 @@ async def test_a_queue_without_jobs_leaves_the_list_after_an_hour(server):
     assert (await server.get("/queues/q")).status == 200
 
 
-async def test_a_bad_name_is_refused(server):
+async def test_a_bad_queue_name_is_refused(server):
     problem = check_problem(await server.get("/queues/a%20b"), 400, "invalid_field", field="name")
     assert "letters" in problem["detail"]
 
@@ -106,7 +106,7 @@ async def test_a_bad_name_is_refused(server):
 # -- the service ------------------------------------------------------------------------------------
 
 
-async def test_healthz_says_what_this_is(server):
+async def test_healthz_shows_version_durability_and_access_control(server):
     answer = await server.get("/healthz")
     assert answer.status == 200
     assert answer.json == {
@@ -117,7 +117,7 @@ async def test_healthz_says_what_this_is(server):
     }
 
 
-async def test_while_stopping_it_is_healthy_but_not_ready_and_takes_nothing_in(server):
+async def test_a_stopping_server_is_healthy_but_not_ready_and_accepts_no_jobs(server):
     await server.enqueue()
     job = await server.dequeue()
     assert (await server.get("/readyz")).status == 200
@@ -134,14 +134,14 @@ async def test_while_stopping_it_is_healthy_but_not_ready_and_takes_nothing_in(s
     assert (await server.post("/jobs/1/conclude", {"lease": job["lease"]})).status == 200
 
 
-async def test_while_stopping_every_answer_closes(server):
+async def test_a_stopping_server_closes_each_connection_after_its_answer(server):
     server.stop_waiting()
     for path in ("/healthz", "/readyz", "/queues", "/nowhere"):
         assert (await server.get(path)).headers["connection"] == "close"
     assert (await server.post("/jobs/enqueue", {"type": "x"})).headers["connection"] == "close"
 
 
-async def test_stats(server):
+async def test_stats_shows_the_figures_of_the_server(server):
     await server.enqueue()
     await server.enqueue(queue="other")
     await server.dequeue()
@@ -184,7 +184,7 @@ async def test_help_is_one_screen_of_text_with_lines_to_paste(server):
         assert __version__ in text
 
 
-def test_where_tokens_are_asked_for_each_line_of_the_help_sends_one():
+def test_with_access_tokens_each_line_of_the_help_sends_one():
     text = help_text("http", "h", "1", 300, in_memory=True, tokens=True).decode()
     calls = [line for line in text.splitlines() if "curl " in line and "for curl" not in line]
     assert len(calls) > 15
@@ -194,7 +194,7 @@ def test_where_tokens_are_asked_for_each_line_of_the_help_sends_one():
     assert all('| JOBQUEUE_TOKEN="$TOKEN" ' in line for line in workers)
 
 
-async def test_the_lines_of_the_help_work_as_they_stand(server):
+async def test_the_lines_of_the_help_work_as_written(server):
     text = (await server.get("/help", {"Host": "h"})).body.decode()
     body = re.search(r"curl -d '(.*)' h/jobs/enqueue", text)[1]
     under_a_lease = re.findall(r"curl -X POST 'h(/jobs/ID/\S+)'()", text)
@@ -215,13 +215,13 @@ async def test_the_lines_of_the_help_work_as_they_stand(server):
     assert (await server.get(re.search(r"'h(/jobs\?\S+)'", text)[1])).json == {"jobs": []}
 
 
-async def test_help_names_the_address_it_was_asked_at(server):
+async def test_help_shows_the_address_of_the_request(server):
     for host in ("a.b-c:1", "[::1]:8080", "192.0.2.7", "LOCALHOST"):
         assert f" {host}/queues " in (await server.get("/help", {"Host": host})).body.decode()
 
 
-async def test_help_never_repeats_a_host_that_is_none(server):
-    """Refused as broken framing, or answered with a name that is safe to paste."""
+async def test_help_never_repeats_an_invalid_host(server):
+    """Such a request is refused, or the answer has a name that is safe to paste."""
     for host in (
         "<script>alert(1)</script>", "a b", "a;rm -rf /", "$(id)", "`id`", "a'b", 'a"b', "a/b", "a@b", "é",
         "x" * 256,
@@ -235,15 +235,15 @@ async def test_help_never_repeats_a_host_that_is_none(server):
             assert b" localhost:8080/queues " in said
 
 
-async def test_help_without_a_host(server):
+async def test_help_works_without_a_host_header(server):
     client = await server.connect()
     client.send(b"GET /help HTTP/1.0\r\n\r\n")
     assert b" localhost:8080/queues " in await client.rest()
 
 
 @pytest.mark.parametrize("server", ["fast journal", "tornado journal"], indirect=True)
-async def test_while_the_engine_takes_no_requests_the_api_is_not_ready_but_well(server):
-    server.engine.refuses = "the server is reading its journal"
+async def test_while_the_engine_refuses_requests_the_api_is_healthy_but_not_ready(server):
+    server.engine._refuses = "the server is reading its journal"
     for method, path in [
         ("GET", "/jobs/1"),
         ("POST", "/jobs/enqueue"),

@@ -1,4 +1,4 @@
-"""What the server hands out to be run: written for the address that it was asked at, and for no other text."""
+"""The workers that the server hands out have the address of the request in them, and no other text from clients."""
 
 import re
 
@@ -32,7 +32,7 @@ async def address(server, file, **headers):
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, trusted_proxies="127.0.0.1")])
 @pytest.mark.parametrize("file", FILES)
-async def test_behind_a_proxy_that_is_believed_it_is_the_proxys_address(server, file):
+async def test_behind_a_trusted_proxy_the_address_is_that_of_the_proxy(server, file):
     assert await address(server, file, X_Forwarded_Proto="https") == "https://q.example"
     for proto in ("http", "javascript", ""):
         assert await address(server, file, X_Forwarded_Proto=proto) == "http://q.example"
@@ -45,14 +45,14 @@ async def test_behind_a_proxy_that_is_believed_it_is_the_proxys_address(server, 
 
 
 @pytest.mark.parametrize("file", FILES)
-async def test_nobody_else_says_by_which_address_it_is_reached(server, file):
+async def test_forwarded_addresses_of_others_are_ignored(server, file):
     both = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "evil.example"}
     assert await address(server, file, **both) == "http://q.example"
 
 
 @pytest.mark.parametrize("file", FILES)
-async def test_a_host_that_is_none_is_refused_and_never_written(server, file):
-    """What is piped to a shell must hold nothing that somebody else chose."""
+async def test_an_invalid_host_is_refused_and_never_written(server, file):
+    """A script that is piped to a shell must contain nothing that others chose."""
     for host in (
         "$(id)", "`id`", "a;id", "a b", "a'b", 'a"b', "a/b", "a@b", "a&b", "a|b", "a%24b", "a_b", "", "x" * 256,
         "é", "a,b", "a{b}", "a\\b", "a*b", "a~b", "a!b",
@@ -65,7 +65,7 @@ async def test_a_host_that_is_none_is_refused_and_never_written(server, file):
 
 
 @pytest.mark.parametrize("file", FILES)
-async def test_without_a_host_there_is_nothing_to_write(server, file):
+async def test_a_request_without_a_host_is_refused(server, file):
     client = await server.connect()
     client.send(f"GET {file} HTTP/1.0\r\n\r\n".encode())
     assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
@@ -73,7 +73,7 @@ async def test_without_a_host_there_is_nothing_to_write(server, file):
 
 
 @pytest.mark.parametrize("name", ["worker.sh", "worker.py"])
-def test_the_templates_lie_in_the_package(name):
-    """So they are found in the source tree and in a wheel, which takes the whole folder."""
+def test_the_templates_are_in_the_package(name):
+    """They are found in the source tree and in a wheel, which includes the whole folder."""
     assert (_FOLDER / name).read_text(encoding="utf-8").startswith("#!/")
     assert _FOLDER.parts[-3:] == ("jobqueue", "web", "static")

@@ -1,4 +1,4 @@
-"""Limits as a client meets them; and where they are shown."""
+"""Limits as clients meet them, and where they are shown."""
 
 import json
 
@@ -11,7 +11,7 @@ from jobqueue.web.access.tokens import digest_of
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_queues=2, memory_limit="16GiB")])
-async def test_too_many_queues_and_too_little_memory(server):
+async def test_too_many_queues_and_too_little_memory_are_refused(server):
     await server.enqueue(queue="a")
     await server.enqueue(queue="b")
     full = await server.post("/jobs/enqueue", {"type": "x", "queue": "c"})
@@ -25,7 +25,7 @@ async def test_too_many_queues_and_too_little_memory(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_jobs=2)])
-async def test_not_one_job_too_many_by_any_way_in(server):
+async def test_no_call_exceeds_the_limit_of_jobs(server):
     await server.enqueue()
     await server.enqueue(queue="b")
     one, two = {"type": "x"}, [{"type": "x"}, {"type": "x", "queue": "new"}]
@@ -51,7 +51,7 @@ async def test_not_one_job_too_many_by_any_way_in(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_waiters=1)])
-async def test_too_many_that_wait(server):
+async def test_too_many_waiting_requests_are_refused(server):
     await server.ask("POST", "/jobs/dequeue?wait=30")
     await server.waiting(1)
     refused = await server.post("/jobs/dequeue?wait=30")
@@ -61,7 +61,7 @@ async def test_too_many_that_wait(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_waiters=3)])
-async def test_who_waits_for_several_queues_counts_for_each(server):
+async def test_a_wait_counts_once_for_each_queue(server):
     waiting = await server.ask("POST", "/jobs/dequeue?queues=a,b,c,a&wait=30")
     await server.waiting(1)
     refused = await server.post("/jobs/dequeue?queue=d&wait=30")
@@ -73,7 +73,7 @@ async def test_who_waits_for_several_queues_counts_for_each(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_headers="2KiB")])
-async def test_too_large_a_head(server):
+async def test_too_large_headers_are_refused(server):
     answer = await server.get("/stats", {"X": "a" * 1500})
     assert answer.status == 200
     client = await server.connect()
@@ -87,7 +87,7 @@ async def test_too_large_a_head(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, rate=5)])
-async def test_so_many_requests_a_second_from_one_address(server):
+async def test_the_rate_of_one_address_is_limited(server):
     statuses = [(await server.get("/stats")).status for _ in range(12)]
     assert statuses[:2] == [200, 200]
     assert statuses[-1] == 429
@@ -97,7 +97,7 @@ async def test_so_many_requests_a_second_from_one_address(server):
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, rate=1)])
-async def test_what_is_streamed_counts_once(server):
+async def test_a_stream_counts_as_one_request(server):
     client = await server.connect()
     assert (await client.call("GET", "/top?for=1ms")).status == 200
     assert (await client.call("GET", "/top?for=1ms")).status == 429
@@ -134,7 +134,7 @@ async def test_stats_shows_every_limit(server):
     shown = {name for name in limits if limits[name] is not None}
     assert shown == {
         "max_body", "max_result", "max_depth", "max_batch", "max_connections", "wait_max", "lease_max",
-        "retain", "retain_jobs", "retain_bytes", "max_headers", "max_jobs", "max_queues", "max_waiters",
+        "retain", "retain_jobs", "retain_bytes", "max_headers", "max_jobs", "max_queues", "max_schedules", "max_waiters",
         "max_delay", "head_timeout", "body_timeout", "idle_timeout", "write_timeout", "rate",
     }  # fmt: skip
     assert (limits["max_jobs"], limits["head_timeout"], limits["rate"]) == (7, 5, 1000)

@@ -1,16 +1,17 @@
-"""What is left of a request that took long: nothing that only a full collection would find.
+"""Long requests leave no reference cycles.
 
-While there are many jobs the program collects the young alone, since all else would take too long. So objects
-that have grown old and hold each other in a circle would stay for ever."""
+With many jobs the program collects only the young generations, since a full collection takes too long. Old
+objects in a cycle would never be freed."""
 
 import gc
 from collections import Counter
 
 import pytest
 from serving import until
+from sqs import create, query, receive, refused, sqs
 from streams import StreamReader, consume, watch
 
-_CUT = b'PUT /import HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n{"type":"x"}\n\r\n'
+_CUT = b'PUT /import HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n{"type":"x"}\n\r\n'
 _MANY = [{"type": "x" * 256}] * 1000
 
 
@@ -110,6 +111,24 @@ async def an_import_that_is_cut(server):
     client.reset()
 
 
+async def messages_of_sqs(server):
+    url = await create(server)
+    await query(server, "SendMessage", QueueUrl=url, MessageBody="x")
+    [message] = await receive(server, url)
+    await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    await refused(server, "SendMessage", QueueUrl=url)
+    await sqs(server, "PurgeQueue", QueueUrl=url)
+
+
+async def a_receive_of_sqs_that_is_hung_up_on(server):
+    url = await create(server)
+    client = await server.connect()
+    asked = {"QueueUrl": url, "WaitTimeSeconds": 20}
+    client.ask("POST", "/", asked, {"X-Amz-Target": "AmazonSQS.ReceiveMessage"})
+    await server.waiting(1)
+    client.close()
+
+
 @pytest.mark.parametrize("server", ["fast", "fast journal", "tornado"], indirect=True)
 @pytest.mark.parametrize(
     "act",
@@ -117,18 +136,18 @@ async def an_import_that_is_cut(server):
         a_wait_that_is_hung_up_on, a_wait_that_is_cut, a_wait_that_gets_a_job, a_wait_that_gets_nothing,
         a_next_that_is_hung_up_on, a_wait_for_an_outcome, a_watcher_that_leaves, a_watcher_to_the_end,
         a_watcher_that_stopped_reading, a_stream_of_jobs, an_export_that_is_cut, an_import,
-        an_import_that_is_cut,
+        an_import_that_is_cut, messages_of_sqs, a_receive_of_sqs_that_is_hung_up_on,
     ],
     ids=lambda act: act.__name__,
 )  # fmt: skip
-async def test_nothing_is_left_that_only_a_full_collection_would_find(server, act):
+async def test_no_request_leaves_a_reference_cycle(server, act):
     if act is an_import_that_is_cut and server.front.name == "tornado":
         pytest.skip("Tornado's own: a frame that holds what holds its exception")
     await server.get("/openapi.json")  # made once
     gc.collect()
     gc.disable()
-    # An earlier test's server, let go only now, is none of this test's. It stays frozen, as all that `conftest`
-    # has frozen does: the collections after the tests to come do not look at it.
+    # The server of an earlier test that is freed only now does not count. It stays frozen, as all objects that `conftest`
+    # has frozen: the collections after later tests do not examine it.
     gc.freeze()
     try:
         await act(server)
@@ -136,7 +155,7 @@ async def test_nothing_is_left_that_only_a_full_collection_would_find(server, ac
             await client.closed()
         server._clients.clear()
         server._idle = None
-        await until(lambda: server.front.connections() == 0 and len(server.api.streams) == 0)
+        await until(lambda: server.front.connections() == 0 and len(server.dispatcher.streams) == 0)
         await until(lambda: server.engine.stats().consumers_waiting == 0)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()

@@ -1,26 +1,29 @@
-"""The OpenAPI document: that nothing is missing in it, and that what it says of links is so."""
+"""The OpenAPI document is complete, and its links work."""
 
+import ast
 import json
 import re
+from pathlib import Path
 from typing import get_args
 
 import msgspec
 import pytest
 from serving import check_problem
 
+import jobqueue
 from jobqueue import MemoryEngine, Settings, errors
 from jobqueue.web.dispatch import Dispatcher
-from jobqueue.web.readers.fields import field_of
 from jobqueue.web.routes import ROUTES
-from jobqueue.web.schema import requests
-from jobqueue.web.writers.encoder import JobView
+from jobqueue.web.schema import requests, schedules
+from jobqueue.web.schema.kinds import kind_of
+from jobqueue.web.schema.responses import JobView, Problem
 from jobqueue.web.writers.problems import STATUS
 
 SETTINGS = Settings(first_id=1, wait_max="7s", lease_max="2h", max_batch=33)
 DOCUMENT = json.loads(Dispatcher(MemoryEngine(SETTINGS)).server.document())
 SHAPES = [
     shape
-    for shape in vars(requests).values()
+    for shape in (*vars(requests).values(), *vars(schedules).values())
     if isinstance(shape, type) and issubclass(shape, requests.Shape)
 ]
 OPERATIONS = {
@@ -31,7 +34,7 @@ OPERATIONS = {
 
 
 def resolve(node):
-    """What a reference in the document means; all else is itself."""
+    """Returns the target of a reference in the document; anything else unchanged."""
     while "$ref" in node:
         found = DOCUMENT
         for step in node["$ref"].removeprefix("#/").split("/"):
@@ -46,7 +49,7 @@ def parameters(operation, where):
 
 
 def bodies(operation):
-    """The schemas of the objects that a body may be, or hold."""
+    """Yields the schemas of the objects that a body may be or contain."""
     schemas = [content["schema"] for content in operation.get("requestBody", {}).get("content", {}).values()]
     for schema in schemas:
         schemas += schema.get("anyOf", [])
@@ -80,16 +83,14 @@ def test_every_route_is_in_the_document_and_nothing_else():
 def test_every_field_of_a_call_is_in_the_document(route):
     operation = OPERATIONS[route.method, route.path]
     in_query = {
-        name
-        for name, field in fields(route.options or route.shape).items()
-        if field_of(name, field.type).from_text
+        name for name, field in fields(route.options or route.shape).items() if kind_of(field.type).in_query
     }
     assert parameters(operation, "query").keys() == in_query
     assert parameters(operation, "path").keys() == set(re.findall(r"{(\w+)}", route.path))
     in_bodies = [set(body["properties"]) for body in bodies(operation)]
     if route.upload:
         assert set(map(frozenset, in_bodies)) == {frozenset(fields(requests.ImportShape))}
-    elif route.method in ("POST", "PATCH") and fields(route.shape):
+    elif route.method in ("POST", "PUT", "PATCH") and fields(route.shape):
         assert in_bodies == [set(fields(route.shape))] * len(in_bodies) != []
         for body in bodies(operation):
             assert body["additionalProperties"] is False
@@ -98,8 +99,8 @@ def test_every_field_of_a_call_is_in_the_document(route):
         assert in_bodies == []
 
 
-def test_every_struct_of_the_parsing_is_in_the_document():
-    """By itself, or as what a call takes in all; or as the base of such a one."""
+def test_every_request_struct_is_in_the_document():
+    """A struct appears itself, as the options of a call, or as the base of one that does."""
     shown = [set(schema.get("properties", ())) for schema in DOCUMENT["components"]["schemas"].values()]
     shown += [
         set(parameters(operation, "query")).union(*(body["properties"] for body in bodies(operation)))
@@ -138,21 +139,45 @@ def test_every_code_is_in_the_document_under_its_status():
     assert sorted(codes) == sorted(code for code, _ in answered)
 
 
-def test_every_refusal_is_one_that_some_call_may_get():
-    """An unknown path, and a known one with another method, are no calls; the text says what they get."""
+def test_every_fact_of_an_error_is_a_member_of_a_problem():
+    """A fact that `Problem` does not declare would be left out of the answer; `allow` is a header only."""
+    found = set()
+    package = Path(jobqueue.__file__).parent
+    for path in {*package.rglob("*.py")} - {*package.glob("client/**/*.py")}:  # it adds facts of its own
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(getattr(errors, name_of(node.func), None), type):
+                found |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+            elif isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "facts":
+                found.add(getattr(node.slice, "value", None))
+            elif (
+                isinstance(node, ast.Call)
+                and getattr(getattr(node.func, "value", None), "attr", "") == "facts"
+            ):
+                found |= {keyword.arg for keyword in node.keywords}
+    found -= {None}
+    assert len(found) > 10
+    assert found - set(Problem.__struct_fields__) == {"allow", "session"}  # for the headers
+
+
+def name_of(node):
+    return getattr(node, "id", getattr(node, "attr", ""))
+
+
+def test_every_response_of_the_document_belongs_to_some_call():
+    """Unknown paths and wrong methods are no calls: the description names their codes."""
     used = {status for operation in OPERATIONS.values() for status in operation["responses"]}
     assert DOCUMENT["components"]["responses"].keys() - used == {"405"}
     assert "no_such_route" in DOCUMENT["info"]["description"]
     assert "method_not_allowed" in DOCUMENT["info"]["description"]
 
 
-def test_later_is_said_when():
+def test_retry_after_is_documented_as_required():
     for status in ("429", "503"):
         header = resolve(DOCUMENT["components"]["responses"][status]["headers"]["Retry-After"])
         assert header["required"] is True
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_used():
+def test_every_reference_resolves_and_every_schema_is_used():
     text = json.dumps(DOCUMENT)
     for reference in set(re.findall(r'"\$ref": "([^"]+)"', text)):
         assert resolve({"$ref": reference})
@@ -173,6 +198,7 @@ def test_the_headers_that_a_call_reads_are_in_the_document():
 
     assert headers("POST", "/jobs/enqueue") == {"Idempotency-Key", "Prefer", "traceparent"}
     assert headers("POST", "/jobs/dequeue") == {"Queue-Consumer"}
+    assert headers("POST", "/jobs/{id}/dequeue") == {"Queue-Consumer"}
     for verb in ("conclude", "heartbeat", "release", "fail"):
         assert headers("POST", f"/jobs/{{id}}/{verb}") == {"Job-Lease", "Queue-Consumer"}
         assert headers("POST", f"/jobs/{verb}") == {"Job-Lease", "Queue-Consumer"}
@@ -223,13 +249,14 @@ async def test_every_link_leads_to_a_call_that_succeeds(server, source, status, 
 
 
 async def answer_of(server, source, status):
-    """An answer of this status to `enqueue`, `dequeue` or `fail`."""
+    """Returns an answer of this status to `enqueue`, `dequeue`, `dequeue_job` or `fail`."""
     job = {"type": "t", "queue": "q", "unique_key": "k"}
     made = await server.post("/jobs/enqueue", job)
     if source == "enqueue":
         answer = made if status == 201 else await server.post("/jobs/enqueue", job)
     else:
-        answer = await server.post("/jobs/dequeue?queue=q")
+        one = f"/jobs/{made.json['id']}/dequeue"
+        answer = await server.post(one if source == "dequeue_job" else "/jobs/dequeue?queue=q")
         if source == "fail":
             path = f"/jobs/{answer.json['id']}/fail?lease={answer.json['lease']}&retry=0"
             answer = await server.post(path)
@@ -237,18 +264,26 @@ async def answer_of(server, source, status):
     return answer
 
 
-# Where a body of each shape is read; no job is there, so what is read is answered 404.
+# Calls that read a body of each struct. There is no job, so a body that is accepted is answered with 404.
 PATHS = {
     "JobShape": "/jobs/enqueue", "DequeueShape": "/jobs/dequeue", "ConcludeShape": "/jobs/1/conclude",
-    "HeartbeatShape": "/jobs/1/heartbeat", "ReleaseShape": "/jobs/1/release", "FailShape": "/jobs/1/fail",
+    "DequeueJobShape": "/jobs/1/dequeue", "HeartbeatShape": "/jobs/1/heartbeat", "ReleaseShape": "/jobs/1/release", "FailShape": "/jobs/1/fail",
     "PurgeShape": "/queues/q/purge", "RedriveShape": "/queues/q/redrive", "PauseShape": "/queues/q/pause",
+    "CancelManyShape": "/queues/q/cancel", "MoveShape": "/queues/q/move",
     "ImportShape": "/import", "ChangeShape": "PATCH /jobs/1", "QueueShape": "PATCH /queues/q",
-    "StreamShape": "/jobs/stream?for=1ms",
+    "StreamShape": "/jobs/stream?for=1ms", "ScheduleShape": "PUT /schedules/s", "GroupShape": "PUT /schedules",
+    "PreviewShape": "/schedules/preview", "SchedulePauseShape": "/schedules/s/pause",
+}  # fmt: skip
+# What is required where these are.
+REQUIRED = {
+    "JobShape": {"type": "t"}, "ImportShape": {"type": "t"}, "MoveShape": {"to": "other", "all": True},
+    "ScheduleShape": {"every": 60, "job": {"type": "t"}}, "PreviewShape": {"every": 60},
+    "GroupShape": {"group": "g", "schedules": []}, "ConcludeShape": {"next": True},
 }  # fmt: skip
 
 
 def edges(schema):
-    """Values at the edges that a schema gives, each with whether it is allowed."""
+    """Yields values at the limits of a schema, each with whether it is allowed."""
     schema = resolve(schema)
     for kind in schema.get("anyOf", ()):
         yield from edges({**schema, **resolve(kind), "anyOf": ()})
@@ -271,17 +306,10 @@ def edges(schema):
 @pytest.mark.parametrize("server", ["fast"], indirect=True)
 @pytest.mark.parametrize("settings", [SETTINGS], ids=[""])
 @pytest.mark.parametrize("shape", PATHS)
-async def test_the_limits_in_the_document_are_those_of_the_parsing(server, shape):
+async def test_the_limits_in_the_document_are_those_of_the_readers(server, shape):
     method, _, path = PATHS[shape].rpartition(" ")
     properties = DOCUMENT["components"]["schemas"][shape]["properties"]
-    body = (
-        {"type": "t"}
-        if shape in ("JobShape", "ImportShape")
-        else {"all": True}
-        if "all" in properties
-        else {}
-    )
-    body |= {"next": True} if shape == "ConcludeShape" else {}
+    body = REQUIRED.get(shape, {"all": True} if "all" in properties else {})
     tried = 0
     for name, schema in properties.items():
         for value, allowed in edges(schema):
@@ -298,6 +326,8 @@ async def test_the_limits_in_the_document_are_those_of_the_parsing(server, shape
     assert tried
 
 
-def test_every_shape_of_a_body_has_its_limits_tried():
+def test_the_limits_of_every_request_struct_are_tested():
     shown = {body["title"] for operation in OPERATIONS.values() for body in bodies(operation)}
-    assert {name for name in shown if not name.endswith("Item")} == PATHS.keys()
+    # `ManySchedulesShape` is a part of `GroupShape`.
+    without = {name for name in shown if name.endswith("Item")} | {"ManySchedulesShape"}
+    assert shown - without == PATHS.keys()

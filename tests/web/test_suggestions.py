@@ -1,4 +1,4 @@
-"""Who names what does not exist is told what was probably meant, and no nonsense."""
+"""Unknown names are answered with the name that was probably meant, and with no nonsense."""
 
 import pytest
 from serving import check_problem
@@ -18,11 +18,11 @@ PATTERNS = tuple(dict.fromkeys(route.path for route in ROUTES))
         ("/jobs/1/nack", "/jobs/1/fail"), ("/jobs/1/conclud", "/jobs/1/conclude"),
         ("/queue/q/puase", "/queues/q/pause"), ("/health", "/healthz"), ("/statss", "/stats"),
         ("/queues/q/jobs", "/jobs?queue=q"), ("/queues/done/puase", "/queues/done/pause"),
-        ("/queue/retry", "/queues/retry"), ("/queue/send/jobs", "/jobs?queue=send"), ("/foo", None), ("/favicon.ico", None), ("/jobs/1/a/b", None),
+        ("/queues/q/unpause", "/queues/q/resume"), ("/queue/retry", "/queues/retry"), ("/queue/send/jobs", "/jobs?queue=send"), ("/foo", None), ("/favicon.ico", None), ("/jobs/1/a/b", None),
         ("/jobs//fail", None), ("", None), ("/", None), ("/" * 200, None), ("/{id}", None),
     ],
 )  # fmt: skip
-def test_the_path_that_is_meant(asked, meant):
+def test_the_intended_path_is_suggested(asked, meant):
     assert suggestions.path("GET", asked, PATTERNS) == meant
 
 
@@ -33,14 +33,14 @@ def test_the_path_that_is_meant(asked, meant):
         ("to", None), ("a", None), ("", None), ("retries", "max_attempts"),
     ],
 )  # fmt: skip
-def test_the_field_that_is_meant(name, meant):
+def test_the_intended_field_is_suggested(name, meant):
     assert (
         suggestions.field(name, ("type", "queue", "priority", "payload", "lease_for", "max_attempts"))
         == meant
     )
 
 
-async def test_what_is_asked_in_other_words_is_answered_with_what_to_do(server):
+async def test_words_of_other_queues_are_answered_with_advice(server):
     async def told(method, path, body=None):
         answer = await server.call(method, path, body)
         assert answer.status in (400, 404, 405), answer
@@ -50,10 +50,16 @@ async def test_what_is_asked_in_other_words_is_answered_with_what_to_do(server):
     assert "enqueue the next one" in await told("POST", "/jobs/enqueue", {"type": "x", "depends_on": [1]})
     assert "lease_for" in await told("POST", "/jobs/enqueue", {"type": "x", "timeout": 5})
     assert "max_in_progress" in await told("PATCH", "/queues/q", {"concurrency": 5})
+    assert "max_in_progress" in await told("PATCH", "/queues/q", {"max_concurrency": 5})
+    assert "a queue of its own" in await told("POST", "/jobs/dequeue?type=x")
+    assert "-X POST" in await told("GET", "/jobs/dequeue")
+    assert "Ctrl-C" in await told("POST", "/stop")
+    assert "at most 16 digits" in await told("GET", "/jobs/99999999999999999")
     assert "older_than?" not in await told("GET", "/jobs?newer_than=1h")
     assert "did you mean dead?" in await told("GET", "/jobs?status=failed")
     assert "queues=a,b" in await told("POST", "/jobs/dequeue?queue=a&queue=b")
-    assert "POST /queues/NAME/purge" in await told("POST", "/jobs/purge")
+    for many in ("purge", "redrive", "cancel", "run_now", "move"):
+        assert f"POST /queues/NAME/{many}" in await told("POST", f"/jobs/{many}")
     id = await server.enqueue()
     lease = (await server.dequeue())["lease"]
     assert "raw=1 takes it as it is" in await told("POST", f"/jobs/{id}/fail?lease={lease}", b"it broke")
@@ -62,7 +68,7 @@ async def test_what_is_asked_in_other_words_is_answered_with_what_to_do(server):
     assert (await server.job(id))["run_at"] == "2027-01-15T09:00:00.000Z"
 
 
-async def test_of_a_name_of_any_length_only_the_beginning_is_compared(server, monkeypatch):
+async def test_only_the_beginning_of_a_long_name_is_compared(server, monkeypatch):
     compared = []
     monkeypatch.setattr(suggestions, "get_close_matches", lambda name, *_, **__: compared.append(name) or [])
     answer = await server.post("/jobs/enqueue", {"type": "x", "y" * 1_000_000: 1})
@@ -70,7 +76,7 @@ async def test_of_a_name_of_any_length_only_the_beginning_is_compared(server, mo
     assert compared == ["y" * 64]
 
 
-async def test_a_path_that_is_not_there_is_answered_with_the_one_that_is_meant(server):
+async def test_an_unknown_path_is_answered_with_the_intended_one(server):
     problem = check_problem(
         await server.post("/jobs/1/ack"), 404, "no_such_route", nearest="/jobs/1/conclude"
     )
@@ -79,7 +85,7 @@ async def test_a_path_that_is_not_there_is_answered_with_the_one_that_is_meant(s
     assert "a part of it is empty" in problem["detail"]
 
 
-async def test_a_method_that_is_not_for_a_path_is_answered_with_what_is(server):
+async def test_a_wrong_method_is_answered_with_the_right_ones(server):
     for method, path, meant in [
         ("POST", "/jobs", "POST /jobs/enqueue"), ("DELETE", "/queues/q", "POST /queues/q/purge"),
         ("POST", "/jobs/add", "did you mean /jobs/enqueue?"),
@@ -88,7 +94,7 @@ async def test_a_method_that_is_not_for_a_path_is_answered_with_what_is(server):
         assert meant in problem["detail"]
 
 
-async def test_the_senders_own_data_at_the_top_is_told_where_to_go(server):
+async def test_data_at_the_top_level_is_answered_with_the_advice_to_use_payload(server):
     problem = check_problem(
         await server.post("/jobs/enqueue", {"type": "x", "to": "ada"}), 400, "unknown_field"
     )
@@ -105,7 +111,7 @@ async def test_the_senders_own_data_at_the_top_is_told_where_to_go(server):
         ('[{"type":"x"},"y"]', "not a string"),
     ],
 )  # fmt: skip
-async def test_a_body_that_is_none_is_answered_in_the_words_of_json(server, body, said):
+async def test_a_malformed_body_is_answered_in_the_terms_of_json(server, body, said):
     answer = await server.post("/jobs/enqueue", body)
     assert answer.status == 400
     assert said in answer.json["detail"]

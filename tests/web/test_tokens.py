@@ -19,13 +19,13 @@ def read(tmp_path, text, reserved=frozenset()):
     return read_tokens(str(path), reserved)
 
 
-def test_a_token_has_rights_perhaps_queues_and_an_end(tmp_path):
+def test_a_token_has_rights_and_optionally_queues_and_an_expiry(tmp_path):
     text = f"""
         [web]
         digest = "{DIGEST}"
         rights = ["enqueue", "read"]
         queues = ["mail", "thumbs-*"]
-        expires_at = 2027-01-01T01:00:00+01:00
+        expires_at = 2027-01-01T01:00:00.000123456+01:00
 
         ["ops.1"]
         digest = "{digest_of("two")}"
@@ -37,7 +37,7 @@ def test_a_token_has_rights_perhaps_queues_and_an_end(tmp_path):
     ]
 
 
-def test_a_file_without_tokens_lets_nobody_in(tmp_path):
+def test_an_empty_file_of_tokens_admits_nobody(tmp_path):
     assert read(tmp_path, "") == []
 
 
@@ -62,17 +62,19 @@ def test_a_file_without_tokens_lets_nobody_in(tmp_path):
         (f"[web]\n{LINES}expires_at = 2027-01-01T00:00:00", "with an offset"),
         (f"[web]\n{LINES}expires_at = 2027-01-01", "with an offset"),
         (f'[web]\n{LINES}expires_at = "soon"', "with an offset"),
+        (f'[web]\n{LINES}sqs_secret = "too short"', "sqs_secret must be"),
+        (f"[web]\n{LINES}sqs_secret = 1", "sqs_secret must be"),
         (f"[web]\n{LINES}[again]\n{LINES}", "digest of web"),
     ],
 )
-def test_a_file_that_is_not_good_is_refused_with_what_is_wrong(tmp_path, text, said):
+def test_an_invalid_file_is_refused_with_the_reason(tmp_path, text, said):
     with pytest.raises(SettingError, match=said) as refused:
         read(tmp_path, text, {"taken"})
     assert refused.value.detail.startswith(f"JOBQUEUE_TOKENS_FILE={tmp_path}/tokens.toml: ")
     assert "\n" not in refused.value.detail
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SettingError, match="No such file"):
         read_tokens(str(tmp_path / "none"))
 
@@ -85,11 +87,11 @@ def test_a_file_that_is_not_there(tmp_path):
         ("*", "anything", True), ("a?c", "abc", True), ("a?c", "ac", False), ("a.c", "abc", False),
     ],
 )  # fmt: skip
-def test_patterns_of_queues(pattern, queue, good):
+def test_queue_patterns_match_whole_names(pattern, queue, good):
     assert Token("t", b"", ("read",), ("other", pattern)).matches(queue) is good
 
 
-def test_no_two_tokens_are_alike():
+def test_new_tokens_differ():
     made = {make_token() for _ in range(100)}
     assert len(made) == 100
     assert all(len(token) == 46 and token.startswith("jq_") for token in made)
@@ -122,6 +124,15 @@ def test_the_program_makes_lines_for_the_file(tmp_path):
     assert [t.name for t in read(tmp_path, lines)] == ["web"]
 
 
+def test_the_program_makes_a_secret_for_aws_sdks(tmp_path):
+    status, lines, said = run("--sqs", "web", "enqueue")
+    assert status == 0
+    [token] = read(tmp_path, lines)
+    assert (token.name, len(token.sqs_secret)) == ("web", 40)
+    assert f"AWS_ACCESS_KEY_ID=web AWS_SECRET_ACCESS_KEY={token.sqs_secret}" in said
+    assert run("--sqs")[0] == 2
+
+
 def test_the_rights_are_those_of_a_client_unless_said():
     assert tomllib.loads(run("web")[1])["web"]["rights"] == ["enqueue", "dequeue", "read"]
 
@@ -130,7 +141,7 @@ def test_the_rights_are_those_of_a_client_unless_said():
     "arguments",
     [
         ("a b",),
-        ("--help",),
+        ("--secret",),
         ("web", "write"),
         ("web", "read", "q", "more"),
         ("",),
@@ -138,7 +149,7 @@ def test_the_rights_are_those_of_a_client_unless_said():
         ("web", "read", "no queue!"),
     ],
 )
-def test_what_makes_no_token(arguments):
+def test_bad_arguments_of_the_token_command_are_refused(arguments):
     status, lines, said = run(*arguments)
-    assert (status, lines) == (2, "")
-    assert said.startswith("usage: ")
+    assert (status, lines, said.count("\n")) == (2, "", 1)
+    assert said.startswith("jobqueue: ")

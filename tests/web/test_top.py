@@ -7,7 +7,7 @@ from jobqueue.web.streams import top
 from jobqueue.web.writers import top_screen
 
 
-async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
+async def test_the_screen_is_redrawn_in_place(server, monkeypatch):
     monkeypatch.setattr(top, "REDRAW", 0.01)
     monkeypatch.setattr(top_screen, "REDRAW", 0.01)
     reading = await StreamReader.begin(server, "GET", "/top")
@@ -23,12 +23,12 @@ async def test_the_screen_is_drawn_anew_in_its_place(server, monkeypatch):
     assert id
 
 
-async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_stops(server):
+async def test_top_ends_on_request_on_a_hang_up_and_when_the_server_stops(server):
     assert 1 <= (await server.get("/top?for=10ms")).body.count(b"\x1b[J") <= 3
     gone = await StreamReader.begin(server, "GET", "/top")
     await gone.until(b"\x1b[J")
     gone.client.reset()
-    await until(lambda: len(server.api.streams) == 0)
+    await until(lambda: len(server.dispatcher.streams) == 0)
     reading = await StreamReader.begin(server, "GET", "/top")
     await reading.until(b"\x1b[J")
     server.stop_waiting()
@@ -36,7 +36,7 @@ async def test_it_ends_when_asked_to_when_the_client_goes_and_when_the_server_st
     await until(lambda: server.front.busy() == 0)
 
 
-async def test_all_who_look_share_one_drawing(server, monkeypatch):
+async def test_all_watchers_share_one_screen(server, monkeypatch):
     drawn = []
     monkeypatch.setattr(top_screen, "screen", lambda *_: drawn.append(1) or "screen\n")
     for _ in range(20):

@@ -1,12 +1,11 @@
-"""What the fields of the verbs may hold, and what not: each bad value is a 400 that names the field, and
+"""Allowed and refused values of the fields of the verbs: each bad value is a 400 that names the field, and
 nothing changes."""
 
 import pytest
 from leasing import leased, said
 from serving import check_problem
 
-from jobqueue.web.readers.fields import SET_BY_THE_QUEUE
-from jobqueue.web.schema.requests import EnqueueOptions
+from jobqueue.web.schema.requests import SET_BY_THE_QUEUE, EnqueueOptions
 
 YEAR = "366d"
 DURATIONS = ["1s", "5m", 90, 0.5, "0.5", "1h30m", "500ms", YEAR]
@@ -14,7 +13,7 @@ NO_DURATIONS = [-1, "-1", "x", "", "5 m", "1e3", "1h-", True, [], {}, "367d", 1e
 TEXTS = ["a", "é ✓ ", "x" * 256]
 NO_TEXTS = ["", "x" * 257, "a\nb", "\x00", "\x7f", 7, True, [], {}]
 
-# Of a job, at enqueue and by PATCH; some at enqueue only.
+# Fields of a job at enqueue and by PATCH; some at enqueue only.
 JOB = {
     "delay": ([0, *DURATIONS], NO_DURATIONS),
     "run_at": (["2027-06-01T00:00:00Z"], ["x", "", 5, "5", True, [], "2027-06-01", "2029-01-01T00:00:00Z"]),
@@ -43,12 +42,12 @@ NEW_ONLY = {
 
 
 def together(field, value):
-    """A scope or conflict belongs to a key."""
+    """Adds a key to a scope or conflict, which need one."""
     return {"unique_key": f"key {value}", field: value} if field[:2] in ("un", "on") else {field: value}
 
 
 @pytest.mark.parametrize("field", [*JOB, *NEW_ONLY])
-async def test_what_a_field_of_a_new_job_may_hold(server, field):
+async def test_the_fields_of_a_new_job_are_checked(server, field):
     good, bad = {**JOB, **NEW_ONLY}[field]
     for value in good:
         answer = await server.post("/jobs/enqueue", {"type": "x", **together(field, value)})
@@ -70,7 +69,7 @@ async def test_what_a_field_of_a_new_job_may_hold(server, field):
 
 
 @pytest.mark.parametrize("field", JOB)
-async def test_what_a_field_may_be_changed_to(server, field):
+async def test_the_fields_of_a_change_are_checked(server, field):
     good, bad = JOB[field]
     await server.enqueue()
     for value in good:
@@ -85,7 +84,7 @@ async def test_what_a_field_may_be_changed_to(server, field):
     assert (after.body, after.headers["etag"]) == (before.body, before.headers["etag"])
 
 
-async def test_0_attempts_is_told_what_to_write(server):
+async def test_zero_attempts_are_answered_with_what_to_write(server):
     for path, body in [
         ("/jobs/enqueue", {"type": "x", "max_attempts": 0}),
         ("/jobs/enqueue?type=x&max_attempts=0", None),
@@ -95,7 +94,7 @@ async def test_0_attempts_is_told_what_to_write(server):
         assert "null is no limit" in problem["detail"]
 
 
-async def test_limits_are_told(server):
+async def test_refusals_name_the_limit(server):
     for job, limit in [
         ({"tags": [str(n) for n in range(17)]}, 16), ({"headers": {"x": "y" * 5000}}, 4096),
         ({"max_attempts": 10_001}, 10_000),
@@ -116,7 +115,7 @@ QUERIES = [
 ]  # fmt: skip
 
 
-async def test_what_a_query_may_not_say_of_a_new_job(server):
+async def test_options_that_do_not_belong_in_the_query_are_refused(server):
     for query, field in QUERIES:
         for body in (None, [{"payload": 1}]):
             answer = await server.post(f"/jobs/enqueue?type=x&{query}", body)
@@ -142,8 +141,8 @@ async def test_an_option_given_twice_must_mean_the_same(server):
 
 HOLDER = {
     "heartbeat": {
-        "progress": ([0, 100], [-1, 101, 5.0, "5", True, []]),
-        "message": (["", "x" * 500, "a\nb"], ["x" * 501, 7, [], {}]),
+        "progress": ([0, 100, 5.0, 99.5], [-1, 101, "5", True, []]),
+        "message": (["", "x" * 501, "a\nb"], [7, [], {}]),
     },
     "release": {"delay": ([0], NO_DURATIONS)},
     "fail": {"retry": ([], ["true", 1, 0, "", []]), "retry_in": ([0], NO_DURATIONS)},
@@ -151,7 +150,7 @@ HOLDER = {
 
 
 @pytest.mark.parametrize("verb", HOLDER)
-async def test_what_the_holder_of_a_job_may_say(server, verb):
+async def test_the_fields_of_calls_under_a_lease_are_checked(server, verb):
     job = await leased(server)
     for field, (good, bad) in HOLDER[verb].items():
         for value in bad:
@@ -171,7 +170,7 @@ async def test_what_the_holder_of_a_job_may_say(server, verb):
             check_problem(answer, 400, "invalid_field", field=field)
 
 
-async def test_an_unknown_field_is_refused_by_every_call_with_the_nearest(server):
+async def test_every_call_refuses_an_unknown_field_with_the_nearest_name(server):
     await leased(server)
     for method, path, name, nearest in [
         ("POST", "/jobs/enqueue", "max_attempt", "max_attempts"), ("POST", "/jobs/enqueue", "tag", "tags"),
@@ -198,7 +197,7 @@ async def test_an_unknown_field_is_refused_by_every_call_with_the_nearest(server
     assert (await server.job(1))["status"] == "in_progress"
 
 
-def test_what_an_enqueue_takes_is_not_ignored_too():
+def test_no_field_of_an_enqueue_is_both_read_and_ignored():
     assert SET_BY_THE_QUEUE.isdisjoint(EnqueueOptions.__struct_fields__)
 
 

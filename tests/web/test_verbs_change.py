@@ -1,4 +1,4 @@
-"""PATCH, DELETE with force, redrive of one job; ETag and If-Match; what a job carries along."""
+"""PATCH, DELETE with force, and redrive of one job; ETag and If-Match; tags, headers and progress."""
 
 import json
 
@@ -9,7 +9,7 @@ from serving import check_problem
 # -- PATCH ------------------------------------------------------------------------------------------
 
 
-async def test_what_is_given_is_changed_and_the_rest_stays(server):
+async def test_a_patch_changes_the_given_fields_only(server):
     await server.enqueue(type="a", payload={"n": 1}, priority=3, tags=["t"], queue="q", key="k")
     before = await server.job(1)
     answer = await server.call("PATCH", "/jobs/1", {"type": "b"})
@@ -28,7 +28,7 @@ async def test_what_is_given_is_changed_and_the_rest_stays(server):
         ("headers", {"a": "b"}, {"c": "d"}, ...), ("type", "a", "b", "refused"),
     ],
 )  # fmt: skip
-async def test_null_is_the_default_again(server, field, old, new, null):
+async def test_null_restores_the_default(server, field, old, new, null):
     await server.enqueue(**{field: old})
     assert (await server.job(1))[field] == old
     for value in (new, old):
@@ -43,7 +43,7 @@ async def test_null_is_the_default_again(server, field, old, new, null):
     assert (await server.job(1)).get(field, ...) == null
 
 
-async def test_the_time_may_be_changed(server):
+async def test_the_start_time_may_be_changed(server):
     await server.enqueue(delay=60)
     for body, run_at in [
         ({"delay": 120}, "2027-01-15T08:02:00.000Z"),
@@ -64,7 +64,7 @@ async def test_the_time_may_be_changed(server):
     )  # fmt: skip
 
 
-async def test_the_end_of_its_time_may_be_changed(server):
+async def test_the_expiry_may_be_changed(server):
     await server.enqueue(expires_in=60)
     answer = await server.call("PATCH", "/jobs/1", {"expires_in": "2m"})
     assert answer.json["expires_at"] == "2027-01-15T08:02:00.000Z"
@@ -76,7 +76,7 @@ async def test_the_end_of_its_time_may_be_changed(server):
     assert (await server.job(1))["status"] == "queued"
 
 
-async def test_a_change_of_queue_or_priority_goes_to_the_end_there(server):
+async def test_a_job_that_changes_queue_or_priority_goes_to_the_end(server):
     first, second, third = [await server.enqueue() for _ in range(3)]
     await server.enqueue(queue="q")
     await server.call("PATCH", f"/jobs/{first}", {"priority": 1})
@@ -99,7 +99,7 @@ async def test_any_other_change_keeps_the_place(server, change):
     assert [(await server.dequeue())["id"] for _ in range(3)] == [1, 2, 3]
 
 
-async def test_a_changed_job_goes_to_one_who_waits_where_it_came_to(server):
+async def test_a_moved_job_goes_to_a_consumer_waiting_there(server):
     await server.enqueue()
     client = await server.ask("POST", "/jobs/dequeue?queue=q&wait=30")
     await server.waiting(1)
@@ -107,7 +107,7 @@ async def test_a_changed_job_goes_to_one_who_waits_where_it_came_to(server):
     assert (await client.read()).json["id"] == 1
 
 
-async def test_only_a_job_that_waits_is_changed(server):
+async def test_only_a_queued_or_scheduled_job_can_be_changed(server):
     await leased(server)
     await server.post("/jobs/1/conclude")
     await dead(server)
@@ -121,7 +121,7 @@ async def test_only_a_job_that_waits_is_changed(server):
     check_problem(await server.call("PATCH", "/jobs/x", {"type": "y"}), 404, "job_not_found")
 
 
-async def test_what_is_not_to_be_changed_is_not_known(server):
+async def test_fields_that_cannot_change_are_unknown(server):
     await server.enqueue()
     for field in ("unique_key", "status", "attempts", "id", "result", "lease", "expires_at"):
         answer = await server.call("PATCH", "/jobs/1", {field: 1})
@@ -131,7 +131,7 @@ async def test_what_is_not_to_be_changed_is_not_known(server):
 # -- DELETE with force ------------------------------------------------------------------------------
 
 
-async def test_by_force_a_running_job_is_cancelled_and_its_lease_is_lost(server):
+async def test_a_forced_cancel_ends_the_lease_of_a_running_job(server):
     job = await leased(server)
     assert (await server.delete("/jobs/1?force=0")).status == 202
     for force in ("1", "true", ""):
@@ -151,7 +151,7 @@ async def test_a_scheduled_and_a_dead_job_are_cancelled(server):
     check_problem(await server.delete("/jobs/1?force=perhaps"), 400, "invalid_field", field="force")
 
 
-async def test_by_force_a_concluded_job_is_not_cancelled_either(server):
+async def test_a_forced_cancel_does_not_cancel_a_concluded_job(server):
     await leased(server)
     await server.post("/jobs/1/conclude")
     check_problem(await server.delete("/jobs/1?force=1"), 409, "job_finished", job_status="concluded")
@@ -160,7 +160,7 @@ async def test_by_force_a_concluded_job_is_not_cancelled_either(server):
 # -- redrive ----------------------------------------------------------------------------------------
 
 
-async def test_a_dead_job_is_put_back_to_work_with_its_history(server):
+async def test_a_redriven_job_keeps_its_history(server):
     id = await dead(server)
     await server.enqueue()
     answer = await server.post(f"/jobs/{id}/redrive")
@@ -174,7 +174,7 @@ async def test_a_dead_job_is_put_back_to_work_with_its_history(server):
     assert (await server.job(id))["attempts"] == 1
 
 
-async def test_an_expired_job_is_put_back_without_its_end(server):
+async def test_a_redriven_expired_job_has_no_expiry(server):
     await server.enqueue(expires_in=5)
     await later(server, 6)
     assert (await server.post("/jobs/1/redrive")).json["status"] == "queued"
@@ -198,7 +198,7 @@ async def test_every_answer_that_shows_one_job_has_its_version(server):
     answer = await server.post("/jobs/dequeue")
     lease = said(answer.json)
     tags.append(answer.headers["etag"])
-    # Heartbeats do not raise it.
+    # Heartbeats do not raise the version.
     tags += [(await server.post("/jobs/1/heartbeat", lease)).headers["etag"] for _ in range(2)]
     tags.append((await server.get("/jobs/1")).headers["etag"])
     tags.append((await server.call("HEAD", "/jobs/1")).headers["etag"])
@@ -216,7 +216,7 @@ async def test_every_answer_that_shows_one_job_has_its_version(server):
 
 
 @pytest.mark.parametrize("call", ["PATCH", "DELETE", "redrive"])
-async def test_a_job_that_has_changed_since_is_left_alone(server, call):
+async def test_if_match_refuses_a_job_that_has_changed(server, call):
     id = await dead(server) if call == "redrive" else await server.enqueue()
     method, path = ("POST", f"/jobs/{id}/redrive") if call == "redrive" else (call, f"/jobs/{id}")
     body = {"type": "y"} if call == "PATCH" else None
@@ -230,12 +230,12 @@ async def test_a_job_that_has_changed_since_is_left_alone(server, call):
     assert answer.headers["etag"] != before.headers["etag"]
 
 
-async def test_any_version_is_a_star(server):
+async def test_a_star_matches_any_version(server):
     await server.enqueue()
     assert (await server.call("PATCH", "/jobs/1", {"type": "y"}, {"If-Match": "*"})).status == 200
 
 
-async def test_the_version_is_looked_at_before_the_state(server):
+async def test_the_version_is_checked_before_the_status(server):
     await leased(server)
     answer = await server.call("PATCH", "/jobs/1", {"type": "y"}, {"If-Match": '"1"'})
     check_problem(answer, 412, "precondition_failed")
@@ -249,7 +249,7 @@ async def test_the_version_is_looked_at_before_the_state(server):
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def test_what_a_job_carries_is_shown_and_handed_over(server):
+async def test_tags_and_headers_are_shown_and_delivered(server):
     carried = {"key": "k", "tags": ["a", "b é"], "headers": {"Trace-Id": "7", "x": ""}}
     answer = await server.post("/jobs/enqueue", {"type": "x", **carried})
     for shown in (answer.json, await server.job(1), await server.dequeue()):
@@ -261,7 +261,7 @@ async def test_tags_may_come_in_a_query_and_each_counts_once(server):
     assert answer.json["tags"] == ["a", "b"]
 
 
-async def test_the_trace_of_the_request_is_kept_and_handed_over(server):
+async def test_the_trace_context_of_the_request_is_kept_and_delivered(server):
     trace = {"traceparent": TRACE}
     for body in ({"type": "x"}, [{"type": "x"}], {"type": "x", "headers": {"a": "b"}}, {"Type": "x"}):
         assert (await server.post("/jobs/enqueue", body, trace)).status == 201
@@ -279,7 +279,7 @@ async def test_the_trace_of_the_request_is_kept_and_handed_over(server):
 # -- progress and message ---------------------------------------------------------------------------
 
 
-async def test_what_was_last_said_of_the_progress_is_shown(server):
+async def test_the_last_reported_progress_is_shown(server):
     job = await leased(server)
     for body, progress, message in [
         ({"progress": 0}, 0, None), ({"message": "half\nway é"}, 0, "half\nway é"),

@@ -8,7 +8,7 @@ from serving import check_problem
 
 
 async def ids(server, query=""):
-    """The ids of all pages."""
+    """Returns the ids of all pages."""
     found, cursor = [], ""
     while True:
         answer = await server.get(f"/jobs?{query}{cursor}")
@@ -20,7 +20,7 @@ async def ids(server, query=""):
 
 
 async def some_jobs(server):
-    """Six, of all statuses; the id of each is its line here."""
+    """Enqueues six jobs of all statuses. The id of each is its line here."""
     await server.enqueue(type="a", queue="q", tags=["red", "big"], key="k1")
     await server.enqueue(type="b", queue="q", tags=["blue"], key="k2", delay="1h")
     await leased(server, {"type": "a"})
@@ -75,7 +75,7 @@ async def test_without_jobs_a_list_is_empty(server):
     assert (await server.get("/jobs/count")).body == b'{"count":0}\n'
 
 
-async def test_a_page_has_as_many_as_asked_for_and_by_default_100(server):
+async def test_a_page_has_the_requested_number_of_jobs_and_100_by_default(server):
     await server.post("/jobs/enqueue", [{"type": "x"}] * 150)
     for query, count in [("", 100), ("?limit=1", 1), ("?limit=1000", 150), ("?limit=149&order=desc", 149)]:
         answer = await server.get(f"/jobs{query}")
@@ -84,7 +84,7 @@ async def test_a_page_has_as_many_as_asked_for_and_by_default_100(server):
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_pages_neither_skip_nor_repeat_while_the_queue_moves(server, order):
+async def test_pages_neither_skip_nor_repeat_jobs_while_the_queue_changes(server, order):
     await server.post("/jobs/enqueue", [{"type": "x"}] * 30)
     there = [job["id"] for job in (await server.get("/jobs?limit=1000")).json["jobs"]]
     seen, cursor = [], ""
@@ -94,7 +94,7 @@ async def test_pages_neither_skip_nor_repeat_while_the_queue_moves(server, order
         if "next" not in answer:
             break
         cursor = f"&cursor={answer['next']}"
-        # Whatever moves, and even the job at which the page ended is forgotten.
+        # Jobs move, and even the last job of the page is forgotten.
         await server.enqueue(priority=turn)
         await server.delete(f"/jobs/{seen[-1]}")
         await server.post("/queues/default/purge?status=cancelled")
@@ -104,8 +104,8 @@ async def test_pages_neither_skip_nor_repeat_while_the_queue_moves(server, order
     assert set(there) <= set(seen)
 
 
-async def test_one_request_looks_at_a_bounded_number_of_jobs(server):
-    """A page may be empty and still have `next`."""
+async def test_one_request_examines_a_bounded_number_of_jobs(server):
+    """A page may be empty and have a `next`."""
     for _ in range(6):
         await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
     last = await server.enqueue(type="y")
@@ -125,7 +125,7 @@ BAD_FILTERS = [
 ]  # fmt: skip
 
 
-async def test_what_is_no_filter_is_refused(server):
+async def test_an_invalid_filter_is_refused(server):
     await server.enqueue()
     for path in (
         "GET /jobs",
@@ -175,7 +175,7 @@ async def test_queues_are_listed_in_pages(server):
 # -- purge ------------------------------------------------------------------------------------------
 
 
-async def test_never_by_an_empty_filter(server):
+async def test_purge_and_redrive_need_a_filter(server):
     await dead(server)
     await server.enqueue()
     for path in ("purge", "redrive"):
@@ -195,7 +195,7 @@ async def test_never_by_an_empty_filter(server):
         ("older_than=0s", [1, 2, 4, 5, 6]), ("older_than=1s", []), ("type=none", []), ("all=1&type=b", [2]),
     ],
 )  # fmt: skip
-async def test_what_is_purged_is_forgotten(server, query, gone):
+async def test_a_purged_job_is_forgotten(server, query, gone):
     await server.enqueue(type="a", tags=["red"])
     await server.enqueue(type="b", delay=60)
     held = await leased(server, {"type": "a", "priority": 1})
@@ -219,7 +219,7 @@ async def test_what_is_purged_is_forgotten(server, query, gone):
         check_problem(await server.post("/jobs/3/conclude", said(held)), 410, "job_forgotten")
 
 
-async def test_many_are_purged_and_the_answer_counts(server):
+async def test_a_purge_of_many_jobs_counts_them(server):
     for _ in range(3):
         await server.post("/jobs/enqueue", [{"type": "x"}] * 1000)
     answer = await server.post("/queues/default/purge", {"all": True, "dry_run": True})
@@ -235,7 +235,7 @@ async def test_many_are_purged_and_the_answer_counts(server):
 # -- redrive by filter ------------------------------------------------------------------------------
 
 
-async def test_dead_jobs_are_put_back_to_work_by_filter(server):
+async def test_dead_jobs_are_redriven_by_filter(server):
     for job in ({"type": "a"}, {"type": "b", "tags": ["t"]}, {"type": "a", "key": "k"}, {"type": "a"}):
         await dead(server, **job)
     await server.enqueue(type="a", delay=60)
@@ -269,7 +269,7 @@ async def test_the_name_of_the_queue_is_checked(server):
         check_problem(await server.post(f"/queues/a%20b/{path}"), 400, "invalid_field", field="name")
 
 
-async def test_peek_shows_the_next_jobs_in_the_order_of_dequeue_and_takes_none(server):
+async def test_peek_shows_the_next_jobs_in_the_order_of_dequeue_and_leases_none(server):
     for priority in (0, 5, 0, -3):
         await server.enqueue(queue="q", priority=priority, payload=priority)
     back = (await server.post("/jobs/dequeue", {"queue": "q"})).json

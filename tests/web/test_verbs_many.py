@@ -1,4 +1,4 @@
-"""Many in one request: an answer for each, and one bad item never harms the others."""
+"""Many items in one request: each has an answer, and a bad one does not affect the others."""
 
 import pytest
 from leasing import VERBS, leased, said
@@ -9,7 +9,7 @@ DONE = {"conclude": "concluded", "heartbeat": "in_progress", "release": "queued"
 
 
 def check_part(part, status, code, **members):
-    """That `part` is a whole problem, as a single call would have it."""
+    """Checks that `part` is a complete problem document, as a single call would answer."""
     assert list(part)[:5] == ["code", "status", "title", "detail", "request_id"]
     assert (part["status"], part["code"]) == (status, code), part
     assert {name: part.get(name) for name in members} == members
@@ -17,7 +17,7 @@ def check_part(part, status, code, **members):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_each_has_an_answer_in_order(server, verb):
+async def test_each_item_has_an_answer_in_order(server, verb):
     await server.post("/jobs/enqueue", [{"type": str(n), "payload": n} for n in range(3)])
     jobs = (await server.dequeue(count=3, consumer="w1"))["jobs"]
     items = [{"id": job["id"], "lease": job["lease"]} for job in reversed(jobs)]
@@ -35,7 +35,7 @@ async def test_each_has_an_answer_in_order(server, verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_one_bad_item_never_harms_the_others(server, verb):
+async def test_one_bad_item_does_not_affect_the_others(server, verb):
     first, second = await leased(server), await leased(server)
     lost = await leased(server, lease_for=1)
     server.clock.advance(2)
@@ -61,14 +61,14 @@ async def test_one_bad_item_never_harms_the_others(server, verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_it_is_200_also_when_all_failed(server, verb):
+async def test_the_status_is_200_even_if_all_items_failed(server, verb):
     answer = await server.post(f"/jobs/{verb}", [{"id": 1}, {"id": 2}])
     assert (answer.status, answer.json["ok"], answer.json["failed"]) == (200, 0, 2)
     assert [result["error"]["code"] for result in answer.json["results"]] == ["job_not_found"] * 2
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_line_each_and_options_for_all(server, verb):
+async def test_items_may_be_lines_with_common_options_in_the_query(server, verb):
     await server.post("/jobs/enqueue", [{"type": "a"}, {"type": "b"}])
     await server.dequeue(count=2, consumer="w1")
     for path, headers in [(f"/jobs/{verb}?consumer=w1", NDJSON), (f"/jobs/{verb}", {"Queue-Consumer": "w1"})]:
@@ -78,7 +78,7 @@ async def test_a_line_each_and_options_for_all(server, verb):
             assert [result["job"]["status"] for result in answer.json["results"]] == [DONE[verb]] * 2
 
 
-async def test_each_takes_what_the_single_call_takes(server):
+async def test_each_item_has_the_fields_of_the_single_call(server):
     await server.post("/jobs/enqueue", [{"type": "a"}] * 4)
     jobs = (await server.dequeue(count=4))["jobs"]
     held = [{"id": job["id"], "lease": job["lease"]} for job in jobs]
@@ -99,7 +99,7 @@ async def test_each_takes_what_the_single_call_takes(server):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_from_1_to_1000(server, verb):
+async def test_a_request_may_have_1_to_1000_items(server, verb):
     for body, headers in [("[]", {}), ("", {}), ("", NDJSON), ("\n\n", NDJSON)]:
         check_problem(await server.post(f"/jobs/{verb}", body, headers), 400, "invalid_field")
     answer = await server.post(f"/jobs/{verb}", [{"id": 1}] * 1001)
@@ -109,7 +109,7 @@ async def test_from_1_to_1000(server, verb):
     check_problem(await server.post(f"/jobs/{verb}?qqq=1", [{"id": 1}]), 400, "unknown_field", field="qqq")
 
 
-async def test_the_same_job_twice_is_answered_twice(server):
+async def test_a_repeated_job_is_answered_twice(server):
     job = await leased(server)
     item = {"id": 1, **said(job)}
     answer = await server.post("/jobs/conclude", [item, item])
@@ -125,7 +125,7 @@ async def test_a_single_call_takes_no_id_besides_the_one_in_its_path(server, ver
 # -- enqueue?atomic=false ---------------------------------------------------------------------------
 
 
-async def test_not_all_or_nothing_each_job_has_an_answer(server):
+async def test_with_atomic_0_each_job_has_an_answer(server):
     answer = await server.post(
         "/jobs/enqueue?atomic=false", [{"type": "a"}, {"type": ""}, {"typ": 1}, {"type": "b", "delay": 5}]
     )
@@ -141,7 +141,7 @@ async def test_not_all_or_nothing_each_job_has_an_answer(server):
     assert (fourth["job"]["id"], fourth["job"]["status"]) == (2, "scheduled")
 
 
-async def test_not_all_or_nothing_by_lines(server):
+async def test_atomic_0_works_with_lines(server):
     for atomic in ("false", "0", "False"):
         answer = await server.post(
             f"/jobs/enqueue?atomic={atomic}&queue=q", '{"type":"a"}\n{"type":"b"\n7\n{"type":"c"}\n', NDJSON
@@ -164,7 +164,7 @@ async def test_atomic_is_the_default_and_belongs_in_the_query(server):
     assert (await server.get("/stats")).json["jobs"]["queued"] == 0
 
 
-async def test_what_has_no_room_is_refused_by_itself(server):
+async def test_only_the_jobs_beyond_a_limit_are_refused(server):
     await server.call("PATCH", "/queues/q", {"max_jobs": 2})
     jobs = [{"type": "a", "queue": queue} for queue in ("q", "q", "q", "default")]
     answer = await server.post("/jobs/enqueue?atomic=false", jobs)

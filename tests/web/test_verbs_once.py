@@ -1,4 +1,4 @@
-"""What is made once: Idempotency-Key, and unique_key with its scopes and conflicts."""
+"""Jobs that are created only once: Idempotency-Key, and unique_key with its scopes and conflicts."""
 
 import pytest
 from leasing import dead, later, leased, said
@@ -14,7 +14,7 @@ async def total(server):
 # -- Idempotency-Key --------------------------------------------------------------------------------
 
 
-async def test_the_same_request_again_makes_nothing_and_shows_the_job(server):
+async def test_a_repeated_request_creates_nothing_and_shows_the_job(server):
     body = {"type": "x", "payload": {"n": 1}}
     first = await server.post("/jobs/enqueue", body, KEY)
     assert (first.status, first.json["id"]) == (201, 1)
@@ -39,7 +39,7 @@ async def test_the_job_is_shown_as_it_is_now(server):
     assert (again["status"], again["result"], again["duplicate"]) == ("concluded", 5, True)
 
 
-async def test_other_bytes_under_the_same_key_are_refused(server):
+async def test_another_body_under_the_same_key_is_refused(server):
     await server.post("/jobs/enqueue?priority=1", '{"type":"x"}', KEY)
     for path, body in [
         ("/jobs/enqueue?priority=1", '{"type":"y"}'), ("/jobs/enqueue?priority=1", '{"type": "x"}'),
@@ -57,7 +57,7 @@ async def test_another_key_is_another_request(server):
         assert (answer.status, answer.json["id"]) == (201, n)
 
 
-async def test_of_a_forgotten_job_the_id_is_shown(server):
+async def test_a_forgotten_job_is_shown_by_its_id(server):
     body = {"type": "x", "retain_for": 0}
     await server.post("/jobs/enqueue", body, KEY)
     await server.post("/jobs/1/conclude", said(await server.dequeue()))
@@ -65,7 +65,7 @@ async def test_of_a_forgotten_job_the_id_is_shown(server):
     assert (again.status, again.body) == (200, b'{"id":1,"duplicate":true}\n')
 
 
-async def test_many_jobs_are_made_once_too(server):
+async def test_a_repeated_batch_creates_nothing(server):
     body = [{"type": "a", "retain_for": 0}, {"type": "b"}]
     first = await server.post("/jobs/enqueue", body, KEY)
     assert first.status == 201
@@ -104,14 +104,14 @@ async def test_a_refused_request_is_not_remembered(server):
     assert (await server.post("/jobs/enqueue", {"type": "y"}, KEY)).status == 201
 
 
-async def test_what_a_key_may_be(server):
+async def test_an_idempotency_key_is_checked(server):
     for key in ("", "x" * 256, "a\tb"):
         answer = await server.post("/jobs/enqueue", {"type": "x"}, {"Idempotency-Key": key})
         check_problem(answer, 400, "invalid_field", field="Idempotency-Key")
     assert await total(server) == 0
 
 
-async def test_one_that_is_not_all_or_nothing_cannot_have_a_key(server):
+async def test_a_request_with_atomic_0_cannot_have_a_key(server):
     answer = await server.post("/jobs/enqueue?atomic=false", [{"type": "x"}], KEY)
     check_problem(answer, 400, "invalid_field", field="atomic")
     assert await total(server) == 0
@@ -124,7 +124,7 @@ TAKEN = {"queued": 2, "active": 3, "exists": 6}  # in so many of the states, fro
 
 
 async def brought(server, state, **options):
-    """A job in that state; its id."""
+    """Brings a job into a state. Returns its id."""
     if state in ("scheduled", "queued", "cancelled"):
         id = await server.enqueue(delay=60 if state == "scheduled" else 0, **options)
         if state == "cancelled":
@@ -140,7 +140,7 @@ async def brought(server, state, **options):
 
 @pytest.mark.parametrize("scope", [None, "queued", "active", "exists"])
 @pytest.mark.parametrize("state", STATES)
-async def test_how_long_a_unique_key_is_taken(server, scope, state):
+async def test_a_unique_key_is_taken_as_long_as_its_scope_says(server, scope, state):
     options = {"unique_key": "k", "unique_while": scope}
     id = await brought(server, state, **options)
     answer = await server.post("/jobs/enqueue", {"type": "y", **options})
@@ -153,7 +153,7 @@ async def test_how_long_a_unique_key_is_taken(server, scope, state):
         assert "duplicate" not in answer.json
 
 
-async def test_what_is_unique_is_shown(server):
+async def test_the_unique_key_of_a_job_is_shown(server):
     answer = await server.post("/jobs/enqueue", {"type": "x", "unique_key": "k"})
     assert [answer.json[n] for n in ("unique_key", "unique_while", "on_conflict")] == [
         "k",
@@ -168,21 +168,21 @@ async def test_what_is_unique_is_shown(server):
     ]
 
 
-async def test_a_unique_key_is_of_one_queue(server):
+async def test_a_unique_key_belongs_to_one_queue(server):
     for queue in ("a", "b"):
         for status in (201, 200):
             answer = await server.post("/jobs/enqueue", {"type": "x", "queue": queue, "unique_key": "k"})
             assert (answer.status, answer.json["queue"]) == (status, queue)
 
 
-async def test_a_job_that_comes_back_has_its_key_again(server):
+async def test_a_job_that_is_queued_again_claims_its_key_again(server):
     job = await leased(server, {"unique_key": "k", "unique_while": "queued"})
     await server.post("/jobs/1/release", said(job))
     answer = await server.post("/jobs/enqueue", {"type": "x", "unique_key": "k", "unique_while": "queued"})
     assert (answer.status, answer.json["id"]) == (200, 1)
 
 
-async def test_a_redriven_job_has_its_key_again(server):
+async def test_a_redriven_job_claims_its_key_again(server):
     id = await dead(server, unique_key="k")
     await server.post(f"/jobs/{id}/redrive")
     assert (await server.post("/jobs/enqueue", {"type": "x", "unique_key": "k"})).json["id"] == id
@@ -199,7 +199,7 @@ async def test_a_conflict_may_be_refused(server):
 
 
 @pytest.mark.parametrize("state", ["queued", "scheduled"])
-async def test_a_conflict_may_replace_what_has_not_started(server, state):
+async def test_a_conflict_may_replace_a_job_that_has_not_started(server, state):
     id = await brought(server, state, unique_key="k", payload={"old": 1}, priority=1)
     answer = await server.post(
         "/jobs/enqueue",
@@ -219,7 +219,7 @@ async def test_a_conflict_may_replace_what_has_not_started(server, state):
     assert (got["id"], got["payload"]) == (id, 2)
 
 
-async def test_a_conflict_replaces_nothing_that_has_started(server):
+async def test_a_conflict_does_not_replace_a_job_that_has_started(server):
     job = await leased(server, {"unique_key": "k", "payload": "old"})
     new = {"type": "y", "unique_key": "k", "on_conflict": "replace", "payload": "new", "priority": 7}
     for status in ("in_progress", "queued"):
@@ -264,7 +264,7 @@ async def test_in_an_atomic_batch_an_ignored_conflict_shows_the_job_in_its_place
     assert shown == [(2, "a", None), (1, "x", True), (3, "c", None), (3, "c", True)]
 
 
-async def test_each_by_itself_a_conflict_is_its_own(server):
+async def test_with_atomic_0_a_conflict_affects_only_its_item(server):
     await server.enqueue(unique_key="k")
     answer = await server.post(
         "/jobs/enqueue?atomic=false",
@@ -278,7 +278,7 @@ async def test_each_by_itself_a_conflict_is_its_own(server):
     assert (there["job"]["id"], there["job"]["duplicate"]) == (1, True)
 
 
-async def test_scope_and_conflict_without_a_key_mean_nothing(server):
+async def test_scope_and_conflict_need_a_key(server):
     for option in ({"unique_while": "active"}, {"on_conflict": "reject"}):
         answer = await server.post("/jobs/enqueue", {"type": "x", **option})
         check_problem(answer, 400, "missing_field", field="unique_key")

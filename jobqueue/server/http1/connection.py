@@ -1,12 +1,11 @@
 """Connection: one client of the fast front. It has a parser and a writer, and decides what happens when.
 
 Requests of one connection are answered in order. While one of them waits (a long-poll, a stream) the bytes
-that follow it are kept, up to `READ_AHEAD`, so that a hang-up is seen at once.
+that follow it are kept by a `ReadAhead`.
 """
 
 import asyncio
 import logging
-import select
 from asyncio import Future
 from collections.abc import Callable
 from operator import itemgetter
@@ -16,6 +15,7 @@ from typing import cast
 from jobqueue.errors import JobQueueError, RequestTimeout
 from jobqueue.server.connection_limits import ConnectionLimits
 from jobqueue.server.http1.front_state import FrontState
+from jobqueue.server.http1.read_ahead import READ_AHEAD, SLICE, ReadAhead, hung_up
 from jobqueue.server.http1.request_parser import RequestParser
 from jobqueue.server.http1.response_writer import ResponseWriter, SendQueue
 from jobqueue.server.http1.transfers import StreamResponse, UploadReceiver
@@ -23,22 +23,18 @@ from jobqueue.server.timeouts import untaken
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 
 _log = logging.getLogger("jobqueue")
-# Bytes kept of what a client sends while an earlier request of it waits.
-READ_AHEAD = 65536
-# The most that is parsed in one go, in bytes, and answered in one go, in seconds. The rest waits for a
-# later loop pass, so that one client does not hold up the others.
-SLICE = 65536
+# The most that is answered in one go, in seconds. The rest waits for a later loop pass, so that one client
+# does not hold up the others.
 SLICE_SECONDS = 0.002
 # Bytes read and dropped after a refusal. A client that is cut off while it sends does not see why.
 DRAIN_BYTES = 16 << 20
-# The same for the body of a refused upload, in multiples of the largest body.
+# The same for the body of a refused upload, in multiples of JOBQUEUE_MAX_BODY.
 _DRAIN_BODIES = 16
-# Seconds between looks at a client that is not being read from.
-_WATCH = 0.1
+# Bytes of an unfinished head that is never refused.
+_SMALL_HEAD = 4096
 # A request that waited longer than this, in seconds, gets a job only if its client is still there. The look
 # costs as much as an answer, so clients that waited for a quick disk only are spared it.
 _LONG = 0.02
-_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 _kind: Callable[[tuple[bytes, "Connection"]], bytes] = itemgetter(0)
 
@@ -95,9 +91,9 @@ class Connection:
     """One client. The transport calls it as an `asyncio.Protocol`."""
 
     __slots__ = (
-        "_backlog", "_body_unread", "_connections", "_dispatcher", "_drained", "_half_closed", "_head_cache",
-        "_held", "_lingering", "_loop", "_parser", "_paused", "_pending", "_ready", "_resume_scheduled",
-        "_seen", "_served", "_slice_end", "_state", "_stream", "_transport", "_upload", "_watched",
+        "_body_unread", "_connections", "_counted", "_descriptor", "_dispatcher", "_drained", "_half_closed",
+        "_head_cache", "_held", "_lingering", "_loop", "_parser", "_pending", "_read_ahead", "_ready",
+        "_resume_scheduled", "_seen", "_served", "_slice_end", "_state", "_stream", "_transport", "_upload",
         "_writer", "peer",
     )  # fmt: skip
 
@@ -111,6 +107,7 @@ class Connection:
         self.peer = peer
         self._state = state
         self._dispatcher = state.dispatcher
+        self._descriptor = -1
         self._head_cache = state.head_cache
         self._connections = connections
         self._loop = loop
@@ -119,9 +116,8 @@ class Connection:
         # Reading
         self._ready = True  # nothing is in the way of the next request, which begins with the next byte
         self._held = b""  # received in this loop pass, to be answered with the batch
-        self._backlog = bytearray()  # received, and not parsed yet
-        self._paused = False  # the transport does not read
-        self._watched = False
+        self._read_ahead = ReadAhead(loop)  # received, and not parsed yet
+        self._counted = 0  # bytes of unfinished requests, as counted in `state.in_flight`
         # The current slice
         self._slice_end = 0.0
         self._resume_scheduled = False
@@ -143,7 +139,10 @@ class Connection:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass
         # Not made before: llhttp's parser and ours hold each other, and only `connection_lost` parts them
         self._parser = RequestParser(self._state, self.peer)
+        self._read_ahead.connection_made(transport)
         self._writer.connection_made(transport, self._on_flushed)
+        connected = transport.get_extra_info("socket")
+        self._descriptor = -1 if connected is None else int(connected.fileno())
         self._connections.opened(self)
         # So `pause_writing` means that something is unsent, and `resume_writing` that all is sent. TLS
         # transports compare with "at least" the limit, others with "more than".
@@ -170,7 +169,7 @@ class Connection:
         first (parsed, held for the batch, or still in the backlog) are performed and answered, and responses
         that wait for the end of this loop pass are sent. True: the transport stays open meanwhile.
         """
-        due = bool(self._parser.requests or self._held or self._backlog or self._writer.has_unsent)
+        due = bool(self._parser.requests or self._held or self._read_ahead.kept or self._writer.has_unsent)
         waits = (
             self._pending is not None or self._stream is not None or self._upload is not None
             or self._writer.blocked
@@ -184,7 +183,8 @@ class Connection:
         self._connections.closed(self)
         self._writer.connection_lost()
         self._parser.close()
-        self._backlog.clear()
+        self._read_ahead.connection_lost()
+        self._count_unfinished()
         if self._pending is not None:
             self._pending[0].future.cancel()
         if self._stream is not None:
@@ -195,7 +195,7 @@ class Connection:
             self._upload = None
 
     def pause_writing(self) -> None:
-        self._writer.blocked = True
+        self._writer.pause()
         self._ready = False
 
     def resume_writing(self) -> None:
@@ -213,8 +213,8 @@ class Connection:
         self._held = b""
         if self._writer.gone:
             return
-        if self._backlog:  # more has come after it
-            self._backlog[:0] = data
+        if self._read_ahead.kept:  # more has come after it
+            self._read_ahead.keep_first(data)
             self._resume()
             return
         self._ready = True
@@ -229,7 +229,7 @@ class Connection:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self._transport.abort()
-        elif self._waiting or self._backlog or self._parser.requests:
+        elif self._waiting or self._read_ahead.kept or self._parser.requests:
             self._keep(data)
         else:
             self._read(data)
@@ -242,50 +242,34 @@ class Connection:
 
     def _parse(self, data: bytes) -> None:
         self._ready = False
-        if len(data) > SLICE:
-            self._keep(data)
-            return
         parser = self._parser
         self._slice_end = monotonic() + SLICE_SECONDS
+        if len(data) > SLICE:
+            self._read_ahead.keep(data)
+            self._advance()  # at once, so that a refused body takes no memory until the next pass
+            return
         parser.feed(data)
         if parser.requests:
             self._perform_parsed()
         if parser.idle and not (parser.requests or parser.refusal or self._upload or self._waiting):
             self._ready = not self._writer.closing
+            if self._counted:
+                self._count_unfinished()
         else:
             self._advance()
 
     def _keep(self, data: bytes) -> None:
-        """Keeps `data` until its turn. Reading pauses while too much is kept."""
-        self._backlog += data
-        if len(self._backlog) > READ_AHEAD and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-            if not self._watched:
-                self._watched = True
-                self._loop.call_later(_WATCH, self._watch)
+        """Keeps `data` until its turn."""
+        self._read_ahead.keep(data)
+        self._count_unfinished()
         if not self._waiting:
             self._resume_soon()
-
-    def _watch(self) -> None:
-        """Asks the socket for its end, which a transport that does not read cannot see."""
-        self._watched = self._paused and not self._writer.gone
-        if self._watched:
-            if self._hung_up():
-                self._transport.abort()
-            else:
-                self._loop.call_later(_WATCH, self._watch)
-
-    def _hung_up(self) -> bool:
-        """The client has gone, though the loop may not have seen it yet."""
-        if self._writer.gone or self._transport.is_closing():
-            return True
-        connected = self._transport.get_extra_info("socket")
-        if connected is None:
-            return True  # a TLS transport that is being closed
-        poll = select.poll()
-        poll.register(connected.fileno(), _HUNG_UP)
-        return bool(poll.poll(0))
+        elif (
+            self._pending is not None
+            and self._state.in_flight.full
+            and len(self._read_ahead.kept) > READ_AHEAD
+        ):
+            self._transport.abort()  # what comes behind a waiting request cannot be refused
 
     # -- answering ----------------------------------------------------------------------------------
 
@@ -310,6 +294,7 @@ class Connection:
         own = known.names_itself
         id = dispatcher.request_id(headers[b"x-request-id"]) if own else dispatcher.fresh_id()
         request = Request(method, path, query, headers, data[head_end:], self.peer, id, parameter)
+        request.descriptor = self._descriptor
         self._served += 1
         started = monotonic()
         answer = dispatcher.perform(route, request, known.from_program, started, known.permitted)
@@ -328,6 +313,7 @@ class Connection:
         while requests and self._upload is None and not (self._waiting or self._writer.closing):
             request, close, started = requests.popleft()
             self._served += 1
+            request.descriptor = self._descriptor
             answer = self._dispatcher.answer(request)
             if isinstance(answer, Response):
                 self._writer.respond(answer, request, close, started)
@@ -362,10 +348,16 @@ class Connection:
         if future.cancelled():
             log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             return
-        response = self._dispatcher.finish(deferred, request.id)
+        response = self._dispatcher.finish(deferred, request)
+        if not isinstance(response, Response):  # it had to be admitted first, and has only begun
+            self._begin(response, request, close, started)
+            if self._writer.gone and self._stream is not None:  # the client left in this pass of the loop
+                self._stream.hung_up()
+                self._stream = None
+            return
         give_back = response.on_undelivered
         waited = deferred.is_long_poll or monotonic() - started > _LONG
-        if give_back is not None and waited and self._hung_up():
+        if give_back is not None and waited and (self._writer.gone or hung_up(self._transport)):
             give_back()
             log.request(request.method, request.path, 499, started, 0, request.peer, request.id)
             self._transport.abort()
@@ -410,34 +402,63 @@ class Connection:
                 self._refuse(parser.refusal)
             elif parser.upload_due and upload is None:
                 request, close = parser.begin_upload()
+                request.descriptor = self._descriptor
                 answer = self._dispatcher.answer(request)
                 assert isinstance(answer, (Upload, Response))
                 self._served += 1
                 self._begin_upload(answer, request, close, monotonic())
             elif parser.continue_due:
                 parser.continue_due = False
-                writer.send_continue()
-            elif self._backlog:
-                piece = bytes(self._backlog[:SLICE])
-                del self._backlog[:SLICE]
-                parser.feed(piece)
-                if self._backlog:
+                if upload is not None or not self._refuses_the_rest():
+                    writer.send_continue()
+            elif self._read_ahead.kept:
+                parser.feed(self._read_ahead.take())
+                if self._read_ahead.kept and not (
+                    parser.held and upload is None and self._refuses_the_rest()
+                ):
                     self._resume_soon()
                     break
-            else:
+            elif not (parser.held and upload is None and self._refuses_the_rest()):
                 self._ready = parser.idle and upload is None and not self._lingering
                 break
+        self._count_unfinished()
         if self._half_closed and not (self._resume_scheduled or writer.blocked or writer.gone):
             writer.send()
             self._transport.close()
-        if self._paused and not writer.gone and len(self._backlog) <= READ_AHEAD and not self._waiting:
-            self._paused = False
-            self._transport.resume_reading()
+        if not self._waiting:
+            self._read_ahead.resume_if_short()
+
+    def _count_unfinished(self) -> None:
+        held = len(self._read_ahead.kept) + self._parser.held
+        if held != self._counted:
+            self._state.in_flight.used += held - self._counted
+            self._counted = held
+
+    def _forget_unfinished(self) -> None:
+        """Drops what has been read and not answered; nothing that follows counts."""
+        self._parser.stop()
+        self._read_ahead.drop()
+        self._count_unfinished()
+
+    def _refuses_the_rest(self) -> bool:
+        """Refuses a request that has not arrived completely, if its caller may not make it, or there is no
+        room for more."""
+        parser, in_flight = self._parser, self._state.in_flight
+        if parser.headers_done and not parser.body_checked:
+            parser.body_checked = True
+            error = self._dispatcher.refusal_before_body(parser.refused_request())
+            if error is not None:
+                parser.refuse(error)
+        self._count_unfinished()
+        if in_flight.full and (parser.headers_done or parser.held > _SMALL_HEAD):
+            parser.refuse(in_flight.refusal())
+        return parser.refusal is not None
 
     def _refuse(self, error: JobQueueError) -> None:
         """Answers what cannot or will not be read; then the connection ends."""
         request = self._parser.refused_request()
         self._body_unread = True
+        self._forget_unfinished()
         self._writer.respond(self._dispatcher.refuse(error, request), request, True, monotonic())
 
     # -- streams and uploads ------------------------------------------------------------------------
@@ -485,7 +506,8 @@ class Connection:
         elif upload.body_complete:
             self._finish_upload(upload, upload.response, upload.close)
         elif (
-            parser.continue_due  # the client would not have sent the body yet
+            upload.at_once
+            or parser.continue_due  # the client would not have sent the body yet
             or parser.refusal is not None
             or upload.dropped_bytes > _DRAIN_BODIES * self._state.max_body
         ):
@@ -508,8 +530,20 @@ class Connection:
         if self._lingering:
             return False
         parser = self._parser
-        reading = bool(parser.requests or self._backlog or not parser.idle)
+        reading = bool(parser.requests or self._read_ahead.kept or not parser.idle)
         return reading or self._waiting or self._upload is not None or self._writer.has_unsent
+
+    @property
+    def expects(self) -> bool:
+        """What the client sends next is read, and performed as soon as it is complete."""
+        ended = self._half_closed or self._lingering or self._writer.gone or self._transport.is_closing()
+        return not (ended or self._waiting or self._upload is not None)
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the socket; -1 once it is closed."""
+        connected = self._transport.get_extra_info("socket")
+        return -1 if connected is None else int(connected.fileno())
 
     def close_if_idle(self) -> None:
         if not self.busy and not self._writer.gone:
@@ -533,16 +567,12 @@ class Connection:
             return
         self._lingering = True
         self._ready = False
-        self._backlog.clear()
-        self._parser.stop()
+        self._forget_unfinished()
         if not self._body_unread:
             self._transport.close()
             return
         if self._transport.can_write_eof():  # not with TLS, where the client has to close
             self._transport.write_eof()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
 
     # -- deadlines ----------------------------------------------------------------------------------
 

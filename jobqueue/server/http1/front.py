@@ -18,7 +18,7 @@ from jobqueue.server.connection_limits import ConnectionLimits
 from jobqueue.server.http1.connection import Connection, Connections
 from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.log import AccessLog
-from jobqueue.server.timeouts import Rounds
+from jobqueue.server.timeouts import Rounds, SweepClock, any_readable
 from jobqueue.server.tls import HANDSHAKE, Tls
 from jobqueue.web.dispatch import Dispatcher
 
@@ -34,6 +34,7 @@ class FastFront:
         self._connections = Connections(self.state, self.peers, self._loop)
         self.open = self._connections.open
         self._rounds = Rounds(self.open)
+        self._clock = SweepClock()
         self._dated = 0.0
 
     def take(self, accepted: socket.socket, peer: str) -> None:
@@ -74,8 +75,10 @@ class FastFront:
         id = dispatcher.fresh_id()
         response = dispatcher.failed(BadRequest("this port speaks HTTPS; ask for https:// instead"), id)
         head = b"%b%b\r\nContent-Length: %d\r\nConnection: close" % (
-            self.state.response_heads.make(400, response.content_type), id.encode(), len(response.body)
-        )  # fmt: skip
+            self.state.response_heads.make(400, response.content_type),
+            id.encode(),
+            len(response.body),
+        )
         with contextlib.suppress(OSError):
             plain.send(head + response.headers + b"\r\n\r\n" + response.body)
 
@@ -83,12 +86,20 @@ class FastFront:
         return len(self.open) + len(self._connections.accepting)
 
     def sweep(self, parts: int = 1) -> None:
-        now = time.monotonic()
-        if parts == 1 or now - self._dated >= 1:
-            self._dated = now
+        if parts == 1 or time.monotonic() - self._dated >= 1:
+            self._dated = time.monotonic()
             self.state.response_heads.refresh()
-        for connection in self._rounds.part(parts):
-            connection.check_deadline(now)
+        if (now := self._clock.read()) is not None:
+            for connection in self._rounds.part(parts):
+                connection.check_deadline(now)
+
+    def arriving(self) -> bool:
+        if self._connections.accepting or self._connections.batch:
+            return True
+        expected = [connection for connection in self.open if connection.expects]
+        if any(connection.busy for connection in expected):
+            return True
+        return any_readable([connection.descriptor for connection in expected])
 
     def drain(self) -> None:
         self.state.draining = True

@@ -16,9 +16,16 @@ from jobqueue.web.routes import Route, Router
 _MAX_BLOCKS = 1024
 _MAX_BLOCK_BYTES = 2048
 # Headers that frame a body in an unusual way, or carry a secret
-_NEVER_CACHED = frozenset({
-    b"transfer-encoding", b"expect", b"content-encoding", b"upgrade", b"job-lease", b"cookie",
-})  # fmt: skip
+_NEVER_CACHED = frozenset(
+    {
+        b"transfer-encoding",
+        b"expect",
+        b"content-encoding",
+        b"upgrade",
+        b"job-lease",
+        b"cookie",
+    }
+)
 # Bytes of a request target that mean themselves. A target with others goes to llhttp.
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
 METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
@@ -56,7 +63,7 @@ class HeadCache:
     whether the token is still good is checked with each request.
     """
 
-    def __init__(self, router: Router, callers: Mapping[bytes | None, Principal]) -> None:
+    def __init__(self, router: Router, callers: Mapping[bytes | None, Principal[Context]]) -> None:
         self._router = router
         self._callers = callers
         self.blocks: dict[bytes, CachedHead] = {}
@@ -66,6 +73,8 @@ class HeadCache:
             for path, table in router.plain.items()
             for method, route in table.items()
         }
+        if router.root is not None:
+            self.lines[b"POST / HTTP/1.1\r\n"] = ("POST", "/", "", router.root, "")
         # Request lines with a number, by what is left of them without digits: method, the bytes before and
         # after the number, route, and how long those bytes are together
         self._around_number: dict[bytes, tuple[str, bytes, bytes, Route, int]] = {}
@@ -107,6 +116,8 @@ class HeadCache:
         if method is None or line[-11:] != b" HTTP/1.1\r\n" or target.translate(None, _PLAIN):
             return None
         path, _, query = target.decode("ascii").partition("?")
+        if path == "/" and query:
+            return None  # it may be for the SQS door
         try:
             route, parameter = self._router.find(method, path)
         except JobQueueError:

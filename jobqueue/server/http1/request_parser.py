@@ -10,7 +10,7 @@ from time import monotonic
 
 import httptools
 
-from jobqueue.errors import BadRequest, BodyTooLarge, HeadersTooLarge, JobQueueError, UnsupportedEncoding
+from jobqueue.errors import BadRequest, HeadersTooLarge, JobQueueError, UnsupportedEncoding
 from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.http1.head_cache import METHODS
 from jobqueue.web.http import Request
@@ -36,10 +36,28 @@ class RequestParser:
 
     __deletable__ = ("_llhttp",)  # mypyc allows `del` of these attributes only
     __slots__ = (
-        "_body", "_head_bytes", "_headers", "_last", "_llhttp", "_peer", "_state", "_upgrade",
-        "_upload_begun", "_url", "complete", "continue_due", "headers_done", "idle", "learnable", "refusal",
-        "requests", "upload_body", "upload_due", "upload_ended",
-    )  # fmt: skip
+        "_body",
+        "_head_bytes",
+        "_headers",
+        "_last",
+        "_llhttp",
+        "_peer",
+        "_state",
+        "_upgrade",
+        "_upload_begun",
+        "_url",
+        "body_checked",
+        "complete",
+        "continue_due",
+        "headers_done",
+        "idle",
+        "learnable",
+        "refusal",
+        "requests",
+        "upload_body",
+        "upload_due",
+        "upload_ended",
+    )
 
     def __init__(self, state: FrontState, peer: str) -> None:
         # Per-connection state
@@ -63,6 +81,7 @@ class RequestParser:
         self.headers_done = False
         self._head_bytes = 0
         self._body: bytes | bytearray = b""
+        self.body_checked = False  # the caller may make this request, as far as its head tells
         self._upgrade = False
         self.continue_due = False  # the client waits for 100 Continue before it sends the body
         # Upload state
@@ -76,6 +95,12 @@ class RequestParser:
         """A part of a request has been read."""
         return bool(self._url or self._head_bytes)
 
+    @property
+    def held(self) -> int:
+        """Bytes of an unfinished request."""
+        head = 0 if self.headers_done else self._head_bytes
+        return head + len(self._body) + len(self.upload_body)
+
     def close(self) -> None:
         """Drops everything, llhttp's parser included: it holds this object."""
         self.stop()
@@ -85,6 +110,8 @@ class RequestParser:
         """Drops what has been read; nothing that follows counts."""
         self.complete = True
         self.requests.clear()
+        self._head_bytes = 0
+        self._body = b""
         self.upload_body.clear()
 
     def feed(self, data: bytes) -> None:
@@ -198,8 +225,8 @@ class RequestParser:
     def on_body(self, body: bytes) -> None:
         if self._upload_begun:
             self.upload_body += body
-        elif len(self._body) + len(body) > self._state.max_body and not self.upload_due:
-            self.refuse(self._too_large())
+        elif len(self._body) + len(body) > self._state.max_request and not self.upload_due:
+            self.refuse(self._state.dispatcher.too_large())
             self._body = b""
         elif self.refusal is None and not self.complete:
             if not self._body:
@@ -223,9 +250,13 @@ class RequestParser:
         body = self._body
         request = Request(
             METHODS.get(method := self._llhttp.get_method()) or method.decode("latin-1"),
-            path, query, headers, body if type(body) is bytes else bytes(body), self._peer,
+            path,
+            query,
+            headers,
+            body if type(body) is bytes else bytes(body),
+            self._peer,
             self._state.dispatcher.request_id(headers.get(b"x-request-id")),
-        )  # fmt: skip
+        )
         close = not self._llhttp.should_keep_alive()
         version = "1.1"
         if close or b"connection" in headers:  # only version 1.1 is kept open without asking for it
@@ -246,6 +277,7 @@ class RequestParser:
         self.headers_done = False
         self._head_bytes = 0
         self._body = b""
+        self.body_checked = False
         self.continue_due = False  # the body has come without it
         self.upload_due = False
         self.idle = True
@@ -257,8 +289,8 @@ class RequestParser:
         path = self._url.decode("latin-1").partition("?")[0]
         if path in self._state.dispatcher.router.uploads:
             self.upload_due = True
-        elif b"content-length" in self._headers:
-            self.refuse(self._too_large())
+        elif int(self._headers.get(b"content-length", b"0")[-20:]) > self._state.max_request:
+            self.refuse(self._state.dispatcher.too_large())
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
         coding = headers.get(b"transfer-encoding")
@@ -270,8 +302,9 @@ class RequestParser:
         if encoding not in (b"", b"identity"):
             shown = encoding[:40].decode("latin-1")
             self.refuse(UnsupportedEncoding(f"the body is encoded as {shown!r}; send it plain"))
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self.refusal is None:
-            self.continue_due = True
+        expects = headers.get(b"expect", b"").lower() == b"100-continue" and self.refusal is None
+        # A client of HTTP/1.0 would take the interim response for the response (RFC 9110, 10.1.1)
+        self.continue_due = expects and self._llhttp.get_http_version() != "1.0"
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """Declines the offer of another protocol. llhttp stops at the end of such a head, so the answer is
@@ -283,9 +316,10 @@ class RequestParser:
             self.refuse(BadRequest("this server is not a proxy"))
             return b""
         kept = {
-            name: value for name, value in self._headers.items()
+            name: value
+            for name, value in self._headers.items()
             if name not in (b"upgrade", b"connection", b"expect")
-        }  # fmt: skip
+        }
         options = self._headers.get(b"connection", b"").split(b",")
         if others := [option for option in options if option.strip().lower() != b"upgrade"]:
             kept[b"connection"] = b",".join(others).strip()
@@ -300,12 +334,6 @@ class RequestParser:
         self.idle = True
         self._llhttp = httptools.HttpRequestParser(self)
         return head + rest
-
-    def _too_large(self) -> BodyTooLarge:
-        limit = self._state.max_body
-        return BodyTooLarge(
-            f"the body is larger than {limit:,} bytes", limit=limit, setting="JOBQUEUE_MAX_BODY"
-        )
 
     def _too_much_head(self) -> HeadersTooLarge:
         limit = self._state.max_head

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from jobqueue.server.http1.front_state import FrontState
+from jobqueue.web.bytes_in_flight import SMALL
 from jobqueue.web.http import JSON, Request, Response, Stream
 
 # At most this many responses are gathered for one `send`, and none that is longer than this many bytes.
@@ -43,9 +44,19 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_chunked", "_on_flushed", "_out", "_queue", "_state", "_transport", "_undelivered", "blocked",
-        "closing", "gone",
-    )  # fmt: skip
+        "_chunked",
+        "_counted",
+        "_large",
+        "_on_flushed",
+        "_out",
+        "_queue",
+        "_state",
+        "_transport",
+        "_undelivered",
+        "blocked",
+        "closing",
+        "gone",
+    )
 
     _transport: asyncio.Transport
 
@@ -60,6 +71,8 @@ class ResponseWriter:
         # Responses of this loop pass, and what to call if those written may not have been received
         self._out: list[bytes] = []
         self._undelivered: list[Callable[[], None]] = []
+        self._counted = 0  # unsent bytes, as counted in `state.in_flight`
+        self._large = 0  # bytes of what is being written, if it is large
         # Per-response state: the stream being written is in chunks
         self._chunked = False
 
@@ -69,14 +82,33 @@ class ResponseWriter:
 
     def connection_lost(self) -> None:
         self.gone = True
+        self._count_unsent()
         self._on_flushed = None  # it holds the connection, which holds this writer
         for on_undelivered in self._undelivered:
             on_undelivered()
         self._undelivered.clear()
 
+    def pause(self) -> None:
+        """The client does not take what was written to the transport."""
+        self.blocked = True
+        self._count_unsent()
+
+    def _count_unsent(self) -> None:
+        unsent = 0 if self.gone else self._transport.get_write_buffer_size()
+        if unsent:
+            unsent = max(unsent, self._large)  # the transport keeps the whole until the last byte is taken
+        else:
+            self._large = 0
+        self._state.in_flight.used += unsent - self._counted
+        self._counted = unsent
+        if unsent and self._state.encrypts and not self.blocked:
+            # TLS hands it to the system only at the end of this loop pass
+            asyncio.get_running_loop().call_soon(self._count_unsent)
+
     def resume(self) -> None:
         """The client has taken all that was written to the transport."""
         self.blocked = False
+        self._count_unsent()
         if not self._out:
             self._undelivered.clear()
 
@@ -98,21 +130,27 @@ class ResponseWriter:
                 on_undelivered()
             return
         state = self._state
+        if len(response.body) > SMALL and not state.in_flight.has_room(len(response.body)):
+            response = state.dispatcher.without_room(response, request)
+            on_undelivered = response.on_undelivered
         method, status, body, extra = request.method, response.status, response.body, response.headers
         shown = body
         if method != "POST" and (method == "GET" or method == "HEAD"):
-            extra += b"\r\nCache-Control: no-store"
+            if b"\r\nCache-Control: " not in extra:
+                extra += b"\r\nCache-Control: no-store"
             if method == "HEAD":
                 shown = b""
         if close or state.draining:
             self.closing = True
             extra += b"\r\nConnection: close"
-        elif b"connection" in request.headers and request.headers[b"connection"].lower() == b"keep-alive":
+        elif b"connection" in request.headers and (
+            request.headers[b"connection"].lower() == b"keep-alive" or request.version == "HTTP/1.0"
+        ):
             extra += b"\r\nConnection: keep-alive"
         kind = response.content_type
-        head = state.response_heads[status] if kind is JSON else state.response_heads.make(status, kind)
+        head = state.response_heads[status] if kind is JSON else state.response_heads.of(status, kind)
         id = request.id.encode("latin-1")
-        if status == 204:
+        if not body and (status == 204 or status == 304):
             text = b"%b%b%b\r\n\r\n" % (head, id, extra)
         else:
             text = b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, id, extra, len(body), shown)
@@ -122,7 +160,11 @@ class ResponseWriter:
         first = not out
         out.append(text)
         if at_once or len(text) > _GATHERED_BYTES:
+            if len(text) > SMALL:
+                self._large = len(text)
             self.send()
+            if self._large:
+                self._count_unsent()
         elif first and not self._queue.suspended:
             self._queue.add(self)
         elif len(out) > _GATHERED:
@@ -142,11 +184,12 @@ class ResponseWriter:
             return  # a client that has hung up keeps none of the jobs in these responses
         if self._undelivered and self._state.encrypts:
             # A TLS transport reports an untaken write only when another one follows it.
-            last = out.pop()
-            self._transport.writelines([*out, last[:-1]])
-            self._transport.write(last[-1:])
+            text = b"".join(out)
+            self._transport.write(text[:-1])
+            self._transport.write(text[-1:])
         else:
-            self._transport.writelines(out)
+            # Not `writelines`: asyncio's in Python 3.12 and 3.13 never says that the client takes nothing.
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
         if self._undelivered and not self.blocked:
             if self._state.encrypts:  # TLS hands it to the system only at the end of this loop pass
@@ -183,11 +226,14 @@ class ResponseWriter:
         if close:
             extra += b"\r\nConnection: close"
         head = self._state.response_heads.make(stream.status, stream.content_type)
-        self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id.encode("latin-1"), extra))
+        # A transport that was closed may not have told yet.
+        if not (self.gone or self._transport.is_closing()):
+            self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id.encode("latin-1"), extra))
 
     def write_piece(self, piece: bytes) -> bool:
         """Writes a piece of the stream. False: the client has not taken all of it yet."""
         if piece and not self.gone:
+            self._large = len(piece)
             self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
         return self.gone or not self.blocked
 

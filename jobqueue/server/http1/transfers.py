@@ -8,6 +8,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Callable
 
+from jobqueue.errors import JobQueueError
 from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.http1.response_writer import ResponseWriter
 from jobqueue.web.http import Request, Response, Stream, Upload
@@ -128,6 +129,8 @@ class UploadReceiver:
         self.response: Response | None = None
         self.body_complete = False
         self.dropped_bytes = 0
+        # The response is to be sent although the body has not come to its end
+        self.at_once = False
         # A piece is being taken, or the end of the body: nothing more may come
         self.busy = False
         self._state = state
@@ -135,12 +138,13 @@ class UploadReceiver:
         self._pieces = bytearray()
         self._wakeup = Wakeup()
         self._gone = False
+        self._refusal: JobQueueError | None = None
         self._reader: UploadReader | None = None
         if isinstance(answer, Response):
             self.response = answer
             return
         self.busy = True
-        self._reader = UploadReader(answer, writer.abort)
+        self._reader = UploadReader(answer, writer.abort, self._refuse, state.dispatcher.streams)
         state.dispatcher.streams.add(self._reader)
         state.start_task(asyncio.get_running_loop().create_task(self._run(self._reader)))
 
@@ -152,21 +156,29 @@ class UploadReceiver:
                 return
             response = await reader.end()
         except Exception as error:
-            response = self._state.dispatcher.failed(error, self.request.id)
+            response = self._state.dispatcher.failed_later(error, self.request)
+            self.dropped_bytes += len(self._pieces)
         if not self._gone:
             self.response = response
             self.busy = False
             self._on_progress()
 
     async def _next_piece(self) -> bytes:
-        """Nothing: the body is complete, or the client is gone."""
-        while not (self._pieces or self.body_complete or self._gone):
+        """Nothing: the body is complete, or the client is gone. Raises the error of `_refuse`."""
+        while not (self._pieces or self.body_complete or self._gone or self._refusal):
             self.busy = False
             self._on_progress()
             await self._wakeup.wait()
+        if self._refusal is not None:
+            raise self._refusal
         piece = b"" if self._gone else bytes(self._pieces)
         self._pieces.clear()
         return piece
+
+    def _refuse(self, error: JobQueueError) -> None:
+        self._refusal = error
+        self.at_once = True
+        self._wakeup.wake()
 
     def feed(self, piece: bytes) -> None:
         if self.response is not None:
@@ -185,8 +197,9 @@ class UploadReceiver:
     def finish(self, status: int) -> None:
         """The response has been written, with this status."""
         if self._reader is not None:
-            self._state.dispatcher.streams.discard(self._reader)
+            self._reader.close()
             self._state.dispatcher.streamed(self.request, status)
+            self._reader = None  # it refers to this object
 
     def hung_up(self) -> None:
         """A piece that is being taken is still taken; nothing follows it."""

@@ -20,29 +20,41 @@ _read = msgspec.json.Decoder(_Swept).decode
 def audited(answer: Answer, request: Request, who: str) -> Answer:
     """Returns `answer` and logs it, now or once it is there.
 
-    The fronts log streams and uploads when they end.
-
-    `who` is the name of an access token, or "".
+    `who` is the name of an access token, or "". The fronts log streams and uploads when they end.
     """
     if isinstance(answer, Deferred):
         render = answer.render
-        answer.render = lambda result: _tell(render(result), request, who)
+        answer.render = lambda result: audited(render(result), request, who)
         return answer
     return _tell(answer, request, who) if isinstance(answer, Response) else answer
 
 
 def _tell(answer: Response, request: Request, who: str) -> Response:
+    path = request.path[:200] if request.sqs is None else request.sqs.label
     try:
         changed = _read(answer.body).changed
     except msgspec.DecodeError:
         changed = None
     _log.info(
         "audit: %s %s by %s from %s: %d%s rid=%s",
-        request.method, request.path[:200], who or "a caller without a token", request.peer or "-",
-        answer.status, "" if changed is None else f", {changed} jobs", request.id,
-        extra={"members": {
-            "event": "audit", "method": request.method, "path": request.path[:200], "who": who,
-            "peer": request.peer, "status": answer.status, "changed": changed, "request_id": request.id,
-        }},
-    )  # fmt: skip
+        request.method,
+        path,
+        who or "a caller without a token",
+        request.peer or "-",
+        answer.status,
+        "" if changed is None else f", {changed} jobs",
+        request.id,
+        extra={
+            "members": {
+                "event": "audit",
+                "method": request.method,
+                "path": path,
+                "who": who,
+                "peer": request.peer,
+                "status": answer.status,
+                "changed": changed,
+                "request_id": request.id,
+            }
+        },
+    )
     return answer

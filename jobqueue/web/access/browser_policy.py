@@ -1,4 +1,4 @@
-"""Checks on requests of browsers, on administrative calls without tokens, and on proxies.
+"""Checks on requests of browsers and of proxies.
 
 Content types are ignored here, so any web page could enqueue on a developer's machine. Browsers report where
 a request comes from, and requests from other origins may change nothing. A page whose name was pointed at
@@ -6,6 +6,7 @@ this machine (DNS rebinding) has the same origin for its browser; so a browser's
 Host of this server.
 """
 
+import re
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -13,15 +14,16 @@ from typing import Any
 
 from jobqueue.errors import CrossOrigin, Refused
 from jobqueue.settings import Settings
-from jobqueue.web.http import Answer, Deferred, Request, Response, Stream
+from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 
 Headers = Mapping[bytes, bytes]
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"referer"})
-_OF_PROXIES = frozenset({b"forwarded", b"via"})
+# A path that a proxy may put in front of ours. It is written into what people paste to a shell.
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]{1,64}){1,8}/?")
+_LINK = re.compile(rb"\r\nLink: [^\r]*")
 # The peer of a connection by a Unix socket.
 UNIX = "unix"
-_LOOPBACK = ("127.", "::ffff:127.")
 _FOR_MONITORS = frozenset({"/healthz", "/readyz"})
 # What an answer to a browser carries, unless it has a policy of its own.
 _STRICT = (
@@ -48,23 +50,6 @@ def is_program(headers: Headers) -> bool:
         and not headers.get(b"user-agent", b"").startswith(b"Mozilla/")
         and headers.get(b"accept-language", b"*") == b"*"
     )
-
-
-def is_local(peer: str, headers: Headers) -> bool:
-    """Tells whether a request comes from this machine and no proxy passed it on."""
-    forwarded = any(name in _OF_PROXIES or name.startswith(b"x-forwarded-") for name in headers)
-    return (peer in ("::1", UNIX) or peer.startswith(_LOOPBACK)) and not forwarded
-
-
-def check_administrator(peer: str, headers: Headers) -> None:
-    """Raises `Refused` unless the request comes from this machine. For servers without access tokens."""
-    if not is_local(peer, headers):
-        raise Refused(
-            "this call destroys or reconfigures; without access tokens it is answered only to requests from "
-            "this machine that no proxy passed on. Set JOBQUEUE_ACCESS_TOKEN or JOBQUEUE_TOKENS_FILE; or "
-            "JOBQUEUE_OPEN_ADMIN=true, and it is answered to everybody",
-            setting="JOBQUEUE_ACCESS_TOKEN",
-        )
 
 
 class BrowserPolicy:
@@ -96,25 +81,75 @@ class BrowserPolicy:
                 setting="JOBQUEUE_ALLOWED_HOSTS",
             )
         if request.method in _CHANGING:
-            self._check_origin(headers, host)
+            self._check_origin(request, host)
+        elif request.sqs is not None and headers.get(b"sec-fetch-site") not in (b"same-origin", b"none"):
+            # A GET changes things there, and any page can make a browser send one, without an Origin.
+            raise CrossOrigin(
+                "a browser sent this, and does not say that it is not for a page of another origin"
+            )
 
-    def _check_origin(self, headers: Headers, host: bytes) -> None:
+    def _check_origin(self, request: Request, host: bytes) -> None:
+        headers = request.headers
         origin = headers.get(b"origin")
         if origin is not None and origin in self._origins:
             return
         site = headers.get(b"sec-fetch-site", b"none")
-        same = origin is None or origin.split(b"://", 1)[-1].lower() == host
+        same = origin is None or self._is_same(request, origin.lower(), host, site)
         if site not in (b"same-origin", b"none") or not same:
             raise CrossOrigin(
                 "a browser sent this from a page of another origin; call the API from a program, from a page "
                 "that this server serves, or from one of JOBQUEUE_ALLOWED_ORIGINS"
             )
 
+    def _is_same(self, request: Request, origin: bytes, host: bytes, site: bytes) -> bool:
+        """Tells whether the origin of a page is that of this server: the scheme counts like the host.
+
+        Behind a proxy that ends TLS and says nothing of it, pages are https and requests http. Only the
+        browser knows then, and says `same-origin`.
+        """
+        scheme, _, name = origin.partition(b"://")
+        if name != host:
+            return False
+        known = self._reported_scheme(request)
+        if known is None and self._scheme == "http" and site == b"same-origin":
+            return scheme in (b"http", b"https")
+        return scheme == (known or self._scheme).encode()
+
     def address(self, request: Request) -> tuple[str, str]:
-        """Returns the scheme and host that the client used; a trusted proxy may report another scheme."""
-        said = request.headers.get(b"x-forwarded-proto") if self._by_proxy(request) else None
-        scheme = said.decode("ascii") if said in (b"http", b"https") else self._scheme
-        return scheme, self._host(request).decode("latin-1")
+        """Returns the scheme, and the host and prefix, by which the client asked.
+
+        Only a trusted proxy may report others than those of the request.
+        """
+        scheme = self._reported_scheme(request) or self._scheme
+        return scheme, self._host(request).decode("latin-1") + self.prefix(request)
+
+    def prefix(self, request: Request) -> str:
+        """Returns the path at which a trusted proxy publishes this server, such as /queue; "" for the root.
+
+        The proxy has removed it from the path of the request.
+        """
+        said = request.headers.get(b"x-forwarded-prefix") if self._by_proxy(request) else None
+        return said.decode("ascii").rstrip("/") if said is not None and _PREFIX.fullmatch(said) else ""
+
+    def add_prefix(self, request: Request, answer: Answer) -> Answer:
+        """Adds the prefix to the paths in the headers of an answer."""
+        prefix = self.prefix(request).encode()
+        if not prefix:
+            return answer
+        if isinstance(answer, Deferred):
+            render = answer.render
+            answer.render = lambda result: self.add_prefix(request, render(result))
+        elif isinstance(answer, Response):
+            answer.headers = answer.headers.replace(b"\r\nLocation: /", b"\r\nLocation: %b/" % prefix)
+            answer.headers = _LINK.sub(
+                lambda found: found[0].replace(b"</", b"<%b/" % prefix), answer.headers
+            )
+        return answer
+
+    def _reported_scheme(self, request: Request) -> str | None:
+        """Returns the scheme that a trusted proxy was asked by; None: none says it."""
+        said = request.headers.get(b"x-forwarded-proto", b"").lower() if self._by_proxy(request) else b""
+        return said.decode("ascii") if said in (b"http", b"https") else None
 
     def _by_proxy(self, request: Request) -> bool:
         return self.proxies is not None and self.proxies.trusts(request.through)
@@ -147,11 +182,19 @@ class BrowserPolicy:
         allowed = self._allowed(request.headers)
         if isinstance(answer, Deferred):
             render = answer.render
-            answer.render = lambda result: _with(render(result), allowed)
-        elif isinstance(answer, (Response, Stream)):
-            shown: Answer = _with(answer, allowed)
-            return shown
-        return answer
+            answer.render = lambda result: self.add_headers(request, render(result))
+            return answer
+        if isinstance(answer, Upload):
+            end = answer.end
+
+            async def end_with_headers() -> Response:
+                ended: Response = _with(await end(), allowed)
+                return ended
+
+            answer.end = end_with_headers
+            return answer
+        shown: Answer = _with(answer, allowed)
+        return shown
 
     def preflight(self, request: Request) -> Response | None:
         """Returns the answer to a CORS preflight; None: it is none, or its origin is not allowed."""

@@ -5,6 +5,7 @@ digest = "9f86d081884c7d65…"            # SHA-256 of the token, in hex
 rights = ["enqueue", "read"]            # of enqueue, dequeue, read, admin; admin includes the others
 queues = ["mail", "thumbs-*"]           # default: all
 expires_at = 2027-01-01T00:00:00Z       # default: never
+sqs_secret = "kY3…"                     # what AWS SDKs sign with, under this name; default: they may not call
 """
 
 import re
@@ -25,17 +26,21 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # As a queue's name, with * and ? in it.
 _PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,128}")
-_KNOWN = frozenset({"digest", "rights", "queues", "expires_at"})
+_SECRET = re.compile(r"[!-~]{16,512}")
+_KNOWN = frozenset({"digest", "rights", "queues", "expires_at", "sqs_secret"})
 
 
 class Token(Struct, frozen=True):
-    """`queues`: patterns with * and ?; None: all. `expires_at`: wall-clock milliseconds."""
+    """`queues`: patterns with * and ?; None: all. `expires_at`: wall-clock milliseconds. `sqs_secret`: what
+    its holder signs requests of AWS SDKs with. It is no digest, since a signature is checked by making it
+    again."""
 
     name: str
     digest: bytes
     rights: tuple[str, ...]
     queues: tuple[str, ...] | None = None
     expires_at: int | None = None
+    sqs_secret: str | None = None
 
     def matches(self, queue: str) -> bool:
         return self.queues is None or any(fnmatchcase(queue, pattern) for pattern in self.queues)
@@ -44,6 +49,11 @@ class Token(Struct, frozen=True):
 def make_token() -> str:
     """Returns a new token of 256 random bits. Scanners for published secrets recognise its prefix."""
     return f"jq_{token_urlsafe(32)}"
+
+
+def make_sqs_secret() -> str:
+    """Returns a new secret of 240 random bits, of as many characters as one of AWS."""
+    return token_urlsafe(30)
 
 
 def digest_of(token: str) -> str:
@@ -84,6 +94,12 @@ def token_of(name: str, table: Any, reserved: Set[str]) -> Token:
         raise ValueError("digest must be the SHA-256 of the token, 64 digits of lower-case hex")
     if expires is not None and (not isinstance(expires, datetime) or expires.tzinfo is None):
         raise ValueError("expires_at must be an instant with an offset, such as 2027-01-01T00:00:00Z")
+    secret = table.get("sqs_secret")
+    if secret is not None and (not isinstance(secret, str) or not _SECRET.fullmatch(secret)):
+        raise ValueError(
+            "sqs_secret must be 16 to 512 printable characters without spaces; `jobqueue token --sqs` makes "
+            "one"
+        )
     return Token(
         name,
         bytes.fromhex(digest),
@@ -92,6 +108,7 @@ def token_of(name: str, table: Any, reserved: Set[str]) -> Token:
         if "queues" in table
         else None,
         int(expires.timestamp() * 1000) if expires is not None else None,
+        secret,
     )
 
 

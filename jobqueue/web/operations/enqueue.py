@@ -2,8 +2,9 @@
 
 from asyncio import Future
 from functools import partial
+from typing import Any
 
-from jobqueue.errors import BadInput, InvalidField, JobQueueError
+from jobqueue.errors import InvalidField, JobQueueError
 from jobqueue.model import ExistingJob, IdempotencyKey, Job, NewJob, PriorAnswer
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
@@ -11,8 +12,10 @@ from jobqueue.web.operations import request_reply
 from jobqueue.web.operations.idempotency import look_up
 from jobqueue.web.operations.replies import etag, reply, with_queue_of_path
 from jobqueue.web.readers.produce import Many
+from jobqueue.web.schema.responses import Result
 from jobqueue.web.writers import encoder
-from jobqueue.web.writers.problems import problem_object
+from jobqueue.web.writers.answer_size import AnswerSize
+from jobqueue.web.writers.problems import problem_of
 
 
 def enqueue(context: Context, request: Request) -> Response | Deferred:
@@ -62,11 +65,10 @@ def _enqueue_once(context: Context, request: Request, sent: bytes) -> Response |
 
 
 def _created_before(context: Context, known: PriorAnswer) -> Response:
-    views = [context.encoder.made(ExistingJob(job) if isinstance(job, Job) else job) for job in known.made]
-    if known.many:
-        return Response(200, encoder.document({"jobs": views}))
-    job = known.made[0]
-    return Response(200, encoder.document_of(views[0]), etag(job) if isinstance(job, Job) else b"")
+    tag = etag(job) if not known.many and isinstance(job := known.made[0], Job) else b""
+    size = AnswerSize()
+    fitting = [size.fit(job) if isinstance(job, Job) else job for job in known.made]
+    return Response(200, context.encoder.made_before(PriorAnswer(fitting, known.many)), tag)
 
 
 def _created_one(context: Context, made: list[Job | ExistingJob]) -> Response:
@@ -81,19 +83,32 @@ def _created(context: Context, made: Job | ExistingJob) -> Response:
 
 def _created_many(context: Context, made: list[Job | ExistingJob]) -> Response:
     status = 201 if any(isinstance(one, Job) for one in made) else 200
-    return Response(status, context.encoder.new_jobs(made))
+    return Response(status, context.encoder.new_jobs(_fitting(made)))
+
+
+def _fitting(made: list[Job | ExistingJob]) -> list[Job | ExistingJob]:
+    """Returns what is shown of the jobs in an answer for many. New ones are no longer than their request."""
+    size = AnswerSize()
+    return [ExistingJob(size.fit(one.job)) if isinstance(one, ExistingJob) else one for one in made]
 
 
 def _created_each(
-    asked: list[NewJob | BadInput], id: str, context: Context, made: list[Job | ExistingJob | JobQueueError]
+    asked: list[NewJob | JobQueueError],
+    id: str,
+    context: Context,
+    made: list[Job | ExistingJob | JobQueueError],
 ) -> Response:
     """Returns the result of each item in the order of the request: the job, or why it was refused."""
     answers = iter(made)
-    results: list[dict[str, object]] = []
+    results: list[Result] = []
+    size = AnswerSize()
     for index, job in enumerate(asked):
-        answer = job if isinstance(job, BadInput) else next(answers)
+        answer = job if isinstance(job, JobQueueError) else next(answers)
         if isinstance(answer, JobQueueError):
-            results.append({"index": index, "error": problem_object(answer, id)})
+            results.append(Result(index=index, error=problem_of(answer, id)))
         else:
-            results.append({"job": context.encoder.made(answer)})
-    return Response(200, context.encoder.each(results))
+            if isinstance(answer, ExistingJob):
+                answer = ExistingJob(size.fit(answer.job))
+            view: Any = context.encoder.made(answer)
+            results.append(Result(job=view))
+    return Response(200, encoder.each(results))

@@ -6,7 +6,9 @@ from typing import NamedTuple
 from jobqueue.model import PriorAnswer
 from jobqueue.web.context import Context
 from jobqueue.web.http import Request
-from jobqueue.web.readers.fields import label
+from jobqueue.web.schema.kinds import text
+
+_KEY = text(255)
 
 
 class KeyedRequest(NamedTuple):
@@ -22,6 +24,6 @@ class KeyedRequest(NamedTuple):
 
 def look_up(context: Context, request: Request, sent: bytes) -> KeyedRequest:
     """Returns the request under the key `sent`. Raises `IdempotencyMismatch`."""
-    key = label(sent.decode("latin-1"), "Idempotency-Key", 255)
+    key = _KEY.check(sent.decode("latin-1"), "Idempotency-Key")
     digest = blake2b(request.query.encode() + b"\n" + request.body, digest_size=16).digest()
     return KeyedRequest(key, digest, context.engine.find_prior_answer("", key, digest))

@@ -1,12 +1,14 @@
 """The calls for one job, and lists and counts of jobs."""
 
-from jobqueue.model import Job
+from jobqueue.model import Job, JobGroups
 from jobqueue.steps import CANCELLED
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.operations import explain
 from jobqueue.web.operations.replies import etag, if_match, job_id, job_reply, reply
+from jobqueue.web.schema.responses import Counted
 from jobqueue.web.writers import encoder
+from jobqueue.web.writers.answer_size import page
 
 
 def get_job(context: Context, request: Request) -> Response | Deferred:
@@ -50,7 +52,17 @@ def redrive_job(context: Context, request: Request) -> Response | Deferred:
 def list_jobs(context: Context, request: Request) -> Response:
     wanted, after, rising, most, payload = context.admin.list_jobs(request)
     jobs, following = context.engine.list_jobs(wanted, after, rising, most)
-    return Response(200, context.encoder.listed(jobs, payload, following))
+    shown, following = page(jobs, payload, following)
+    return Response(200, context.encoder.listed(shown, payload, following))
+
+
+def group_jobs(context: Context, request: Request) -> Response | Deferred:
+    wanted, by, limit = context.admin.groups(request)
+    return reply(context, context.engine.group_jobs(wanted, by, limit), _grouped)
+
+
+def _grouped(context: Context, found: JobGroups) -> Response:
+    return Response(200, encoder.groups(found))
 
 
 def count_jobs(context: Context, request: Request) -> Response | Deferred:
@@ -58,4 +70,4 @@ def count_jobs(context: Context, request: Request) -> Response | Deferred:
 
 
 def _counted(context: Context, count: int) -> Response:
-    return Response(200, encoder.document({"count": count}))
+    return Response(200, encoder.document(Counted(count)))

@@ -6,16 +6,17 @@ from functools import partial
 from typing import Any
 
 from jobqueue.engine.api import MaybeFuture
-from jobqueue.errors import BadInput, JobQueueError
+from jobqueue.errors import JobQueueError
 from jobqueue.model import Delivery, DequeueRequest, Job
 from jobqueue.web.context import Context
 from jobqueue.web.futures import then
 from jobqueue.web.http import JSON, Deferred, Request, Response
 from jobqueue.web.operations.replies import etag, job_id, job_reply, reply, with_queue_of_path
-from jobqueue.web.readers.consume import Following
-from jobqueue.web.schema.responses import JobView, PlainView
-from jobqueue.web.writers import raw
-from jobqueue.web.writers.problems import problem_object
+from jobqueue.web.readers.consume import Following, Report
+from jobqueue.web.schema.responses import Result
+from jobqueue.web.writers import encoder, raw
+from jobqueue.web.writers.answer_size import AnswerSize
+from jobqueue.web.writers.problems import problem_of
 
 
 def dequeue(context: Context, request: Request) -> Response | Deferred:
@@ -71,24 +72,50 @@ def _raw_delivery(context: Context, want: DequeueRequest, deliveries: list[Deliv
 
 def _nothing(context: Context, want: DequeueRequest) -> Response:
     """Returns the answer to a dequeue that gets no job. A header says why."""
-    state = context.engine.state(want.queues)
+    return _no_job(context.engine.state(want.queues))
+
+
+def _no_job(state: str) -> Response:
     return Response(204, b"", b"\r\nQueue-State: " + state.encode("ascii"))
 
 
-def conclude(context: Context, request: Request) -> Response | Deferred:
+def dequeue_job(context: Context, request: Request) -> Response | Deferred:
+    """Takes the job of the path. The answer is 204 if it has to wait, and a header says for what."""
+    want, is_raw = context.consume.dequeue_job(request)
     id = job_id(request.param)
-    lease, consumer, result, following = context.consume.conclude(request)
+    handed = context.engine.dequeue_job(id, want)
+    if not isinstance(handed, Future) and not handed:
+        state = context.engine.state((context.engine.get(id).queue,))
+        held_back = state if state in ("paused", "stopping") else "limited"
+        return _no_job(held_back)
+    return _handing(context, want, handed, 0, is_raw)
+
+
+def conclude(context: Context, request: Request) -> Response | Deferred:
+    claim, result, truncated, following = context.consume.conclude(request, job_id(request.param))
     for name in (following.queues or ()) if following is not None else ():
         context.check_queue(name)  # before anything is done
-    concluded = context.engine.conclude(id, lease, consumer, result)
-    return (
-        reply(context, concluded, job_reply) if following is None else _go_on(context, concluded, following)
-    )
+    concluded = context.engine.conclude(claim, result)
+    if following is not None:
+        return _go_on(context, concluded, following)
+    return reply(context, concluded, job_reply if not truncated else _cut_reply(truncated))
+
+
+def _cut_reply(truncated: tuple[str, ...]) -> Callable[[Context, Job], Response]:
+    """Returns what answers with a job and with the names of the fields that were cut."""
+
+    def answer(context: Context, job: Job) -> Response:
+        view = context.encoder.view(job)
+        view.truncated = truncated
+        return Response(200, context.encoder.encode(view), etag(job))
+
+    return answer
 
 
 def _go_on(context: Context, concluded: MaybeFuture[Job], following: Following) -> Response | Deferred:
     """Dequeues after a conclude. The conclude stands, whatever the dequeue returns."""
-    want = DequeueRequest(following.queues or (), following.lease_for, None, following.consumer)
+    queues, lease_for = following.queues or (), following.lease_for
+    want = DequeueRequest(queues, lease_for, None, following.consumer, "", following.by_priority)
 
     def take(job: Job) -> MaybeFuture[list[Delivery]]:
         want.queues = want.queues or (job.queue,)
@@ -98,27 +125,26 @@ def _go_on(context: Context, concluded: MaybeFuture[Job], following: Following) 
 
 
 def heartbeat(context: Context, request: Request) -> Response | Deferred:
-    id = job_id(request.param)
-    (_, lease, consumer), lease_for, progress, message = context.consume.heartbeat(request)
-    return reply(
-        context, context.engine.heartbeat(id, lease, consumer, lease_for, progress, message), _beaten
-    )
+    report = context.consume.heartbeat(request, job_id(request.param))
+    return reply(context, context.engine.heartbeat(*report.arguments), partial(_beaten, report.truncated))
 
 
-def _beaten(context: Context, job: Job) -> Response:
-    return Response(200, context.encoder.beat(job), etag(job))
+def _beaten(truncated: tuple[str, ...], context: Context, job: Job) -> Response:
+    view = context.encoder.beaten(job)
+    if truncated:
+        view.truncated = truncated
+    return Response(200, context.encoder.encode(view), etag(job))
 
 
 def release(context: Context, request: Request) -> Response | Deferred:
-    id = job_id(request.param)
-    (_, lease, consumer), delay = context.consume.release(request)
-    return reply(context, context.engine.release(id, lease, consumer, delay), job_reply)
+    report = context.consume.release(request, job_id(request.param))
+    return reply(context, context.engine.release(*report.arguments), job_reply)
 
 
 def fail(context: Context, request: Request) -> Response | Deferred:
-    id = job_id(request.param)
-    (_, lease, consumer), error, retry, retry_in = context.consume.fail(request)
-    return reply(context, context.engine.fail(id, lease, consumer, error, retry, retry_in), job_reply)
+    report = context.consume.fail(request, job_id(request.param))
+    answer = job_reply if not report.truncated else _cut_reply(report.truncated)
+    return reply(context, context.engine.fail(*report.arguments), answer)
 
 
 def conclude_many(context: Context, request: Request) -> Response | Deferred:
@@ -156,27 +182,32 @@ def fail_many(context: Context, request: Request) -> Response | Deferred:
 def _each(
     context: Context,
     request: Request,
-    asked: Sequence[Any],
+    asked: Sequence[Report | JobQueueError],
     verb: Callable[..., Any],
-    view: Callable[[Job], JobView | PlainView],
+    view: Callable[[Job], Any],
 ) -> Response | Deferred:
-    """Calls `verb` for each item, and returns the results in the order of the request.
+    """Calls `verb` for each report, and returns the results in the order of the request.
 
-    An item is a lease claim and further arguments of the verb, or the error that its reader found.
+    In place of a report may be the error that its reader found.
     """
-    good = [item for item in asked if not isinstance(item, BadInput)]
-    calls = [partial(verb, held.id, held.lease, held.consumer, *rest) for held, *rest in good]
+    calls = [partial(verb, *report.arguments) for report in asked if isinstance(report, Report)]
 
     def answer(context: Context, results: list[Job | JobQueueError]) -> Response:
         answers = iter(results)
-        shown: list[dict[str, object]] = []
+        shown: list[Result] = []
+        size = AnswerSize()
         for index, item in enumerate(asked):
-            result = item if isinstance(item, BadInput) else next(answers)
-            known: dict[str, object] = {"index": index} if item is result else {"id": item[0].id}
+            if not isinstance(item, Report):
+                shown.append(Result(index=index, error=problem_of(item, request.id)))
+                continue
+            result, one = next(answers), Result(id=item.id)
+            if item.truncated:
+                one.truncated = item.truncated
             if isinstance(result, JobQueueError):
-                shown.append({**known, "error": problem_object(result, request.id)})
+                one.error = problem_of(result, request.id)
             else:
-                shown.append({**known, "job": view(result)})
-        return Response(200, context.encoder.each(shown))
+                one.job = view(size.fit(result))
+            shown.append(one)
+        return Response(200, encoder.each(shown))
 
     return reply(context, context.engine.each(calls), answer)

@@ -3,8 +3,10 @@ anyway.
 
 Only requests are counted for this alone (`request_metrics`). Cardinality is bounded:
 `JOBQUEUE_METRICS_QUEUES` queues have their own series, all others share the label `(others)`, which no queue
-can have as its name. One family is written in each pass of the loop, so that a scrape does not delay other
-requests.
+can have as its name. A queue keeps the series in which it was counted until the server ends, also when it is
+removed: a count that moved to another series would be counted twice by `rate()`.
+
+One family is written in each pass of the loop, so that a scrape does not delay other requests.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from jobqueue.histogram import DecayingHistogram
-from jobqueue.model import EngineStats, JournalStats, QueueView
+from jobqueue.model import EngineStats, JournalStats, QueueView, ScheduleFigures
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
 
@@ -76,11 +78,13 @@ class _Only(Collector):
 
 def _families(context: Context) -> Iterator[Metric]:
     stats = context.engine.stats()
-    queues = context.engine.oldest_queues(context.settings.metrics_queues)
+    queues = context.engine.measured_queues(context.settings.metrics_queues)
     yield from _of_queues(stats, queues, whole=context.may_use_all)
     yield from _of_the_engine(stats)
+    yield from _of_schedules(context.engine.schedule_figures())
     if context.may_use_all:  # these would show what other callers do
         yield from _of_requests(context)
+        yield _of_the_dropped(context, stats)
         yield from _of_the_lanes(stats)
         if stats.journal is not None:
             yield from _of_the_journal(stats.journal)
@@ -101,11 +105,15 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
             jobs.add_metric([queue.name, status], count)
         for event, count in queue.totals.items():
             events.add_metric([queue.name, event], count)
-    if whole and stats.queues > len(queues):
+    of_others = {
+        event: max(count - sum(queue.totals[event] for queue in queues), 0)
+        for event, count in stats.totals.items()
+    }
+    if whole and (stats.queues > len(queues) or any(of_others.values())):
         for status, count in stats.jobs.items():
             jobs.add_metric([OTHERS, status], count - sum(queue.jobs[status] for queue in queues))
-        for event, count in stats.totals.items():
-            events.add_metric([OTHERS, event], max(count - sum(queue.totals[event] for queue in queues), 0))
+        for event, count in of_others.items():
+            events.add_metric([OTHERS, event], count)
     yield jobs
     yield events
     oldest = GaugeMetricFamily(
@@ -124,10 +132,18 @@ def _of_queues(stats: EngineStats, queues: list[QueueView], whole: bool) -> Iter
     yield oldest
     yield waiting
     yield paused
-    yield _times("jobqueue_wait_seconds", "Time from enqueue to the first lease; of a sample, scaled up.",
-                 queues, lambda queue: queue.waits)  # fmt: skip
-    yield _times("jobqueue_run_seconds", "Time from the last lease to conclude; of a sample, scaled up.",
-                 queues, lambda queue: queue.runs)  # fmt: skip
+    yield _times(
+        "jobqueue_wait_seconds",
+        "Time from enqueue to the first lease; of a sample, scaled up.",
+        queues,
+        lambda queue: queue.waits,
+    )
+    yield _times(
+        "jobqueue_run_seconds",
+        "Time from the last lease to conclude; of a sample, scaled up.",
+        queues,
+        lambda queue: queue.runs,
+    )
 
 
 def _times(
@@ -168,6 +184,36 @@ def _of_the_engine(stats: EngineStats) -> Iterator[Metric]:
     )
 
 
+def _of_schedules(figures: ScheduleFigures) -> Iterator[Metric]:
+    schedules = GaugeMetricFamily("jobqueue_schedules", "Schedules now, by state.", labels=["state"])
+    for state, count in figures.states.items():
+        schedules.add_metric([state], count)
+    yield schedules
+    yield GaugeMetricFamily(
+        "jobqueue_schedule_lag_seconds",
+        "For how long the first instant that is due has had no job.",
+        figures.lag / 1000,
+    )
+    if figures.outcomes:  # they are not told to a caller that sees some of the schedules only
+        outcomes = CounterMetricFamily(
+            "jobqueue_schedule_outcomes", "What became of instants of schedules.", labels=["outcome"]
+        )
+        for outcome, count in figures.outcomes.items():
+            outcomes.add_metric([outcome], count)
+        yield outcomes
+
+
+def _of_the_dropped(context: Context, stats: EngineStats) -> Metric:
+    dropped = CounterMetricFamily(
+        "jobqueue_dropped",
+        "What was forgotten before its time, because a limit was reached.",
+        labels=["kind"],
+    )
+    for kind, count in {**stats.dropped, "events": context.events.log.dropped}.items():
+        dropped.add_metric([kind], count)
+    return dropped
+
+
 def _of_the_lanes(stats: EngineStats) -> Iterator[Metric]:
     yield CounterMetricFamily("jobqueue_compactions", "Lanes rid of their empty slots.", stats.compactions)
     yield GaugeMetricFamily(
@@ -205,9 +251,10 @@ def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
 def _of_the_process(context: Context, stats: EngineStats) -> Iterator[Metric]:
     auth = "none" if not context.server.has_tokens else "tokens"
     yield InfoMetricFamily(
-        "jobqueue", "Version, durability, access control.",
+        "jobqueue",
+        "Version, durability, access control.",
         {"version": context.server.version, "durability": context.engine.durability, "auth": auth},
-    )  # fmt: skip
+    )
     yield GaugeMetricFamily(
         "jobqueue_start_time_seconds",
         "When the server started, in Unix time.",

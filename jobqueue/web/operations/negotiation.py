@@ -6,18 +6,26 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from msgspec.structs import replace
+
 from jobqueue.errors import InvalidField
 from jobqueue.model import Filter
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
 from jobqueue.web.operations import jobs, queues, service
-from jobqueue.web.operations.replies import job_id
+from jobqueue.web.operations.replies import job_id, queue_of_path
+from jobqueue.web.operations.viewers import view
 from jobqueue.web.readers.decoder import query_pairs
-from jobqueue.web.readers.fields import queue_name
 from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.top import watch
-from jobqueue.web.writers import html_pages, text_tables
+from jobqueue.web.writers import encoder, html_pages, text_tables
+from jobqueue.web.writers.answer_size import page
+from jobqueue.web.writers.page_layout import HEADERS, View
 
+# Queues of an overview, unless the address says how many.
+MOST_QUEUES = 100
+# Of the charts, in milliseconds.
+_HOUR, _MINUTE, _STEP = 3_600_000, 60_000, 30_000
 # In order of preference, for clients that accept several equally.
 _FACES = {
     "application/json": "json",
@@ -77,32 +85,116 @@ def list_queues(context: Context, request: Request) -> Response | Deferred | Str
     face = chosen(request)
     if face == "events":
         return watch(context, request, EventFilter(), context.admin.length_of_watch(request, "queues"))
-    return _dressed(face, queues.list_queues(context, request), text_tables.queues, html_pages.queues)
+    return dressed(
+        context,
+        request,
+        face,
+        queues.list_queues(context, _shorter(request) if face == "html" else request),
+        text_tables.queues,
+        partial(_overview, context),
+    )
 
 
 def get_queue(context: Context, request: Request) -> Response | Deferred | Stream:
     face = chosen(request)
     if face == "events":
-        wanted = EventFilter(queues=frozenset({queue_name(request.param, "name")}))
+        wanted = EventFilter(queues=frozenset({queue_of_path(request)}))
         return watch(context, request, wanted, context.admin.length_of_watch(request, "queue"))
-    return _dressed(
-        face, queues.get_queue(context, request), text_tables.one, partial(_queue_page, context, request)
+    return dressed(
+        context,
+        request,
+        face,
+        queues.get_queue(context, request),
+        text_tables.one,
+        partial(_queue_page, context),
     )
 
 
-def _queue_page(context: Context, request: Request, body: bytes) -> bytes:
+def get_series(context: Context, request: Request) -> Response | Deferred:
+    face = chosen(request, live=False)
+    return dressed(
+        context,
+        request,
+        face,
+        queues.get_series(context, request),
+        text_tables.series,
+        html_pages.series,
+    )
+
+
+def list_consumers(context: Context, request: Request) -> Response | Deferred:
+    face = chosen(request, live=False)
+    return dressed(
+        context,
+        request,
+        face,
+        queues.list_consumers(context, request),
+        text_tables.consumers,
+        html_pages.consumers,
+    )
+
+
+def group_jobs(context: Context, request: Request) -> Response | Deferred:
+    face = chosen(request, live=False)
+    return dressed(
+        context,
+        request,
+        face,
+        jobs.group_jobs(context, request),
+        text_tables.groups,
+        html_pages.groups,
+    )
+
+
+def _queue_page(context: Context, seen: View, body: bytes) -> bytes:
     """Returns the page of a queue, with its first jobs by id."""
-    wanted = Filter(queues=frozenset({request.param}))
+    name = html_pages.name_of(body)
+    wanted = Filter(queues=frozenset({name}))
     listed, following = context.engine.list_jobs(wanted, None, True, html_pages.JOBS)
-    return html_pages.queue(body, context.encoder.listed(listed, False, following))
+    shown, following = page(listed, False, following)
+    lately = _series(context, name, _STEP)
+    return html_pages.queue(seen, body, context.encoder.listed(shown, False, following), lately)
+
+
+def _series(context: Context, name: str, step: int) -> bytes:
+    return encoder.series(context.engine.series(name, _HOUR, step))
+
+
+def _overview(context: Context, seen: View, body: bytes) -> bytes:
+    return html_pages.queues(seen, body, _stats(context), _charts(context, body))
+
+
+def _stats(context: Context) -> bytes:
+    """Returns the statistics of the server, whatever the query of a request says."""
+    return service.stats(context, _plain("/stats")).body
+
+
+def _charts(context: Context, body: bytes) -> dict[str, bytes]:
+    """Returns the series of the first queues of a list."""
+    names = [row[0] for row in text_tables.queue_rows(body)[: html_pages.SPARKS]]
+    return {name: _series(context, name, _MINUTE) for name in names}
+
+
+def _shorter(request: Request) -> Request:
+    """Returns a request for fewer queues than a program gets, unless it says how many."""
+    if any(name.lower() == "limit" for name, _ in query_pairs(request.query)):
+        return request
+    query = f"{request.query}&limit={MOST_QUEUES}".lstrip("&")
+    return Request("GET", "/queues", query, request.headers, request.body, request.peer, request.id)
+
+
+def _plain(path: str) -> Request:
+    return Request("GET", path, "", {}, b"", "", "")
 
 
 def list_jobs(context: Context, request: Request) -> Response | Deferred:
-    return _dressed(
+    return dressed(
+        context,
+        request,
         chosen(request, live=False),
         jobs.list_jobs(context, request),
         text_tables.jobs,
-        partial(html_pages.jobs, request.query),
+        html_pages.jobs,
     )
 
 
@@ -117,7 +209,7 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
             EventFilter(jobs=frozenset({id})),
             context.admin.length_of_watch(request, "job"),
         )
-    return _dressed(face, jobs.get_job(context, request), text_tables.one, html_pages.job)
+    return dressed(context, request, face, jobs.get_job(context, request), text_tables.one, html_pages.job)
 
 
 def root(context: Context, request: Request) -> Response:
@@ -125,29 +217,52 @@ def root(context: Context, request: Request) -> Response:
     may_read = context.caller is None or "read" in context.caller.rights
     if chosen(request) != "html" or not may_read or context.engine.refuses is not None:
         return service.help_page(context, request)
-    shown = queues.list_queues(context, Request("GET", "/queues", "", {}, b"", request.peer, request.id))
+    shown = queues.list_queues(context, _shorter(_plain("/queues")))
     help = service.help_page(context, request).body.decode("utf-8")
-    return _page(shown, html_pages.front(shown.body, help))
+    seen = view(context, request)
+    return _page(
+        shown, html_pages.front(seen, shown.body, _stats(context), _charts(context, shown.body), help)
+    )
 
 
-def _dressed(
-    face: str, answer: Response | Deferred, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
+def stats(context: Context, request: Request) -> Response:
+    """Returns statistics, and the page of the server to a browser."""
+    answer = service.stats(context, request)
+    if chosen(request, live=False) != "html":
+        return answer
+    cluster = service.cluster(context, _plain("/cluster")).body
+    return _page(answer, html_pages.server(view(context, request), answer.body, cluster))
+
+
+def dressed(
+    context: Context,
+    request: Request,
+    face: str,
+    answer: Response | Deferred,
+    text: Callable[[bytes], str],
+    page: Callable[[View, bytes], bytes],
 ) -> Response | Deferred:
+    """Returns a JSON answer in the format `face`; `text` and `page` make text and HTML of it."""
     if face == "json":
         return answer
+
+    def shown(answer: Response) -> Response:
+        if face == "html":
+            seen = replace(view(context, request), version=_version(answer.headers))
+            return _page(answer, page(seen, answer.body))
+        return Response(answer.status, text(answer.body).encode(), answer.headers, TEXT)
+
     if isinstance(answer, Deferred):
         render = answer.render
-        return Deferred(answer.future, lambda result: _apply_options(face, render(result), text, page))
-    return _apply_options(face, answer, text, page)
+        return Deferred(answer.future, lambda result: shown(render(result)))
+    return shown(answer)
 
 
-def _apply_options(
-    face: str, answer: Response, text: Callable[[bytes], str], page: Callable[[bytes], bytes]
-) -> Response:
-    if face == "html":
-        return _page(answer, page(answer.body))
-    return Response(answer.status, text(answer.body).encode(), answer.headers, TEXT)
+def _version(headers: bytes) -> str:
+    """Returns the version in the entity tag of an answer, for `If-Match`; "*" if it has none."""
+    _, _, rest = headers.partition(b'\r\nETag: "')
+    return rest.partition(b'"')[0].decode("ascii") or "*"
 
 
 def _page(answer: Response, body: bytes) -> Response:
-    return Response(answer.status, body, answer.headers + html_pages.HEADERS, HTML)
+    return Response(answer.status, body, answer.headers + HEADERS, HTML)

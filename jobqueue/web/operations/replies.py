@@ -10,9 +10,11 @@ from jobqueue.errors import JobNotFound
 from jobqueue.model import Job
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
-from jobqueue.web.readers.fields import queue_name
+from jobqueue.web.schema import requests
+from jobqueue.web.schema.kinds import kind_of
 
 T = TypeVar("T")
+_queue_name = kind_of(requests.QueueName)
 _TAGS = tuple([b'\r\nETag: "%d"' % version for version in range(16)])  # most jobs get no further
 
 
@@ -45,9 +47,17 @@ def if_match(request: Request) -> int | None:
 
 
 def job_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+    if not (text.isascii() and text.isdigit()):
         raise JobNotFound(f"{text[:40]!r} is not the id of a job: ids are whole numbers")
+    if len(text) > 16:
+        raise JobNotFound(f"{text[:40]!r} is not the id of a job: ids have at most 16 digits")
     return int(text)
+
+
+def queue_of_path(request: Request) -> str:
+    """Returns the `{name}` of the path. Raises `InvalidField` if no queue can have it."""
+    name: str = _queue_name.check(request.param, "name")
+    return name
 
 
 def with_queue_of_path(request: Request) -> str:
@@ -55,4 +65,4 @@ def with_queue_of_path(request: Request) -> str:
 
     If the request names a queue elsewhere too, it must be the same.
     """
-    return f"queue={queue_name(request.param, 'name')}&{request.query}"
+    return f"queue={queue_of_path(request)}&{request.query}"

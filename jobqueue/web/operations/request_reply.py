@@ -10,8 +10,8 @@ from jobqueue.web.context import Context
 from jobqueue.web.futures import then
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.operations.idempotency import look_up
-from jobqueue.web.readers.fields import duration
 from jobqueue.web.readers.produce import Many
+from jobqueue.web.schema import requests
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([^",;\s]*)"?', re.IGNORECASE)
 
@@ -21,7 +21,8 @@ def preferred_wait(context: Context, request: Request) -> int | None:
     found = _WAIT.search(request.header(b"prefer") or "")
     if found is None:
         return None
-    return duration(found[1], "wait", 0, context.settings.wait_max, "JOBQUEUE_WAIT_MAX")
+    wait: int = context.readers.limits.kind(requests.Wait).check(found[1], "wait")
+    return wait
 
 
 def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response | Deferred | None":
@@ -45,6 +46,7 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
         made = context.engine.enqueue_many(
             [new], IdempotencyKey("", once.key, once.digest, False) if once else None
         )
+    request.body = b""  # the wait may be long, and the job has its payload
     duplicate = False
 
     def outcome(several: list[Job | ExistingJob]) -> MaybeFuture[Job]:
@@ -57,8 +59,10 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
     def answer(job: Job) -> Response:
         status = 200 if job.status in FINISHED else 202
         headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"\r\nPreference-Applied: wait=%d' % (
-            job.id, job.version, -(-wait // 1000),
-        )  # fmt: skip
+            job.id,
+            job.version,
+            -(-wait // 1000),
+        )
         return Response(status, context.encoder.new_job(ExistingJob(job) if duplicate else job), headers)
 
     finished: MaybeFuture[Job] = then(made, outcome)

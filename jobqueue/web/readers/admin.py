@@ -1,20 +1,32 @@
 """Readers of the calls that show and manage jobs and queues."""
 
-from typing import Any, Literal, NamedTuple, cast
+import json
+from typing import Any, Literal, NamedTuple
 
-from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from jobqueue.errors import InvalidField, MissingField
-from jobqueue.model import INHERIT, Filter, KeyLimits, QueueSettings
-from jobqueue.steps import DEAD, IN_PROGRESS, QUEUED, SCHEDULED, STATUSES, Status
+from jobqueue.model import GROUPED_BY, SERIES_STEP, Filter, QueueSettings
+from jobqueue.steps import (
+    CANCELLED,
+    CONCLUDED,
+    DEAD,
+    IN_PROGRESS,
+    QUEUED,
+    SCHEDULED,
+    STATUSES,
+    WAITING,
+)
 from jobqueue.web.http import Request
-from jobqueue.web.readers import fields, import_item, records, suggestions
-from jobqueue.web.readers.decoder import RequestDecoder
-from jobqueue.web.readers.fields import YEAR_MS
+from jobqueue.web.readers import import_item
+from jobqueue.web.readers.decoder import RequestDecoder, given
+from jobqueue.web.readers.json_text import one_line
 from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
-from jobqueue.web.schema.events import EVENT_NAMES, EventFilter
+from jobqueue.web.schema.events import EventFilter
+
+# What null restores.
+_DEFAULTS = asdict(QueueSettings())
 
 
 class Listing(NamedTuple):
@@ -27,42 +39,59 @@ class Listing(NamedTuple):
     payload: bool
 
 
+def _of_statuses(wanted: Filter, default: frozenset[str], allowed: frozenset[str], said: str) -> Filter:
+    """Returns `wanted` with the statuses `default` if it names none. Raises `InvalidField`, which says
+    `said`, if it names others than `allowed`."""
+    if wanted.statuses is None:
+        return replace(wanted, statuses=default)
+    if not wanted.statuses <= allowed:
+        raise InvalidField(f"status: {said}", field="status")
+    return wanted
+
+
+def _spellings(text: str) -> tuple[bytes, ...]:
+    """Returns a text as a payload may have it: as it is, and inside of JSON, whose writer may have escaped
+    all that is not ASCII."""
+    found = {text.encode(): None}
+    for ascii in (False, True):
+        found[json.dumps(text, ensure_ascii=ascii)[1:-1].encode()] = None
+    return tuple(found)
+
+
 class AdminReaders:
     """Reads lists, filters, settings of queues, and what a client watches."""
 
     __slots__ = (
-        "_cancel", "_count", "_events", "_export", "_face", "_limits", "_list", "_max_depth", "_nothing",
-        "_pause", "_peek", "_purge", "_queues", "_redrive", "_settings_of_queue", "_top", "_wait",
+        "_cancel", "_cancel_many", "_consumers", "_count", "_events", "_export", "_format", "_groups",
+        "_limits", "_list", "_max_depth", "_move", "_nothing", "_pause", "_peek", "_purge", "_queues",
+        "_redrive", "_series", "_settings_of_queue", "_top", "_wait",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._max_depth = limits.max_depth
-        self._nothing = RequestDecoder(requests.NoShape)
-        self._wait = RequestDecoder(requests.WaitShape)
-        self._cancel = RequestDecoder(requests.CancelShape)
-        self._settings_of_queue = RequestDecoder(
+        self._nothing = limits.decoder(requests.NoShape)
+        self._wait = limits.decoder(requests.WaitShape)
+        self._cancel = limits.decoder(requests.CancelShape)
+        self._settings_of_queue = limits.decoder(
             requests.QueueShape, nulls=frozenset(requests.QueueShape.__struct_fields__)
         )
-        self._pause = RequestDecoder(requests.PauseShape)
-        self._queues = RequestDecoder(requests.QueuesShape)
-        self._face = RequestDecoder(requests.FaceShape)
-        self._events = RequestDecoder(requests.EventsShape)
-        self._top = RequestDecoder(requests.TopShape)
-        self._export = RequestDecoder(requests.FilterShape)
-        self._list = RequestDecoder(requests.ListShape)
-        self._count = RequestDecoder(requests.CountShape)
-        self._peek = RequestDecoder(requests.PeekShape)
-        self._purge = RequestDecoder(requests.PurgeShape)
-        self._redrive = RequestDecoder(requests.RedriveShape)
-
-    def decoders(self) -> list[RequestDecoder[Any]]:
-        """Returns the decoder of each request struct that is read here."""
-        return [
-            self._nothing, self._wait, self._cancel, self._settings_of_queue, self._pause, self._queues,
-            self._face, self._events, self._top, self._export, self._list, self._count, self._peek,
-            self._purge, self._redrive,
-        ]  # fmt: skip
+        self._pause = limits.decoder(requests.PauseShape)
+        self._queues = limits.decoder(requests.QueuesShape)
+        self._format = limits.decoder(requests.FormatShape)
+        self._events = limits.decoder(requests.EventsShape)
+        self._top = limits.decoder(requests.TopShape)
+        self._export = limits.decoder(requests.FilterShape)
+        self._list = limits.decoder(requests.ListShape)
+        self._count = limits.decoder(requests.CountShape)
+        self._groups = limits.decoder(requests.GroupsShape)
+        self._consumers = limits.decoder(requests.ConsumersShape)
+        self._series = limits.decoder(requests.SeriesShape)
+        self._peek = limits.decoder(requests.PeekShape)
+        self._purge = limits.decoder(requests.PurgeShape)
+        self._redrive = limits.decoder(requests.RedriveShape)
+        self._cancel_many = limits.decoder(requests.CancelManyShape)
+        self._move = limits.decoder(requests.MoveShape)
 
     def nothing(self, request: Request) -> None:
         """Refuses any option, for calls that take none."""
@@ -73,86 +102,80 @@ class AdminReaders:
         """Returns the number of milliseconds to wait for a job's outcome."""
         if not request.query and not request.body:
             return 0
-        return self._limits.wait(self._wait.read(request, self._max_depth).wait)
+        wait: int = self._wait.value(self._wait.read(request, self._max_depth), "wait")
+        return wait
 
     def force(self, request: Request) -> bool:
         if not request.query and not request.body:
             return False
-        return self._cancel.read(request, self._max_depth).force
+        force: bool = self._cancel.read(request, self._max_depth).force
+        return force
 
     def queue_settings(self, request: Request) -> dict[str, object]:
         """Returns the settings in a merge-patch; a default where it has null."""
         asked = self._settings_of_queue.read(request, self._max_depth)
-        given: dict[str, object] = {}
-        for name in asked.__struct_fields__:
-            value = getattr(asked, name)
-            if value is UNSET:
-                continue
-            given[name] = (
-                getattr(QueueSettings(), name) if value is None else self._queue_setting(name, value)
-            )
-        if "max_attempts" in given and asked.max_attempts is None:
-            given["max_attempts"] = INHERIT
-        return given
-
-    def _queue_setting(self, name: str, value: Any) -> object:
-        match name:
-            case "lease_for":
-                return self._limits.lease_for(value)
-            case "max_attempts":
-                return records.max_attempts(value)
-            case "backoff":
-                return records.backoff(value)
-            case "retain_for":
-                return fields.length(value, name)
-            case "dead_letter":
-                return fields.queue_name(value, name)
-            case "rate":
-                return records.rate(value)
-            case "key_limits":
-                most = value.max_in_progress
-                return KeyLimits(
-                    None if most is None else fields.whole(most, name, 1, fields.MANY),
-                    None if value.rate is None else records.rate(value.rate),
-                )
-            case _:
-                return fields.whole(value, name, 1, fields.MANY)
+        call = self._settings_of_queue
+        found = given(asked, call.options_of(*call.kinds))
+        if found.get("attributes") is not None:
+            found["attributes"] = one_line(found["attributes"], self._max_depth)
+        return {name: _DEFAULTS[name] if value is None else value for name, value in found.items()}
 
     def pause(self, request: Request) -> tuple[int | None, str | None]:
         """Returns the length of a pause in milliseconds, and its reason; None: without end, without a
         reason.
         """
         asked = self._pause.read(request, self._max_depth)
-        length = None if asked.length is None else fields.length(asked.length, "for", 1)
-        return length, None if asked.reason is None else fields.label(asked.reason, "reason", 500)
+        length, reason = self._pause.values(asked, "for", "reason")
+        return length, reason
 
     def list_jobs(self, request: Request) -> Listing:
         asked = self._list.read(request, self._max_depth)
-        fields.whole(asked.limit, "limit", 1, 1000)
-        after = None
-        if asked.cursor is not None:
-            if not (asked.cursor.isascii() and asked.cursor.isdigit() and len(asked.cursor) <= 16):
-                raise InvalidField("cursor: what `next` was in the answer before", field="cursor")
-            after = int(asked.cursor)
-        wanted = self._filter(asked, fields.set_of(asked.queue, "queue"))
-        return Listing(wanted, after, asked.order == "asc", asked.limit, asked.payload)
+        limit, after, queues = self._list.values(asked, "limit", "cursor", "queue")
+        return Listing(self._filter(asked, queues), after, asked.order == "asc", limit, asked.payload)
 
     def queues(self, request: Request) -> tuple[int, str | None]:
         """Returns the limit of a list of queues, and the name after which it begins."""
         if not request.query and not request.body:
             return 1000, None
         asked = self._queues.read(request, self._max_depth)
-        fields.whole(asked.limit, "limit", 1, 1000)
-        return asked.limit, None if asked.cursor is None else fields.queue_name(asked.cursor, "cursor")
+        limit, cursor = self._queues.values(asked, "limit", "cursor")
+        return limit, cursor
 
     def peek(self, request: Request) -> tuple[int, bool]:
         """Returns the limit of jobs, and whether their payloads are shown."""
         asked = self._peek.read(request, self._max_depth)
-        return fields.whole(asked.limit, "limit", 1, 1000), asked.payload
+        return self._peek.value(asked, "limit"), asked.payload
+
+    def series(self, request: Request) -> tuple[int, int]:
+        """Returns the length of a series and that of its steps, in milliseconds."""
+        asked = self._series.read(request, self._max_depth)
+        length, step = self._series.values(asked, "for", "step")
+        if step % SERIES_STEP:
+            raise InvalidField(f"step: a multiple of {SERIES_STEP // 1000} s", field="step")
+        if length < step:
+            raise InvalidField("for: at least one step", field="for")
+        return length, step
+
+    def consumers(self, request: Request) -> int:
+        """Returns the limit of a list of consumers."""
+        asked = self._consumers.read(request, self._max_depth)
+        limit: int = self._consumers.value(asked, "limit")
+        return limit
 
     def count_jobs(self, request: Request) -> Filter:
         asked = self._count.read(request, self._max_depth)
-        return self._filter(asked, fields.set_of(asked.queue, "queue"))
+        return self._filter(asked, self._count.value(asked, "queue"))
+
+    def groups(self, request: Request) -> tuple[Filter, list[str], int]:
+        """Returns which of the dead and retrying jobs to group, by which fields, and how many groups."""
+        asked = self._groups.read(request, self._max_depth)
+        queues, by, limit = self._groups.values(asked, "queue", "by", "limit")
+        default = frozenset({DEAD, SCHEDULED})
+        wanted = _of_statuses(
+            self._filter(asked, queues), default, default, "only dead and scheduled jobs are grouped"
+        )
+        by = ("type", "error") if by is None else by
+        return wanted, [name for name in GROUPED_BY if name in by], limit
 
     def purge(self, request: Request, queue: str) -> tuple[Filter, bool]:
         """Returns which jobs to remove, and whether it is a dry run."""
@@ -167,71 +190,102 @@ class AdminReaders:
     def redrive(self, request: Request, queue: str) -> tuple[Filter, int | None, bool]:
         """Returns which dead jobs to redrive, their limit, and whether it is a dry run."""
         asked = self._redrive.read(request, self._max_depth)
-        if asked.limit is not None:
-            fields.whole(asked.limit, "limit", 1, fields.MANY)
-        wanted = self._chosen(asked, queue)
-        if wanted.statuses is not None and wanted.statuses != {DEAD}:
-            raise InvalidField("status: only dead jobs are redriven", field="status")
-        return replace(wanted, statuses=frozenset({DEAD})), asked.limit, asked.dry_run
+        limit = self._redrive.value(asked, "limit")
+        only = frozenset({DEAD})
+        wanted = _of_statuses(self._chosen(asked, queue), only, only, "only dead jobs are redriven")
+        return wanted, limit, asked.dry_run
+
+    def cancel_many(self, request: Request, queue: str) -> tuple[Filter, bool, int | None, bool]:
+        """Returns which jobs to cancel, whether also those in progress at once, their limit, and whether it
+        is a dry run."""
+        asked = self._cancel_many.read(request, self._max_depth)
+        limit = self._cancel_many.value(asked, "limit")
+        wanted = _of_statuses(
+            self._chosen(asked, queue),
+            WAITING,
+            frozenset(STATUSES) - {CONCLUDED, CANCELLED},
+            "only scheduled, queued, in_progress and dead jobs are cancelled",
+        )
+        return wanted, asked.force, limit, asked.dry_run
+
+    def run_now(self, request: Request, queue: str) -> tuple[Filter, int | None, bool]:
+        """Returns which scheduled jobs to make ready, their limit, and whether it is a dry run."""
+        asked = self._redrive.read(request, self._max_depth)
+        limit = self._redrive.value(asked, "limit")
+        only = frozenset({SCHEDULED})
+        wanted = _of_statuses(self._chosen(asked, queue), only, only, "only scheduled jobs can be run now")
+        return wanted, limit, asked.dry_run
+
+    def move(self, request: Request, queue: str) -> tuple[Filter, str | None, int | None, bool]:
+        """Returns which jobs to move, the queue to which they go (None: where each died), their limit, and
+        whether it is a dry run."""
+        asked = self._move.read(request, self._max_depth)
+        limit, target = self._move.values(asked, "limit", "to")
+        if target is None and not asked.back:
+            raise MissingField("say where: to, the name of a queue; or back=true", field="to")
+        if target is not None and asked.back:
+            raise InvalidField("give to or back, not both", field="to")
+        if target == queue:
+            raise InvalidField("to: the jobs are in that queue", field="to")
+        movable = WAITING | {DEAD}
+        wanted = _of_statuses(
+            self._chosen(asked, queue),
+            movable if asked.back else WAITING,
+            movable,
+            "only scheduled, queued and dead jobs are moved",
+        )
+        return wanted, target, limit, asked.dry_run
 
     def _chosen(self, asked: requests.PurgeShape, queue: str) -> Filter:
         """Returns a filter that is not empty, unless `all=true` was given."""
         wanted = self._filter(asked, frozenset({queue}))
         if wanted == Filter(queues=frozenset({queue})) and not asked.all:
-            raise MissingField("say which: status, type, tag, key or older_than; or all=true", field="all")
+            names = "status, type, tag, key, older_than, retrying, text or error"
+            raise MissingField(f"say which: {names}; or all=true", field="all")
         return wanted
 
     def _filter(self, asked: requests.FilterShape, queues: frozenset[str] | None) -> Filter:
-        statuses = fields.set_of(asked.status, "status")
-        for status in sorted(statuses or ()):
-            if status not in STATUSES:
-                raise InvalidField(
-                    f"status: of {', '.join(STATUSES)}; not {status[:40]!r}{suggestions.status(status)}",
-                    field="status",
-                )
-        older = (
-            None
-            if asked.older_than is None
-            else fields.duration(asked.older_than, "older_than", 0, 100 * YEAR_MS, None)
-        )
+        names = ("status", "older_than", "type", "tag", "key")
+        statuses, older, types, tags, keys = self._export.values(asked, *names)
+        text = self._export.value(asked, "text")
         return Filter(
-            queues, cast("frozenset[Status] | None", statuses), fields.set_of(asked.type, "type"),
-            fields.set_of(asked.tag, "tag"), fields.set_of(asked.key, "key"), older,
-        )  # fmt: skip
+            queues,
+            statuses,
+            types,
+            tags,
+            keys,
+            older,
+            retrying=asked.retrying,
+            error=self._export.value(asked, "error"),
+            text=() if text is None else _spellings(text),
+        )
 
     def queue(self, request: Request) -> None:
         """Checks the options of a call that shows a queue: only those of its format."""
         if request.body or request.query:
-            self._face.read(request, self._max_depth)
+            self._format.read(request, self._max_depth)
 
     def length_of_watch(self, request: Request, what: Literal["queues", "queue", "job"]) -> int | None:
         """Returns the length of a stream of events in milliseconds; None: without end."""
         calls: dict[str, RequestDecoder[Any]] = {
             "queues": self._queues,
-            "queue": self._face,
+            "queue": self._format,
             "job": self._wait,
         }
-        return fields.watched_for(calls[what].read(request, self._max_depth).length)
+        call = calls[what]
+        length: int | None = call.value(call.read(request, self._max_depth), "for")
+        return length
 
     def top(self, request: Request) -> int | None:
-        return fields.watched_for(self._top.read(request, self._max_depth).length)
+        length: int | None = self._top.value(self._top.read(request, self._max_depth), "for")
+        return length
 
     def events(self, request: Request) -> tuple[EventFilter, int | None]:
         asked = self._events.read(request, self._max_depth)
-        names = fields.set_of(asked.event, "event")
-        if names is not None and not names <= set(EVENT_NAMES):
-            raise InvalidField(f"event: of {', '.join(EVENT_NAMES)}", field="event")
-        jobs = None if asked.job is None else _ids(asked.job)
-        return EventFilter(fields.set_of(asked.queue, "queue"), jobs, names), fields.watched_for(asked.length)
+        names, jobs, queues, length = self._events.values(asked, "event", "job", "queue", "for")
+        return EventFilter(queues, jobs, names), length
 
     def export(self, request: Request, queue: str) -> Filter:
         """Returns which jobs to export. Finished jobs are left out unless requested."""
         wanted = self._filter(self._export.read(request, self._max_depth), frozenset({queue}))
         return wanted if wanted.statuses is not None else replace(wanted, statuses=import_item.MOVABLE)
-
-
-def _ids(value: list[int] | str) -> frozenset[int]:
-    ids = [str(id).strip() for id in (value.split(",") if isinstance(value, str) else value)]
-    if not 1 <= len(ids) <= 100 or not all(id.isascii() and id.isdigit() and len(id) <= 16 for id in ids):
-        raise InvalidField("job: 1 to 100 ids of jobs", field="job")
-    return frozenset(map(int, ids))

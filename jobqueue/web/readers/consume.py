@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, MissingField
-from jobqueue.model import DequeueRequest
+from jobqueue.errors import BodyTooLarge, InvalidField, JobQueueError, MissingField
+from jobqueue.model import DequeueRequest, LeaseClaim
 from jobqueue.web.http import Request
-from jobqueue.web.readers import fields, raw_body
+from jobqueue.web.readers import raw_body
 from jobqueue.web.readers.decoder import OPTION_HEADERS, RequestDecoder, S, checked
 from jobqueue.web.readers.job_error import optional_error
 from jobqueue.web.readers.json_text import one_line
@@ -18,6 +18,22 @@ _HOLDER = ("lease", "consumer")
 _PLAIN_WANT = DequeueRequest(("default",))
 
 
+class Report(NamedTuple):
+    """What a consumer reports about a job: the arguments of the engine's verb. The first one is the claim.
+
+    `truncated` names the fields that were cut for being too long. What ends or keeps a lease is not refused
+    for the length of a text, since the work would be done again.
+    """
+
+    arguments: tuple[Any, ...]
+    truncated: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> int:
+        claim: LeaseClaim = self.arguments[0]
+        return claim.id
+
+
 class Following(NamedTuple):
     """The dequeue after a conclude.
 
@@ -26,56 +42,45 @@ class Following(NamedTuple):
     """
 
     queues: tuple[str, ...] | None
+    by_priority: bool
     lease_for: int | None
     wait: int
     consumer: str | None
     raw: bool
 
 
-class LeaseClaim(NamedTuple):
-    """The claim of a caller to a lease. `id` is set in requests for many jobs."""
-
-    id: int
-    lease: str | None
-    consumer: str | None
-
-
 class ConsumeReaders:
     """Reads dequeues, streams of jobs, and what a consumer reports about its jobs."""
 
     __slots__ = (
-        "_conclude", "_conclude_each", "_dequeue", "_fail", "_fail_each", "_heartbeat",
-        "_heartbeat_each", "_limits", "_max_depth", "_release", "_release_each", "_stream",
+        "_conclude", "_conclude_each", "_consumer", "_dequeue", "_dequeue_job", "_fail", "_fail_each",
+        "_heartbeat", "_heartbeat_each", "_lease", "_limits", "_max_depth", "_release", "_release_each",
+        "_stream",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._max_depth = limits.max_depth
-        self._dequeue = RequestDecoder(requests.DequeueShape, headers=("consumer",))
-        self._conclude: RequestDecoder[Any] = RequestDecoder(
+        self._dequeue = limits.decoder(requests.DequeueShape, headers=("consumer",))
+        self._dequeue_job = limits.decoder(requests.DequeueJobShape, headers=("consumer",))
+        self._conclude = limits.decoder(
             requests.ConcludeOptions, headers=_HOLDER, nulls=frozenset({"result"}),
             body=requests.ConcludeShape,
             first=requests.PlainConclude,
         )  # fmt: skip
-        self._conclude_each = RequestDecoder(
+        self._conclude_each = limits.decoder(
             requests.ConcludeItem, headers=_HOLDER, nulls=frozenset({"result"})
         )
-        self._heartbeat = RequestDecoder(requests.HeartbeatShape, headers=_HOLDER)
-        self._heartbeat_each = RequestDecoder(requests.HeartbeatItem, headers=_HOLDER)
-        self._release = RequestDecoder(requests.ReleaseShape, headers=_HOLDER)
-        self._release_each = RequestDecoder(requests.ReleaseItem, headers=_HOLDER)
-        self._fail: RequestDecoder[Any] = RequestDecoder(
-            requests.FailOptions, headers=_HOLDER, body=requests.FailShape
-        )
-        self._fail_each = RequestDecoder(requests.FailItem, headers=_HOLDER)
-        self._stream = RequestDecoder(requests.StreamShape, headers=("consumer",))
-
-    def decoders(self) -> list[RequestDecoder[Any]]:
-        """Returns the decoder of each request struct that is read here."""
-        return [
-            self._dequeue, self._conclude, self._conclude_each, self._heartbeat, self._heartbeat_each,
-            self._release, self._release_each, self._fail, self._fail_each, self._stream,
-        ]  # fmt: skip
+        self._heartbeat = limits.decoder(requests.HeartbeatShape, headers=_HOLDER)
+        self._heartbeat_each = limits.decoder(requests.HeartbeatItem, headers=_HOLDER)
+        self._release = limits.decoder(requests.ReleaseShape, headers=_HOLDER)
+        self._release_each = limits.decoder(requests.ReleaseItem, headers=_HOLDER)
+        self._fail = limits.decoder(requests.FailOptions, headers=_HOLDER, body=requests.FailShape)
+        self._fail_each = limits.decoder(requests.FailItem, headers=_HOLDER)
+        self._stream = limits.decoder(requests.StreamShape, headers=("consumer",))
+        # Of all calls that claim a lease, which share `HolderShape`.
+        self._lease = self._conclude.kinds["lease"]
+        self._consumer = self._conclude.kinds["consumer"]
 
     def dequeue(self, request: Request) -> tuple[DequeueRequest, int, bool]:
         """Returns the dequeue request, the wait in milliseconds, and whether the payload is to be the
@@ -84,102 +89,116 @@ class ConsumeReaders:
         if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
             return _PLAIN_WANT, 0, False
         asked = self._dequeue.read(request, self._max_depth)
+        kinds = self._dequeue.kinds
         queues = self._limits.queues(asked.queue, asked.queues) or ("default",)
-        count = asked.count
+        count, consumer, lease_for, wait = asked.count, asked.consumer, asked.lease_for, asked.wait
         if count is not None:
-            fields.whole(count, "count", 1, self._limits.max_batch, "JOBQUEUE_MAX_BATCH")
+            kinds["count"].check(count, "count")
             if asked.raw:
                 raise InvalidField("raw is one job: a body holds one payload; leave out count", field="count")
-        consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
-        want = DequeueRequest(queues, self._limits.lease_for(asked.lease_for), count, consumer)
-        return want, self._limits.wait(asked.wait), asked.raw
+        if consumer is not None:
+            kinds["consumer"].check(consumer, "consumer")
+        if lease_for is not None:
+            lease_for = kinds["lease_for"].check(lease_for, "lease_for")
+        wait = 0 if wait == 0 else kinds["wait"].check(wait, "wait")
+        by_priority = asked.order == "priority"
+        return DequeueRequest(queues, lease_for, count, consumer, "", by_priority), wait, asked.raw
+
+    def dequeue_job(self, request: Request) -> tuple[DequeueRequest, bool]:
+        """Returns the dequeue request, which names no queue, and whether the payload is to be the body."""
+        asked = self._dequeue_job.read(request, self._max_depth)
+        lease_for, consumer = self._dequeue_job.values(asked, "lease_for", "consumer")
+        return DequeueRequest((), lease_for, None, consumer), asked.raw
 
     def stream(self, request: Request) -> tuple[DequeueRequest, int | None]:
         """Returns the dequeue request, whose `count` limits the jobs held, and the length in milliseconds."""
         asked = self._stream.read(request, self._max_depth)
-        prefetch = fields.whole(asked.prefetch, "prefetch", 1, 1000)
-        consumer = None if asked.consumer is None else fields.label(asked.consumer, "consumer", 128)
+        prefetch, consumer = self._stream.values(asked, "prefetch", "consumer")
         queues = self._limits.queues(asked.queue, asked.queues) or ("default",)
-        want = DequeueRequest(queues, self._limits.lease_for(asked.lease_for), prefetch, consumer)
-        return want, fields.watched_for(asked.length)
+        lease_for, length = self._stream.values(asked, "lease_for", "for")
+        return DequeueRequest(queues, lease_for, prefetch, consumer, "", asked.order == "priority"), length
 
-    def conclude(self, request: Request) -> tuple[str | None, str | None, bytes | None, Following | None]:
-        """Returns lease, consumer, result, and the dequeue that follows; each None if not given."""
+    def conclude(
+        self, request: Request, id: int
+    ) -> tuple[LeaseClaim, bytes | None, tuple[str, ...], Following | None]:
+        """Returns the claim, the result, what was cut, and the dequeue that follows.
+
+        Result and dequeue are None if not given.
+        """
         asked = self._conclude.read(request, self._max_depth)
         if type(asked) is requests.PlainConclude:
             if asked.consumer is None and asked.result is requests.ABSENT:
-                lease = None if asked.lease is None else fields.lease_token(asked.lease)
-                return lease, None, None, None
-            held = self._held(asked)
-            return held.lease, held.consumer, self._result(asked), None
-        held = self._held(asked)
+                lease = asked.lease
+                if lease is not None:
+                    self._lease.check(lease, "lease")
+                return LeaseClaim(id, lease, None), None, (), None
+            return self._claim(asked, id), self._result(asked), (), None
+        claim = self._claim(asked, id)
+        truncated: tuple[str, ...] = ()
         if asked.raw:
-            result = self._small(raw_body.result_of_body(request, self._max_depth))
+            result, was_cut = raw_body.result_of_body(request, self._max_depth, self._limits.max_result)
+            result, truncated = self._small(result), ("result",) if was_cut else ()
         else:
             result = self._result(asked)
-        return held.lease, held.consumer, result, self._following(asked)
+        return claim, result, truncated, self._following(asked)
 
     def _following(self, asked: requests.ConcludeOptions) -> Following | None:
         if asked.next:
-            wait = 0 if asked.wait is None else self._limits.wait(asked.wait)
-            return Following(
-                self._limits.queues(asked.queue, asked.queues),
-                self._limits.lease_for(asked.lease_for),
-                wait,
-                asked.consumer,
-                asked.raw,
-            )
-        for name in ("queues", "queue", "wait", "lease_for"):
+            wait = self._conclude.value(asked, "wait") or 0
+            queues = self._limits.queues(asked.queue, asked.queues)
+            lease_for = self._conclude.value(asked, "lease_for")
+            by_priority = asked.order == "priority"
+            return Following(queues, by_priority, lease_for, wait, asked.consumer, asked.raw)
+        for name in ("queues", "queue", "order", "wait", "lease_for"):
             if getattr(asked, name) is not None:
                 raise MissingField(f"{name} is for the dequeue after the conclude: add next=1", field="next")
         return None
 
-    def conclude_many(self, request: Request) -> list[tuple[LeaseClaim, bytes | None] | BadInput]:
+    def conclude_many(self, request: Request) -> list[Report | JobQueueError]:
+        """Returns claim and result of each job."""
         return self._each(
-            self._conclude_each, request, lambda asked: (self._held(asked), self._result(asked))
+            self._conclude_each,
+            request,
+            lambda asked: Report((self._claim(asked, asked.id), self._result(asked))),
         )
 
-    def heartbeat(self, request: Request) -> tuple[LeaseClaim, int | None, int | None, str | None]:
+    def heartbeat(self, request: Request, id: int) -> Report:
         """Returns the claim, the length in milliseconds, progress and message; each None if not given."""
-        return self._beat(self._heartbeat.read(request, self._max_depth))
+        return self._beat(self._heartbeat.read(request, self._max_depth), id)
 
-    def heartbeat_many(
-        self, request: Request
-    ) -> list[tuple[LeaseClaim, int | None, int | None, str | None] | BadInput]:
-        return self._each(self._heartbeat_each, request, self._beat)
+    def heartbeat_many(self, request: Request) -> list[Report | JobQueueError]:
+        return self._each(self._heartbeat_each, request, lambda asked: self._beat(asked, asked.id))
 
-    def release(self, request: Request) -> tuple[LeaseClaim, int]:
-        """Returns the claim, and the delay in milliseconds."""
-        return self._released(self._release.read(request, self._max_depth))
+    def release(self, request: Request, id: int) -> Report:
+        """Returns the claim, the delay in milliseconds, and the new priority or None."""
+        return self._released(self._release.read(request, self._max_depth), id)
 
-    def release_many(self, request: Request) -> list[tuple[LeaseClaim, int] | BadInput]:
-        return self._each(self._release_each, request, self._released)
+    def release_many(self, request: Request) -> list[Report | JobQueueError]:
+        return self._each(self._release_each, request, lambda asked: self._released(asked, asked.id))
 
-    def fail(self, request: Request) -> tuple[LeaseClaim, bytes | None, bool, int | None]:
+    def fail(self, request: Request, id: int) -> Report:
         """Returns the claim, the error as JSON, whether to retry, and the delay in milliseconds."""
         asked = self._fail.read(request, self._max_depth)
         if isinstance(asked, requests.FailOptions) and asked.raw:
             if bytes(asked.error):
                 raise InvalidField("error: with raw=1 the body is the error", field="error")
             asked.error = Raw(raw_body.error_of_body(request))
-        return self._failed(asked)
+        return self._failed(asked, id)
 
-    def fail_many(
-        self, request: Request
-    ) -> list[tuple[LeaseClaim, bytes | None, bool, int | None] | BadInput]:
-        return self._each(self._fail_each, request, self._failed)
+    def fail_many(self, request: Request) -> list[Report | JobQueueError]:
+        return self._each(self._fail_each, request, lambda asked: self._failed(asked, asked.id))
 
     def _each(self, call: RequestDecoder[S], request: Request, check: Any) -> list[Any]:
         options = call.options(request)
         return checked(call.many(request, options, self._max_depth, self._limits.max_batch), check, False)
 
-    def _held(self, asked: requests.HolderShape) -> LeaseClaim:
+    def _claim(self, asked: requests.HolderShape, id: int) -> LeaseClaim:
         lease, consumer = asked.lease, asked.consumer
         if lease is not None:
-            fields.lease_token(lease)
+            self._lease.check(lease, "lease")
         if consumer is not None:
-            fields.label(consumer, "consumer", 128)
-        return LeaseClaim(getattr(asked, "id", 0), lease, consumer)
+            self._consumer.check(consumer, "consumer")
+        return LeaseClaim(id, lease, consumer)
 
     def _result(self, asked: requests.PlainConclude) -> bytes | None:
         text = bytes(asked.result)
@@ -193,18 +212,25 @@ class ConsumeReaders:
             )  # fmt: skip
         return result
 
-    def _beat(self, asked: requests.HeartbeatShape) -> tuple[LeaseClaim, int | None, int | None, str | None]:
-        if asked.progress is not None:
-            fields.whole(asked.progress, "progress", 0, 100)
-        if asked.message is not None:
-            fields.said(asked.message, "message", 500)
-        return self._held(asked), self._limits.lease_for(asked.lease_for), asked.progress, asked.message
+    def _beat(self, asked: requests.HeartbeatShape, id: int) -> Report:
+        kinds, progress, message = self._heartbeat.kinds, asked.progress, asked.message
+        truncated: tuple[str, ...] = ()
+        if progress is not None:
+            progress = kinds["progress"].check(progress, "progress")
+        if message is not None:
+            kept = kinds["message"].check(message, "message")
+            truncated = () if kept is message else ("message",)
+            message = kept
+        claim, lease_for = self._claim(asked, id), asked.lease_for
+        length = None if lease_for is None else kinds["lease_for"].check(lease_for, "lease_for")
+        return Report((claim, length, progress, message), truncated)
 
-    def _released(self, asked: requests.ReleaseShape) -> tuple[LeaseClaim, int]:
-        return self._held(asked), fields.length(asked.delay, "delay")
+    def _released(self, asked: requests.ReleaseShape, id: int) -> Report:
+        delay, priority = self._release.values(asked, "delay", "priority")
+        return Report((self._claim(asked, id), delay, priority))
 
-    def _failed(self, asked: requests.FailShape) -> tuple[LeaseClaim, bytes | None, bool, int | None]:
-        text = bytes(asked.error)
-        error = optional_error(text, self._max_depth)
-        retry_in = None if asked.retry_in is None else fields.length(asked.retry_in, "retry_in")
-        return self._held(asked), error, asked.retry, retry_in
+    def _failed(self, asked: requests.FailShape, id: int) -> Report:
+        error, was_cut = optional_error(bytes(asked.error), self._max_depth)
+        retry_in = self._fail.value(asked, "retry_in")
+        arguments = (self._claim(asked, id), error, asked.retry, retry_in)
+        return Report(arguments, ("error",) if was_cut else ())

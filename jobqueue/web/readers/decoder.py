@@ -10,13 +10,21 @@ from typing import Any, Generic, TypeVar, get_args
 from urllib.parse import unquote_plus
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
-from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField, UnknownField
+from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, MissingField, UnknownField
 from jobqueue.web.http import Request
 from jobqueue.web.readers import suggestions
-from jobqueue.web.readers.fields import FIELDS, field_of
-from jobqueue.web.readers.json_text import REFUSED, check_utf8, syntax_error, what_it_is
+from jobqueue.web.readers.json_text import (
+    REFUSED,
+    check_utf8,
+    is_utf8,
+    item_at,
+    items_of,
+    syntax_error,
+    what_it_is,
+)
+from jobqueue.web.schema.kinds import Kind, kind_of
 
 S = TypeVar("S", bound=Struct)
 _BLANK = b" \t\r\n"
@@ -35,12 +43,14 @@ _WHY = {
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder(Raw)
+# The name of a field, its default and its kind.
+Option = tuple[str, Any, Kind]
 # So declared since msgspec's stub calls Raw a kind of bytes, and it is none.
 _UNDECODED: tuple[type[Any], ...] = (bytes, Raw)
 
 
 class RequestDecoder(Generic[S]):
-    """Decodes the requests of one call into its struct.
+    """Decodes the requests of one call into its struct, and checks the values of its fields.
 
     - `headers`: options that may come as a header.
     - `ignored`: names that are accepted and dropped.
@@ -48,6 +58,7 @@ class RequestDecoder(Generic[S]):
     - `body`: the struct without the options that belong in the query, if there are any. With the option `raw`
       the body is not JSON and is not read.
     - `first`: a smaller struct that fits most bodies and is tried first.
+    - `bound`: gives a kind of field the limits of the settings.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class RequestDecoder(Generic[S]):
         nulls: frozenset[str] = frozenset(),
         body: Any = None,
         first: Any = None,
+        bound: Callable[[Kind], Kind] | None = None,
     ) -> None:
         self.shape = shape
         self.nulls = nulls
@@ -68,18 +80,22 @@ class RequestDecoder(Generic[S]):
         self.decode: Callable[[bytes], S] = msgspec.json.Decoder(first or body).decode
         declared = msgspec.structs.fields(shape)
         self._of_query = frozenset(shape.__struct_fields__) - frozenset(body.__struct_fields__)
-        # Fields that are objects themselves, and how those are read.
-        self._parts: dict[str, RequestDecoder[Any]] = {
+        # Fields that are objects themselves: how those are read.
+        self.parts: dict[str, RequestDecoder[Any]] = {
             field.encode_name: RequestDecoder(part)
             for field in declared
-            if (part := _part(field.type)) is not None
+            if (part := _struct_in(field.type)) is not None
         }
         self.types: dict[str, Any] = {
             field.encode_name: msgspec.json.Decoder(field.type) for field in declared
         }
-        self.fields = {field.encode_name: field_of(field.encode_name, field.type) for field in declared}
-        # Names that are no names in Python: the attribute for each.
-        self._attributes = {f.encode_name: f.name for f in declared if f.encode_name != f.name}
+        self.kinds: dict[str, Kind] = {}
+        for field in declared:
+            kind = kind_of(field.type)
+            self.kinds[field.encode_name] = kind if bound is None else bound(kind)
+        # The attribute for each field; some names are no names in Python.
+        self._attributes = {field.encode_name: field.name for field in declared}
+        self._renamed = {name: own for name, own in self._attributes.items() if name != own}
         self.required = [field.encode_name for field in declared if field.required]
 
     def read(self, request: Request, max_depth: int) -> S:
@@ -105,12 +121,12 @@ class RequestDecoder(Generic[S]):
             canonical = self._canonical(name, "query")
             if canonical is None:
                 continue
-            from_text = self.fields[canonical].from_text
-            if from_text is None:
+            kind = self.kinds[canonical]
+            if not kind.in_query:
                 raise InvalidField(f"{canonical} belongs in the body", field=canonical)
-            _agree(found, canonical, from_text(text, canonical))
+            self._agree(found, canonical, kind.from_text(text, canonical))
         if "lease" in self.headers and (lease := request.header(b"job-lease")) is not None:
-            _agree(found, "lease", lease)
+            self._agree(found, "lease", lease)
         return found
 
     def merge(self, body: bytes, options: dict[str, Any], max_depth: int, consumer: str | None = None) -> S:
@@ -120,13 +136,13 @@ class RequestDecoder(Generic[S]):
         """
         given = self._fields(body, max_depth) if body.strip(_BLANK) else {}
         for name, value in options.items():
-            _agree(given, name, value)
+            self._agree(given, name, value)
         if consumer is not None:
             given.setdefault("consumer", consumer)
         for name in self.required:
             if name not in given:
                 raise MissingField(f"{name} is required{_WHY.get(name, '')}", field=name)
-        for name, attribute in self._attributes.items():
+        for name, attribute in self._renamed.items():
             if name in given:
                 given[attribute] = given.pop(name)
         return self.shape(**given)
@@ -157,7 +173,7 @@ class RequestDecoder(Generic[S]):
 
     def _second_look(self, name: str, value: bytes, bad: Exception, max_depth: int) -> Any:
         """Returns the value of a field that is an object; its names match whatever their letter case."""
-        part = self._parts.get(name)
+        part = self.parts.get(name)
         if part is not None and value[:1] == b"{":
             try:
                 return part.merge(value, {}, max_depth)
@@ -166,7 +182,7 @@ class RequestDecoder(Generic[S]):
                 inside.facts.setdefault("field", name)
                 raise
         raise InvalidField(
-            f"{name}: must be {self.fields[name].expects}{what_it_is(bad)}", field=name
+            f"{name}: must be {self.kinds[name].expects}{what_it_is(bad)}", field=name
         ) from None
 
     def _canonical(self, name: str, where: str) -> str | None:
@@ -198,6 +214,38 @@ class RequestDecoder(Generic[S]):
                     return _header_text(consumer)
         return None
 
+    def _agree(self, given: dict[str, Any], name: str, value: Any) -> None:
+        if name in given:
+            kind = self.kinds[name]
+            if kind.meaning(given[name]) != kind.meaning(value):
+                several = "; several: queues=a,b" if name == "queue" else ""
+                raise InvalidField(f"{name} is given twice, with different values{several}", field=name)
+        given[name] = value
+
+    # -- values -------------------------------------------------------------------------------------
+
+    def values(self, asked: Struct, *names: str, field: str = "") -> list[Any]:
+        """Returns the values of these fields as the engine wants them, checked in this order.
+
+        None and UNSET stay. Raises `InvalidField`, with `field` in place of the name if it is given.
+        """
+        found = []
+        for name in names:
+            value = getattr(asked, self._attributes[name])
+            if value is not None and value is not UNSET:
+                value = self.kinds[name].check(value, field or name)
+            found.append(value)
+        return found
+
+    def value(self, asked: Struct, name: str, field: str = "") -> Any:
+        """Returns the value of one field, like `values`."""
+        return self.values(asked, name, field=field)[0]
+
+    def options_of(self, *names: str) -> list[Option]:
+        """Returns these fields, which have the names of their attributes, for `given`."""
+        defaults = {field.encode_name: field.default for field in msgspec.structs.fields(self.shape)}
+        return [(name, defaults[name], self.kinds[name]) for name in names]
+
     # -- many at once -------------------------------------------------------------------------------
 
     def many(
@@ -205,7 +253,6 @@ class RequestDecoder(Generic[S]):
     ) -> list[S | BadInput]:
         """Returns the structs of an array, or of one object a line; in place of a bad item its error."""
         body = request.body
-        check_utf8(body)
         items: Sequence[Any]  # structs; Raw and bytes where they are still to be decoded
         if body.lstrip(_BLANK)[:1] == b"[":
             items = self._items(body, bool(options), max_depth)
@@ -226,30 +273,55 @@ class RequestDecoder(Generic[S]):
 
     def _items(self, body: bytes, one_by_one: bool, max_depth: int) -> Sequence[Any]:
         """Returns the items of an array, undecoded if one of them needs the slow way."""
+        valid = is_utf8(body)  # the decoder does not check this in what it skips
         try:
-            if not one_by_one:
+            if valid and not one_by_one:
                 items: list[S] = self._array(body)
                 return items
         except REFUSED:
             pass
+        error: BadInput | None = None
         try:
-            return _RAW_ARRAY.decode(body)
+            if valid:
+                return _RAW_ARRAY.decode(body)
         except REFUSED as bad:
-            raise syntax_error(body, bad, max_depth) from None
+            error = syntax_error(body, bad, max_depth)
+            if (index := item_at(body, bad)) is not None:
+                error.facts["index"] = index
+        # A text in one item must not harm the others.
+        if (as_sent := items_of(body)) is not None:
+            return as_sent
+        if error is None:
+            check_utf8(body)
+            raise InvalidJson("the body is not UTF-8")
+        raise error
 
     def _item(self, item: Any, options: dict[str, Any], max_depth: int, consumer: str | None) -> S | BadInput:
         text = bytes(item)
-        if not options and consumer is None:
+        if not options and consumer is None and is_utf8(text):
             try:
                 return self.decode(text)
             except REFUSED:
                 pass
         try:
+            check_utf8(text)
             return self.merge(text, options, max_depth, consumer)
         except InvalidJson as bad:
             return InvalidJson(ONE_LINE_HINT) if has_second_value(text) else bad
         except BadInput as bad:
             return bad
+
+
+def given(asked: Struct, options: list[Option]) -> dict[str, Any]:
+    """Returns the values of those of these fields that differ from their defaults, as the engine wants them,
+    checked in this order. None stays. Raises `InvalidField`.
+    """
+    found: dict[str, Any] = {}
+    for name, default, kind in options:
+        value = getattr(asked, name)
+        if value is not default:
+            found[name] = None if value is None else kind.check(value, name)
+    return found
 
 
 def checked(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
@@ -260,7 +332,7 @@ def checked(items: Any, check: Any, all_or_nothing: bool) -> list[Any]:
             if isinstance(item, BadInput):
                 raise item
             checked.append(check(item))
-        except BadInput as bad:
+        except (BadInput, BodyTooLarge) as bad:  # the latter: one part of it, such as a result
             bad.facts["index"] = index
             if all_or_nothing:
                 raise
@@ -301,26 +373,13 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _part(declared: Any) -> type[Struct] | None:
+def _struct_in(declared: Any) -> type[Struct] | None:
     """Returns the struct that a field of this type may be."""
-    for kind in (declared, *get_args(declared)):
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            return kind
+    for part in (declared, *get_args(declared)):
+        plain = part.__origin__ if hasattr(part, "__metadata__") else part
+        if isinstance(plain, type) and issubclass(plain, Struct):
+            return plain
     return None
-
-
-def _agree(given: dict[str, Any], name: str, value: Any) -> None:
-    if name in given:
-        field = FIELDS.get(name)
-        meaning = _itself if field is None or field.meaning is None else field.meaning
-        if meaning(given[name]) != meaning(value):
-            several = "; several: queues=a,b" if name == "queue" else ""
-            raise InvalidField(f"{name} is given twice, with different values{several}", field=name)
-    given[name] = value
-
-
-def _itself(value: object) -> object:
-    return value
 
 
 def _header_text(value: bytes) -> str:

@@ -1,20 +1,21 @@
 """The error of a failed job as it is stored: JSON on one line, a string or an object."""
 
-from typing import Final
-
 import msgspec
 
 from jobqueue.errors import BadInput, InvalidField
+from jobqueue.web.readers import cut
 from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.readers.json_text import REFUSED, one_line
 from jobqueue.web.schema import requests
 
-_MAX_ERROR: Final = 16 << 10
 _decoder = RequestDecoder(requests.ErrorShape, nulls=frozenset({"details"}))
 
 
-def job_error(text: bytes, max_depth: int) -> bytes:
-    """Checks the JSON `text` of an error. Raises `InvalidField`, `UnknownField` or `InvalidJson`."""
+def job_error(text: bytes, max_depth: int) -> tuple[bytes, bool]:
+    """Checks the JSON `text` of an error. Returns it, and whether it was cut for being too long.
+
+    Raises `InvalidField`, `UnknownField` or `InvalidJson`.
+    """
     error = one_line(text, max_depth)
     if error[:1] == b"{":
         try:
@@ -23,14 +24,12 @@ def job_error(text: bytes, max_depth: int) -> bytes:
             error = _rewritten(error, max_depth)
     elif error[:1] != b'"':
         raise InvalidField("error: text, or an object with type, message, details", field="error")
-    if len(error) > _MAX_ERROR:
-        raise InvalidField(f"error: at most {_MAX_ERROR:,} bytes", field="error", limit=_MAX_ERROR)
-    return error
+    return cut.error(error)
 
 
-def optional_error(text: bytes, max_depth: int) -> bytes | None:
+def optional_error(text: bytes, max_depth: int) -> tuple[bytes | None, bool]:
     """`job_error`, or None where `text` is empty or `null`."""
-    return job_error(text, max_depth) if text not in (b"", b"null") else None
+    return job_error(text, max_depth) if text not in (b"", b"null") else (None, False)
 
 
 def _rewritten(error: bytes, max_depth: int) -> bytes:

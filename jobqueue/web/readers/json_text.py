@@ -19,6 +19,8 @@ _NAMES = {
 _FORM = re.compile(rb"\s*(--|[A-Za-z_][\w.\[\]-]*=)")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # of signed bytes
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_COMMAS_OR_BRACKETS = bytes(set(range(256)) - set(b"[]{},"))
+_STEPS_BESIDE_COMMAS = bytes.maketrans(b"[{]},", b"\x01\x01\xff\xff\x00")
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -30,6 +32,53 @@ def check_utf8(body: bytes) -> None:
         body.decode("utf-8")
     except UnicodeDecodeError as bad:
         raise InvalidJson(f"the body is not UTF-8: byte {bad.start}") from None
+
+
+# A half of a character, which is no JSON text by itself.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_NO_CONTROLS = bytes(32 if code < 32 or code > 126 else code for code in range(256))
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_raw_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def items_of(body: bytes) -> list[bytes] | None:
+    """Returns the items of a JSON array as they stand, also if texts in them are not valid: half a character,
+    bytes that are not UTF-8, control characters. None: its brackets and commas do not fit either.
+    """
+    # The same length, so that places in it are those of the body.
+    shape = _HALF.sub(rb"\\u0020", body.translate(_NO_CONTROLS).replace(b"\\\\", b"??"))
+    try:
+        raws = _raw_array.decode(shape)
+    except REFUSED:
+        return None
+    items, at = [], 0
+    for raw in raws:
+        text = bytes(raw)
+        at = shape.index(text, at)
+        items.append(body[at : at + len(text)])
+        at += len(text)
+    return items
+
+
+def item_at(body: bytes, bad: Exception) -> int | None:
+    """Returns the index of the item of an array at which the decoder stopped; None: it does not say."""
+    found = _BYTE.search(str(bad))
+    if found is None:
+        return None
+    head = body[: int(found[1])].replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(head.split(b'"')[::2]).translate(None, _NOT_COMMAS_OR_BRACKETS)
+    steps = memoryview(outside.translate(_STEPS_BESIDE_COMMAS)).cast("b")
+    return sum(depth == 1 and not step for depth, step in zip(accumulate(steps), steps, strict=True))
+
+
+def is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def one_line(text: bytes, max_depth: int) -> bytes:

@@ -1,57 +1,72 @@
-"""The limits that the settings put on requests; queue names and job types that were checked before."""
+"""The limits that the settings put on requests."""
 
-from typing import Final
+from typing import Any, Final
 
 from jobqueue.errors import InvalidField
 from jobqueue.settings import Settings
-from jobqueue.web.readers import fields
+from jobqueue.web.readers.decoder import RequestDecoder
+from jobqueue.web.schema import requests
+from jobqueue.web.schema.kinds import Kind, Name, kind_of
 
-# Queue names and job types that are remembered once they were checked.
+# Job types that are remembered once they were checked.
 _REMEMBERED: Final = 10_000
 
 
 class Limits:
-    """One object for all readers. Names and types in use are few and repeat: each is checked once, and all
-    jobs of a type share one string."""
+    """One object for all readers. Job types in use are few and repeat: each is checked once, and all jobs of
+    a type share one string."""
 
-    __slots__ = ("lease_max", "max_batch", "max_depth", "max_result", "names", "types", "wait_max")
+    __slots__ = (
+        "_bound", "_queues", "_settings", "_type", "decoders", "max_batch", "max_body", "max_depth",
+        "max_result", "queue_name", "types",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bound: dict[Kind, Kind] = {}
+        self.decoders: list[RequestDecoder[Any]] = []
         self.max_depth = settings.max_depth
         self.max_batch = settings.max_batch
+        self.max_body = settings.max_body
         self.max_result = settings.max_result
-        self.lease_max = settings.lease_max
-        self.wait_max = settings.wait_max
-        self.names: set[str] = {"default"}
+        name = self.kind(requests.QueueName)
+        assert isinstance(name, Name)
+        self.queue_name = name
+        self._queues = self.kind(requests.Queues)
+        self._type = self.kind(requests.Type)
         self.types: dict[str, str] = {}
+
+    def decoder(self, shape: Any, **how: Any) -> RequestDecoder[Any]:
+        """Returns a decoder whose kinds of fields have the limits of the settings."""
+        made: RequestDecoder[Any] = RequestDecoder(shape, bound=self.bound, **how)
+        self.decoders.append(made)
+        return made
+
+    def kind(self, declared: Any) -> Kind:
+        """Returns the kind of a field of this type."""
+        return self.bound(kind_of(declared))
+
+    def bound(self, kind: Kind) -> Kind:
+        """Returns a kind with the limits of the settings; always the same one."""
+        found = self._bound.get(kind)
+        if found is None:
+            found = self._bound[kind] = kind.bound(self._settings)
+        return found
 
     def check_type(self, type: str) -> str:
         """Checks a job type that is not in `types` yet."""
-        fields.label(type, "type", 256)
+        self._type.check(type, "type")
         if len(self.types) < _REMEMBERED:
             self.types[type] = type
         return type
-
-    def queue_name(self, name: str) -> str:
-        """Checks the name of a queue."""
-        if name not in self.names:
-            fields.queue_name(name)
-            if len(self.names) < _REMEMBERED:
-                self.names.add(name)
-        return name
 
     def queues(self, queue: str | None, queues: list[str] | str | None) -> tuple[str, ...] | None:
         """Returns the queues that a dequeue names by `queue` or `queues`."""
         if queue is not None:
             if queues is not None:
                 raise InvalidField("give queue or queues, not both", field="queue")
-            return (self.queue_name(queue),)
-        return None if queues is None else fields.queue_names(queues)
-
-    def lease_for(self, value: float | str | None) -> int | None:
-        if value is None:
+            return (self.queue_name.check(queue, "queue"),)
+        if queues is None:
             return None
-        return fields.duration(value, "lease_for", 1000, self.lease_max, "JOBQUEUE_LEASE_MAX")
-
-    def wait(self, value: float | str) -> int:
-        return fields.duration(value, "wait", 0, self.wait_max, "JOBQUEUE_WAIT_MAX")
+        names: tuple[str, ...] = self._queues.check(queues, "queues")
+        return names

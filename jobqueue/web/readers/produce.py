@@ -2,32 +2,32 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
-from jobqueue.errors import BadInput, InvalidField, InvalidJson, MissingField
+from jobqueue.errors import BadInput, BodyTooLarge, InvalidField, InvalidJson, JobQueueError, MissingField
 from jobqueue.model import Change, ImportItem, NewJob, Options
-from jobqueue.units import parse_instant
 from jobqueue.web.http import Request
-from jobqueue.web.readers import fields, import_item, raw_body, records
+from jobqueue.web.readers import import_item, raw_body
 from jobqueue.web.readers.decoder import (
     ONE_LINE_HINT,
-    RequestDecoder,
     checked,
+    given,
     has_second_line,
     has_second_value,
     is_many,
     says_many,
 )
-from jobqueue.web.readers.fields import SET_BY_THE_QUEUE
 from jobqueue.web.readers.json_text import REFUSED, check_utf8, one_line
 from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
+from jobqueue.web.schema.kinds import YEAR_MS
+from jobqueue.web.schema.requests import SET_BY_THE_QUEUE
 
 _OPENS = b"[{"
-_MAX_HEADERS = 4 << 10
+_NO_REQUEST = Request("", "", "", {}, b"", "", "")
 
 
 class Many(NamedTuple):
@@ -36,7 +36,7 @@ class Many(NamedTuple):
     `atomic`: all or nothing. Otherwise `jobs` has an error in place of each bad item.
     """
 
-    jobs: list[NewJob | BadInput]
+    jobs: list[NewJob | JobQueueError]
     atomic: bool
 
 
@@ -44,29 +44,30 @@ class ProduceReaders:
     """Reads enqueues, changes of a job, and the lines of an import."""
 
     __slots__ = (
-        "_change", "_enqueue", "_import", "_limits", "_max_depth", "_names", "_plain", "_plain_array",
-        "_types",
+        "_change", "_enqueue", "_first_changes", "_import", "_last_changes", "_limits", "_max_body",
+        "_max_depth", "_names", "_options_of_job", "_plain", "_plain_array", "_times_of_change", "_types",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._max_body = limits.max_body
         self._max_depth = limits.max_depth
-        self._names = limits.names
+        self._names = limits.queue_name.known
         self._types = limits.types
         self._plain = msgspec.json.Decoder(requests.PlainJob).decode
         self._plain_array = msgspec.json.Decoder(list[requests.PlainJob]).decode
-        self._enqueue = RequestDecoder(
+        self._enqueue = limits.decoder(
             requests.EnqueueOptions, ignored=SET_BY_THE_QUEUE, nulls=frozenset({"payload", "max_attempts"}),
             body=requests.JobShape,
         )  # fmt: skip
-        self._change = RequestDecoder(
+        self._change = limits.decoder(
             requests.ChangeShape, nulls=frozenset(requests.ChangeShape.__struct_fields__)
         )
-        self._import = RequestDecoder(requests.ImportShape, nulls=frozenset({"payload", "max_attempts"}))
-
-    def decoders(self) -> list[RequestDecoder[Any]]:
-        """Returns the decoder of each request struct that is read here."""
-        return [self._enqueue, self._change, self._import]
+        self._import = limits.decoder(requests.ImportShape, nulls=frozenset({"payload", "max_attempts"}))
+        self._options_of_job = self._enqueue.options_of(*_OPTIONS)
+        self._first_changes = self._change.options_of(*_FIRST_CHANGES)
+        self._times_of_change = self._change.options_of(*_TIMES)
+        self._last_changes = self._change.options_of(*_LAST_CHANGES)
 
     def enqueue(self, request: Request, wall: Callable[[], int]) -> NewJob | Many:
         """Returns one job, or many for an array or one job a line.
@@ -78,7 +79,8 @@ class ProduceReaders:
             if not body.isascii():  # most are: a call less
                 check_utf8(body)
             try:
-                return self._plain_job(self._plain(body), request)
+                new = self._plain_job(self._plain(body), request)
+                return new if len(body) <= self._max_body else self._within_limit(new)
             except REFUSED:
                 pass
         if request.query and self._enqueue.options(request).get("raw"):
@@ -101,18 +103,18 @@ class ProduceReaders:
         options.setdefault("type", options.get("queue", "default"))
         asked = self._enqueue.merge(b"", options, self._max_depth)
         new = self._new_job(asked, request, wall)
-        return _with_payload(new, *raw_body.payload_of_body(request, self._max_depth))
+        return self._within_limit(_with_payload(new, *raw_body.payload_of_body(request, self._max_depth)))
 
     def _many(self, request: Request, wall: Callable[[], int]) -> Many:
         options = self._enqueue.options(request)
         atomic = options.pop("atomic", True)
         if not options:
-            with contextlib.suppress(*REFUSED, BadInput):
+            with contextlib.suppress(*REFUSED, BadInput, BodyTooLarge):
                 return Many(self._plain_jobs(request), atomic)
         items = self._enqueue.many(request, options, self._max_depth, self._limits.max_batch)
         return Many(checked(items, lambda item: self._new_job(item, request, wall), atomic), atomic)
 
-    def _plain_jobs(self, request: Request) -> list[NewJob | BadInput]:
+    def _plain_jobs(self, request: Request) -> list[NewJob | JobQueueError]:
         """Returns the jobs if all are plain and valid, which is fast to see. Raises any error otherwise."""
         body = request.body
         check_utf8(body)
@@ -122,19 +124,24 @@ class ProduceReaders:
             plain = [self._plain(line) for line in body.split(b"\n") if line]
         if not 1 <= len(plain) <= self._limits.max_batch:
             raise InvalidField("too few or too many")
-        return [self._plain_job(item, request) for item in plain]
+        jobs: list[NewJob | JobQueueError] = [self._plain_job(item, request) for item in plain]
+        if len(body) > self._max_body:
+            for job in jobs:
+                assert isinstance(job, NewJob)
+                self._within_limit(job)
+        return jobs
 
     def _plain_job(self, body: requests.PlainJob, request: Request) -> NewJob:
         type, queue = body.type, body.queue
         type = self._types.get(type) or self._limits.check_type(type)
         if queue not in self._names:
-            self._limits.queue_name(queue)
+            self._limits.queue_name.check(queue, "queue")
         payload = bytes(body.payload)
         if payload[0] in _OPENS:
             payload = one_line(payload, self._max_depth)
         new = NewJob(type, queue, body.priority, payload)
         if b"traceparent" in request.headers:
-            new.options = Options(headers=_headers_of(None, request))
+            new.options = Options(headers=_with_trace(None, None, request))
         return new
 
     def _new_job(self, body: requests.JobShape, request: Request, wall: Callable[[], int]) -> NewJob:
@@ -142,82 +149,85 @@ class ProduceReaders:
         if body.delay is not None:
             if body.run_at is not None:
                 raise InvalidField("give delay or run_at, not both", field="delay")
-            new.delay = fields.length(body.delay, "delay")
+            new.delay = self._enqueue.value(body, "delay")
         if body.run_at is not None:
-            new.run_at = _run_at(body.run_at, wall())
+            new.run_at = _within_a_year(self._enqueue.value(body, "run_at"), wall())
         if body.expires_in is not None:
-            new.expires_in = fields.length(body.expires_in, "expires_in", 1)
+            new.expires_in = self._enqueue.value(body, "expires_in")
         new.options = self._options(body, request)
         if body.content_type is not None or body.payload_encoding is not None:
-            return _with_payload(
-                new,
-                *raw_body.payload_of_field(
-                    new.payload, body.content_type, body.payload_encoding, self._max_depth
-                ),
+            kind = self._enqueue.value(body, "content_type")
+            new = _with_payload(
+                new, *raw_body.payload_of_field(new.payload, kind, body.payload_encoding, self._max_depth)
             )
+        return self._within_limit(new)
+
+    def _within_limit(self, new: NewJob) -> NewJob:
+        """Returns the job. Raises `BodyTooLarge` if its payload is larger than a payload may be, as it is
+        stored: bytes, or JSON."""
+        self._check_size(new.payload)
         return new
 
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self._max_body:
+            raise BodyTooLarge(
+                f"payload: at most {self._max_body:,} bytes; this one has {len(payload):,}",
+                field="payload", limit=self._max_body, setting="JOBQUEUE_MAX_BODY",
+            )  # fmt: skip
+
     def _options(self, body: requests.JobShape, request: Request) -> Options | None:
-        options = Options(
-            lease_for=self._limits.lease_for(body.lease_for),
-            max_attempts=records.max_attempts(body.max_attempts),
-            backoff=None if body.backoff is None else records.backoff(body.backoff),
-            retain_for=None if body.retain_for is None else fields.length(body.retain_for, "retain_for"),
-            key=None if body.key is None else fields.label(body.key, "key", 256),
-            unique_key=None if body.unique_key is None else fields.label(body.unique_key, "unique_key", 256),
-            unique_while=body.unique_while or "active",
-            on_conflict=body.on_conflict or "ignore",
-            tags=() if body.tags is None else fields.tags(body.tags),
-            headers=_headers_of(body.headers, request),
-        )
+        found = given(body, self._options_of_job)
+        headers = _with_trace(body.headers, found.get("headers"), request)
+        if headers is not None:
+            found["headers"] = headers
         if body.unique_key is None and (body.unique_while is not None or body.on_conflict is not None):
             raise MissingField(
                 "unique_while and on_conflict say something of a unique_key", field="unique_key"
             )
-        return options if any(getattr(options, name) != default for name, default in _PLAIN_OPTIONS) else None
+        if not found.get("tags", True):
+            del found["tags"]
+        return Options(**found) if found else None
 
     def change(self, request: Request, wall: int) -> Change:
         """Returns a checked merge-patch. `wall` is the current wall-clock time in milliseconds."""
         asked = self._change.read(request, self._max_depth)
         if asked.delay not in (None, UNSET) and asked.run_at not in (None, UNSET):
             raise InvalidField("give delay or run_at, not both", field="delay")
-        change = Change()
-        if asked.queue is not UNSET:
-            change.queue = self._limits.queue_name(asked.queue) if asked.queue is not None else "default"
-        if asked.type is not UNSET:
-            change.type = fields.label(asked.type, "type", 256)
-        if asked.priority is not UNSET:
-            change.priority = asked.priority or 0
+        found = given(asked, self._first_changes)
         if payload := bytes(asked.payload):
-            change.payload = one_line(payload, self._max_depth)
-        for name, low in (("delay", 0), ("expires_in", 1), ("retain_for", 0)):
-            value = getattr(asked, name)
-            if value is not UNSET:
-                setattr(change, name, None if value is None else fields.length(value, name, low))
-        if asked.run_at is not UNSET:
-            change.run_at = None if asked.run_at is None else _run_at(asked.run_at, wall)
-        if asked.lease_for is not UNSET:
-            change.lease_for = self._limits.lease_for(asked.lease_for)
-        if asked.max_attempts is not UNSET:
-            change.max_attempts = records.max_attempts(asked.max_attempts)
-        if asked.backoff is not UNSET:
-            change.backoff = None if asked.backoff is None else records.backoff(asked.backoff)
-        if asked.key is not UNSET:
-            change.key = None if asked.key is None else fields.label(asked.key, "key", 256)
-        if asked.tags is not UNSET:
-            change.tags = () if asked.tags is None else fields.tags(asked.tags)
-        if asked.headers is not UNSET:
-            change.headers = None if asked.headers is None else _encoded_headers(asked.headers)
-        return change
+            found["payload"] = one_line(payload, self._max_depth)
+            self._check_size(found["payload"])
+        found |= given(asked, self._times_of_change)
+        if (run_at := found.get("run_at")) is not None:
+            _within_a_year(run_at, wall)
+        found |= given(asked, self._last_changes)
+        for name, default in _AT_NULL:
+            if name in found and found[name] is None:
+                found[name] = default
+        return Change(**found)
 
-    def import_item(self, line: bytes, request: Request, wall: Callable[[], int]) -> ImportItem:
-        """Returns the item in a line of an export. `request` is the import."""
+    def template(self, text: bytes, wall: Callable[[], int]) -> NewJob:
+        """Returns the job of a schedule, from JSON. Raises `BadInput`."""
+        if text[:1] != b"{":
+            raise InvalidField('must be an object such as {"type":"report"}')
+        check_utf8(text)
+        try:
+            asked = self._enqueue.decode(text)
+        except REFUSED:
+            asked = self._enqueue.merge(text, {}, self._max_depth)
+        if asked.delay is not None or asked.run_at is not None:
+            raise InvalidField("the schedule says when; leave delay and run_at out")
+        return self._new_job(asked, _NO_REQUEST, wall)
+
+    def import_item(self, line: bytes, wall: Callable[[], int]) -> ImportItem:
+        """Returns the item in a line of an export. The trace context of the import is not that of the job."""
         check_utf8(line)
         try:
             asked = self._import.decode(line)
         except REFUSED:
             asked = self._import.merge(line, {}, self._max_depth)
-        return import_item.import_item(asked, self._new_job(asked, request, wall), self._max_depth, wall)
+        new = self._new_job(asked, _NO_REQUEST, wall)
+        return import_item.import_item(self._import, asked, new, self._max_depth, wall)
 
 
 def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
@@ -229,32 +239,33 @@ def _with_payload(new: NewJob, payload: bytes, kind: str | None) -> NewJob:
     return new
 
 
-def _run_at(value: str, wall: int) -> int:
-    try:
-        at = parse_instant(value)
-    except InvalidField as bad:
-        if value.replace(".", "", 1).lstrip("-").isdigit():
-            bad.detail = "a bare number is not an instant; for a length of time use delay. " + bad.detail
-        raise InvalidField(f"run_at: {bad.detail}", field="run_at") from None
-    if at > wall + fields.YEAR_MS:
+def _within_a_year(run_at: int, wall: int) -> int:
+    if run_at > wall + YEAR_MS:
         raise InvalidField("run_at: at most one year ahead", field="run_at")
-    return at
+    return run_at
 
 
-def _headers_of(given: dict[str, str] | None, request: Request) -> bytes | None:
+def _with_trace(given: dict[str, str] | None, encoded: bytes | None, request: Request) -> bytes | None:
     """Returns the given headers, with the trace context of the request if it has one."""
-    text = None if given is None else _encoded_headers(given)
     trace = request.header(b"traceparent")
     if trace is not None and len(trace) <= 256 and trace.isascii() and "traceparent" not in (given or {}):
         return msgspec.json.encode({**(given or {}), "traceparent": trace})
-    return text
+    return encoded
 
 
-def _encoded_headers(headers: dict[str, str]) -> bytes:
-    text = msgspec.json.encode(headers)
-    if len(text) > _MAX_HEADERS:
-        raise InvalidField(f"headers: at most {_MAX_HEADERS:,} bytes", field="headers", limit=_MAX_HEADERS)
-    return text
-
-
-_PLAIN_OPTIONS = [(name, getattr(Options(), name)) for name in Options.__struct_fields__]
+# The fields of an enqueue that are options of the job, in the order of their checks.
+_OPTIONS = [
+    name
+    for name in requests.JobShape.__struct_fields__
+    if name in Options.__struct_fields__ and name != "content_type"
+]
+# The fields of a change in the order of their checks; the payload comes after the first ones.
+_FIRST_CHANGES = ["queue", "type", "priority"]
+_TIMES = ["delay", "expires_in", "retain_for", "run_at"]
+_LAST_CHANGES = [
+    name
+    for name in requests.ChangeShape.__struct_fields__
+    if name != "payload" and name not in _FIRST_CHANGES and name not in _TIMES
+]
+# What null restores, where that is not None.
+_AT_NULL: list[tuple[str, object]] = [("queue", "default"), ("priority", 0), ("tags", ())]

@@ -1,4 +1,4 @@
-"""Suggestions for names that do not exist: fields, statuses and paths as other queues call them, or
+"""Suggestions for names that do not exist: fields and paths as other queues call them, or
 misspelt.
 """
 
@@ -18,23 +18,25 @@ _FIELDS = {
     "pri": "priority", "ttl": "expires_in", "retries": "max_attempts", "max_retries": "max_attempts",
     "delay_seconds": "delay", "limit": "count", "n": "count", "worker": "consumer", "token": "lease",
     "lease_id": "lease", "concurrency": "max_in_progress", "parallelism": "max_in_progress",
+    "max_concurrency": "max_in_progress", "max_running": "max_in_progress", "rate_limit": "rate",
 }  # fmt: skip
 # Looks like another one, and is its opposite.
 _NONE_LIKE_IT = frozenset({"newer_than"})
 # What there is no field for.
-_ADVICE = dict.fromkeys(
-    ("cron", "schedule", "every", "interval", "repeat", "recurring"),
-    "no job repeats by itself: have cron enqueue it, with an Idempotency-Key",
-) | dict.fromkeys(
-    ("depends_on", "after", "callback", "then", "on_success"),
-    "no job waits for another: enqueue the next one when it is concluded",
+_ADVICE = (
+    dict.fromkeys(
+        ("cron", "schedule", "every", "interval", "repeat", "recurring"),
+        "no job repeats by itself: have cron enqueue it, with an Idempotency-Key",
+    )
+    | dict.fromkeys(
+        ("depends_on", "after", "callback", "then", "on_success"),
+        "no job waits for another: enqueue the next one when it is concluded",
+    )
+    | dict.fromkeys(
+        ("type", "types"),
+        "jobs are not chosen by their type: give each type a queue of its own",
+    )
 )
-_STATUSES = {
-    "pending": "queued", "waiting": "queued", "ready": "queued", "running": "in_progress",
-    "active": "in_progress", "leased": "in_progress", "failed": "dead", "error": "dead", "errored": "dead",
-    "done": "concluded", "completed": "concluded", "success": "concluded", "finished": "concluded",
-    "delayed": "scheduled", "retrying": "scheduled", "canceled": "cancelled",
-}  # fmt: skip
 # Segments of paths as others call them.
 _SEGMENTS = {
     "job": "jobs", "queue": "queues",
@@ -44,7 +46,8 @@ _SEGMENTS = {
     "finish": "conclude", "success": "conclude", "error": "fail", "nack": "fail", "extend": "heartbeat",
     "touch": "heartbeat", "requeue": "release", "kick": "redrive", "retry": "redrive",
     "health": "healthz", "ping": "healthz", "ready": "readyz", "status": "stats",
-    "swagger.json": "openapi.json",
+    "swagger.json": "openapi.json", "unpause": "resume", "continue": "resume",
+    "drain": "purge", "clear": "purge",
 }  # fmt: skip
 
 
@@ -64,12 +67,6 @@ def field(name: str, known: Collection[str]) -> str | None:
 def advice(name: str) -> str | None:
     """Returns what to do in place of a field that other queues have."""
     return _ADVICE.get(name)
-
-
-def status(name: str) -> str:
-    """Returns a suggestion for an unknown status, for the end of a sentence."""
-    meant = _STATUSES.get(name.lower())
-    return f"; did you mean {meant}?" if meant is not None else ""
 
 
 @lru_cache(maxsize=256)  # one request may be refused by several who look

@@ -1,1 +1,1 @@
-"""The structs of requests and responses."""
+"""The structs of requests and responses, and the kinds of their fields."""

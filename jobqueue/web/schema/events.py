@@ -12,7 +12,7 @@ NAMES: dict[Kind, str] = {
     "conclude": "concluded", "fail": "failed", "bury": "dead", "release": "released", "put_off": "released",
     "stale": "stale", "cancel": "cancelled", "change": "changed", "enter": "changed",
     "enter_later": "changed", "redrive": "redriven", "purge": "purged", "pause": "paused",
-    "resume": "resumed",
+    "resume": "resumed", "drop": "dropped",
 }  # fmt: skip
 # Sent in place of events that are no longer kept.
 GAP = "gap"

@@ -1,65 +1,107 @@
 """The structs of requests, one for each call.
 
-Names, types and defaults of the API are declared here only. `readers.fields` checks values beyond their
-types; `_says` repeats that for the OpenAPI document, since the decoder does not read it.
+Names, types, kinds and defaults of the fields are declared here only. The kind of a field, see `kinds`, has
+its check, its unit, its messages and its limits in the OpenAPI document.
 """
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from jobqueue.model import GROUPED_BY, SERIES_LENGTH, SERIES_STEP, OnConflict, Overrun, Reason, UniqueWhile
 from jobqueue.steps import STATUSES
-from jobqueue.units import DURATION_HELP, DURATION_PATTERN, INSTANT_PATTERN
+from jobqueue.web.schema import kinds
 from jobqueue.web.schema.events import EVENT_NAMES
-from jobqueue.web.schema.patterns import INT32, MEDIA_TYPE, QUEUE_NAME
+from jobqueue.web.schema.kinds import YEAR_MS, Kind, Values, duration, text, whole
 
 NULL = Raw(b"null")
 ABSENT = Raw(b"")
+# Statuses as other queues call them.
+_MEANT = {
+    "pending": "queued", "waiting": "queued", "ready": "queued", "running": "in_progress",
+    "active": "in_progress", "leased": "in_progress", "failed": "dead", "error": "dead", "errored": "dead",
+    "done": "concluded", "completed": "concluded", "success": "concluded", "finished": "concluded",
+    "delayed": "scheduled", "retrying": "scheduled", "canceled": "cancelled",
+}  # fmt: skip
 
-
-def _says(**schema: object) -> Meta:
-    return Meta(extra_json_schema=schema)
-
-
-def _text(most: int) -> Meta:
-    return _says(minLength=1, maxLength=most, pattern=r"^[^\u0000-\u001f\u007f]*$")
-
-
-def _whole(low: int, high: int) -> Meta:
-    return _says(minimum=low, maximum=high)
-
-
-def _length(title: str, least: float, **most: int) -> Meta:
-    return _says(title=title, description=DURATION_HELP, minimum=least, pattern=DURATION_PATTERN, **most)
-
-
-# A title makes it a schema of its own in the document. What the settings limit, the document says too.
-Duration = Annotated[int | float | str, _length("Duration", 0, maximum=366 * 86_400)]
-PositiveDuration = Annotated[int | float | str, _length("PositiveDuration", 0.001, maximum=366 * 86_400)]
-LeaseFor = Annotated[int | float | str, _length("LeaseFor", 1)]
-Wait = Annotated[int | float | str, _length("Wait", 0)]
-Age = Annotated[int | float | str, _length("Age", 0, maximum=36_600 * 86_400)]
-Instant = Annotated[
+Duration = Annotated[int | float | str, kinds.DURATION.meta]
+PositiveDuration = Annotated[int | float | str, kinds.POSITIVE_DURATION.meta]
+LeaseFor = Annotated[int | float | str, duration("LeaseFor", 1000, setting="lease_max").meta]
+RunFor = Annotated[int | float | str, duration("RunFor", 1000, YEAR_MS).meta]
+Wait = Annotated[int | float | str, duration("Wait", 0, setting="wait_max").meta]
+Age = Annotated[int | float | str, duration("Age", 0, 100 * YEAR_MS).meta]
+Instant = Annotated[str, kinds.Instant("an instant with an offset").meta]
+RunAt = Annotated[
     str,
-    _says(title="Instant", description="an instant with an offset, of the years 1970 to 9998",
-          format="date-time", pattern=INSTANT_PATTERN),
+    kinds.Instant(
+        'an instant with an offset, such as "2026-11-24T03:14:15Z" (`date -Is` writes one; no bare number)',
+        "for a length of time use delay",
+    ).meta,
 ]  # fmt: skip
-QueueName = Annotated[str, _says(title="QueueName", pattern=f"^{QUEUE_NAME}$")]
-Priority = Annotated[int, Meta(ge=INT32[0], le=INT32[1])]
-Attempts = Annotated[int, _whole(1, 10_000)]
-Count = Annotated[int, _whole(1, 2**53 - 1)]
-Batch = Annotated[int, _says(title="Batch", minimum=1)]
-Page = Annotated[int, _whole(1, 1000)]
-Type = Annotated[str, _text(256)]
-Key = Annotated[str, _text(256)]
-Tags = Annotated[list[Annotated[str, _text(64)]], _says(maxItems=16)]
-MediaType = Annotated[str, _says(minLength=3, maxLength=256, pattern=f"^{MEDIA_TYPE}$")]
-Consumer = Annotated[str, _text(128)]
-Lease = Annotated[str, _says(minLength=1, maxLength=64)]
-Lengths = Annotated[list[Duration], _says(minItems=1, maxItems=100)]
-Queues = Annotated[list[QueueName], _says(minItems=1, maxItems=1000)]
-Choice = Annotated[list[Annotated[str, _says(minLength=1)]], _says(minItems=1, maxItems=100)]
-Statuses = Annotated[list[Annotated[str, _says(enum=STATUSES)]], _says(minItems=1)]
+QueueName = Annotated[str, kinds.QUEUE_NAME.meta]
+Priority = Annotated[int, kinds.PRIORITY.meta]
+Attempts = Annotated[int, kinds.MAX_ATTEMPTS.meta]
+Count = Annotated[int, kinds.COUNT.meta]
+Burst = Annotated[int, kinds.BURST.meta]
+Int31 = Annotated[int, whole(0, 2**31 - 1).meta]
+Batch = Annotated[int, kinds.Whole("a whole number", 1, setting="max_batch", schema={"title": "Batch"}).meta]
+Page = Annotated[int, whole(1, 1000).meta]
+JobId = Annotated[int, Kind("the id of a job", in_query=False).meta]
+Type = Annotated[str, text(256).meta]
+Key = Annotated[str, text(256).meta]
+Tags = Annotated[list[Annotated[str, kinds.TAG.meta]], kinds.Tags("a list of texts", high=16).meta]
+MediaType = Annotated[
+    str,
+    kinds.Name(
+        "the media type of a payload that is not JSON, such as image/jpeg",
+        "a media type such as image/jpeg, at most 256 characters",
+        # type/subtype and parameters (RFC 9110, 8.3), limited to characters that an HTTP header may hold.
+        {"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+( *;[ -~]*)?$",
+         "minLength": 3, "maxLength": 256},
+        in_query=False,
+    ).meta,
+]  # fmt: skip
+Encoding = Annotated[Literal["base64"], kinds.OneOf("base64", in_query=False).meta]
+Consumer = Annotated[str, text(128).meta]
+Progress = Annotated[int | float, kinds.Percent("a number", 0, 100).meta]
+Message = Annotated[str, kinds.MESSAGE.meta]
+PauseReason = Annotated[str, text(500).meta]
+Lease = Annotated[str, kinds.LEASE.meta]
+Headers = Annotated[dict[str, str], kinds.Headers("an object of texts", in_query=False).meta]
+Error = Annotated[
+    Raw,
+    kinds.Error(
+        "text, or an object with type, message, details",
+        schema={"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/ErrorShape"}]},
+    ).meta,
+]
+# Beside lists of these there is an object, whose kind is the same.
+Lengths = Annotated[
+    list[Duration], kinds.Backoff('a list of durations, or {"base","factor","max","jitter"}', 1, 100).meta
+]
+Queues = Annotated[list[QueueName], kinds.QueueNames("a list of names, or text with commas", 1, 1000).meta]
+Choice = Annotated[
+    list[Annotated[str, Kind(low=1).meta]],
+    Values("a list of texts, or text with commas", high=kinds.MAX_VALUES).meta,
+]
+Statuses = Annotated[
+    list[Annotated[str, Kind(schema={"enum": STATUSES}).meta]],
+    Values("a list of statuses, or text with commas", STATUSES, _MEANT).meta,
+]
+EventNames = Annotated[
+    list[Annotated[str, Kind(schema={"enum": EVENT_NAMES}).meta]],
+    Values("a list of names of events, or text with commas", EVENT_NAMES).meta,
+]
+GroupedBy = Annotated[
+    list[Annotated[str, Kind(schema={"enum": GROUPED_BY}).meta]],
+    Values("a list of fields, or text with commas", GROUPED_BY).meta,
+]
+Format = Literal["json", "text", "html"]
+LiveFormat = Literal["json", "text", "html", "events"]
+SeriesLength = Annotated[int | float | str, duration("SeriesLength", SERIES_STEP, SERIES_LENGTH).meta]
+SeriesStep = Annotated[int | float | str, duration("SeriesStep", SERIES_STEP, SERIES_LENGTH).meta]
+JobCursor = Annotated[str, kinds.Cursor("what `next` was", schema={"pattern": "^[0-9]{1,16}$"}).meta]
+JobIds = Annotated[list[Count], kinds.JobIds("a list of ids, or text with commas", 1, 100).meta]
 
 
 class Shape(Struct, gc=False, forbid_unknown_fields=True):
@@ -70,9 +112,9 @@ class BackoffShape(Shape):
     """The delays between attempts: `base` × `factor` each time, at most `max`."""
 
     base: Duration = 10
-    factor: Annotated[float, _says(minimum=1, maximum=100)] = 2.0
+    factor: Annotated[float, kinds.FACTOR.meta] = 2.0
     max: Duration = "6h"
-    jitter: Annotated[float, _says(minimum=0, maximum=1)] = 0.1
+    jitter: Annotated[float, kinds.JITTER.meta] = 0.1
 
 
 class PlainJob(Shape):
@@ -86,20 +128,29 @@ class PlainJob(Shape):
 
 class JobShape(PlainJob):
     delay: Duration | None = None
-    run_at: Instant | None = None
+    run_at: RunAt | None = None
     expires_in: PositiveDuration | None = None
     lease_for: LeaseFor | None = None
+    max_run_for: RunFor | None = None
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | None = None
     retain_for: Duration | None = None
     key: Key | None = None
     unique_key: Key | None = None
-    unique_while: Literal["queued", "active", "exists"] | None = None
-    on_conflict: Literal["ignore", "reject", "replace"] | None = None
+    unique_while: UniqueWhile | None = None
+    on_conflict: OnConflict | None = None
     tags: Tags | None = None
-    headers: dict[str, str] | None = None
+    headers: Headers | None = None
     content_type: MediaType | None = None
-    payload_encoding: Literal["base64"] | None = None
+    payload_encoding: Encoding | None = None
+
+
+# Set by the queue: at enqueue they are accepted and ignored, so that a fetched job can be enqueued again.
+SET_BY_THE_QUEUE = frozenset(
+    {"id", "status", "lease", "attempts", "leases", "created_at", "started_at", "finished_at", "consumer",
+     "lease_expires_at", "result", "reason", "error", "history", "cancel_requested", "duplicate",
+     "expires_at", "progress", "message", "etag", "origin", "dead_from", "result_encoding", "retrying"}
+)  # fmt: skip
 
 
 class EnqueueOptions(JobShape):
@@ -119,23 +170,35 @@ class ChangeShape(Shape):
     priority: Priority | UnsetType | None = UNSET
     payload: Raw = ABSENT
     delay: Duration | UnsetType | None = UNSET
-    run_at: Instant | UnsetType | None = UNSET
+    run_at: RunAt | UnsetType | None = UNSET
     expires_in: PositiveDuration | UnsetType | None = UNSET
     lease_for: LeaseFor | UnsetType | None = UNSET
+    max_run_for: RunFor | UnsetType | None = UNSET
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
     key: Key | UnsetType | None = UNSET
     tags: Tags | UnsetType | None = UNSET
-    headers: dict[str, str] | UnsetType | None = UNSET
+    headers: Headers | UnsetType | None = UNSET
+
+
+# Which of several queues is served first: the first one named, or that with the job of the highest priority.
+QueueOrder = Literal["queues", "priority"]
 
 
 class DequeueShape(Shape):
     queues: Queues | str | None = None
     queue: QueueName | None = None
+    order: QueueOrder = "queues"
     wait: Wait = 0
     lease_for: LeaseFor | None = None
     count: Batch | None = None
+    consumer: Consumer | None = None
+    raw: bool = False
+
+
+class DequeueJobShape(Shape):
+    lease_for: LeaseFor | None = None
     consumer: Consumer | None = None
     raw: bool = False
 
@@ -159,6 +222,7 @@ class ConcludeShape(PlainConclude):
     next: bool = False
     queues: Queues | str | None = None
     queue: QueueName | None = None
+    order: QueueOrder | None = None
     wait: Wait | None = None
     lease_for: LeaseFor | None = None
 
@@ -171,12 +235,13 @@ class ConcludeOptions(ConcludeShape):
 
 class HeartbeatShape(HolderShape):
     lease_for: LeaseFor | None = None
-    progress: Annotated[int, _whole(0, 100)] | None = None
-    message: Annotated[str, _says(maxLength=500)] | None = None
+    progress: Progress | None = None
+    message: Message | None = None
 
 
 class ReleaseShape(HolderShape):
     delay: Duration = 0
+    priority: Priority | None = None
 
 
 class ErrorShape(Shape):
@@ -185,11 +250,8 @@ class ErrorShape(Shape):
     details: Raw = NULL
 
 
-_ERROR = _says(anyOf=[{"type": "string"}, {"$ref": "#/components/schemas/ErrorShape"}])
-
-
 class FailShape(HolderShape):
-    error: Annotated[Raw, _ERROR] = ABSENT
+    error: Error = ABSENT
     retry: bool = True
     retry_in: Duration | None = None
 
@@ -203,29 +265,29 @@ class FailOptions(FailShape):
 class ConcludeItem(PlainConclude, kw_only=True):
     """One item of a request for many, like the three below. It names its job."""
 
-    id: int
+    id: JobId
 
 
 class HeartbeatItem(HeartbeatShape, kw_only=True):
-    id: int
+    id: JobId
 
 
 class ReleaseItem(ReleaseShape, kw_only=True):
-    id: int
+    id: JobId
 
 
 class FailItem(FailShape, kw_only=True):
-    id: int
+    id: JobId
 
 
-class FaceShape(Shape, rename={"length": "for"}):
+class FormatShape(Shape, rename={"length": "for"}):
     """The format of an answer. `length` is that of a stream of events."""
 
-    format: Literal["json", "text", "html", "events"] | None = None
+    format: LiveFormat | None = None
     length: PositiveDuration | None = None
 
 
-class WaitShape(FaceShape):
+class WaitShape(FormatShape):
     wait: Wait = 0
 
 
@@ -234,22 +296,39 @@ class CancelShape(Shape):
 
 
 class RateShape(Shape):
-    """`count` starts in `per`, at most `burst` at once; the default of `burst` is `count`."""
+    """`count` starts in `per`, and after a quiet time `burst` more at once. The default of `burst` is a tenth
+    of `count`, at least 1. 0: at most `count` in any `per`."""
 
     count: Count
     per: PositiveDuration = 1
-    burst: Count | None = None
+    burst: Burst | None = None
+
+
+Rate = Annotated[RateShape, kinds.RATE.meta]
 
 
 class KeyLimitsShape(Shape):
     max_in_progress: Count | None = None
-    rate: RateShape | None = None
+    rate: Rate | None = None
+    ordered: bool = False
+    batch: Annotated[int, kinds.KEY_BATCH.meta] = 1
+
+
+KeyLimits = Annotated[
+    KeyLimitsShape, kinds.KeyLimits('{"max_in_progress","rate","ordered","batch"}', in_query=False).meta
+]
+
+
+Attributes = Annotated[
+    dict[str, Raw], kinds.Attributes("an object of up to 4,096 bytes", in_query=False).meta
+]
 
 
 class QueueShape(Shape):
     """A merge-patch of a queue's settings: omitted fields stay, `null` restores the default."""
 
     lease_for: LeaseFor | UnsetType | None = UNSET
+    max_run_for: RunFor | UnsetType | None = UNSET
     max_attempts: Attempts | UnsetType | None = UNSET
     backoff: Lengths | BackoffShape | UnsetType | None = UNSET
     retain_for: Duration | UnsetType | None = UNSET
@@ -257,13 +336,15 @@ class QueueShape(Shape):
     max_jobs: Count | UnsetType | None = UNSET
     max_bytes: Count | UnsetType | None = UNSET
     max_in_progress: Count | UnsetType | None = UNSET
-    rate: RateShape | UnsetType | None = UNSET
-    key_limits: KeyLimitsShape | UnsetType | None = UNSET
+    rate: Rate | UnsetType | None = UNSET
+    key_limits: KeyLimits | UnsetType | None = UNSET
+    fair_keys: bool | UnsetType | None = UNSET
+    attributes: Attributes | UnsetType | None = UNSET
 
 
 class PauseShape(Shape, rename={"length": "for"}):
     length: PositiveDuration | None = None
-    reason: Annotated[str, _text(500)] | None = None
+    reason: PauseReason | None = None
 
 
 class FilterShape(Shape):
@@ -274,23 +355,47 @@ class FilterShape(Shape):
     tag: Choice | str | None = None
     key: Choice | str | None = None
     older_than: Age | None = None
+    retrying: bool | None = None
+    text: Key | None = None
+    error: Key | None = None
 
 
 class CountShape(FilterShape):
     queue: Choice | str | None = None
 
 
+class GroupsShape(CountShape):
+    """Without `by`: by type and error."""
+
+    format: Format | None = None
+    by: GroupedBy | str | None = None
+    limit: Page = 100
+
+
 class ListShape(CountShape):
-    format: Literal["json", "text", "html"] | None = None
+    format: Format | None = None
     payload: bool = False
     order: Literal["asc", "desc"] = "asc"
     limit: Page = 100
-    cursor: Annotated[str, _says(pattern="^[0-9]{1,16}$")] | None = None
+    cursor: JobCursor | None = None
 
 
-class QueuesShape(FaceShape):
+class QueuesShape(FormatShape):
     limit: Page = 1000
     cursor: QueueName | None = None
+
+
+class ConsumersShape(Shape):
+    format: Format | None = None
+    limit: Page = 100
+
+
+class SeriesShape(Shape, rename={"length": "for"}):
+    """The last `length` in steps of `step`, which is a multiple of 10 s."""
+
+    format: Format | None = None
+    length: SeriesLength = "1h"
+    step: SeriesStep = "1m"
 
 
 class PeekShape(Shape):
@@ -307,11 +412,23 @@ class RedriveShape(PurgeShape):
     limit: Count | None = None
 
 
+class CancelManyShape(RedriveShape):
+    force: bool = False
+
+
+class MoveShape(RedriveShape):
+    """`to`: the queue to which the jobs go. `back`: each goes to the queue in which it died."""
+
+    to: QueueName | None = None
+    back: bool = False
+
+
 class StreamShape(Shape, rename={"length": "for"}):
     """A stream of jobs; without `length` it has no end."""
 
     queues: Queues | str | None = None
     queue: QueueName | None = None
+    order: QueueOrder = "queues"
     prefetch: Page = 1
     lease_for: LeaseFor | None = None
     consumer: Consumer | None = None
@@ -322,10 +439,8 @@ class EventsShape(Shape, rename={"length": "for"}):
     """A stream of events. Each field is a list, or text with commas; without `length` there is no end."""
 
     queue: Choice | str | None = None
-    job: (
-        Annotated[list[Annotated[int, _whole(1, 2**53 - 1)]], _says(minItems=1, maxItems=100)] | str | None
-    ) = None
-    event: Annotated[list[Annotated[str, _says(enum=EVENT_NAMES)]], _says(minItems=1)] | str | None = None
+    job: JobIds | str | None = None
+    event: EventNames | str | None = None
     length: PositiveDuration | None = None
 
 
@@ -336,44 +451,50 @@ class TopShape(Shape, rename={"length": "for"}):
 class AttemptShape(Shape):
     """One attempt in a job's history."""
 
-    attempt: Annotated[int, _whole(0, 2**31 - 1)]
+    attempt: Int31
     started_at: Instant
     outcome: Literal["concluded", "failed", "stale", "released", "cancelled"]
+    reason: Overrun | None = None
     ended_at: Instant | None = None
     consumer: Consumer | None = None
-    error: Annotated[Raw, _ERROR] | UnsetType = UNSET
+    error: Error | UnsetType = UNSET
 
 
 class DeadFromShape(Shape):
     queue: QueueName
-    reason: Literal["attempts", "no_retry", "expired"]
+    reason: Reason
+
+
+History = Annotated[list[AttemptShape], kinds.History("a list of attempts", high=20, in_query=False).meta]
+DeadFrom = Annotated[DeadFromShape, Kind('{"queue","reason"}', in_query=False).meta]
 
 
 class ImportShape(JobShape):
     """A job as an export has it. `origin` identifies it across queues. The last fields are ignored."""
 
-    origin: Annotated[str, _text(128)] | None = None
-    status: Annotated[str, _says(enum=STATUSES)] | None = None
-    attempts: Annotated[int, _whole(0, 2**31 - 1)] = 0
-    leases: Annotated[int, _whole(0, 2**31 - 1)] = 0
+    origin: Annotated[str, text(128, "text, at most 128 characters").meta] | None = None
+    status: Annotated[str, Kind(kinds.listed(STATUSES), schema={"enum": STATUSES}).meta] | None = None
+    attempts: Int31 = 0
+    leases: Int31 = 0
     created_at: Instant | None = None
     finished_at: Instant | None = None
     expires_at: Instant | None = None
-    reason: Literal["attempts", "no_retry", "expired"] | None = None
-    error: Annotated[Raw, _ERROR] = ABSENT
-    history: Annotated[list[AttemptShape], _says(maxItems=20)] | None = None
-    dead_from: DeadFromShape | None = None
+    reason: Reason | None = None
+    error: Error = ABSENT
+    history: History | None = None
+    dead_from: DeadFrom | None = None
+    started_at: Instant | None = None
+    consumer: Consumer | None = None
+    progress: Progress | None = None
+    message: Message | None = None
     id: Raw = NULL
     lease: Raw = NULL
-    started_at: Raw = NULL
     lease_expires_at: Raw = NULL
-    consumer: Raw = NULL
     cancel_requested: Raw = NULL
     duplicate: Raw = NULL
     result: Raw = NULL
-    progress: Raw = NULL
-    message: Raw = NULL
     etag: Raw = NULL
+    retrying: Raw = NULL
 
 
 class NoShape(Shape):

@@ -25,6 +25,7 @@ import http.client
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -32,15 +33,20 @@ import subprocess
 import sys
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    import ssl  # some builds of Python have none
 
 VERSION = "0.0.0"
 ADDRESS = os.environ.get("JOBQUEUE_URL") or "http://localhost:8080"
 # Statuses after which a request is repeated (0: no answer), and those after which the lease is lost.
 RETRYABLE = (0, 408, 429)
 GONE = (403, 404, 409, 410)
+_SAYING = threading.Lock()
 MAX_RETRY_AFTER = 60  # seconds: the longest Retry-After that is honoured
+CLOSE_AFTER = 1.0  # seconds in which the server may end a wait, before the connection is closed
 _VARIABLES = (
     ("JOB_ID", "job-id"), ("JOB_QUEUE", "job-queue"), ("JOB_TYPE", "job-type"),
     ("JOB_PRIORITY", "job-priority"), ("JOB_ATTEMPTS", "job-attempts"), ("JOB_LEASE", "job-lease"),
@@ -76,12 +82,16 @@ class Options(NamedTuple):
     type: str
     once: bool
     verbose: bool
+    tls: ssl.SSLContext | None
 
 
 def say(text: str) -> None:
-    with contextlib.suppress(OSError):  # standard error is closed
-        sys.stderr.write(f"worker: {text}\n")
-        sys.stderr.flush()
+    """Writes a line to standard error. If nobody reads that, or it is closed, the line is lost: a worker that
+    waited for its log would lose its lease."""
+    line = f"worker: {text}".encode("utf-8", "backslashreplace")[: select.PIPE_BUF - 1] + b"\n"
+    with _SAYING, contextlib.suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line)
 
 
 class Slot(threading.Thread):
@@ -101,6 +111,7 @@ class Slot(threading.Thread):
         self._retry_delay = 1.0
         self._connection: http.client.HTTPConnection | None = None
         self._waiting = False
+        self._interrupted_at: float | None = None  # the wait, if it was
         wanted = {"raw": "1", "queues": options.queues, "wait": str(options.wait)}
         if options.lease_for is not None:
             wanted["lease_for"] = str(options.lease_for)
@@ -116,12 +127,26 @@ class Slot(threading.Thread):
                 job = self._work(job)
 
     def interrupt(self) -> None:
-        """Ends a wait for a job, from another thread. A job that is already on its way is still received."""
+        """Ends a wait for a job, from another thread; call it again until the wait has ended.
+
+        At first it only says that nothing more will be sent. The server then ends the wait, and a job that
+        is already on its way is still received. A proxy may keep that to itself, so a moment later the
+        connection is closed.
+        """
         connection = self._connection
-        if self._waiting and connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):
-                # Not `connection.sock.shutdown`: that of an SSLSocket would end reading, too.
-                socket.socket.shutdown(connection.sock, socket.SHUT_WR)
+        if not self._waiting or connection is None or connection.sock is None:
+            return
+        now = time.monotonic()
+        if self._interrupted_at is None:
+            self._interrupted_at = now
+            how = socket.SHUT_WR
+        elif now - self._interrupted_at >= CLOSE_AFTER:
+            how = socket.SHUT_RDWR
+        else:
+            return
+        with contextlib.suppress(OSError):
+            # Not `connection.sock.shutdown`: that of an SSLSocket would end reading, too.
+            socket.socket.shutdown(connection.sock, how)
 
     # -- requests -------------------------------------------------------------------------------------
 
@@ -131,12 +156,13 @@ class Slot(threading.Thread):
             headers["Job-Lease"] = lease
         if "JOBQUEUE_TOKEN" in os.environ:
             headers["Authorization"] = "Bearer " + os.environ["JOBQUEUE_TOKEN"]
+        self._interrupted_at = None
         self._waiting = "wait=" in path
         try:
             for fresh in (self._connection is None, True):
                 try:
                     if fresh:
-                        self._connection = connect(self.options.wait + 15)
+                        self._connection = connect(self.options.wait + 15, self.options.tls)
                     connection = self._connection
                     assert connection is not None
                     if self._waiting and self.stopping.is_set():
@@ -230,7 +256,8 @@ class Slot(threading.Thread):
         Returns why the command was stopped ("lost", "cancelled", "stopped", or "" if it was not), its output
         and its standard error.
         """
-        every = min(max(float(job.headers.get("job-lease-for", "3")) / 3, 0.3), 60.0)
+        # At least every 4 seconds, so that a cancelled job is noticed soon.
+        every = min(max(float(job.headers.get("job-lease-for", "3")) / 3, 0.3), 4.0)
         beat_at = time.monotonic() + every
         stopped, kill_at = "", 0.0
         payload: bytes | None = job.body
@@ -281,17 +308,19 @@ class Slot(threading.Thread):
         elif answer.retryable or answer.status in (401, *GONE):
             self._not_reported(job, "concluded", answer)
         else:
-            self._fail(job, f"the result was refused ({answer.status})", answer.body)
+            # Doing the work again would not change its result.
+            self._fail(job, f"the result was refused ({answer.status})", answer.body, retry=False)
         return answer if answer.is_job else None
 
     def _release(self, job: Answer, delay: int) -> None:
         answer = self._report(job, f"release?delay={delay}")
         (self._reported if answer.status == 200 else self._not_reported)(job, "released", answer)
 
-    def _fail(self, job: Answer, why: str, output: bytes) -> None:
+    def _fail(self, job: Answer, why: str, output: bytes, retry: bool = True) -> None:
         lines = output.decode(errors="replace").strip().splitlines()
         say(f"job {job.headers['job-id']}: {why}: {lines[-1] if lines else ''}")
-        answer = self._report(job, "fail?raw=1", why.encode() + b"\n" + output[-4000:])
+        verb = "fail?raw=1" if retry else "fail?raw=1&retry=false"
+        answer = self._report(job, verb, why.encode() + b"\n" + output[-4000:])
         (self._reported if answer.status == 200 else self._not_reported)(job, "failed", answer)
 
     def _reported(self, job: Answer, outcome: str, answer: Answer | None = None) -> None:
@@ -309,20 +338,46 @@ def send_signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def connect(timeout: float) -> http.client.HTTPConnection:
+def connect(timeout: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
     url = urlsplit(ADDRESS)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    return kind(url.hostname or "localhost", url.port, timeout=timeout)
+    host = url.hostname or "localhost"
+    if url.scheme == "https":
+        return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=tls)
+    return http.client.HTTPConnection(host, url.port, timeout=timeout)
+
+
+def trusting(about: argparse.ArgumentParser, ca: str) -> ssl.SSLContext:
+    """Returns a context that trusts the authorities in a file or a folder."""
+    try:
+        import ssl
+
+        if os.path.isdir(ca):
+            return ssl.create_default_context(capath=ca)
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ImportError) as bad:
+        about.error(f"--ca {ca}: {bad}")
+
+
+def open_closed_streams() -> None:
+    """Opens those of the three standard streams that are closed. Otherwise a connection would get the number
+    of standard error, and the log would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def main() -> int:
+    open_closed_streams()
     about = argparse.ArgumentParser(
         prog="worker.py", usage="worker.py [options] QUEUE[,QUEUE...] [--] COMMAND [ARGUMENT...]",
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = about.add_argument
     add("-j", type=int, default=1, metavar="N", help="number of jobs at once (1)")
-    add("-w", type=int, default=30, metavar="SECONDS", help="longest wait for a job in one request (30)")
+    wait_help = "longest wait for a job in one request (30; 0 with -o)"
+    add("-w", type=int, metavar="SECONDS", help=wait_help)
     add("-l", type=int, metavar="SECONDS", help="duration of the lease (the job's own, else the queue's)")
     add("-d", type=int, default=10, metavar="SECONDS", help="delay of a job whose command exits with 75 (10)")
     add("-g", type=float, default=8, metavar="SECONDS", help="time for a command after a signal (8)")
@@ -331,6 +386,7 @@ def main() -> int:
     add("-t", metavar="TYPE", default="text/plain", help="media type of the command's output (text/plain)")
     add("-o", action="store_true", help="exit when there is no job")
     add("-v", action="store_true", help="log the outcome of each job")
+    add("--ca", metavar="FILE", help="certificates of the authorities to trust (the system's)")
     add("-V", action="version", version=f"jobqueue worker {VERSION}")
     add("queues", metavar="QUEUE[,QUEUE...]")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -342,8 +398,10 @@ def main() -> int:
         about.error(f"not the name of a queue: {given.queues}")
     if given.j < 1:
         about.error("-j: must be 1 or more")
+    tls = None if given.ca is None else trusting(about, given.ca)
+    wait = given.w if given.w is not None else 0 if given.o else 30
     options = Options(
-        given.queues, command, given.w, given.l, given.d, given.g, given.n, given.t, given.o, given.v
+        given.queues, command, wait, given.l, given.d, given.g, given.n, given.t, given.o, given.v, tls
     )
     stopping = threading.Event()
     slots = [Slot(number, options, stopping) for number in range(1, given.j + 1)]
@@ -358,6 +416,7 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
+    say(f"waits for jobs of {given.queues} at {ADDRESS}")
     for slot in slots:
         slot.start()
     for slot in slots:

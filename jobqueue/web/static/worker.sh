@@ -23,7 +23,7 @@ usage() {
     cat <<USAGE
 usage: worker.sh [options] QUEUE[,QUEUE...] [--] COMMAND [ARGUMENT...]
   -j N        number of jobs at once (1)
-  -w SECONDS  longest wait for a job in one request (30)
+  -w SECONDS  longest wait for a job in one request (30; 0 with -o)
   -l SECONDS  duration of the lease (the job's own, else the queue's); it is renewed after each third
   -d SECONDS  delay of a job whose command exits with 75 (10)
   -g SECONDS  how long a command may run on after a signal (8)
@@ -46,7 +46,7 @@ die() {
 }
 
 main() {
-    processes=1 wait=30 lease_for='' rest_for=10 grace=8 name='' type=text/plain once='' verbose=''
+    processes=1 wait='' lease_for='' rest_for=10 grace=8 name='' type=text/plain once='' verbose=''
     while getopts j:w:l:d:g:n:t:ovhV option; do
         case $option in
             j) processes=$OPTARG ;;
@@ -65,6 +65,7 @@ main() {
     done
     shift $((OPTIND - 1))
     [ $# -gt 0 ] || { usage >&2 && exit 2; }
+    if [ -n "$once" ]; then wait=${wait:-0}; else wait=${wait:-30}; fi
     queues=$1
     shift
     [ "${1:-}" != -- ] || shift
@@ -80,23 +81,34 @@ main() {
     url=${url%/}
     name=${name:-$(uname -n)-$$}
 
-    dir='' slots='' stopping='' number=0
+    dir='' slots='' stopping='' number=0 naps='' ended=''
     trap '[ -z "$dir" ] || rm -rf "$dir"' EXIT
     trap 'stop' TERM INT HUP
+    trap 'ended=1; wake' USR2 # from a slot that ends
     trap '' PIPE # the reader of standard error may be gone
     folder=${TMPDIR:-/tmp}/jobqueue-worker.$$.$(random)
     mkdir "$folder" || exit 2
     dir=$folder
     mkfifo "$dir/alive" || exit 2
     exec 3<>"$dir/alive"
+    say "waits for jobs of $queues at $url"
     watch &
     watcher=$!
     while [ "$number" -lt "$processes" ]; do
         number=$((number + 1))
+        mkdir "$dir/$number" || exit 2
         slot "$number" "$@" &
         slots="$slots $!"
     done
     [ -z "$stopping" ] || tell_slots TERM # a slot may have started at the moment of the signal
+    # In naps: a bash loses a signal that comes at the moment at which it begins to wait, until that wait is over.
+    while ended='' && slots_run; do
+        sleep 3 &
+        naps=$!
+        [ -z "$ended" ] || wake
+        await "$naps"
+        naps=''
+    done
     for pid in $slots; do await "$pid"; done
     exec 3>&- # so the watcher ends
     await "$watcher"
@@ -109,6 +121,20 @@ stop() {
     [ -z "$dir" ] || true >"$dir/stop"
     if [ -z "$stopping" ]; then tell_slots TERM; else tell_slots USR1; fi
     stopping=1
+}
+
+# Succeeds if one of the slots has neither ended nor been killed.
+slots_run() {
+    at=0
+    for pid in $slots; do
+        at=$((at + 1))
+        if [ -d "$dir/$at" ] && kill -0 "$pid" 2>/dev/null; then return 0; fi
+    done
+    return 1
+}
+
+wake() {
+    [ -z "$naps" ] || kill -s KILL "$naps" 2>/dev/null
 }
 
 tell_slots() {
@@ -157,7 +183,6 @@ slot() {
     trap 'stopping=1 give_back=1; interrupt; stop_command' USR1
     trap 'interrupt' USR2
     own=$dir/$1
-    mkdir "$own"
     sh -c 'echo "$PPID"' >"$own/pid"
     read -r me <"$own/pid"
     {
@@ -184,6 +209,7 @@ slot() {
     done
     rm -rf "$own"
     rmdir "$dir" 2>/dev/null # the last slot does it if the first process is gone
+    kill -s USR2 $$ 2>/dev/null
     exit
 }
 
@@ -288,7 +314,11 @@ read_head() {
             [Cc]ontent-[Tt]ype:*) content_type=$value ;;
             [Cc]ontent-[Ll]ength:*) total=$value ;;
             [Rr]etry-[Aa]fter:*) after=$value ;;
-            [0-9][0-9][0-9]' '*) code=${line%% *} ended=${line#* } ;;
+            [0-9][0-9][0-9]' '*)
+                # curl writes this line last. A shell reads byte by byte: what the file was filled with would take long.
+                code=${line%% *} ended=${line#* }
+                break
+                ;;
         esac
     done <"$own/head"
     case $id$token in '' | *[!0-9A-Za-z_-]*) id='' ;; esac
@@ -326,7 +356,7 @@ work() {
     every=${length%.*}
     every=$((${every:-3} / 3))
     [ "$every" -gt 0 ] || every=1
-    [ "$every" -lt 60 ] || every=60 # so that a cancelled job is noticed soon
+    [ "$every" -lt 4 ] || every=4 # so that a cancelled job is noticed soon
     while :; do
         [ -z "$stopping" ] || be_patient
         sleep "$every" &
@@ -463,8 +493,9 @@ conclude() {
         2??) note concluded ;;
         000 | 401 | 403 | 404 | 408 | 409 | 410 | 429 | 5??) not_told concluded ;;
         *)
+            # Doing the work again would not change its result.
             { echo "the result was refused:" && cat "$own/body"; } >"$own/why"
-            fail "the result was refused ($code)"
+            fail "the result was refused ($code)" '&retry=false'
             ;;
     esac
 }
@@ -475,9 +506,10 @@ release() {
     id=''
 }
 
+# fail WHY [OPTIONS]: fails the job with the text in the file `why`.
 fail() {
     say "job $job: $1"
-    if tell "/jobs/$job/fail?raw=1" -T "$own/why" -H 'Content-Type: text/plain'; then
+    if tell "/jobs/$job/fail?raw=1${2:-}" -T "$own/why" -H 'Content-Type: text/plain'; then
         note failed
     else
         not_told failed

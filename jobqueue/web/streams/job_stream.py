@@ -1,16 +1,25 @@
 """Jobs as a stream: a consumer keeps one connection open and is sent jobs as soon as it has capacity.
 
 It waits in the same order as consumers that dequeue. It holds at most `prefetch` jobs; each lease that ends,
-in any way, makes capacity for another job. If the client disconnects, the jobs that it still holds return to
-their places, the attempt uncounted. If the server ends the stream, they stay leased, so that they can be
-concluded.
+in any way, makes capacity for another job. If the client disconnects, the unfinished jobs that were written
+to it count as if their leases had expired: one of them may have ended the client. Jobs that were not written
+yet return to their places, the attempt uncounted. If the server ends the stream, they stay leased, so that
+they can be concluded.
+
+A client that reports nothing at all while a lease expires gets no more jobs, and the stream ends when it
+holds none: the client reads, but nobody works on the jobs. One that works opens another stream.
 """
 
 import asyncio
 from asyncio import CancelledError, Future
 from collections.abc import AsyncGenerator, Iterator
+from itertools import islice
 
+from msgspec.structs import replace
+
+from jobqueue.errors import OutcomeUnknown
 from jobqueue.model import Delivery, DequeueRequest, Job
+from jobqueue.steps import STALE
 from jobqueue.web.context import Context
 from jobqueue.web.http import LINES, Request, Stream
 from jobqueue.web.streams.flow import Wakeup, gathered
@@ -24,7 +33,7 @@ def stream_jobs(context: Context, request: Request) -> Stream:
     for name in want.queues:
         context.check_queue(name)
     consumer = StreamingConsumer(context, want, length)
-    return Stream(consumer.pieces(), consumer.end, consumer.gone, LINES)
+    return Stream(consumer.pieces(), consumer.end, consumer.gone, LINES, large=True)
 
 
 class StreamingConsumer:
@@ -40,6 +49,11 @@ class StreamingConsumer:
         self._want = want
         self._length = length
         self._held: dict[int, Delivery] = {}
+        self._written: set[int] = set()  # ids of those of `_held` that the client has
+        # End and length of the lease of each held job as it was given, and the number of reports until then.
+        self._given: dict[int, tuple[int, int, int]] = {}
+        self._reports = 0  # leases that the client has ended
+        self._silent = False  # it has reported nothing while a lease expired
         self._taking: Future[list[Delivery]] | None = None
         self._rest = Wakeup()
         self._quiet = False  # it has been sent nothing since the last beat
@@ -54,8 +68,13 @@ class StreamingConsumer:
                 handed = await self._take()
                 if self._gone:
                     return
+                unwritten = iter(handed)
                 for piece in self._pieces_of(handed):
                     yield piece
+                    # The next piece is asked for when this one has been written. Each job is one line.
+                    for job, _ in islice(unwritten, piece.count(b"\n") if handed else 0):
+                        if job.id in self._held:
+                            self._written.add(job.id)
         finally:
             self._beats.cancel()
             if end is not None:
@@ -84,7 +103,13 @@ class StreamingConsumer:
             await self._rest.wait()
             if len(self._held) >= want.count or self._rest.over:
                 return []
-        room = DequeueRequest(want.queues, want.lease_for, want.count - len(self._held), want.consumer)
+        if self._silent:
+            if self._held:
+                await self._rest.wait()
+            else:
+                self._rest.end()
+            return []
+        room = replace(want, count=want.count - len(self._held))
         found = self._engine.dequeue(room, int(BEAT * 1000))
         if isinstance(found, Future):
             self._taking = found
@@ -94,6 +119,8 @@ class StreamingConsumer:
                 if self._taking.cancelled() and self._rest.over:
                     return []
                 raise
+            except OutcomeUnknown:  # the database is away, and the jobs went back
+                return []
             finally:
                 self._taking = None
         if not self._gone:
@@ -102,12 +129,27 @@ class StreamingConsumer:
 
     def _keep(self, handed: list[Delivery]) -> None:
         for one in handed:
-            self._held[one[0].id] = one
+            job, lease = one
+            self._held[job.id] = one
+            self._given[job.id] = (lease.expires, lease.length, self._reports)
         self._engine.on_lease_end(handed, self._ended)
 
     def _ended(self, job: Job) -> None:
-        self._held.pop(job.id, None)
+        _, lease = self._held[job.id]
+        if lease.ended_by != STALE:
+            self._reports += 1
+            self._silent = False
+        elif self._reports == self._given[job.id][2] and not any(map(self._extended, self._held)):
+            self._silent = True
+        del self._held[job.id], self._given[job.id]
+        self._written.discard(job.id)
         self._rest.wake()
+
+    def _extended(self, id: int) -> bool:
+        """Returns whether the client has sent a heartbeat for a job that it holds."""
+        lease = self._held[id][1]
+        # A heartbeat that `max_run_for` cuts changes only the length: that is less, as it counts from now.
+        return (lease.expires, lease.length) != self._given[id][:2]
 
     def end(self) -> None:
         """Ends the stream; leases stay."""
@@ -122,4 +164,6 @@ class StreamingConsumer:
         self.end()
         if taking is not None and not taking.cancelled() and taking.exception() is None:
             self._engine.give_back(taking.result())  # handed over in this very pass of the loop
-        self._engine.give_back(list(self._held.values()))
+        held = list(self._held.values())
+        self._engine.give_back([one for one in held if one[0].id not in self._written])
+        self._engine.lose([one for one in held if one[0].id in self._written])

@@ -7,25 +7,24 @@ from collections.abc import AsyncGenerator, Sequence
 
 from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
 from jobqueue.model import Filter, ImportItem, ImportResult, Job
+from jobqueue.steps import IN_PROGRESS
 from jobqueue.web.context import Context
 from jobqueue.web.http import LINES, Request, Response, Stream, Upload
-from jobqueue.web.readers.fields import queue_name
+from jobqueue.web.operations.replies import queue_of_path
+from jobqueue.web.schema.responses import Imported
 from jobqueue.web.streams.flow import gathered
 from jobqueue.web.writers import encoder
 
-# Longest line as a multiple of the largest body: it also has the history of the job, and a payload that is
-# not text is longer in base64.
-_LINE = 2
 # Jobs in one pass of the loop.
 _AT_ONCE = 100
 
 
 def export_queue(context: Context, request: Request) -> Stream:
-    name = queue_name(request.param, "name")
+    name = queue_of_path(request)
     wanted = context.admin.export(request, name)
     context.check_queue(name)
     export = _Export(context, wanted)
-    return Stream(export.pieces(), export.end, export.end, LINES)
+    return Stream(export.pieces(), export.end, export.end, LINES, large=True)
 
 
 class _Export:
@@ -54,13 +53,13 @@ class _Export:
 
 def _leaving(job: Job) -> bool:
     """Tells whether a job in progress is to be cancelled when it returns."""
-    return job.extras is not None and job.extras.cancel_requested
+    return job.status == IN_PROGRESS and job.extras is not None and job.extras.cancel_requested
 
 
 def import_jobs(context: Context, request: Request) -> Upload:
     context.admin.nothing(Request(request.method, request.path, request.query, {}, b"", "", ""))
-    arriving = _Import(context, request)
-    return Upload(arriving.take, arriving.end)
+    arriving = _Import(context)
+    return Upload(arriving.take, arriving.end, arriving.held)
 
 
 def put_jobs(context: Context, request: Request) -> Upload:
@@ -75,12 +74,11 @@ class _Import:
     told that those are known.
     """
 
-    def __init__(self, context: Context, request: Request) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._request = request
         self._engine = context.engine
         self._rest = bytearray()
-        self._most = _LINE * context.settings.max_body
+        self._most = context.settings.max_request
         self._line = 0
         self._imported = 0
         self._known = 0
@@ -99,9 +97,13 @@ class _Import:
             self._line += 1
             raise self._stopped(self._too_long())
 
+    def held(self) -> int:
+        """Returns the bytes of the line that is not complete yet."""
+        return len(self._rest)
+
     async def end(self) -> Response:
         await self._lines([bytes(self._rest)] if self._rest else [])
-        return Response(200, encoder.document({"imported": self._imported, "known": self._known}))
+        return Response(200, encoder.document(Imported(self._imported, self._known)))
 
     async def _lines(self, lines: Sequence[bytes]) -> None:
         for start in range(0, len(lines), _AT_ONCE):
@@ -119,7 +121,7 @@ class _Import:
             try:
                 if len(line) > self._most:
                     raise self._too_long()
-                arrivals.append(self._context.produce.import_item(line, self._request, self._engine.wall_now))
+                arrivals.append(self._context.produce.import_item(line, self._engine.wall_now))
             except (BadInput, BodyTooLarge) as found:
                 bad, self._line = found, number
                 break

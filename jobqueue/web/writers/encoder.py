@@ -1,46 +1,64 @@
 """Jobs and queues as JSON: one line, keys in a fixed order, `id` first, `lease` second, `payload` last."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from jobqueue.engine.api import EngineView
 from jobqueue.model import (
     INHERIT,
-    Attempt,
     Backoff,
+    Consumers,
     Delivery,
     ExistingJob,
+    Holder,
     Job,
+    JobGroups,
     JobTrace,
     KeyLimits,
     Options,
     Pause,
+    PriorAnswer,
+    QueueSeries,
     QueueSettings,
     QueueView,
     Rate,
+    last_attempt,
+    retries,
 )
 from jobqueue.steps import IN_PROGRESS, Step
 from jobqueue.units import instant, seconds
-from jobqueue.web.schema.responses import AttemptView, Forgotten, JobView, PlainView
+from jobqueue.web.schema import responses
+from jobqueue.web.schema.responses import (
+    AttemptView,
+    Forgotten,
+    JobView,
+    Length,
+    PlainView,
+)
+from jobqueue.web.schema.schedules import ScheduledJobView
 from jobqueue.web.writers.raw import shown_payload, shown_result
 
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
-
-
 _OUTCOMES: dict[Step | None, str] = {
     "conclude": "concluded", "fail": "failed", "bury": "failed", "stale": "stale", "release": "released",
     "put_off": "released", "cancel": "cancelled",
 }  # fmt: skip
 
 
-class Renderer:
-    """Encodes jobs. `engine` converts the end of a lease to wall-clock time."""
+class Encoder:
+    """Encodes jobs.
 
-    def __init__(self, engine: EngineView) -> None:
-        self._wall: Callable[[int], int] = engine.wall
-        self._identity = engine.identity.encode()
+    `wall` converts the end of a lease to wall-clock time. The origins of exported jobs begin with `identity`.
+    A payload that is text and takes more than `longest_text` bytes in JSON is shown in base64.
+    """
+
+    def __init__(self, wall: Callable[[int], int], identity: str, longest_text: int) -> None:
+        self._wall = wall
+        self.longest_text = longest_text
+        self._identity = identity.encode()
 
     def new_job(self, made: Job | ExistingJob) -> bytes:
         """Encodes the answer to an enqueue: the job without its payload. A waiting consumer may have
@@ -49,13 +67,7 @@ class Renderer:
         return _encode(self.made(made)) + b"\n"
 
     def new_jobs(self, made: Sequence[Job | ExistingJob]) -> bytes:
-        return _encode({"jobs": [self.made(one) for one in made]}) + b"\n"
-
-    def each(self, results: Iterable[dict[str, object]]) -> bytes:
-        """Encodes the answer to a request for many."""
-        results = list(results)
-        failed = sum("error" in result for result in results)
-        return _encode({"ok": len(results) - failed, "failed": failed, "results": results}) + b"\n"
+        return document(_jobs([self.made(one) for one in made]))
 
     def job(self, job: Job) -> bytes:
         """Encodes a job as most verbs show it: without its payload and its lease."""
@@ -65,7 +77,7 @@ class Renderer:
         """Encodes a job as GET shows it: with payload and history."""
         view = self.view(job)
         view.history = _history(job)
-        add_payload(view, job)
+        add_payload(view, job, self.longest_text)
         return _encode(view) + b"\n"
 
     def exported(self, job: Job) -> bytes:
@@ -79,22 +91,61 @@ class Renderer:
         return _encode(self._handed(handed)) + b"\n"
 
     def many_handed(self, handed: list[Delivery]) -> bytes:
-        return _encode({"jobs": [self._handed(one) for one in handed]}) + b"\n"
+        return document(_jobs([self._handed(one) for one in handed]))
 
     def listed(self, jobs: Sequence[Job], payload: bool, following: int | None) -> bytes:
         """Encodes a page of jobs, with the cursor of the next page."""
         views = [self.view(job) for job in jobs]
         if payload:
             for view, job in zip(views, jobs, strict=True):
-                add_payload(view, job)
-        more = {} if following is None else {"next": str(following)}
-        return _encode({"jobs": views, **more}) + b"\n"
+                add_payload(view, job, self.longest_text)
+        return document(responses.JobPage(views, UNSET if following is None else str(following)))
 
-    def beat(self, job: Job) -> bytes:
-        """Encodes the answer to a heartbeat: when the lease ends, and whether to stop."""
-        return _encode(self.beaten(job)) + b"\n"
+    def consumers(self, found: Consumers) -> bytes:
+        """Encodes who holds jobs, and who waits for one."""
+        return document(
+            responses.ConsumersView(
+                [self._holder(holder) for holder in found.holding],
+                [
+                    responses.WaitingView(
+                        consumer=known(waiting.consumer),
+                        queues=waiting.queues,
+                        wait_until=instant(self._wall(waiting.until)),
+                    )
+                    for waiting in found.waiting
+                ],
+                found.complete,
+            )
+        )
+
+    def _holder(self, holder: Holder) -> responses.ConsumerView:
+        jobs = []
+        for job in holder.jobs:
+            lease = job.lease
+            assert lease is not None
+            jobs.append(
+                responses.HeldJob(
+                    job.id,
+                    job.queue,
+                    job.type,
+                    instant(lease.started_at),
+                    instant(self._wall(lease.expires)),
+                    job.attempts,
+                )
+            )
+        return responses.ConsumerView(
+            consumer=known(holder.consumer),
+            in_progress=holder.in_progress,
+            last_seen=instant(self._wall(holder.seen_at)),
+            jobs=jobs,
+        )
+
+    @staticmethod
+    def encode(view: JobView) -> bytes:
+        return _encode(view) + b"\n"
 
     def beaten(self, job: Job) -> JobView:
+        """Returns the view of a job for a heartbeat: when the lease ends, and whether to stop."""
         view = self.view(job)
         lease = job.lease
         if lease is not None:
@@ -103,7 +154,7 @@ class Renderer:
         view.cancel_requested = job.extras is not None and job.extras.cancel_requested
         return view
 
-    def made(self, made: Job | ExistingJob | int) -> "JobView | PlainView | Forgotten":
+    def made(self, made: Job | ExistingJob | int) -> JobView | PlainView | Forgotten:
         """Returns the view of a job for an enqueue; of a forgotten job its id."""
         if isinstance(made, Job):
             if made.lease is None and made.extras is None:
@@ -117,6 +168,11 @@ class Renderer:
         view = self.view(made.job)
         view.duplicate = True
         return view
+
+    def made_before(self, known: PriorAnswer) -> bytes:
+        """Encodes what an earlier request with the same `Idempotency-Key` made."""
+        views = [self.made(ExistingJob(job) if isinstance(job, Job) else job) for job in known.made]
+        return document(_jobs(views) if known.many else views[0])
 
     def shown(self, job: Job) -> JobView | PlainView:
         """Returns the view of a job as most verbs show it."""
@@ -153,6 +209,8 @@ class Renderer:
                 view.result_encoding, view.result = shown_result(more.result)
             if more.run_at is not None:
                 view.run_at = instant(more.run_at)
+                if retries(job):
+                    view.retrying = True
             if more.trace is not None:
                 _add_trace(view, more.trace)
             if more.options is not None:
@@ -172,17 +230,27 @@ class Renderer:
             instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
             seconds(lease.length), UNSET if lease.consumer is None else lease.consumer,
         )  # fmt: skip
-        add_payload(view, job)
-        if job.extras is not None:
-            if job.extras.options is not None:
-                _add_options(view, job.extras.options, lease_for=False)
-            if job.extras.trace is not None:
-                _add_trace(view, job.extras.trace)
+        add_payload(view, job, self.longest_text)
+        if job.extras.options is not None:
+            _add_options(view, job.extras.options, lease_for=False)
+        if job.extras.trace is not None:
+            _add_trace(view, job.extras.trace)
         return view
 
 
-def add_payload(view: JobView, job: Job) -> None:
-    view.content_type, view.payload_encoding, view.payload = shown_payload(job)
+def _jobs(views: list[Any]) -> responses.Jobs:
+    """Returns the views of several jobs. All have fields of `JobView`, some not all of them."""
+    return responses.Jobs(views)
+
+
+def each(results: list[responses.Result]) -> bytes:
+    """Encodes the answer to a request for many."""
+    failed = sum([result.error is not UNSET for result in results])
+    return document(responses.Results(len(results) - failed, failed, results))
+
+
+def add_payload(view: JobView, job: Job, longest_text: int) -> None:
+    view.content_type, view.payload_encoding, view.payload = shown_payload(job, longest_text)
 
 
 def _add_trace(view: JobView, trace: JobTrace) -> None:
@@ -198,14 +266,21 @@ def _add_trace(view: JobView, trace: JobTrace) -> None:
 
 
 def _add_options(view: JobView, options: Options, lease_for: bool = True) -> None:
-    if options.lease_for is not None and lease_for:
-        view.lease_for = seconds(options.lease_for)
     if options.expires_at is not None:
         view.expires_at = instant(options.expires_at)
+    add_options(view, options, lease_for)
+
+
+def add_options(view: JobView | ScheduledJobView, options: Options, lease_for: bool = True) -> None:
+    """Shows the options that a job and the job of a schedule have in common."""
+    if options.lease_for is not None and lease_for:
+        view.lease_for = seconds(options.lease_for)
+    if options.max_run_for is not None:
+        view.max_run_for = seconds(options.max_run_for)
     if options.max_attempts != INHERIT:
         view.max_attempts = options.max_attempts
     if options.backoff is not None:
-        view.backoff = _backoff(options.backoff)
+        view.backoff = shown_backoff(options.backoff)
     if options.retain_for is not None:
         view.retain_for = seconds(options.retain_for)
     if options.unique_key is not None:
@@ -218,7 +293,7 @@ def _add_options(view: JobView, options: Options, lease_for: bool = True) -> Non
     view.headers = UNSET if options.headers is None else Raw(options.headers)
 
 
-def _backoff(backoff: Backoff) -> list[int | float] | dict[str, int | float]:
+def shown_backoff(backoff: Backoff) -> list[Length] | dict[str, Length]:
     if backoff.steps:
         return [seconds(step) for step in backoff.steps]
     return {"base": seconds(backoff.base), "factor": backoff.factor, "max": seconds(backoff.longest),
@@ -229,93 +304,110 @@ def _history(job: Job) -> list[AttemptView] | UnsetType:
     """Returns the attempts that have ended, the last one included."""
     trace = job.extras.trace if job.extras is not None else None
     lines = list(trace.history) if trace is not None else []
-    lease = job.lease
-    if lease is not None and lease.ended_by is not None:
-        failed = lease.ended_by in ("fail", "bury")
-        error = trace.error if trace is not None and failed else None
-        lines.append(
-            Attempt(lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error)
-        )
+    if job.lease is not None and job.lease.ended_by is not None:
+        lines.append(last_attempt(job))
     return [
         AttemptView(
             line.attempt, UNSET if line.consumer is None else line.consumer, instant(line.started_at),
             UNSET if line.ended_at is None else instant(line.ended_at), _OUTCOMES[line.outcome],
-            UNSET if line.error is None else Raw(line.error),
+            UNSET if line.reason is None else line.reason, UNSET if line.error is None else Raw(line.error),
         )
         for line in lines[-20:]
     ] or UNSET  # fmt: skip
 
 
+def document(answer: Struct) -> bytes:
+    return _encode(answer) + b"\n"
+
+
+def groups(found: JobGroups) -> bytes:
+    """Encodes groups of jobs, each with the values that it has."""
+    views = []
+    for group in found.groups:
+        values = {name: known(value) for name, value in group.values.items()}
+        views.append(
+            responses.GroupView(
+                group.dead + group.retrying, group.dead, group.retrying, sample=group.sample, **values
+            )
+        )
+    return document(responses.Groups(views, found.rest))
+
+
 def queue(view: QueueView) -> bytes:
-    return _encode(_queue(view)) + b"\n"
+    return document(_queue(view))
 
 
 def queues(views: list[QueueView], following: str | None) -> bytes:
-    more = {} if following is None else {"next": following}
-    return _encode({"queues": [_queue(view) for view in views], **more}) + b"\n"
+    return document(responses.Queues([_queue(view) for view in views], known(following)))
 
 
-def document(members: dict[str, object]) -> bytes:
-    """Encodes any other answer."""
-    return _encode(members) + b"\n"
+def series(found: QueueSeries) -> bytes:
+    since, until = instant(found.since), instant(found.until)
+    step = seconds(found.step)
+    return document(responses.Series(found.queue, found.kept, since, until, step, **found.points))
 
 
-def document_of(view: Struct) -> bytes:
-    return _encode(view) + b"\n"
+def _queue(view: QueueView) -> responses.Queue:
+    return responses.Queue(
+        name=view.name,
+        paused=view.pause is not None,
+        pause=UNSET if view.pause is None else _pause(view.pause),
+        jobs=responses.ByStatus(**view.jobs),
+        oldest_age=length(view.oldest_age),
+        by_priority={str(priority): count for priority, count in view.by_priority.items()} or UNSET,
+        consumers_waiting=view.consumers_waiting,
+        retrying=view.retrying,
+        rates=responses.Rates(round(view.rates[0], 3), round(view.rates[1], 3)),
+        wait_p50=length(view.waits.quantile(0.5)),
+        wait_p95=length(view.waits.quantile(0.95)),
+        run_p50=length(view.runs.quantile(0.5)),
+        run_p95=length(view.runs.quantile(0.95)),
+        totals=responses.Totals(**view.totals),
+        settings=_settings(view.settings),
+    )
 
 
-def _queue(view: QueueView) -> dict[str, object]:
-    shown: dict[str, object] = {"name": view.name, "paused": view.pause is not None}
-    if view.pause is not None:
-        shown["pause"] = _pause(view.pause)
-    shown["jobs"] = view.jobs
-    if view.oldest_age is not None:
-        shown["oldest_age"] = seconds(view.oldest_age)
-    if view.by_priority:
-        shown["by_priority"] = {str(priority): count for priority, count in view.by_priority.items()}
-    shown["consumers_waiting"] = view.consumers_waiting
-    shown["rates"] = {"in": round(view.rates[0], 3), "out": round(view.rates[1], 3)}
-    for name, times in (("wait", view.waits), ("run", view.runs)):
-        for percent in (50, 95):
-            if (length := times.quantile(percent / 100)) is not None:
-                shown[f"{name}_p{percent}"] = seconds(length)
-    shown["totals"] = view.totals
-    shown["settings"] = _settings(view.settings)
-    return shown
+def _pause(pause: Pause) -> responses.PauseView:
+    until = UNSET if pause.until is None else instant(pause.until)
+    return responses.PauseView(instant(pause.at), until, known(pause.reason))
 
 
-def _pause(pause: Pause) -> dict[str, object]:
-    shown: dict[str, object] = {"at": instant(pause.at)}
-    if pause.until is not None:
-        shown["until"] = instant(pause.until)
-    if pause.reason is not None:
-        shown["reason"] = pause.reason
-    return shown
-
-
-def _settings(settings: QueueSettings) -> dict[str, object]:
+def _settings(settings: QueueSettings) -> responses.QueueSettingsView:
     """Returns the settings that differ from the defaults."""
-    shown: dict[str, object] = {}
-    for name in settings.__struct_fields__:
-        value = getattr(settings, name)
-        if name == "max_attempts":
-            if value != INHERIT:
-                shown[name] = value
-        elif value is None:
-            continue
-        elif name in ("lease_for", "retain_for"):
-            shown[name] = seconds(value)
-        elif isinstance(value, Backoff):
-            shown[name] = _backoff(value)
-        elif isinstance(value, Rate):
-            shown[name] = _rate(value)
-        elif isinstance(value, KeyLimits):
-            most = {} if value.max_in_progress is None else {"max_in_progress": value.max_in_progress}
-            shown[name] = {**most, **({} if value.rate is None else {"rate": _rate(value.rate)})}
-        else:
-            shown[name] = value
-    return shown
+    return responses.QueueSettingsView(
+        lease_for=length(settings.lease_for),
+        max_run_for=length(settings.max_run_for),
+        max_attempts=UNSET if settings.max_attempts == INHERIT else settings.max_attempts,
+        backoff=UNSET if settings.backoff is None else shown_backoff(settings.backoff),
+        retain_for=length(settings.retain_for),
+        dead_letter=known(settings.dead_letter),
+        max_jobs=known(settings.max_jobs),
+        max_bytes=known(settings.max_bytes),
+        max_in_progress=known(settings.max_in_progress),
+        rate=_rate(settings.rate),
+        key_limits=UNSET if settings.key_limits is None else _key_limits(settings.key_limits),
+        fair_keys=True if settings.fair_keys else UNSET,
+        attributes=UNSET if settings.attributes is None else Raw(settings.attributes),
+    )
 
 
-def _rate(rate: Rate) -> dict[str, object]:
-    return {"count": rate.count, "per": seconds(rate.per), "burst": rate.burst}
+def _key_limits(limits: KeyLimits) -> responses.KeyLimitsView:
+    return responses.KeyLimitsView(
+        known(limits.max_in_progress),
+        _rate(limits.rate),
+        True if limits.ordered else UNSET,
+        limits.batch if limits.batch > 1 else UNSET,
+    )
+
+
+def _rate(rate: Rate | None) -> responses.RateView | UnsetType:
+    return UNSET if rate is None else responses.RateView(rate.count, seconds(rate.per), rate.burst)
+
+
+def known(value: T | None) -> T | UnsetType:
+    """Leaves a field without a value out."""
+    return UNSET if value is None else value
+
+
+def length(ms: int | None) -> Length | UnsetType:
+    return UNSET if ms is None else seconds(ms)

@@ -12,6 +12,7 @@ jobqueue {version}: a job queue for curl. {stop}
   ask and wait  curl -H 'Prefer: wait=30' -d '{{"type":"sum","payload":[1,2]}}' {q}/jobs/enqueue
   take          curl -X POST {q}/jobs/dequeue
   take, wait    curl -X POST '{q}/jobs/dequeue?wait=30'
+  take by id    curl -X POST {q}/jobs/ID/dequeue
   take bytes    curl -X POST -D headers -o payload '{q}/queues/thumbs/dequeue?raw=1'
   finish        curl -X POST '{q}/jobs/ID/conclude?lease=LEASE'
     and next    curl -X POST '{q}/jobs/ID/conclude?lease=LEASE&next=1&wait=30'
@@ -24,6 +25,8 @@ jobqueue {version}: a job queue for curl. {stop}
   why it waits  curl {q}/jobs/ID/explain
   cancel        curl -X DELETE {q}/jobs/ID
   queues        curl {q}/queues        one: {q}/queues/NAME
+  again, daily  curl -X PUT -d '{{"cron":"@daily","job":{{"type":"report"}}}}' {q}/schedules/NAME
+  schedules     curl {q}/schedules
   live          curl -N {q}/top
   server        curl {q}/stats         {q}/healthz  {q}/readyz
   in full       curl {q}/openapi.json
@@ -43,7 +46,7 @@ Options go in a JSON body or in the query. Durations: 30, "500ms", "90s", "5m", 
 
 
 def help_text(scheme: str, host: str, version: str, lease: float, in_memory: bool, tokens: bool) -> bytes:
-    """Returns the help for the address in the request.
+    """Returns the help for the address in the request. `host` has the prefix that a proxy adds.
 
     `lease` is the default lease in seconds. `tokens`: each line uses $TOKEN.
     """

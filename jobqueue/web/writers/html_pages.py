@@ -1,121 +1,260 @@
-"""Pages for a browser: tables without scripts, rendered by the server and reloaded every few seconds.
+"""The pages for a browser. Each is made of the answers of the API as JSON."""
 
-All values are escaped, and the policy header forbids the browser to load or run anything.
-"""
-
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping
 from html import escape
 from urllib.parse import urlencode
 
+import msgspec
+
+from jobqueue.steps import STATUSES
 from jobqueue.web.readers.decoder import query_pairs
+from jobqueue.web.schema.responses import Cluster, Series
 from jobqueue.web.writers import text_tables
+from jobqueue.web.writers.action_forms import bulk, folded, of_job, of_queue, of_schedule, redrive_group
+from jobqueue.web.writers.charts import chart, spark
+from jobqueue.web.writers.overview import what_is_wrong
+from jobqueue.web.writers.page_layout import View, cell, facts_table, link, live, page, status, table
 
-# Jobs on the page of a queue, and seconds after which a page is loaded again.
+# Jobs on the page of a queue.
 JOBS = 50
-_REFRESH = 5
-_STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2em;max-width:80em;overflow-wrap:break-word}"
-    "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left;"
-    "vertical-align:top;white-space:nowrap}.n{text-align:right}pre{overflow:auto}"
-    ".t{white-space:pre-wrap;overflow-wrap:anywhere;min-width:8em}"
-    "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
-)
-_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
-_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; form-action 'none'; "
-    "base-uri 'none'"
-)
-HEADERS = (
-    f"\r\nContent-Security-Policy: {_POLICY}\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY"
-    "\r\nReferrer-Policy: no-referrer"
-).encode()
-_LINKS = '<p><a href="/">queues</a> · <a href="/stats">stats</a> · <a href="/help">help</a></p>'
+# Queues of the overview that have a small chart.
+SPARKS = 20
+_FILTERS = (
+    ("queue", "queue"), ("type", "type"), ("tag", "tag"), ("key", "key"), ("error", "error"),
+    ("text", "text in the payload"),
+)  # fmt: skip
+# Filters of a list that bulk calls take, too.
+# Columns of a group before those by which it is one.
+_COUNTS = 3
+_SELECT = ("status", "type", "tag", "key", "older_than", "retrying", "text", "error")
+_read_series = msgspec.json.Decoder(Series).decode
+_read_cluster = msgspec.json.Decoder(Cluster).decode
 
 
-def queues(body: bytes) -> bytes:
-    return _page("queues", _queues(body))
-
-
-def front(body: bytes, help: str) -> bytes:
-    """Returns the page at `/`: the queues, and the help."""
-    return _page("jobqueue", f"{_queues(body)}<pre>{escape(help)}</pre>")
-
-
-def queue(body: bytes, listed: bytes) -> bytes:
-    """`body` is the queue as JSON, `listed` its first jobs."""
-    facts = text_tables.facts(body)
-    name = dict(facts)["name"]
-    shown = _jobs(f"queue={name}", listed)
-    return _page(f"queue {name}", f"{_facts(facts)}<h2>jobs by id</h2>{shown}")
-
-
-def jobs(query: str, body: bytes) -> bytes:
-    """Returns a list of jobs. `query` is the query of the request."""
-    return _page("jobs", _jobs(query, body))
-
-
-def job(body: bytes) -> bytes:
-    facts = text_tables.facts(body)
-    known = dict(facts)
-    link = f'<p>in <a href="/queues/{escape(known["queue"])}">{escape(known["queue"])}</a></p>'
-    return _page(f"job {known['id']}", link + _facts(facts))
-
-
-def _queues(body: bytes) -> str:
-    rows = []
-    for name, *cells in text_tables.queue_rows(body):
-        link = f'<a href="/queues/{escape(name)}">{escape(name)}</a>'
-        rows.append([link, *map(escape, cells)])
-    kinds = {0: "t", **dict.fromkeys(text_tables.NUMBERS, "n")}
-    cursor = text_tables.more(body)
-    rest = "" if cursor is None else f'<p><a href="/queues?cursor={escape(cursor)}">more</a></p>'
-    return _table([head.lower() for head in text_tables.HEADS], rows, kinds) + rest
-
-
-def _jobs(query: str, body: bytes) -> str:
-    rows = []
-    for id, *cells in text_tables.job_rows(body):
-        rows.append([f'<a href="/jobs/{id}">{id}</a>', *map(escape, cells)])
-    kinds = {2: "t", 3: "t", **dict.fromkeys(text_tables.JOB_NUMBERS, "n")}
-    shown = _table([head.lower() for head in text_tables.JOB_HEADS], rows, kinds)
-    if (cursor := text_tables.more(body)) is None:
-        return shown
-    asked = [(name, value) for name, value in query_pairs(query) if name.lower() != "cursor"]
-    link = urlencode([*asked, ("cursor", cursor)])
-    return f'{shown}<p><a href="/jobs?{escape(link)}">more</a></p>'
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    return _table((), [[_text(name), _text(value)] for name, value in facts], {1: "t"})
-
-
-def _text(text: str) -> str:
-    return escape(text_tables.visible(text))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[int, str]) -> str:
-    """Returns a table of escaped cells.
-
-    `kinds` marks columns of numbers, "n", and of text of any length, "t". Only the latter may be wrapped;
-    names and numbers would be wrapped letter by letter.
-    """
-    top = f"<tr>{_cells('th', heads, kinds)}</tr>" if heads else ""
-    lines = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in rows)
-    return f"<table>{top}{lines}</table>"
-
-
-def _cells(tag: str, cells: Sequence[str], kinds: Mapping[int, str]) -> str:
-    return "".join(
-        f'<{tag} class="{kinds[number]}">{cell}</{tag}>' if number in kinds else f"<{tag}>{cell}</{tag}>"
-        for number, cell in enumerate(cells)
+def queues(
+    view: View, body: bytes, stats: bytes | None = None, charts: Mapping[str, bytes] | None = None
+) -> bytes:
+    """Returns the overview. `charts`: the series of queues by name, as JSON."""
+    return page(
+        view, "queues", live("overview", _overview(view, body, stats, charts or {})), watch="", refresh=True
     )
 
 
-def _page(title: str, body: str) -> bytes:
+def front(view: View, body: bytes, stats: bytes | None, charts: Mapping[str, bytes], help: str) -> bytes:
+    """Returns the page at `/`: the overview, and the help."""
+    shown = live("overview", _overview(view, body, stats, charts))
+    folded = f"<details><summary>The API on one screen</summary><pre>{escape(help)}</pre></details>"
+    return page(view, "overview", shown + folded, watch="", refresh=True)
+
+
+def name_of(body: bytes) -> str:
+    """Returns the name of the queue that an answer shows."""
+    return dict(text_tables.facts(body))["name"]
+
+
+def queue(view: View, body: bytes, listed: bytes, series: bytes) -> bytes:
+    """`body` is the queue as JSON, `listed` its first jobs, `series` what happened in it lately."""
+    facts = text_tables.facts(body)
+    known = dict(facts)
+    name, before = known["name"], "settings."
+    settings = {fact.removeprefix(before): value for fact, value in facts if fact.startswith(before)}
+    shown = _jobs(view, f"queue={name}", listed)
+    return page(
+        view,
+        f"queue {name}",
+        live("actions", of_queue(view, name, known["paused"] == "true", settings, view.version))
+        + live("charts", _charts(series))
+        + live("facts", facts_table(facts))
+        + live("jobs", f"<h2>jobs by id</h2>{shown}"),
+        f"?queue={name}",
+    )
+
+
+def series(view: View, body: bytes) -> bytes:
+    name = dict(text_tables.facts(body))["queue"]
+    shown = f"<pre>{escape(text_tables.series(body))}</pre>"
+    return page(view, f"series of queue {name}", f"<p>{link(view, f'queues/{name}', name)}</p>{shown}")
+
+
+def jobs(view: View, body: bytes) -> bytes:
+    """Returns a list of jobs, and what may be done with all that match."""
+    asked = {name.lower(): value for name, value in query_pairs(view.query)}
+    filters = {name: asked[name] for name in _SELECT if asked.get(name)}
+    many = ""
+    if (queue := asked.get("queue", "")) and "," not in queue:
+        many = folded(f"All jobs of {queue} that match", bulk(view, queue, filters))
+    elif "admin" in view.rights:
+        many = '<p class="dim">To change all jobs that match, choose one queue.</p>'
+    watch = f"?queue={queue}" if queue and "," not in queue else ""
+    shown = live("jobs", _jobs(view, view.query, body))
+    return page(view, "jobs", _filter(view, asked) + many + shown, watch)
+
+
+def job(view: View, body: bytes) -> bytes:
+    facts = text_tables.facts(body)
+    known = dict(facts)
+    inside = f"<p>in {link(view, 'queues/' + known['queue'], known['queue'])}, {status(known['status'])}</p>"
+    actions = of_job(view, known, view.version)
+    return page(
+        view,
+        f"job {known['id']}",
+        live("actions", inside + actions) + live("facts", facts_table(facts)),
+        f"?job={known['id']}",
+    )
+
+
+def groups(view: View, body: bytes) -> bytes:
+    """Returns the groups of dead and retrying jobs."""
+    heads, *lines = text_tables.group_rows(body)
+    names = [head.lower() for head in heads]
+    given = {name.lower(): value for name, value in query_pairs(view.query)}
+    filters = {name: given[name] for name in _SELECT if given.get(name)}
+    rows, acts = [], False
+    for line in lines:
+        group = dict(zip(names, line, strict=True))
+        asked = [(name, group[name]) for name in ("queue", "type", "error", "key") if group.get(name)]
+        number = link(view, f"jobs?{urlencode(asked)}", line[0])
+        of_group = dict(zip(names[_COUNTS:], line[_COUNTS:], strict=True))
+        form = redrive_group(view, of_group, filters, group["dead"])
+        acts = acts or bool(form)
+        rows.append([number, *map(cell, line[1:]), form])
+    if not acts:
+        rows = [row[:-1] for row in rows]
+    kinds = {**dict.fromkeys(range(len(heads)), "t"), **dict.fromkeys(text_tables.GROUP_NUMBERS, "n")}
+    shown = table([*names, ""] if acts else names, rows, kinds)
+    left = f"<p>{escape(text_tables.jobs_left(body))}</p>"
+    return page(view, "groups of jobs", live("groups", shown + left), "")
+
+
+def consumers(view: View, body: bytes) -> bytes:
+    """Returns who holds jobs, and who waits."""
+    holding, waiting = text_tables.consumer_rows(body)
+    rows = []
+    for *before, id, queue, type, since, until in holding:
+        cells = [link(view, f"jobs/{id}", id), link(view, f"queues/{queue}", queue)]
+        rows.append([*map(cell, before), *cells, *map(cell, (type, since, until))])
+    kinds = {0: "t", 5: "t", **dict.fromkeys(text_tables.CONSUMER_NUMBERS, "n")}
+    holds = table([head.lower() for head in text_tables.CONSUMER_HEADS], rows, kinds)
+    heads = [head.lower() for head in text_tables.WAITING_HEADS]
+    waits = table(heads, [[*map(cell, row)] for row in waiting], {0: "t", 1: "t"})
+    return page(
+        view, "consumers", live("consumers", holds + "<h2>waiting</h2>" + waits), watch="", refresh=True
+    )
+
+
+def schedules(view: View, body: bytes) -> bytes:
+    """Returns a list of schedules."""
+    rows = [
+        [link(view, f"schedules/{name}", name), *map(cell, cells)]
+        for name, *cells in text_tables.schedule_rows(body)
+    ]
+    heads = [head.lower() for head in text_tables.SCHEDULE_HEADS]
+    shown = table(heads, rows, {0: "t", 1: "t", 6: "t", 7: "t"})
+    return page(view, "schedules", live("schedules", shown + _more(view, "schedules", view.query, body)))
+
+
+def schedule(view: View, body: bytes) -> bytes:
+    facts = text_tables.facts(body)
+    known = dict(facts)
+    actions = of_schedule(view, known["name"], known["paused"] == "true", view.version)
+    return page(view, f"schedule {known['name']}", actions + live("facts", facts_table(facts)))
+
+
+def server(view: View, stats: bytes, cluster: bytes) -> bytes:
+    """Returns the page of the server: its figures and limits, and the servers that share its database."""
+    servers = _read_cluster(cluster).servers
+    rows = [
+        [
+            cell(one.server),
+            "owner of the jobs" if one.owner else "passes requests on",
+            cell(one.started_at),
+            cell(f"{one.seen} s ago"),
+            cell(one.address) if isinstance(one.address, str) else "",
+        ]
+        for one in servers
+    ]
+    heads = ("server", "role", "started", "seen", "address")
+    shared = f"<h2>servers on this database</h2>{table(heads, rows, {0: 't', 4: 't'})}" if servers else ""
+    return page(
+        view, "server", live("facts", facts_table(text_tables.facts(stats)) + shared), watch="", refresh=True
+    )
+
+
+def _overview(view: View, body: bytes, stats: bytes | None, charts: Mapping[str, bytes]) -> str:
+    rows = []
+    for name, *cells in text_tables.queue_rows(body):
+        drawn = _spark(charts[name]) if name in charts else ""
+        rows.append([link(view, f"queues/{name}", name), *map(cell, cells), drawn])
+    kinds = {0: "t", **dict.fromkeys(text_tables.NUMBERS, "n")}
+    heads = [*[head.lower() for head in text_tables.HEADS[:-1]], "state", "in and out, 1 h"]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta http-equiv="refresh" content="{_REFRESH}"><style>{_STYLE}</style></head>'
-        f"<body>{_LINKS}<h1>{escape(title)}</h1>{body}</body></html>\n"
-    ).encode()
+        what_is_wrong(view, body, stats)
+        + table(heads, rows, kinds)
+        + _more(view, "queues", view.query if view.here.startswith("queues") else "", body)
+    )
+
+
+def _spark(series: bytes) -> str:
+    found = _read_series(series)
+    if not found.kept:
+        return ""
+    return spark("jobs in and out in the last hour", [("in", found.enqueued), ("out", found.concluded)])
+
+
+def _charts(series: bytes) -> str:
+    found = _read_series(series)
+    if not found.kept:
+        return '<p class="dim">No charts: there are too many queues, or this one has not been used.</p>'
+    if not found.enqueued:
+        return '<p class="dim">The charts begin half a minute after the first job.</p>'
+    length = f"{len(found.enqueued) * found.step / 3600:.3g} h in steps of {found.step} s"
+    flow = chart(
+        "jobs in a step",
+        [
+            ("enqueued", "in", found.enqueued),
+            ("concluded", "out", found.concluded),
+            ("failed", "bad", found.failed),
+        ],
+        length,
+    )
+    return f"<h2>last hour</h2>{flow}{chart('jobs queued', [('queued', 'depth', found.queued)], length)}"
+
+
+def _filter(view: View, asked: Mapping[str, str]) -> str:
+    """Returns the filter of a list of jobs. Its form leads to an address in which the filter is the query."""
+    inputs = "".join(
+        f'<label>{label}<input name="{name}" value="{escape(asked.get(name, ""))}"></label>'
+        for name, label in _FILTERS
+    )
+    choices = "".join(
+        f'<option value="{one}"{" selected" if asked.get("status") == one else ""}>{one or "any"}</option>'
+        for one in ("", *STATUSES)
+    )
+    orders = "".join(
+        f'<option value="{one}"{" selected" if asked.get("order", "asc") == one else ""}>{label}</option>'
+        for one, label in (("desc", "newest first"), ("asc", "oldest first"))
+    )
+    return (
+        f'<form class="fields" action="{view.up}find" aria-label="Filter">'
+        f'<label>status<select name="status">{choices}</select></label>{inputs}'
+        f'<label>order<select name="order">{orders}</select></label><button>Show</button></form>'
+    )
+
+
+def _jobs(view: View, query: str, body: bytes) -> str:
+    rows = [
+        [link(view, f"jobs/{id}", id), status(state), link(view, f"queues/{queue}", queue), *map(cell, cells)]
+        for id, state, queue, *cells in text_tables.job_rows(body)
+    ]
+    kinds = {2: "t", 3: "t", 7: "t", **dict.fromkeys(text_tables.JOB_NUMBERS, "n")}
+    heads = [head.lower() for head in text_tables.JOB_HEADS]
+    return table(heads, rows, kinds) + _more(view, "jobs", query, body)
+
+
+def _more(view: View, what: str, query: str, body: bytes) -> str:
+    """Returns a link to the next page of a list; nothing on the last one."""
+    if (cursor := text_tables.more(body)) is None:
+        return ""
+    asked = [(name, value) for name, value in query_pairs(query) if name.lower() != "cursor"]
+    following = urlencode([*asked, ("cursor", cursor)])
+    return f"<p>{link(view, f'{what}?{following}', 'more')}</p>"

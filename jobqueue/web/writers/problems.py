@@ -1,9 +1,12 @@
 """Errors as HTTP: each error class has its status here, and becomes a problem document (RFC 9457)."""
 
+from typing import Any
+
 import msgspec
 
 from jobqueue import errors
 from jobqueue.web.http import PROBLEM, REASONS, Response
+from jobqueue.web.schema.responses import Problem
 
 # The nearest class in the order of inheritance counts.
 STATUS: dict[type[errors.JobQueueError], int] = {
@@ -11,6 +14,7 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.BadInput: 400,
     errors.JobNotFound: 404,
     errors.JobForgotten: 410,
+    errors.ScheduleNotFound: 404,
     errors.Conflict: 409,
     errors.PreconditionFailed: 412,
     errors.Unauthorized: 401,
@@ -26,9 +30,13 @@ STATUS: dict[type[errors.JobQueueError], int] = {
     errors.NoRoom: 507,
     errors.Unavailable: 503,
 }
-
-
-_CHALLENGE = b'\r\nWWW-Authenticate: Bearer realm="jobqueue", Basic realm="jobqueue", charset="UTF-8"'
+# The members of a problem that come from the facts of an error.
+_FACTS = frozenset(Problem.__struct_fields__) - {"code", "status", "title", "detail", "request_id"}
+# A session that has ended is told without `Basic`: a page that is loaded again by itself would ask for a
+# password.
+_BEARER = b'\r\nWWW-Authenticate: Bearer realm="jobqueue"'
+# A line for each scheme: Chromium reads only the first scheme of a line, and would not ask for a password.
+_CHALLENGE = _BEARER + b'\r\nWWW-Authenticate: Basic realm="jobqueue", charset="UTF-8"'
 
 
 def status_of(error: errors.JobQueueError) -> int:
@@ -50,42 +58,32 @@ def codes() -> dict[int, list[str]]:
 
 
 def problem(error: errors.JobQueueError, request_id: str) -> Response:
-    """Returns the answer to a refused request.
-
-    Facts of the error become members, two of them also headers.
-    """
-    facts = dict(error.facts)
+    """Returns the answer to a refused request. Two of the error's facts are also headers, or only that."""
     headers = b""
-    if "retry_after" in facts:
-        headers += f"\r\nRetry-After: {facts['retry_after']}".encode("latin-1")
+    if "retry_after" in error.facts:
+        headers += f"\r\nRetry-After: {error.facts['retry_after']}".encode("latin-1")
     if isinstance(error, errors.Unauthorized):
-        headers += _CHALLENGE
-    if "allow" in facts:
-        headers += f"\r\nAllow: {facts.pop('allow')}".encode("latin-1")
-    return _document(error.code, status_of(error), error.detail, request_id, facts, headers)
+        headers += _BEARER if "session" in error.facts else _CHALLENGE
+    if "allow" in error.facts:
+        headers += f"\r\nAllow: {error.facts['allow']}".encode("latin-1")
+    return _answer(problem_of(error, request_id), headers)
 
 
-def problem_object(error: errors.JobQueueError, request_id: str) -> dict[str, object]:
-    """Returns the problem of one item of a request for many."""
+def problem_of(error: errors.JobQueueError, request_id: str) -> Problem:
+    """Returns the problem of a request, or of one item of a request for many.
+
+    Facts of the error are its members; facts that it does not declare are left out.
+    """
     status = status_of(error)
-    return {"code": error.code, "status": status, "title": REASONS[status], "detail": error.detail,
-            "request_id": request_id, **error.facts}  # fmt: skip
+    facts: dict[str, Any] = {name: fact for name, fact in error.facts.items() if name in _FACTS}
+    return Problem(error.code, status, REASONS[status], error.detail, request_id, **facts)
 
 
 def internal(request_id: str) -> Response:
     """Returns the answer to a request that met a bug. The log has the traceback under the same request id."""
     detail = f"the server made a mistake; its log says which, under request id {request_id}"
-    return _document("internal", 500, detail, request_id, {}, b"")
+    return _answer(Problem("internal", 500, REASONS[500], detail, request_id), b"")
 
 
-def _document(
-    code: str,
-    status: int,
-    detail: str,
-    request_id: str,
-    facts: dict[str, object],
-    headers: bytes,
-) -> Response:
-    document = {"code": code, "status": status, "title": REASONS[status], "detail": detail,
-                "request_id": request_id, **facts}  # fmt: skip
-    return Response(status, msgspec.json.encode(document) + b"\n", headers, PROBLEM)
+def _answer(problem: Problem, headers: bytes) -> Response:
+    return Response(problem.status, msgspec.json.encode(problem) + b"\n", headers, PROBLEM)

@@ -27,16 +27,23 @@ def content_type(job: Job) -> str | None:
     return options.content_type if options is not None else None
 
 
-def shown_payload(job: Job) -> tuple[str | UnsetType, str | UnsetType, Raw]:
-    """`content_type`, `payload_encoding` and `payload` of a job, as JSON shows them."""
+def shown_payload(job: Job, longest: int) -> tuple[str | UnsetType, str | UnsetType, Raw]:
+    """`content_type`, `payload_encoding` and `payload` of a job, as JSON shows them.
+
+    A text that takes more than `longest` bytes in JSON is shown in base64: a character that is escaped takes
+    up to six bytes, and a request that enqueues the job again would be too large.
+    """
     kind = content_type(job)
     if kind is None:
         return UNSET, UNSET, Raw(job.payload)
     if essence(kind).startswith("text/"):
         try:
-            return kind, UNSET, Raw(msgspec.json.encode(job.payload.decode("utf-8")))
+            text = msgspec.json.encode(job.payload.decode("utf-8"))
         except UnicodeDecodeError:
             pass
+        else:
+            if len(text) <= longest:
+                return kind, UNSET, Raw(text)
     return kind, "base64", Raw(msgspec.json.encode(b64encode(job.payload).decode("ascii")))
 
 

@@ -27,7 +27,7 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) ->
 
 
 def plain(value: Raw | bytes) -> str:
-    """Returns a JSON value as text: strings without quotes, no control characters."""
+    """Returns a JSON value as text: strings without quotes, no control characters but line breaks."""
     raw = bytes(value)
     text = msgspec.json.decode(raw) if raw[:1] == b'"' else raw.decode("utf-8")
     if len(text) > _LONG:
@@ -35,10 +35,12 @@ def plain(value: Raw | bytes) -> str:
     return visible(text)
 
 
-def visible(text: str) -> str:
+def visible(text: str, kept: str = "\n\t") -> str:
+    """Returns text with its control characters as escapes, except for those of `kept`."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    lines = text.replace("\r\n", "\n")
+    return "".join(char if char.isprintable() or char in kept else f"\\u{ord(char):04x}" for char in lines)
 
 
 # -- queues -----------------------------------------------------------------------------------------
@@ -78,22 +80,166 @@ def _with_more(text: str, body: bytes) -> str:
     return text if cursor is None else f"{text}more: cursor={cursor}\n"
 
 
+# -- series -----------------------------------------------------------------------------------------
+
+SERIES_HEADS = ("", "ALL", "LAST", "")
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 60  # bars of a series
+_numbers = msgspec.json.Decoder(list[int]).decode
+
+
+def series(body: bytes) -> str:
+    """Formats the series of a queue: for each a sum, the last number and bars, the highest one being the
+    largest number. Of jobs queued the first number is the largest one."""
+    answer = _decode(body)
+    head = (
+        f"{plain(answer['queue'])}  {plain(answer['from'])} to {plain(answer['until'])}, in steps of "
+        f"{plain(answer['step'])} s\n"
+    )
+    if bytes(answer["kept"]) == b"false":
+        return head + "no series: there are too many queues, or this one has not been used\n"
+    rows: list[Sequence[str]] = [SERIES_HEADS]
+    for name, value in answer.items():
+        if bytes(value)[:1] == b"[":
+            numbers = _numbers(value)
+            all_of = (max if name == "queued" else sum)(numbers or [0])
+            rows.append([name, str(all_of), str(numbers[-1]) if numbers else "", _bars(numbers)])
+    return head + table(rows, frozenset({1, 2}))
+
+
+def _bars(numbers: Sequence[int]) -> str:
+    each = -(-len(numbers) // _WIDTH) or 1
+    shown = [max(numbers[at : at + each]) for at in range(0, len(numbers), each)]
+    highest = max(shown, default=0)
+    return "".join(_BARS[-(-number * 7 // highest)] if highest else _BARS[0] for number in shown)
+
+
 # -- jobs -------------------------------------------------------------------------------------------
 
-JOB_HEADS = ("ID", "STATUS", "QUEUE", "TYPE", "PRIORITY", "ATTEMPTS", "CREATED")
+JOB_HEADS = ("ID", "STATUS", "QUEUE", "TYPE", "PRIORITY", "ATTEMPTS", "CREATED", "ERROR")
+_JOB_FIELDS = ("id", "status", "queue", "type", "priority", "attempts", "created_at")
+_SHORT = 60  # characters of an error in a list
 JOB_NUMBERS = frozenset({0, 4, 5})
+GROUP_NUMBERS = frozenset({0, 1, 2})
 
 
 def job_rows(body: bytes) -> list[list[str]]:
     """Returns a row for each job of the answer to `/jobs`."""
     return [
-        [plain(job[name]) for name in ("id", "status", "queue", "type", "priority", "attempts", "created_at")]
+        [*[plain(job[name]) for name in _JOB_FIELDS], _short_error(job["error"]) if "error" in job else ""]
         for job in _list_of(_decode(body)["jobs"])
     ]
 
 
+def _short_error(error: Raw) -> str:
+    """Returns the first line of an error, with its type."""
+    raw = bytes(error)
+    if raw[:1] == b"{":
+        members = _decode(raw)
+        said = [plain(members[name]) for name in ("type", "message") if name in members]
+        text = ": ".join(said)
+    else:
+        text = plain(raw)
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"
+
+
 def jobs(body: bytes) -> str:
     return _with_more(table([JOB_HEADS, *job_rows(body)], JOB_NUMBERS), body)
+
+
+def group_rows(body: bytes) -> list[list[str]]:
+    """Returns the heads, and a row for each group of the answer to `/jobs/groups`."""
+    groups = _list_of(_decode(body)["groups"])
+    by = [name for name in ("queue", "type", "error", "reason", "key") if any(name in one for one in groups)]
+    counts = ("count", "dead", "retrying")
+    return [
+        [name.upper() for name in (*counts, *by)],
+        *([*[plain(one[name]) for name in counts], *[_line_of(one, name) for name in by]] for one in groups),
+    ]
+
+
+def jobs_left(body: bytes) -> str:
+    """Returns how many jobs the groups that are not shown have, in words; nothing if all are shown."""
+    rest = int(plain(_decode(body)["rest"]))
+    return f"{rest:,} more in other groups\n" if rest else ""
+
+
+def groups(body: bytes) -> str:
+    return table(group_rows(body), GROUP_NUMBERS) + jobs_left(body)
+
+
+# -- consumers --------------------------------------------------------------------------------------
+
+CONSUMER_HEADS = ("CONSUMER", "RUNNING", "LAST SEEN", "JOB", "QUEUE", "TYPE", "SINCE", "LEASE UNTIL")
+CONSUMER_NUMBERS = frozenset({1, 3})
+WAITING_HEADS = ("WAITING", "QUEUES", "UNTIL")
+
+
+def consumer_rows(body: bytes) -> tuple[list[list[str]], list[list[str]]]:
+    """Returns a row for each job that the answer to `/consumers` shows, and one for each consumer that
+    waits."""
+    answer = _decode(body)
+    holding = []
+    for one in _list_of(answer["consumers"]):
+        first = [_plain_of(one, "consumer") or "-", plain(one["in_progress"]), plain(one["last_seen"])]
+        for job in _list_of(one["jobs"]):
+            cells = [plain(job[name]) for name in ("id", "queue", "type", "started_at", "lease_expires_at")]
+            holding.append([*first, *cells])
+            first = ["", "", ""]
+    waiting = [
+        [
+            _plain_of(one, "consumer") or "-",
+            visible(", ".join(msgspec.json.decode(one["queues"], type=list[str]))),
+            plain(one["wait_until"]),
+        ]
+        for one in _list_of(answer["waiting"])
+    ]
+    return holding, waiting
+
+
+def consumers(body: bytes) -> str:
+    holding, waiting = consumer_rows(body)
+    tables = (table([CONSUMER_HEADS, *holding], CONSUMER_NUMBERS), table([WAITING_HEADS, *waiting]))
+    return "\n".join(tables)
+
+
+# -- schedules --------------------------------------------------------------------------------------
+
+SCHEDULE_HEADS = ("SCHEDULE", "GROUP", "WHEN", "NEXT", "LAST", "OUTCOME", "TYPE", "QUEUE", "")
+
+
+def schedule_rows(body: bytes) -> list[list[str]]:
+    """Returns a row for each schedule of the answer to `/schedules`."""
+    return [_schedule_row(schedule) for schedule in _list_of(_decode(body)["schedules"])]
+
+
+def _schedule_row(schedule: Document) -> list[str]:
+    job = _decode(schedule["job"])
+    last = _decode(schedule["last"]) if "last" in schedule else {}
+    if "cron" in schedule:
+        when = f"{plain(schedule['cron'])} {plain(schedule['timezone'])}"
+    else:
+        when = f"every {plain(schedule['every'])} s"
+    paused = "paused" if bytes(schedule["paused"]) == b"true" else ""
+    return [
+        plain(schedule["name"]), _plain_of(schedule, "group"), when, _plain_of(schedule, "next_at"),
+        _plain_of(last, "due_at"), _plain_of(last, "outcome"), plain(job["type"]), plain(job["queue"]),
+        "blocked" if "blocked" in schedule else paused,
+    ]  # fmt: skip
+
+
+def _plain_of(document: Document, name: str) -> str:
+    return plain(document[name]) if name in document else ""
+
+
+def _line_of(document: Document, name: str) -> str:
+    """Returns the first line of a member, shortened."""
+    return _short_error(document[name]) if name in document else ""
+
+
+def schedules(body: bytes) -> str:
+    return _with_more(table([SCHEDULE_HEADS, *schedule_rows(body)]), body)
 
 
 def facts(body: bytes) -> list[tuple[str, str]]:
@@ -102,18 +248,43 @@ def facts(body: bytes) -> list[tuple[str, str]]:
 
 
 def _facts(document: Document, before: str) -> Iterable[tuple[str, str]]:
+    """Yields the facts of an object. `before`: the way to it; empty: it is the answer itself. What is deeper
+    may be anybody's own JSON, where `history` and `error` are names as any other."""
     for name, value in document.items():
-        raw = bytes(value)
-        if raw[:1] == b"{" and name not in ("payload", "result", "error", "headers"):
+        raw, name = bytes(value), visible(name, "")
+        if raw[:1] == b"{" and (before or name not in ("payload", "result", "error", "headers")):
             yield from _facts(_decode(raw), f"{before}{name}.")
-        elif name == "history":
+        elif name == "history" and not before:
             for attempt in _list_of(raw):
-                line = "  ".join(plain(part) for key, part in attempt.items() if key != "attempt")
-                yield f"attempt {plain(attempt['attempt'])}", line
+                parts = [
+                    _short_error(part) if key == "error" else plain(part)
+                    for key, part in attempt.items()
+                    if key != "attempt"
+                ]
+                yield f"attempt {plain(attempt['attempt'])}", "  ".join(parts)
+        elif name == "error" and not before and raw[:1] == b"{":
+            yield from _error_facts(_decode(raw))
         else:
             yield before + name, plain(value)
 
 
+def _error_facts(error: Document) -> Iterable[tuple[str, str]]:
+    """Yields an error that is an object: its type and message, then its details, a traceback as lines."""
+    said = [plain(error[name]) for name in ("type", "message") if name in error]
+    yield "error", ": ".join(said)
+    if "details" not in error:
+        return
+    raw = bytes(error["details"])
+    if raw[:1] == b"{":
+        yield from _facts(_decode(raw), "error.")
+    else:
+        yield "error.details", plain(error["details"])
+
+
 def one(body: bytes) -> str:
-    """Formats a queue or a job."""
-    return table(facts(body))
+    """Formats a queue or a job. Further lines of a value are aligned with its first one."""
+    rows = []
+    for name, value in facts(body):
+        first, *others = value.removesuffix("\n").split("\n")
+        rows += [(name, first), *(("", line) for line in others)]
+    return table(rows)

@@ -40,7 +40,7 @@ def screen(engine: EngineView, server: ServerInfo) -> str:
     first = f"jobqueue {server.version}  {instant(engine.wall_now())}  {engine.durability}"
     about = f"{s.consumers_waiting:,} waiting  tick {s.tick_last:.1f} ms, at most {s.tick_max:.1f} ms"
     if connections is not None:
-        about = f"{connections:,} connections  {about}"
+        about = f"{connections:,} connection{'' if connections == 1 else 's'}  {about}"
     views = engine.queues(_MAX_QUEUES)
     more = f"and {s.queues - len(views):,} more\n" if s.queues > len(views) else ""
     return f"{first}\n{counts}\n{about}\n\n{text_tables.queues(encoder.queues(views, None))}{more}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from jobqueue.errors import BadRequest
 
 # Nothing but this is written into what people paste, or pipe to a shell.
-HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
+HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}(?:/[A-Za-z0-9._~-]+)*")
 _FOLDER = Path(__file__).parents[1] / "static"
 _ADDRESS = "http://localhost:8080"
 _VERSION = "0.0.0"
@@ -16,7 +16,8 @@ _VERSION = "0.0.0"
 def worker(name: str, scheme: str, host: str, version: str) -> bytes:
     """Returns the file `name`.
 
-    `scheme` is http or https, `host` the Host header. Raises `BadRequest` for a bad host.
+    `scheme` is http or https, `host` the Host header, with the prefix that a proxy adds. Raises `BadRequest`
+    for a bad host.
     """
     if not HOST.fullmatch(host):
         raise BadRequest(

@@ -10,8 +10,19 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from jobqueue.engine.local import open_journal
-from jobqueue.model import Backoff, DequeueRequest, IdempotencyKey, KeyLimits, NewJob, Options, Rate
+from jobqueue.engine.opening import open_journal
+from jobqueue.model import (
+    Backoff,
+    DequeueRequest,
+    IdempotencyKey,
+    JobTemplate,
+    KeyLimits,
+    LeaseClaim,
+    NewJob,
+    Options,
+    Plan,
+    Rate,
+)
 from jobqueue.settings import Settings
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.sqlite import FILE, VERSION
@@ -27,7 +38,7 @@ async def make(folder: str) -> None:
     everything = Options(
         lease_for=60_000, max_attempts=3, backoff=Backoff(steps=(1_000, 5_000)), retain_for=86_400_000,
         unique_key="u", unique_while="exists", on_conflict="reject", key="k", tags=("red", "blue"),
-        headers=b'{"traceparent":"00-1"}',
+        headers=b'{"traceparent":"00-1"}', max_run_for=7_200_000,
     )  # fmt: skip
     await engine.enqueue_many(
         [
@@ -45,15 +56,19 @@ async def make(folder: str) -> None:
         await engine.enqueue(NewJob("worked on", "work"))
     work = DequeueRequest(("work",), 300_000, None, "ann")
     leases = [lease for _ in range(4) for _, lease in await engine.dequeue(work)]
-    await engine.conclude(1008, leases[0].token, None, b'{"sum":3}')
-    await engine.fail(1009, leases[1].token, None, b'"no such host"', True, 0)
-    await engine.fail(1010, leases[2].token, None, b'"never again"', False)
-    engine.heartbeat(1011, leases[3].token, None, 600_000, 40, "half way")
+    await engine.conclude(LeaseClaim(1008, leases[0].token, None), b'{"sum":3}')
+    await engine.fail(LeaseClaim(1009, leases[1].token, None), b'"no such host"', True, 0)
+    await engine.fail(LeaseClaim(1010, leases[2].token, None), b'"never again"', False)
+    engine.heartbeat(LeaseClaim(1011, leases[3].token, None), 600_000, 40, "half way")
     await engine.enqueue(NewJob("unwanted"))
     await engine.cancel(1012)
     limits = {"max_in_progress": 5, "rate": Rate(10, 1_000, 20), "key_limits": KeyLimits(1)}
+    limits |= {"attributes": b'{"owner":"ada"}', "max_run_for": 3_600_000, "fair_keys": True}
     await engine.configure("mail", limits)
     await engine.pause("mail", None, "lunch")
+    nightly = Plan("nightly", JobTemplate("report", "mail"), "shop", "30 2 * * *", None, "Europe/Berlin")
+    await engine.put_schedule(nightly, None)
+    await engine.put_schedule(Plan("often", JobTemplate("sync"), every=60_000, overlap="allow"), True)
     engine.close()
 
 

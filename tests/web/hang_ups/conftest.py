@@ -1,5 +1,5 @@
-"""Here each test also runs over uvloop, which the program runs on: it reads and closes sockets in another order
-than asyncio. `blunt()` makes a client; `http_client` says how to hang up."""
+"""These tests also run over uvloop, which the program uses: it reads and closes sockets in another order than
+asyncio. `blunt()` makes a client; `http_client` has the ways to hang up."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""As `test_http_hang_ups`, for the other ways to wait for a job: raw, by the queue's path, after a conclude."""
+"""Hang-ups as in `test_http_hang_ups`, for other ways to wait for a job: raw, by the path of the queue, after a conclude."""
 
 import socket
 
@@ -12,7 +12,7 @@ WAYS = ["raw", "by path", "next", "raw next"]
 
 
 async def asking(server, way):
-    """A request that waits for a job of the queue `default`; and the id of the job that it concludes first."""
+    """Returns a request that waits for a job of the queue `default`, and the id of the job that it concludes first."""
     if "next" not in way:
         return request("POST", f"/queues/default/dequeue?wait=30&raw={int(way == 'raw')}"), None
     id = await server.enqueue(queue="before")
@@ -28,7 +28,7 @@ def concluded(server, id):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", HANG_UPS)
-async def test_one_who_hangs_up_while_waiting_gets_no_job(server, blunt, how, way):
+async def test_a_client_that_hangs_up_while_it_waits_gets_no_job(server, blunt, how, way):
     data, before = await asking(server, way)
     client = blunt()
     client.send(data)
@@ -42,7 +42,7 @@ async def test_one_who_hangs_up_while_waiting_gets_no_job(server, blunt, how, wa
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", HANG_UPS)
-async def test_one_who_hangs_up_around_the_moment_of_the_job_does_not_keep_it(server, blunt, how, way):
+async def test_a_client_that_hangs_up_as_the_job_comes_does_not_keep_it(server, blunt, how, way):
     for order in ("hang-up first", "job first"):
         data, before = await asking(server, way)
         client = blunt()
@@ -61,10 +61,10 @@ async def test_one_who_hangs_up_around_the_moment_of_the_job_does_not_keep_it(se
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_one_who_hangs_up_before_its_request_was_looked_at_gets_no_job_or_gives_it_back(
+async def test_a_client_that_hangs_up_before_its_request_is_performed_does_not_keep_a_job(
     server, blunt, how, way
 ):
-    """The job is there already. What was sent whole is performed: the conclusion stands."""
+    """The job is there already. A complete request is performed, so the job stays concluded."""
     data, before = await asking(server, way)
     id = await server.enqueue(payload="x" * 100)
     client = blunt()
@@ -75,14 +75,14 @@ async def test_one_who_hangs_up_before_its_request_was_looked_at_gets_no_job_or_
     await until(lambda: server.front.connections() <= 1)
     await until(lambda: server.untouched(id) or server.engine.get(id).status == "in_progress")
     if server.engine.get(id).status == "in_progress":
-        # The answer was in the hands of the system when it left: only the end of the lease can tell.
+        # The system had taken the answer when the client left, so only the lease ends this.
         server.clock.advance("5m")
         server.engine.tick()
         assert server.engine.get(id).status == "queued"
 
 
 @pytest.mark.parametrize("how", HANG_UPS)
-async def test_one_who_waits_for_a_reply_and_leaves_takes_nothing_with_it(server, blunt, how):
+async def test_a_client_that_stops_waiting_for_a_reply_does_not_affect_the_job(server, blunt, how):
     client = blunt()
     client.send(request("POST", "/jobs/enqueue", {"type": "x"}, {"Prefer": "wait=30"}))
     await until(lambda: server.engine._queue.state.outcomes.count == 1)
@@ -94,8 +94,8 @@ async def test_one_who_waits_for_a_reply_and_leaves_takes_nothing_with_it(server
     assert (await server.post(f"/jobs/{id}/conclude?lease={job['lease']}")).status == 200
 
 
-async def test_a_raw_payload_that_could_not_be_sent_whole_is_given_back(server, blunt):
-    """More than the sockets between them hold, and the client reads nothing."""
+async def test_the_job_of_a_raw_payload_that_was_sent_in_part_is_given_back(server, blunt):
+    """The answer is larger than the socket buffers, and the client reads nothing."""
     raw = NewJob("x", payload=b"y" * 8_000_000)
     id = server.engine.enqueue(raw).id
     client = blunt()

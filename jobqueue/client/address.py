@@ -1,0 +1,93 @@
+"""The address of a server: `http://host:port`, `https://host/prefix` or `unix:/path`, and its TLS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+
+DEFAULT = "http://localhost:8080"
+
+
+class Address(NamedTuple):
+    """Where the server listens.
+
+    `socket`: the path of a Unix socket; then `host` and `port` are not used. `prefix` comes before each path
+    and has no slash at its end. `token` is the password in the URL; None: it has none.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    socket: str | None = None
+    prefix: str = ""
+    token: str | None = None
+
+    @property
+    def authority(self) -> str:
+        """The value of the header `Host`."""
+        if self.socket is not None:
+            return "localhost"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        """The address without its token, for messages."""
+        if self.socket is not None:
+            return f"unix:{self.socket}"
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.prefix}"
+
+
+def address_of(url: str) -> Address:
+    """Returns the address in a URL. Raises `ValueError`, without the URL's password in its text."""
+    if url.startswith("unix:"):
+        path = url.removeprefix("unix:")
+        path = "/" + path.lstrip("/") if path.startswith("//") else path
+        if not path.strip("/"):
+            raise ValueError("unix: needs the path of a socket, such as unix:/run/jobqueue/socket")
+        return Address("", 0, socket=path)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("not the address of a server: its host or its port is malformed") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        shown = url.rpartition("@")[2]
+        like = DEFAULT if "://" in url else f"http://{shown}"
+        raise ValueError(f"not the address of a server: {shown!r}; write {like}, or unix:/path")
+    if parts.query or parts.fragment:
+        raise ValueError("the address of a server has no query and no fragment")
+    tls = parts.scheme == "https"
+    token = parts.password or parts.username
+    return Address(
+        parts.hostname,
+        port or (443 if tls else 80),
+        tls,
+        None,
+        parts.path.rstrip("/"),
+        None if token is None else unquote(token),
+    )
+
+
+def tls_context(ca: str | None = None, cert: str | tuple[str, str] | None = None) -> ssl.SSLContext:
+    """Returns a context that verifies the server.
+
+    `ca`: a file or a folder with the authorities to trust, in place of the system's. `cert`: the file of the
+    client's certificate with its key, or the two files.
+    """
+    import ssl
+    from os.path import isdir
+
+    if ca is None:
+        context = ssl.create_default_context()
+    elif isdir(ca):
+        context = ssl.create_default_context(capath=ca)
+    else:
+        context = ssl.create_default_context(cafile=ca)
+    context.set_alpn_protocols(["http/1.1"])
+    if cert is not None:
+        certificate, key = (cert, None) if isinstance(cert, str) else cert
+        context.load_cert_chain(certificate, key, password="")  # without it, the terminal would be asked
+    return context

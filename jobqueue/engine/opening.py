@@ -1,0 +1,44 @@
+"""Opening: engines on a store. An engine in memory is simply made."""
+
+from jobqueue.clock import Clock, CorrectedClock
+from jobqueue.engine.commit import GroupCommit
+from jobqueue.engine.local import LocalEngine
+from jobqueue.errors import SettingError
+from jobqueue.settings import Settings
+from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.postgres import PostgresStore
+from jobqueue.storage.postgres_session import Place, Silent
+from jobqueue.storage.sqlite import SQLiteStore
+
+
+def open_journal(
+    data_dir: DataDir, settings: Settings | None = None, clock: Clock | None = None
+) -> LocalEngine:
+    """Returns an engine whose jobs are in the journal in `data_dir`, which the engine closes. Call `load`
+    before any verb. Raises `JournalError`."""
+    settings = settings or Settings()
+    store = SQLiteStore(data_dir.path, settings.sync)
+    return LocalEngine(settings, clock, GroupCommit(store, data_dir, settings), data_dir.identity())
+
+
+def open_database(
+    url: str,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    patience: float = 10.0,
+    place: Place | None = None,
+    silent: Silent | None = None,
+) -> LocalEngine:
+    """Returns an engine whose jobs are in the PostgreSQL database at `url`. Call `load` before any verb.
+    Waits up to `patience` seconds for a database that is away or that another server is using. `place`: where
+    the other servers reach this one. `silent`: the owner that it replaces. Raises `SettingError`, and
+    `JournalError` if the database cannot be used."""
+    settings = settings or Settings()
+    if settings.sync != "always":
+        raise SettingError(
+            f"JOBQUEUE_SYNC={settings.sync} is for a journal on disk: with PostgreSQL leave it out; the "
+            "database's synchronous_commit says when a change is safe"
+        )
+    store = PostgresStore(url, patience, place, silent)
+    clock = clock or CorrectedClock(store.clock_offset)
+    return LocalEngine(settings, clock, GroupCommit(store, None, settings), store.identity())

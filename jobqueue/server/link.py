@@ -1,0 +1,98 @@
+"""Link: where the owner of the jobs takes connections that the other servers pass on.
+
+    server                                   owner
+      │  connects                              │
+      │ ◀──────────── a nonce, 32 bytes ────── │
+      │ ─── the client's address, and proof ─▶ │   160 bytes
+      │ ══════════ all that the client and the owner say ══════════
+
+The proof is an HMAC over both, keyed with the secret that the owner wrote into its row of the database. After
+it the connection is like one that the owner accepted itself, with TLS from the client to the owner if there
+is any.
+"""
+
+import asyncio
+import hmac
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+NONCE = 32
+GREETING = 160
+# Seconds that a greeting may take.
+_PATIENCE = 5.0
+_ACCEPTS = 16
+# Connections at once that have not greeted yet
+_UNGREETED = 1000
+
+
+def greeting(peer: str, nonce: bytes, secret: str) -> bytes:
+    """Returns what a server sends for a client with the address `peer`."""
+    proof = hmac.digest(secret.encode(), nonce + peer.encode(), "sha256").hex()
+    return f"{proof} {peer}".encode().ljust(GREETING)
+
+
+class Link:
+    """Accepts on `listening`, and hands each connection with a good greeting to `take(socket, peer)`."""
+
+    def __init__(
+        self, listening: socket.socket, secret: str, take: Callable[[socket.socket, str], None]
+    ) -> None:
+        self._socket = listening
+        self._secret = secret
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._greeted: set[asyncio.Task[None]] = set()
+        self._loop.add_reader(listening.fileno(), self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        for task in self._greeted:
+            task.cancel()
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError:  # none is left, or it is out of descriptors: the other server tries again
+                return
+            if len(self._greeted) >= _UNGREETED:
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._greet(accepted))
+            self._greeted.add(task)
+            task.add_done_callback(self._greeted.discard)
+
+    async def _greet(self, accepted: socket.socket) -> None:
+        nonce = os.urandom(NONCE)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._loop.sock_sendall(accepted, nonce)
+                told = await receive(self._loop, accepted, GREETING)
+        except (OSError, EOFError):
+            accepted.close()
+            return
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        peer = told[65:].rstrip().decode("latin-1")
+        if hmac.compare_digest(told, greeting(peer, nonce, self._secret)):
+            with suppress(OSError):
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._take(accepted, peer)
+        else:
+            accepted.close()
+
+
+async def receive(loop: asyncio.AbstractEventLoop, connected: socket.socket, count: int) -> bytes:
+    """Receives exactly `count` bytes. Raises `EOFError` if there are fewer."""
+    data = b""
+    while len(data) < count:
+        piece = await loop.sock_recv(connected, count - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data

@@ -1,0 +1,82 @@
+"""Sessions: a browser that has logged in with an access token sends a cookie in its place.
+
+A cookie has the name of the token, when the session ends, and a code made with a key that only this process
+has. The code covers the digest of the token, so a session ends with its token. Nothing is kept for a session
+but the fact that it was ended early.
+"""
+
+import hmac
+import os
+from hashlib import sha256
+
+# Milliseconds of a session.
+LENGTH = 12 * 3600 * 1000
+# Names of the cookie: browsers accept the first one only over TLS, for this host and for all of its paths.
+SECURE = "__Host-jobqueue"
+PLAIN = "jobqueue"
+# Sessions that were ended early and that are remembered. Beyond, the oldest are forgotten, and valid again
+# until they end by themselves.
+_ENDED = 10_000
+# Hexadecimal digits that make each cookie another one.
+_SALT = 16
+
+
+class Sessions:
+    """`only_secure`: the server is reached by TLS only, and takes no cookie that another host could have
+    set."""
+
+    def __init__(self, only_secure: bool) -> None:
+        self._key = os.urandom(32)
+        self._names = (SECURE,) if only_secure else (SECURE, PLAIN)
+        self._ended: dict[str, int] = {}  # when they would have ended, by code
+
+    def begin(self, name: str, digest: bytes, end: int) -> str:
+        """Returns the value of a cookie, another one each time. `end` is in wall-clock milliseconds."""
+        salt = os.urandom(_SALT // 2).hex()
+        return f"{name}/{end}/{salt}{self._code(name, digest, end, salt)}"
+
+    def claim(self, cookies: bytes | None) -> "Claim | None":
+        """Returns what a `Cookie` header says; None: it has no session."""
+        if cookies is None:
+            return None
+        found: dict[str, str] = {}
+        for part in cookies.decode("latin-1").split(";"):
+            name, _, value = part.strip().partition("=")
+            found.setdefault(name, value)
+        for name in self._names:  # the one that no other host can have set is the first
+            user, _, rest = found.get(name, "").partition("/")
+            end, _, code = rest.partition("/")
+            if end.isascii() and end.isdigit() and len(end) < 16:
+                return Claim(user, int(end), code)
+        return None
+
+    def holds(self, claim: "Claim", digest: bytes, wall: int) -> bool:
+        """Tells whether a session is valid for the token of this digest. `wall` is the wall clock in
+        milliseconds."""
+        salt = claim.code[:_SALT]
+        right = (salt + self._code(claim.name, digest, claim.end, salt)).encode("latin-1", "replace")
+        same = hmac.compare_digest(right, claim.code.encode("latin-1", "replace"))
+        return same and wall < claim.end and claim.code not in self._ended
+
+    def finish(self, claim: "Claim", wall: int) -> None:
+        """Ends a valid session early."""
+        self._ended[claim.code] = claim.end
+        if len(self._ended) > _ENDED:
+            self._ended = {code: end for code, end in self._ended.items() if end > wall}
+        while len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _code(self, name: str, digest: bytes, end: int, salt: str) -> str:
+        said = b"%b\0%b\0%d\0%b" % (name.encode(), digest, end, salt.encode("latin-1", "replace"))
+        return hmac.new(self._key, said, sha256).hexdigest()
+
+
+class Claim:
+    """What a cookie says: whose session it is, when it ends, and the code that proves it."""
+
+    __slots__ = ("code", "end", "name")
+
+    def __init__(self, name: str, end: int, code: str) -> None:
+        self.name = name
+        self.end = end
+        self.code = code

@@ -1,0 +1,1 @@
+"""The dashboard: what its pages need besides the calls of the API."""

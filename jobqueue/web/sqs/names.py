@@ -1,0 +1,101 @@
+"""The names that clients see: URLs and ARNs of queues, ids of messages, receipt handles.
+
+All of them are made from what the engine knows, so none is stored, and they stay valid over a restart.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as NotBase64
+from typing import Final, NamedTuple
+
+from jobqueue.web.sqs.errors import INVALID_PARAMETER, RECEIPT_HANDLE_IS_INVALID, SqsError
+
+ACCOUNT: Final = "000000000000"
+REGION: Final = "us-east-1"
+_ACCOUNT = re.compile(r"\d{12}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_ARN = re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]*:[A-Za-z0-9]*:([A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
+# The fraction of the golden ratio: it spreads ids that follow each other.
+_GOLDEN = 0x9E3779B97F4A7C15
+_WORD = (1 << 64) - 1
+
+
+def is_fifo(name: str) -> bool:
+    return name.endswith(".fifo")
+
+
+def check_name(name: str, fifo: bool) -> None:
+    """Raises `SqsError` unless a queue may have this name. `fifo`: its attributes say that it is one."""
+    if fifo and not is_fifo(name):
+        raise SqsError(
+            INVALID_PARAMETER,
+            "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
+            "must end with .fifo suffix and be 1 to 80 in length",
+        )
+    if len(name) > 80 or fifo != is_fifo(name) or not _NAME.fullmatch(name.removesuffix(".fifo")):
+        raise SqsError(
+            INVALID_PARAMETER,
+            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
+        )
+
+
+def queue_path(account: str, name: str) -> str:
+    return f"/{account}/{name}"
+
+
+def queue_of_path(path: str) -> tuple[str, str] | None:
+    """Returns account and name of the queue at the end of the path of a URL; None: there is none."""
+    parts = path.rstrip("/").split("/")
+    if len(parts) < 3 or not _ACCOUNT.fullmatch(parts[-2]) or not parts[-1]:
+        return None
+    return parts[-2], parts[-1]
+
+
+def queue_of_url(url: str) -> tuple[str | None, str]:
+    """Returns account and name of the queue of a URL. Any host is good, and so is a bare name, which has no
+    account."""
+    path = url.partition("://")[2].partition("/")[2] if "://" in url else url
+    return queue_of_path("/" + path) or (None, path.rstrip("/").rpartition("/")[2])
+
+
+def queue_arn(region: str, account: str, name: str) -> str:
+    return f"arn:aws:sqs:{region}:{account}:{name}"
+
+
+def queue_of_arn(arn: str) -> str | None:
+    """Returns the name of the queue of an ARN of any region and account; None: it is malformed."""
+    found = _ARN.fullmatch(arn)
+    return found[1] if found is not None else None
+
+
+def message_id(id: int) -> str:
+    """Returns a UUID that holds the id of a job in its last 62 bits. The bits before are made of it, too."""
+    first = f"{id * _GOLDEN & _WORD:016x}"
+    last = f"{0b10 << 62 | id:x}"
+    return f"{first[:8]}-{first[8:12]}-4{first[13:]}-{last[:4]}-{last[4:]}"
+
+
+class Receipt(NamedTuple):
+    """What a receipt handle holds."""
+
+    id: int
+    lease: str
+
+
+def receipt_handle(id: int, lease: str, queue: str) -> str:
+    return urlsafe_b64encode(f"{id} {lease} {queue}".encode()).decode().rstrip("=")
+
+
+def read_receipt_handle(handle: str, queue: str) -> Receipt:
+    """Returns what is in a handle. Raises `SqsError` if it is malformed or of another queue."""
+    try:
+        text = urlsafe_b64decode(handle + "=" * (-len(handle) % 4)).decode()
+        id, lease, of = text.split(" ")
+        if of == queue and id.isdigit() and len(id) <= 16:
+            return Receipt(int(id), lease)
+    except (ValueError, NotBase64):
+        pass
+    raise SqsError(
+        RECEIPT_HANDLE_IS_INVALID,
+        f'The input receipt handle "{handle[:1024]}" is not a valid receipt handle.',
+    )

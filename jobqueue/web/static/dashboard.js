@@ -1,0 +1,18 @@
+// Starts what a page does with scripts. Pages work without them.
+import { keepLive } from "./live.js";
+import { showTimes } from "./times.js";
+
+showTimes(document);
+setInterval(() => { if (!document.hidden) showTimes(document); }, 10000);
+
+const main = document.getElementById("main");
+if (main.dataset.watch) keepLive(main.dataset.watch, document.getElementById("state"));
+
+// A form is sent once, however often its button is pressed.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
+});
+addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("form button:disabled")) button.disabled = false;
+});

@@ -1,0 +1,170 @@
+"""The layout of all pages: headers, navigation, and the parts that pages are made of.
+
+All values are escaped, and the policy header lets a browser load and run nothing but the static files of
+this server. Links are relative, so that they also work behind a proxy that publishes the server below a path.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from msgspec import Struct
+
+from jobqueue.web.writers.static_files import static_files
+from jobqueue.web.writers.text_tables import visible
+
+# `same-origin`: with less a browser says of a form that it came from nowhere, and it would be refused.
+HEADERS = (
+    b"\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    b"require-trusted-types-for 'script'; trusted-types jobqueue"
+    b"\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: same-origin"
+)
+# Seconds after which a list is loaded again by a browser without scripts.
+_REFRESH = 30
+_LINKS = (
+    ("queues", ""),
+    ("jobs", "jobs?order=desc"),
+    ("dead", "jobs/groups?by=queue,type,error"),
+    ("consumers", "consumers"),
+    ("schedules", "schedules"),
+    ("server", "stats"),
+    ("help", "help"),
+)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+class View(Struct, frozen=True):
+    """Where a page is, and who looks at it.
+
+    `up` is the way from the page to the root: "./" or "../". `here` is the page from the root, with its
+    query. `rights` are those of the caller. `version` is that of the entity tag of what the page shows.
+    `user` is the name of the token that the caller has logged in with; "": not by a session.
+    """
+
+    up: str
+    here: str
+    rights: frozenset[str] = frozenset()
+    version: str = "*"
+    user: str = ""
+
+    @property
+    def query(self) -> str:
+        return self.here.partition("?")[2]
+
+
+def view_of(path: str, query: str, rights: frozenset[str]) -> View:
+    """Returns the view of the page at `path`, which may be that of a request to a proxy."""
+    if "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    here = path[1:] + (f"?{query}" if query else "")
+    return View("../" * (path.count("/") - 1) or "./", here, rights)
+
+
+def bare_page(title: str, body: str) -> bytes:
+    """Returns a page at the root for a caller who is not known. It has no navigation."""
+    return (
+        f'{_head("./", title, "")}<body><main id="main"><h1>{_text(title)}</h1>{body}</main></body></html>\n'
+    ).encode()
+
+
+def page(view: View, title: str, body: str, watch: str | None = None, refresh: bool = False) -> bytes:
+    """Returns a page. `body` is HTML, `title` is text. `watch`: what of `/live` says that its live parts have
+    changed; "" for all queues, None: they do not change. `refresh`: browsers without scripts load it again
+    now and then.
+    """
+    up = view.up
+    again = f'<noscript><meta http-equiv="refresh" content="{_REFRESH}"></noscript>' if refresh else ""
+    section = "" if view.here.startswith("queues") else view.here.partition("?")[0]
+    links = "".join(
+        f'<li><a href="{up}{escape(to)}"{_current(section, to)}>{name}</a></li>' for name, to in _LINKS
+    )
+    out = (
+        f'<form method="post" action="{up}logout"><button>Log out {_text(view.user)}</button></form>'
+        if view.user
+        else ""
+    )
+    watched = "" if watch is None else f' data-watch="{up}live{escape(watch)}"'
+    return (
+        f'{_head(up, title, again)}<body><header><a class="skip" href="#main">Skip to content</a>'
+        f'<nav aria-label="Pages"><ul>{links}</ul></nav>'
+        f'<form role="search" action="{up}find"><input type="search" name="q" required '
+        'aria-label="Find jobs by id, by text, or by type:… tag:… key:… queue:… error:…" '
+        f'placeholder="id, text or type:…"> <button>Find</button></form>{out}'
+        '<span id="state" class="dim"></span></header>'
+        f'<main id="main" tabindex="-1"{watched}><h1>{_text(title)}</h1><p id="done" role="status">Done.</p>'
+        f"{body}</main></body></html>\n"
+    ).encode()
+
+
+def _head(up: str, title: str, more: str) -> str:
+    version = static_files().version
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)} – jobqueue</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="{up}static/icon.svg?v={version}">'
+        f'<link rel="stylesheet" href="{up}static/dashboard.css?v={version}">'
+        f'<script type="module" src="{up}static/dashboard.js?v={version}"></script>{more}</head>'
+    )
+
+
+def _current(section: str, to: str) -> str:
+    return ' aria-current="page"' if section == to.partition("?")[0] else ""
+
+
+def live(name: str, body: str) -> str:
+    """Returns a part of a page that scripts keep up to date. `name` is unique in the page."""
+    return f'<section id="{name}" data-live>{body}</section>'
+
+
+def _text(text: str) -> str:
+    return escape(visible(text))
+
+
+def cell(text: str) -> str:
+    """Returns a text as HTML; an instant as one that scripts show relative to now."""
+    if _INSTANT.fullmatch(text):
+        return f'<time datetime="{text}">{text}</time>'
+    return _text(text)
+
+
+def status(text: str) -> str:
+    """Returns the status of a job with its mark, so that colour does not tell it alone."""
+    return f'<span class="s s-{escape(text)}">{_text(text)}</span>'
+
+
+def link(view: View, to: str, text: str) -> str:
+    """Returns a link. `to` is an address from the root."""
+    return f'<a href="{view.up}{escape(to)}">{_text(text)}</a>'
+
+
+def facts_table(facts: Sequence[tuple[str, str]]) -> str:
+    lines = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td class="t">{cell(value)}</td></tr>'
+        for name, value in facts
+    )
+    return f"<table><tbody>{lines}</tbody></table>"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[int, str]) -> str:
+    """Returns a table of escaped cells.
+
+    `kinds` marks columns of numbers, "n", and of text of any length, "t". Only the latter may be wrapped;
+    names and numbers would be wrapped letter by letter.
+    """
+    if not rows:
+        return '<p class="dim">nothing here</p>'
+    top = "".join(
+        f'<th scope="col"{_kind(kinds, at)}>{escape(head) or "<span class=hidden>more</span>"}</th>'
+        for at, head in enumerate(heads)
+    )
+    labels = [f' data-label="{escape(head)}"' if head else "" for head in heads]
+    lines = "".join(
+        f"<tr>{''.join(f'<td{_kind(kinds, at)}{labels[at]}>{one}</td>' for at, one in enumerate(row))}</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _kind(kinds: Mapping[int, str], column: int) -> str:
+    return f' class="{kinds[column]}"' if column in kinds else ""

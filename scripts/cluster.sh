@@ -1,0 +1,8 @@
+#!/bin/sh
+# Three servers on one PostgreSQL database under load: kill -9, rolling restarts, frozen servers, a database that
+# restarts or hangs. Arguments go to `python -m tests.cluster`; the test suite runs the scenes in their short form.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd -P)
+# shellcheck source=scripts/tool.sh
+. "$root/scripts/tool.sh"
+run_tool tests.cluster "$@"

@@ -1,0 +1,196 @@
+"""The dashboard in Chromium. Skipped where playwright or chromium is not installed."""
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from running import Program, until
+
+pytestmark = pytest.mark.browser
+ALL = os.environ.get("TEST_ALL") == "1"
+thorough = pytest.mark.skipif(not ALL, reason="many jobs, or two servers: with TEST_ALL=1")
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"' \u202eright to left\u202c 🎺"
+PAGES = (
+    "", "queues/mail", "jobs?order=desc", "jobs?queue=mail&status=dead", "jobs/1", "jobs/2",
+    "jobs/groups?by=queue,type,error", "consumers", "schedules", "schedules/nightly", "stats",
+    "queues/mail/series", "queues/" + "n" * 128,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Program]:
+    with Program(JOBQUEUE_FIRST_ID="1") as program:
+        fill(program)
+        yield program
+        program.stop()
+
+
+def fill(program: Program) -> None:
+    """Makes jobs with texts that no page may take for its own: 1 is dead, 2 is in progress, 3 waits."""
+    long, wide = "w" * 256, "n" * 128
+    for job in (
+        {
+            "type": HOSTILE,
+            "tags": [HOSTILE[:64]],
+            "key": HOSTILE,
+            "payload": {HOSTILE: HOSTILE},
+            "max_attempts": 1,
+        },
+        {"type": long, "key": long, "payload": "y" * ((1 << 20) - 2)},
+        {"type": "plain"},
+    ):
+        assert program.call("POST", "/queues/mail/enqueue", job)[0] == 201
+    for consumer in (HOSTILE, wide):
+        assert program.call("POST", "/queues/mail/dequeue", {"consumer": consumer})[0] == 200
+    error = {"type": HOSTILE, "message": HOSTILE}
+    lease = program.call("GET", "/jobs/1")[1]
+    assert lease["status"] == "in_progress"
+    assert program.call("POST", "/jobs/1/fail", {"consumer": HOSTILE, "error": error})[0] == 200
+    program.call("POST", f"/queues/{wide}/pause", {"reason": HOSTILE})
+    program.call("PUT", "/schedules/nightly", {"cron": "@daily", "job": {"type": HOSTILE}})
+
+
+def opened(chromium: Any, **options: Any) -> tuple[Any, list[str]]:
+    """Returns a page in a context of its own, and what the console of the browser complains of."""
+    page = chromium.new_context(**options).new_page()
+    complaints: list[str] = []
+    page.on(
+        "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))
+    page.add_init_script(
+        "document.addEventListener('securitypolicyviolation', e => console.error(`CSP: ${e.violatedDirective}`))"
+    )
+    return page, complaints
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 320), pytest.param("light", 1200, marks=thorough)])
+def test_no_page_complains_or_scrolls_sideways(chromium, program, scheme, width):
+    page, complaints = opened(
+        chromium, color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
+    )
+    for path in PAGES:
+        assert (
+            page.goto(f"http://127.0.0.1:{program.port}/{path}", wait_until="domcontentloaded").status == 200
+        )
+        assert not complaints, (path, complaints)
+        if width == 320:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(16, 20, 24)" if scheme == "dark" else "rgb(255, 255, 255)")
+    page.context.close()
+
+
+def tab_to(page: Any, name: str) -> None:
+    """Moves the focus by the keyboard to a button or link whose name begins so."""
+    said = "e => e.getAttribute('aria-label') || e.textContent"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"({said})(document.activeElement)").startswith(name):
+            return
+    raise AssertionError(f"the keyboard does not reach {name!r}")
+
+
+@thorough
+def test_a_failing_group_is_redriven_by_the_keyboard_alone(chromium):
+    with Program(JOBQUEUE_FIRST_ID="1") as program:
+        for _ in range(2):
+            program.call("POST", "/queues/mail/enqueue", {"type": "letter", "max_attempts": 1})
+            job = program.call("POST", "/queues/mail/dequeue")[1]
+            program.call("POST", f"/jobs/{job['id']}/fail", {"lease": job["lease"], "error": "no host"})
+        page, complaints = opened(chromium)
+        page.goto(f"http://127.0.0.1:{program.port}/", wait_until="domcontentloaded")
+        for name in ("2 dead jobs", "Redrive letter no host in mail", "Redrive all 2 that match"):
+            tab_to(page, name)
+            with page.expect_navigation(wait_until="domcontentloaded"):
+                page.keyboard.press("Enter")
+        assert "Done: 2 of 2 jobs." in page.locator("main").inner_text()
+        assert program.call("GET", "/queues/mail")[1]["jobs"]["queued"] == 2
+        assert not complaints
+        page.context.close()
+        program.stop()
+
+
+def test_a_page_follows_what_happens(chromium, program):
+    page, complaints = opened(chromium)
+    page.goto(f"http://127.0.0.1:{program.port}/queues/lively", wait_until="domcontentloaded")
+    page.locator("#state", has_text="Live").wait_for()
+    id = program.call("POST", "/queues/lively/enqueue", {"type": "x"})[1]["id"]
+    page.locator("#jobs").get_by_role("link", name=str(id), exact=True).wait_for(timeout=5000)
+    assert page.locator("#jobs time").first.inner_text() in ("now", "1 second ago", "2 seconds ago")
+    assert not complaints
+    page.context.close()
+
+
+@thorough
+def test_forms_work_without_scripts(chromium, program):
+    page, _ = opened(chromium, java_script_enabled=False)
+    here = f"http://127.0.0.1:{program.port}/queues/quiet"
+    page.goto(here)
+    page.get_by_label("reason").fill("tea")
+    page.get_by_role("button", name="Pause").click()
+    assert page.url == f"{here}#done"
+    assert page.get_by_text("Done.").is_visible()
+    assert program.call("GET", "/queues/quiet")[1]["pause"]["reason"] == "tea"
+    page.context.close()
+
+
+@thorough
+def test_a_person_logs_in_and_sees_no_action_that_the_token_may_not_do(chromium, tmp_path):
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[reader]\ndigest = "{sha256(b"reader-token").hexdigest()}"\nrights = ["read"]\n')
+    with Program(JOBQUEUE_TOKENS_FILE=str(tokens)) as program:
+        here = f"http://127.0.0.1:{program.port}"
+        page, complaints = opened(chromium)
+        page.goto(f"{here}/login")
+        page.get_by_label("access token").fill("reader-token")
+        page.get_by_role("button", name="Log in").click()
+        assert page.url == f"{here}/"
+        for path in ("queues/mail", "jobs?queue=mail", "jobs/groups?by=queue,type,error"):
+            page.goto(f"{here}/{path}", wait_until="domcontentloaded")
+            assert page.locator("form[method=post]").count() == 1  # to log out
+        assert not complaints
+        status = page.evaluate("fetch('../form/queues/mail/pause', {method: 'POST'}).then(a => a.status)")
+        assert status == 403
+        page.get_by_role("button", name="Log out reader").click()
+        assert page.url == f"{here}/login"
+        page.context.close()
+        program.stop()
+
+
+@thorough
+def test_a_page_connects_again_to_a_server_that_was_started_again(chromium):
+    with Program() as program:
+        port = program.port
+        page, _ = opened(chromium)
+        page.goto(f"http://127.0.0.1:{port}/queues/mail", wait_until="domcontentloaded")
+        page.locator("#state", has_text="Live").wait_for()
+        program.stop()
+        page.locator("#state", has_text="Not connected").wait_for()
+    with Program(JOBQUEUE_PORT=str(port)) as program:
+        page.locator("#state", has_text="Live").wait_for(timeout=20_000)
+        id = program.call("POST", "/queues/mail/enqueue", {"type": "x"})[1]["id"]
+        page.locator("#jobs").get_by_role("link", name=str(id), exact=True).wait_for(timeout=5000)
+        page.context.close()
+        program.stop()
+
+
+@thorough
+def test_many_dead_jobs_are_shown_and_redriven_in_three_clicks(chromium):
+    with Program() as program:
+        batch = [{"type": "letter", "expires_in": 0.001} for _ in range(1000)]
+        for _ in range(20):
+            assert program.call("POST", "/queues/mail/enqueue", batch)[0] == 201
+        until(lambda: program.call("GET", "/queues/mail")[1]["jobs"]["dead"] == 20_000, 60)
+        page, complaints = opened(chromium)
+        page.goto(f"http://127.0.0.1:{program.port}/", wait_until="domcontentloaded")
+        page.get_by_role("link", name="20,000 dead jobs").click()
+        page.get_by_role("button", name="Redrive letter").click()
+        page.get_by_role("button", name="Redrive all 20,000 that match").click()
+        page.get_by_text("Done: 20,000 of 20,000 jobs.").wait_for(timeout=20_000)
+        assert not complaints
+        page.context.close()
+        program.stop()

@@ -1,0 +1,150 @@
+"""The dashboard: its static files, its search, and what its pages say."""
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+
+import jobqueue
+from jobqueue import Settings
+
+BROWSER = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", "Sec-Fetch-Site": "same-origin"}
+STATIC = Path(jobqueue.__file__).parent / "web" / "static"
+
+
+async def page(server, path):
+    answer = await server.get(path, BROWSER)
+    assert answer.status == 200, answer
+    return answer.body.decode()
+
+
+# -- static files -----------------------------------------------------------------------------------
+
+
+async def test_a_static_file_is_kept_for_ever_under_the_address_of_its_version(server):
+    address = re.search(r'"\./(static/dashboard\.css\?v=\w+)"', await page(server, "/"))[1]
+    answer = await server.get(f"/{address}", BROWSER)
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/css")
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_static_file_without_its_version_is_asked_for_again_and_not_sent_again(server):
+    answer = await server.get("/static/dashboard.js", BROWSER)
+    assert answer.headers["cache-control"] == "no-cache"
+    again = await server.get("/static/dashboard.js", {**BROWSER, "If-None-Match": answer.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert (await server.get("/healthz")).status == 200  # the connection is as it should be
+
+
+async def test_modules_import_each_other_under_the_address_of_their_version(server):
+    version = (await server.get("/static/dashboard.js")).headers["etag"].strip('"')
+    for name in ("dashboard.js", "times.js"):
+        body = (await server.get(f"/static/{name}")).body.decode()
+        imports = re.findall(r'from "(.*?)"', body)
+        assert imports
+        assert all(one.endswith(f".js?v={version}") for one in imports)
+
+
+async def test_nothing_else_is_a_static_file(server):
+    for name in ("worker.py", "worker.sh", "", "../routes.py", "..%2froutes.py", "dashboard.css/x"):
+        assert (await server.get(f"/static/{name}")).status == 404
+
+
+def test_all_static_files_together_take_no_more_than_60_kb():
+    files = [path for path in STATIC.iterdir() if path.suffix in (".css", ".js", ".svg")]
+    assert len(files) > 3
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < 60_000
+
+
+@pytest.mark.parametrize("settings", [Settings(access_token="0" * 64)])
+async def test_static_files_need_no_token_and_pages_do(server):
+    assert (await server.get("/static/dashboard.css", BROWSER)).status == 200
+    for path in ("/", "/find?q=1"):
+        assert (await server.get(path, BROWSER)).status == 401
+
+
+# -- search -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "page"),
+    [
+        ("q=123", "jobs/123"), ("q=ada%40example.com", "jobs?text=ada%40example.com"), ("q=", "jobs"),
+        ("q=type:mail", "jobs?type=mail"), ("q=tag:a+b", "jobs?tag=a+b"), ("q=12345678901234567", None),
+        ("status=dead&type=&text=&order=desc&queue=a", "jobs?status=dead&queue=a&order=desc"),
+        ("q=%0d%0aSet-Cookie:x", "jobs?text=Set-Cookie%3Ax"), ("q=//other.example", "jobs?text=%2F%2Fother.example"),
+    ],
+)  # fmt: skip
+async def test_a_search_leads_to_the_page_that_shows_it(server, asked, page):
+    answer = await server.get(f"/find?{asked}", BROWSER)
+    assert answer.status == 303
+    assert answer.headers["location"] == (page or "jobs?text=12345678901234567")
+    assert (await server.get("/" + answer.headers["location"], BROWSER)).status in (200, 404)
+
+
+async def test_the_filter_of_a_list_shows_what_the_address_says(server):
+    await server.enqueue(type="mail", tags=["x"])
+    shown = await page(server, '/jobs?status=queued&type=mail,"><b>&tag=x&order=desc')
+    assert 'name="type" value="mail,&quot;&gt;&lt;b&gt;"' in shown
+    assert '<option value="queued" selected>' in shown
+    assert '<option value="desc" selected>' in shown
+
+
+# -- what is wrong ----------------------------------------------------------------------------------
+
+
+def wrong(shown):
+    found = re.search(r'<ul class="wrong">(.*?)</ul>', shown)
+    return [re.sub(r"<.*?>", "", line) for line in re.findall(r"<li>(.*?)</li>", found[1])] if found else []
+
+
+async def test_the_overview_says_first_what_is_wrong(server):
+    assert wrong(await page(server, "/")) == []
+    await server.enqueue(queue="lonely")
+    await server.enqueue(queue="held")
+    await server.enqueue(queue="bad", max_attempts=1)
+    bad = await server.dequeue(queue="bad")
+    await server.post(f"/jobs/{bad['id']}/fail", {"lease": bad["lease"]})
+    await server.post("/queues/held/pause", {"reason": "for the move <b>"})
+    await server.call("PATCH", "/queues/small", {"max_jobs": 1})
+    await server.enqueue(queue="small")
+    for path in ("/", "/queues"):
+        told = wrong(await page(server, path))
+        assert told[0] == "bad has 1 dead job"
+        assert told[1].startswith("held is paused since ")
+        assert told[1].endswith(": for the move &lt;b&gt;")
+        assert told[2:] == [
+            "lonely: no consumer takes its 1 queued job; the oldest is 0 s old",
+            "small: no consumer takes its 1 queued job; the oldest is 0 s old",
+            "small has 1 of the 1 jobs that it may have",
+        ]
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, max_jobs=2)])
+async def test_the_overview_tells_that_a_limit_of_the_server_is_nearly_used_up(server):
+    await server.enqueue()
+    assert not any("limit" in line for line in wrong(await page(server, "/")))
+    await server.enqueue()
+    assert "A limit of the server is nearly used up: 2 of 2 unfinished jobs." in wrong(
+        await page(server, "/")
+    )
+
+
+# -- pages ------------------------------------------------------------------------------------------
+
+
+async def test_the_page_of_the_server_has_its_limits(server):
+    shown = await page(server, "/stats")
+    assert '<th scope="row">limits.max_body</th>' in shown
+    assert (await server.get("/stats")).headers["content-type"] == "application/json"
+
+
+async def test_every_page_says_where_it_is_and_marks_its_place(server):
+    for path, name in (("/jobs", "jobs"), ("/jobs/groups", "dead"), ("/consumers", "consumers"),
+                       ("/schedules", "schedules"), ("/stats", "server"), ("/queues", "queues")):  # fmt: skip
+        shown = await page(server, path)
+        assert shown.count("<main") == shown.count("<h1") == 1
+        assert re.search(rf'aria-current="page">{name}</a>', shown), path

@@ -1,0 +1,317 @@
+"""Actions of the dashboard: forms that are calls of the API, without any script."""
+
+import re
+from hashlib import sha256
+from html import unescape
+from urllib.parse import urlencode, urljoin
+
+import pytest
+
+from jobqueue import Settings
+
+HERE = "http://127.0.0.1"
+BROWSER = {
+    "Accept": "text/html",
+    "User-Agent": "Mozilla/5.0",
+    "Origin": HERE,
+    "Sec-Fetch-Site": "same-origin",
+    "Host": "127.0.0.1",
+}
+FORM = {**BROWSER, "Content-Type": "application/x-www-form-urlencoded"}
+
+
+def forms(page, path):
+    """Returns the forms of a page that change something: button, address and hidden fields."""
+    found = []
+    for action, inside in re.findall(r'<form class="fields" method="post" action="(.*?)">(.*?)</form>', page):
+        fields = re.findall(r'type="hidden" name="(.*?)" value="(.*?)"', inside)
+        button = unescape(re.search(r"<button.*?>(.*?)</button>", inside)[1])
+        address = urljoin(f"{HERE}{path}", unescape(action)).removeprefix(HERE)
+        found.append((button, address, {unescape(name): unescape(value) for name, value in fields}))
+    return found
+
+
+async def offered(server, path, headers=BROWSER):
+    answer = await server.get(path, headers)
+    assert answer.status == 200, answer
+    return forms(answer.body.decode(), path)
+
+
+async def submit(server, path, button, **typed):
+    """Submits a form of a page as a browser does."""
+    form = next(one for one in await offered(server, path) if one[0] == button)
+    return await send(server, form, **typed)
+
+
+async def send(server, form, **typed):
+    _, address, fields = form
+    return await server.post(address, urlencode({**fields, **typed}), FORM)
+
+
+def back(answer, path="/form/a/b/c"):
+    """Returns where a redirect leads."""
+    assert answer.status == 303, answer
+    return urljoin(f"{HERE}{path}", answer.headers["location"]).removeprefix(HERE)
+
+
+async def bury(server, count=1, **job):
+    for _ in range(count):
+        id = await server.enqueue(max_attempts=1, **job)
+        got = await server.dequeue(queue=job.get("queue", "default"))
+        await server.post(f"/jobs/{id}/fail", {"lease": got["lease"], "error": {"type": "Timeout"}})
+    return id
+
+
+# -- one thing --------------------------------------------------------------------------------------
+
+
+async def test_a_queue_is_paused_with_a_reason_and_resumed(server):
+    await server.enqueue(queue="mail")
+    answer = await submit(server, "/queues/mail", "Pause", reason="deploy & pray", **{"for": "2h"})
+    assert back(answer) == "/queues/mail#done"
+    queue = (await server.get("/queues/mail")).json
+    assert (queue["paused"], queue["pause"]["reason"]) == (True, "deploy & pray")
+    assert "until" in queue["pause"]
+    await submit(server, "/queues/mail", "Resume")
+    assert not (await server.get("/queues/mail")).json["paused"]
+
+
+async def test_settings_of_a_queue_are_changed_and_those_left_empty_are_not(server):
+    await server.call("PATCH", "/queues/mail", {"max_jobs": 7, "dead_letter": "d"})
+    answer = await submit(
+        server, "/queues/mail", "Change settings", max_attempts="3", lease_for="90s", max_jobs=""
+    )
+    assert answer.status == 303
+    settings = (await server.get("/queues/mail")).json["settings"]
+    assert settings == {"lease_for": 90, "max_attempts": 3, "dead_letter": "d", "max_jobs": 7}
+
+
+async def test_a_change_of_what_has_changed_meanwhile_is_told(server):
+    form = next(one for one in await offered(server, "/queues/mail") if one[0] == "Pause")
+    await server.call("PATCH", "/queues/mail", {"max_jobs": 7})
+    answer = await send(server, form)
+    assert answer.status == 412
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"changed meanwhile" in answer.body
+    assert not (await server.get("/queues/mail")).json["paused"]
+
+
+async def test_a_job_is_enqueued_changed_put_forward_and_cancelled(server):
+    await submit(server, "/queues/mail", "Enqueue", type="x", payload='{"a":\r\n1}', delay="1h", priority="3")
+    job = await server.job(1)
+    assert (job["queue"], job["payload"], job["status"]) == ("mail", {"a": 1}, "scheduled")
+    changed = await submit(server, "/jobs/1", "Change", priority="5", queue="letters")
+    assert back(changed, "/form/a/b") == "/jobs/1#done"
+    job = await server.job(1)
+    assert (job["queue"], job["priority"]) == ("letters", 5)
+    await submit(server, "/jobs/1", "Run now")
+    assert (await server.job(1))["status"] == "queued"
+    await submit(server, "/jobs/1", "Cancel")
+    assert (await server.job(1))["status"] == "cancelled"
+    assert await offered(server, "/jobs/1") == []
+
+
+async def test_a_running_job_is_asked_to_stop_or_cancelled_at_once(server):
+    await server.enqueue()
+    await server.dequeue()
+    await submit(server, "/jobs/1", "Ask its consumer to stop")
+    assert (await server.job(1))["cancel_requested"]
+    await submit(server, "/jobs/1", "Cancel at once")
+    assert (await server.job(1))["status"] == "cancelled"
+
+
+async def test_a_dead_job_is_redriven(server):
+    id = await bury(server)
+    await submit(server, f"/jobs/{id}", "Redrive")
+    assert (await server.job(id))["status"] == "queued"
+
+
+async def test_a_schedule_is_run_paused_resumed_and_deleted(server):
+    await server.call("PUT", "/schedules/nightly", {"cron": "@daily", "job": {"type": "report"}})
+    await submit(server, "/schedules/nightly", "Run now")
+    assert (await server.job(1))["type"] == "report"
+    await submit(server, "/schedules/nightly", "Pause", reason="holidays")
+    assert (await server.get("/schedules/nightly")).json["pause"]["reason"] == "holidays"
+    await submit(server, "/schedules/nightly", "Resume")
+    assert not (await server.get("/schedules/nightly")).json["paused"]
+    assert (
+        back(await submit(server, "/schedules/nightly", "Delete the schedule"), "/form/a/b")
+        == "/schedules#done"
+    )
+    assert (await server.get("/schedules/nightly")).status == 404
+
+
+# -- many -------------------------------------------------------------------------------------------
+
+
+async def test_a_failing_group_is_redriven_after_its_count_was_shown(server):
+    await bury(server, 3, type="mail", queue="q")
+    await bury(server, 2, type="other", queue="q")
+    [first, _] = [
+        one for one in await offered(server, "/jobs/groups?by=queue,type,error") if one[0] == "Redrive…"
+    ]
+    shown = await send(server, first)
+    assert shown.status == 200
+    assert b"3 jobs match" in shown.body
+    assert (await server.get("/queues/q")).json["jobs"]["dead"] == 5
+    [confirm] = forms(shown.body.decode(), first[1])
+    assert confirm[0] == "Redrive all 3 that match"
+    done = await send(server, confirm)
+    assert b"3 of 3 jobs" in done.body
+    jobs = (await server.get("/queues/q")).json["jobs"]
+    assert (jobs["dead"], jobs["queued"]) == (2, 3)
+
+
+@pytest.mark.parametrize("verb", ["Purge", "Cancel"])
+async def test_what_cannot_be_undone_wants_the_number_of_jobs(server, verb):
+    for _ in range(3):
+        await server.enqueue(queue="q", tags=["old"])
+    await server.enqueue(queue="q")
+    path = "/jobs?queue=q&tag=old"
+    shown = await submit(server, path, f"{verb}…")
+    [confirm] = forms(shown.body.decode(), "/form/queues/q/purge")
+    for typed in ({}, {"_typed": "2"}, {"_typed": ""}):
+        answer = await send(server, confirm, **typed)
+        assert answer.status == 400
+        assert b"nothing was done" in answer.body
+    bare = (confirm[0], confirm[1], {"all": "1"})
+    assert (await send(server, bare)).status == 400
+    assert (await server.get("/queues/q")).json["jobs"]["queued"] == 4
+    assert b"3 of 3 jobs" in (await send(server, confirm, _typed="3")).body
+    assert (await server.get("/queues/q")).json["jobs"]["queued"] == 1
+
+
+async def test_jobs_that_match_are_moved(server):
+    for type in ("a", "a", "b"):
+        await server.enqueue(queue="q", type=type)
+    shown = await submit(server, "/jobs?queue=q&type=a", "Move…", to="r")
+    [confirm] = forms(shown.body.decode(), "/form/queues/q/move")
+    assert b"2 of 2 jobs" in (await send(server, confirm)).body
+    assert (await server.get("/queues/r")).json["jobs"]["queued"] == 2
+
+
+async def test_calls_that_the_filter_rules_out_are_not_offered(server):
+    buttons = {one[0] for one in await offered(server, "/jobs?queue=q&status=dead")}
+    assert "Redrive…" in buttons
+    assert "Run now…" not in buttons
+    assert not await offered(server, "/jobs?queue=a,b")
+    assert not await offered(server, "/jobs")
+
+
+# -- who may, and from where ------------------------------------------------------------------------
+
+
+async def test_only_groups_that_a_filter_selects_exactly_are_redriven(server):
+    """A group without an error would be redriven with all others of its type."""
+    await bury(server, 2, type="mail")
+    lost = await server.enqueue(max_attempts=1, type="mail")
+    await server.dequeue(lease_for=1)
+    server.clock.advance("2s")
+    server.engine.tick()
+    await bury(server, type="a,b")
+    await bury(server, type="mail", tags=["eu"])
+    page = "/jobs/groups?by=queue,type,error"
+    [only] = [form for form in await offered(server, page) if form[0] == "Redrive…"]
+    assert (only[2]["type"], only[2]["error"]) == ("mail", "Timeout")
+    [of_tag] = [form for form in await offered(server, f"{page}&tag=eu") if form[0] == "Redrive…"]
+    assert of_tag[2]["tag"] == "eu"
+    assert (await server.job(lost))["status"] == "dead"
+
+
+@pytest.mark.parametrize("name", ["redrive", "purge"])
+async def test_a_queue_may_be_called_as_a_bulk_call(server, name):
+    await server.call("PATCH", f"/queues/{name}", {"max_jobs": 9})
+    answer = await submit(server, f"/queues/{name}", "Change settings", max_jobs="7")
+    assert back(answer, f"/form/queues/{name}") == f"/queues/{name}#done"
+    assert (await server.get(f"/queues/{name}")).json["settings"]["max_jobs"] == 7
+
+
+async def test_a_payload_that_is_nested_too_deep_is_a_mistake(server):
+    await server.enqueue(queue="mail")
+    answer = await submit(server, "/queues/mail", "Enqueue", type="x", payload="[" * 100_000)
+    assert answer.status == 400
+
+
+async def test_a_form_of_a_page_of_another_origin_changes_nothing(server):
+    form = next(one for one in await offered(server, "/queues/mail") if one[0] == "Pause")
+    for more in (
+        {"Origin": "http://other.example", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+        {"Host": "other.example", "Origin": "http://other.example"},
+    ):
+        answer = await server.post(form[1], urlencode(form[2]), {**FORM, **more})
+        assert answer.status == 403, more
+    assert not (await server.get("/queues/mail")).json["paused"]
+
+
+async def test_only_calls_that_pages_offer_may_be_made_by_a_form(server):
+    for path, fields in (
+        ("/form/import", {}), ("/form/jobs/enqueue", {"type": "x"}), ("/form/jobs/1/conclude", {}),
+        ("/form/queues/q", {"_method": "DELETE"}), ("/form/queues/q/export", {"_method": "GET"}), ("/form/", {}),
+        ("/form/form/queues/q/pause", {}), ("/form/login", {}), ("/form/queues/q/pause/", {}),
+    ):  # fmt: skip
+        assert (await server.post(path, urlencode(fields), FORM)).status == 404, path
+    assert (await server.get("/form/queues/q/pause", BROWSER)).status == 404
+
+
+async def test_a_form_leads_back_to_no_page_of_another_server(server):
+    form = next(one for one in await offered(server, "/queues/mail") if one[0] == "Pause")
+    for at in (
+        "//other.example/",
+        "https://other.example",
+        "\\\\other.example",
+        "jobs/..//..//x",
+        "queues/../../x",
+        "a\r\nX: y",
+    ):
+        await server.post("/queues/mail/resume")
+        fields = {"_back": at}
+        answer = await server.post(form[1], urlencode(fields), FORM)
+        assert back(answer) == "/#done", at
+
+
+async def test_a_mistake_in_a_field_is_told_on_a_page(server):
+    for typed in ({"type": "x", "payload": '1,"queue":"other"'}, {"type": "x", "delay": "soon"}, {}):
+        answer = await submit(server, "/queues/mail", "Enqueue", **typed)
+        assert answer.status == 400
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert b'role="alert"' in answer.body
+    assert (await server.get("/stats")).json["queues"] == 0
+
+
+TOKENS = {"reader": ["read"], "boss": ["admin"], "producer": ["read", "enqueue"]}
+
+
+@pytest.fixture
+def token_settings(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        "".join(
+            f'[{name}]\ndigest = "{sha256(name.encode()).hexdigest()}"\nrights = {rights}\n'
+            for name, rights in TOKENS.items()
+        )
+    )
+    return Settings(first_id=1, tokens_file=str(path))
+
+
+class TestWithTokens:
+    @pytest.fixture
+    def settings(self, token_settings):
+        return token_settings
+
+    async def test_actions_that_the_token_may_not_do_are_absent_and_refused(self, server):
+        def by(name):
+            return {**FORM, "Authorization": f"Bearer {name}"}
+
+        made = await server.call("POST", "/queues/q/enqueue", {"type": "x"}, {"Authorization": "Bearer boss"})
+        assert made.status == 201
+        paths = ("/queues/q", "/jobs/1", "/jobs?queue=q", "/jobs/groups?by=queue,type,error")
+        count = {}
+        for name in TOKENS:
+            count[name] = [len(await offered(server, path, by(name))) for path in paths]
+        assert count == {"reader": [0, 0, 0, 0], "boss": [8, 2, 5, 0], "producer": [1, 2, 0, 0]}
+        answer = await server.post("/form/queues/q/pause", "", by("reader"))
+        assert answer.status == 403
+        assert b"not allowed" in answer.body
+        assert (await server.post("/form/queues/q/pause", "", FORM)).status == 401
+        assert (await server.post("/form/queues/q/pause", "reason=x", by("boss"))).status == 303
