@@ -258,7 +258,7 @@ async def test_a_body_is_read_no_faster_than_it_is_taken(server, monkeypatch):
     client, connection = await connection_of(server)
     lines = _LINE * 200_000
     client.send(request("PUT", "/import", lines))
-    await until(lambda: len(connection._read_ahead.kept) > READ_AHEAD)
+    await until(lambda: len(connection._read_ahead.kept) > READ_AHEAD and waits)
     for _ in range(20):
         await asyncio.sleep(0.001)
     assert len(connection._read_ahead.kept) <= READ_AHEAD + 256 * _KIB
