@@ -406,6 +406,7 @@ class Pause(Struct, frozen=True, gc=False, array_like=True):
     at: int
     until: int | None  # None: until it is resumed
     reason: str | None
+    by: str | None = None  # the name of the access token of who paused it
 
 
 # Characters of the name of an error.
@@ -685,6 +686,16 @@ class Member(NamedTuple):
     age: int | None
 
 
+class NewError(NamedTuple):
+    """A kind of errors that was not known before. `times`: how often it was seen since the start."""
+
+    queue: str
+    type: str
+    error: str
+    first_at: int
+    times: int
+
+
 class JournalStats(NamedTuple):
     """Figures of the journal."""
 
@@ -693,6 +704,8 @@ class JournalStats(NamedTuple):
     pending: int  # changes that are not on disk yet
     size: int  # bytes of the file and its log
     full: bool  # the disk is almost full, and new jobs are refused
+    behind: bool  # it cannot keep up, and new jobs are refused
+    away: str | None  # why the database does not answer; None: it does
 
 
 class EngineStats(NamedTuple):

@@ -329,6 +329,7 @@ class Pause(Struct):
     at: datetime
     until: datetime | None = None
     reason: str | None = None
+    by: str | None = None
 
 
 class Rate(Struct):
@@ -529,6 +530,7 @@ class Stats(Struct):
     journal: dict[str, Any] | None = None
     connections: int | None = None
     loop: dict[str, Any] | None = None
+    new_errors: list[dict[str, Any]] = []
 
 
 class Health(Struct):

@@ -24,11 +24,13 @@ def configure(state: QueueState, name: str, given: dict[str, object], now: int) 
     return queue
 
 
-def pause(state: QueueState, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
+def pause(
+    state: QueueState, name: str, length: int | None, reason: str | None, by: str | None, now: int
+) -> NamedQueue:
     queue = _queue_to_change(state, name, now)
     _end_pause(state, queue)
     at = state.wall(now)
-    queue.pause = Pause(at, None if length is None else at + length, reason)
+    queue.pause = Pause(at, None if length is None else at + length, reason, by)
     if length is not None:
         queue.resumes_at = now + length
         state.resume_timers.add(queue, queue.resumes_at)

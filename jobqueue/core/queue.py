@@ -419,10 +419,12 @@ class JobQueue:
         self.match(now)
         return queue
 
-    def pause(self, name: str, length: int | None, reason: str | None, now: int) -> NamedQueue:
+    def pause(
+        self, name: str, length: int | None, reason: str | None, now: int, by: str | None = None
+    ) -> NamedQueue:
         """Pauses a queue, which is created if there is none: no job is leased for `length` milliseconds, or
-        until it is resumed if that is None. Raises `QueueFull`."""
-        return admin.pause(self.state, name, length, reason, now)
+        until it is resumed if that is None. `by`: who does it. Raises `QueueFull`."""
+        return admin.pause(self.state, name, length, reason, by, now)
 
     def resume(self, name: str, now: int) -> NamedQueue:
         """Ends the pause of a queue, which is created if there is none. Raises `QueueFull`."""

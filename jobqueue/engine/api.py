@@ -28,6 +28,7 @@ from jobqueue.model import (
     JobGroups,
     LeaseClaim,
     Member,
+    NewError,
     NewJob,
     Plan,
     PriorAnswer,
@@ -272,10 +273,16 @@ class EngineView(Protocol):
         `PreconditionFailed` or `QueueFull`."""
 
     def pause(
-        self, name: str, duration: int | None, reason: str | None, /, version: int | None = None
+        self,
+        name: str,
+        duration: int | None,
+        reason: str | None,
+        /,
+        version: int | None = None,
+        by: str | None = None,
     ) -> MaybeFuture[QueueView]:
-        """Stops deliveries from a queue for `duration` milliseconds, or until `resume` if that is None.
-        Raises as `configure`."""
+        """Stops deliveries from a queue for `duration` milliseconds, or until `resume` if that is None. `by`:
+        who does it, where that is known. Raises as `configure`."""
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
         """Ends a pause. Raises as `configure`."""
@@ -302,6 +309,12 @@ class EngineView(Protocol):
         """Returns up to `limit` queues, for metrics of their own: all that an earlier call for this `owner`
         returned, also if they are gone, and then those that have existed longest. So no counter of them falls
         or moves."""
+
+    def new_errors(
+        self, since: int, limit: int, within: Callable[[str], bool] | None = None
+    ) -> list[NewError]:
+        """Returns up to `limit` kinds of errors that were first seen after `since`, those seen most often
+        first. A restart forgets kinds that no job has as its last error."""
 
     # -- schedules ----------------------------------------------------------------------------------
 
@@ -382,6 +395,8 @@ class EngineView(Protocol):
 
 class Engine(EngineView, Protocol):
     """An engine as its owner has it: with what concerns all callers at once."""
+
+    secret: bytes  # random, and kept with the jobs: the same after a restart, and for the next owner of them
 
     def flush(self) -> None:
         """Hints that the current group of changes may be committed now. Optional: otherwise it is committed

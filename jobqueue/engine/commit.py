@@ -469,7 +469,8 @@ class GroupCommit(CommitPolicy):
         if writer is None:
             return None
         pending = self._rows_in_flight + len(self._changed)
-        return JournalStats(writer.rows, writer.seconds, pending, self._disk.size, self._disk.full)
+        disk, behind = self._disk, self._is_behind()
+        return JournalStats(writer.rows, writer.seconds, pending, disk.size, disk.full, behind, self._away)
 
     def close(self) -> None:
         if self._interval_ticker is not None:

@@ -31,6 +31,7 @@ from jobqueue.engine.commit import CommitPolicy, NoCommit
 from jobqueue.engine.consumers import consumers
 from jobqueue.engine.driver import Driver
 from jobqueue.engine.drop_log import DropLog
+from jobqueue.engine.error_kinds import ErrorKinds
 from jobqueue.engine.groups import Grouping
 from jobqueue.engine.memory_limit import MemoryLimit, resident
 from jobqueue.engine.scheduler import Scheduler
@@ -63,6 +64,7 @@ from jobqueue.model import (
     JobGroups,
     LeaseClaim,
     Member,
+    NewError,
     NewJob,
     Plan,
     PriorAnswer,
@@ -81,6 +83,8 @@ T = TypeVar("T")
 _HIGHEST_ID = 1 << 60
 # How many callers may have queues with metrics of their own.
 _MEASURING = 1000
+# Jobs that are examined between two passes of the loop, while a journal is read.
+_JOBS_AT_ONCE = 10_000
 _DEFAULTS = QueueSettings()
 
 
@@ -88,8 +92,9 @@ class LocalEngine:
     """An `Engine` in this process. The contract of each verb is in `engine.api`.
 
     `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only; with
-    any other policy `load` comes first. `identity`: random if not given. `on_failure(error)` is called once
-    if the store cannot be written: from then on no request is accepted, and the process should end.
+    any other policy `load` comes first. `identity` and `secret`: random if not given. `on_failure(error)` is
+    called once if the store cannot be written: from then on no request is accepted, and the process should
+    end.
     """
 
     def __init__(
@@ -98,9 +103,11 @@ class LocalEngine:
         clock: Clock | None = None,
         commit: CommitPolicy | None = None,
         identity: str | None = None,
+        secret: bytes | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.identity = identity or os.urandom(6).hex()
+        self.secret = secret or os.urandom(32)
         self.stopping = False
         self._refuses = None if commit is None else "the server is reading its journal"
         self.on_failure: Callable[[Exception], None] = lambda error: None
@@ -115,6 +122,7 @@ class LocalEngine:
         self._clock: Clock = clock or SystemClock()
         self._queue = _new_queue(self.settings, self._clock)
         self._series = Series(self._queue.state)
+        self._errors = ErrorKinds()
         self._driver = Driver(
             self._queue, self._clock, self.settings.tick, self._after_slice, ready=commit is None
         )
@@ -150,6 +158,10 @@ class LocalEngine:
             self._refuses = f"the server is reading its journal: {jobs:,} jobs so far"
             await asyncio.sleep(0)
         for _ in self._scheduler.restored():
+            await asyncio.sleep(0)
+        last: int | None = 0
+        while last is not None:
+            last = self._errors.restore(self._queue.state.jobs.after(last), _JOBS_AT_ONCE)
             await asyncio.sleep(0)
         more = True
         while more:  # work that came due while no server ran is done before the first request
@@ -334,7 +346,10 @@ class LocalEngine:
         retry_in: int | None = None,
     ) -> MaybeFuture[Job]:
         now = self._driver.now()
-        return self._commit.hold(self._queue.fail(claim, error, retry, retry_in, now))
+        job = self._queue.fail(claim, error, retry, retry_in, now)
+        if error is not None:
+            self._errors.add(job, error, self.wall_now())
+        return self._commit.hold(job)
 
     def heartbeat(
         self,
@@ -492,10 +507,15 @@ class LocalEngine:
         return self._commit.hold(self.queue(name))
 
     def pause(
-        self, name: str, duration: int | None, reason: str | None, version: int | None = None
+        self,
+        name: str,
+        duration: int | None,
+        reason: str | None,
+        version: int | None = None,
+        by: str | None = None,
     ) -> MaybeFuture[QueueView]:
         self._check_queue_version(name, version)
-        self._queue.pause(name, duration, reason, self._driver.now())
+        self._queue.pause(name, duration, reason, self._driver.now(), by)
         return self._commit.hold(self.queue(name))
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
@@ -512,6 +532,11 @@ class LocalEngine:
 
     def series(self, name: str, length: int, step: int) -> QueueSeries:
         return self._series.read(name, length, step, self._driver.now())
+
+    def new_errors(
+        self, since: int, limit: int, within: Callable[[str], bool] | None = None
+    ) -> list[NewError]:
+        return self._errors.since(since, limit, within)
 
     def queue(self, name: str) -> QueueView:
         return self._queue.view(name, self._driver.now())

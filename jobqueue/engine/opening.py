@@ -18,7 +18,8 @@ def open_journal(
     before any verb. Raises `JournalError`."""
     settings = settings or Settings()
     store = SQLiteStore(data_dir.path, settings.sync)
-    return LocalEngine(settings, clock, GroupCommit(store, data_dir, settings), data_dir.identity())
+    commit = GroupCommit(store, data_dir, settings)
+    return LocalEngine(settings, clock, commit, data_dir.identity(), data_dir.secret())
 
 
 def open_database(
@@ -41,4 +42,5 @@ def open_database(
         )
     store = PostgresStore(url, patience, place, silent)
     clock = clock or CorrectedClock(store.clock_offset)
-    return LocalEngine(settings, clock, GroupCommit(store, None, settings), store.identity())
+    commit = GroupCommit(store, None, settings)
+    return LocalEngine(settings, clock, commit, store.identity(), store.secret())

@@ -23,6 +23,8 @@ _LOCK = "lock"
 _RESERVE = "reserve"
 _IDENTITY = "identity"
 _IS_IDENTITY = re.compile("[0-9a-f]{12}")
+_SECRET = "secret"
+_IS_SECRET = re.compile("[0-9a-f]{64}")
 
 
 class DataDir:
@@ -79,23 +81,37 @@ class DataDir:
     def identity(self) -> str:
         """Returns twelve hexadecimal digits that no other directory has. They are the same at each start, as
         long as the file that holds them exists."""
-        path = self.path / _IDENTITY
+        return self._kept(_IDENTITY, _IS_IDENTITY, 6)
+
+    def secret(self) -> bytes:
+        """Returns 32 random bytes that nobody else can read, the same ones at each start."""
+        return bytes.fromhex(self._kept(_SECRET, _IS_SECRET, 32))
+
+    def _kept(self, name: str, form: re.Pattern[str], size: int) -> str:
+        """Returns the hexadecimal digits in the file `name`. A file that is missing, or has not this form, is
+        written with `size` random bytes."""
         try:
-            known = path.read_text("ascii").strip()
+            known = (self.path / name).read_text("ascii").strip()
         except (OSError, UnicodeDecodeError):
             known = ""
-        if not _IS_IDENTITY.fullmatch(known):
-            known = os.urandom(6).hex()
-            with contextlib.suppress(OSError):  # the disk may be full; then the identity is for this run only
-                path.touch(0o600)
-                path.write_text(known + "\n", "ascii")
+        if not form.fullmatch(known):
+            known = os.urandom(size).hex()
+            with contextlib.suppress(OSError):  # the disk may be full; then it is for this run only
+                self._keep(name, known)
         return known
 
     def identify(self, identity: str) -> None:
         """Gives the directory the identity of another one, whose journal it takes over."""
-        path = self.path / _IDENTITY
-        path.touch(0o600)
-        path.write_text(identity + "\n", "ascii")
+        self._keep(_IDENTITY, identity)
+
+    def _keep(self, name: str, digits: str) -> None:
+        """Replaces the file as a whole, so that a crash leaves no part of it."""
+        fresh = self.path / f"{name}.new"
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(digits + "\n")
+        fresh.rename(self.path / name)
 
     # -- free space ---------------------------------------------------------------------------------
 

@@ -145,6 +145,10 @@ class PostgresStore:
         """Returns twelve hexadecimal digits that no other database has."""
         return self.session.identity
 
+    def secret(self) -> bytes:
+        """Returns 32 random bytes, the same ones for all servers of the database."""
+        return bytes.fromhex(self.session.secret)
+
     def identify(self, identity: str) -> None:
         """Gives the database the identity of another place, whose journal it takes over."""
         setting = "UPDATE jobqueue.meta SET identity = $1"

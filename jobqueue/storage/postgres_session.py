@@ -3,6 +3,7 @@
 Everything is in the schema `jobqueue`:
 
     meta     one row: the version of the schema, the identity of the queue, and where the rows are stored
+    secret   one row: random digits, with which the owner makes what later owners are to recognise
     session  one row for each run of a server. Only the `owner` that is `alive` may write
     done     the numbers of the last commits of a session, and the counters as of each
     record   the rows, by key
@@ -57,6 +58,8 @@ _SCHEMA = """
     ALTER TABLE jobqueue.record ALTER COLUMN body SET STORAGE EXTERNAL;
     INSERT INTO jobqueue.meta VALUES (1, $$IDENTITY$$, '');
 """
+# Made where it is missing, without a new version: servers that do not know it are not concerned.
+_SECRET = "CREATE TABLE jobqueue.secret (digits text NOT NULL)"
 # What makes a schema of a version one of the next version.
 _UPGRADES = {
     1: """
@@ -186,6 +189,7 @@ class PostgresSession:
         self.location = shown(url)
         self.id: UUID = uuid4()  # never used again by another run
         self.identity = ""
+        self.secret = ""
         self.connection: Any = None
 
     # -- the start ----------------------------------------------------------------------------------
@@ -231,6 +235,17 @@ class PostgresSession:
             for older in range(version, VERSION):
                 await connection.execute(_UPGRADES[older])
             await connection.execute("UPDATE jobqueue.meta SET version = $1", VERSION)
+        self.secret = await self._read_secret(connection)
+
+    async def _read_secret(self, connection: Any) -> str:
+        """Returns the secret of the database, which is made if there is none."""
+        if not await connection.fetchval("SELECT to_regclass('jobqueue.secret') IS NOT NULL"):
+            await connection.execute(_SECRET)
+        known: str | None = await connection.fetchval("SELECT digits FROM jobqueue.secret")
+        if known is None:
+            known = os.urandom(32).hex()
+            await connection.execute("INSERT INTO jobqueue.secret VALUES ($1)", known)
+        return known
 
     async def _begin(self, connection: Any) -> bytes | None:
         await connection.execute(END_OTHERS)

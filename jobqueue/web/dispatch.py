@@ -31,9 +31,12 @@ from jobqueue.web.access.rate_limits import TokenBuckets, network
 from jobqueue.web.access.socket_owners import Owner
 from jobqueue.web.bytes_in_flight import BytesInFlight
 from jobqueue.web.context import Context
-from jobqueue.web.dashboard.door import Dashboard
+from jobqueue.web.dashboard.form_calls import FormCall
+from jobqueue.web.dashboard.routes import Dashboard
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.openapi import document
+from jobqueue.web.operations.negotiation import asks_for_page
+from jobqueue.web.operations.viewers import view
 from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
 from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
@@ -42,6 +45,7 @@ from jobqueue.web.sqs.door import SqsDoor
 from jobqueue.web.streams.events import Events
 from jobqueue.web.streams.flow import Streams
 from jobqueue.web.writers.encoder import Encoder
+from jobqueue.web.writers.problem_pages import problem_page
 from jobqueue.web.writers.problems import internal, problem
 
 _log = logging.getLogger("jobqueue")
@@ -93,12 +97,12 @@ class Dispatcher:
         has_tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
         self.auth: Authenticator[Context] | None = None
         if has_tokens:
-            self.auth = Authenticator(self.settings, engine.wall_now)
+            self.auth = Authenticator(self.settings, engine.wall_now, engine.secret)
             self.auth.on_end = self.streams.check
         self.administrators = Administrators()
         self.sqs = SqsDoor(engine, has_tokens) if self.settings.sqs == "on" else None
         of_sqs = self.sqs.operations() if self.sqs is not None else []
-        self.dashboard = Dashboard(self.answer, self.auth)
+        self.dashboard = Dashboard(self.auth)
         self.meter = RequestMetrics(
             [*[route.operation for route in ROUTES], *of_sqs, *self.dashboard.operations()]
         )
@@ -143,6 +147,8 @@ class Dispatcher:
         try:
             route, request.param = self.router.find(request.method, request.path)
         except JobQueueError as error:
+            if (form := self.dashboard.form_call(request)) is not None:
+                return self._answer_form(form)
             if (shown := self.dashboard.route(request)) is not None:
                 return self.perform(shown, request, False, monotonic(), None)
             if self.sqs is not None and (called := self.sqs.route(request)) is not None:
@@ -156,6 +162,14 @@ class Dispatcher:
             self.meter.count(None, answer.status)
             return self.browser_policy.add_headers(request, answer)
         return self.perform(route, request, False, monotonic(), None)
+
+    def _answer_form(self, form: FormCall) -> Answer:
+        """Answers a form of a page by the call that it makes."""
+        answer = self.answer(form.request)
+        caller = form.request.caller
+        context = caller.context if caller is not None else None
+        shown: Answer = form.shown(answer, context or self.context)
+        return shown
 
     def _answer_sqs(self, route: Route, request: Request, from_program: bool) -> Answer:
         """Answers a call of an AWS SDK. Who signed it is known before its right is checked."""
@@ -420,13 +434,21 @@ class Dispatcher:
         """Returns how a request is told what it failed by: as a problem document, or as AWS does."""
         call = request.sqs
         if call is None:
-            return self.failed(error, request.id)
+            return self._shown(self.failed(error, request.id), request)
         if isinstance(error, JobQueueError):
             refusal: Response = call.refuse(error, error.detail)
         else:
             _log.error("unexpected error rid=%s", request.id, exc_info=error)
             refusal = call.refuse(error, f"This is a bug of the server; its log has it as rid={request.id}.")
         return refusal
+
+    def _shown(self, answer: Response, request: Request) -> Response:
+        """Returns a problem as a page, if a page was asked for."""
+        if not asks_for_page(request):
+            return answer
+        caller = request.caller
+        context = caller.context if caller is not None else None
+        return problem_page(view(context or self.context, request), answer)
 
     def failed(self, error: Exception, request_id: str) -> Response:
         """Returns the same for what no request is known of."""

@@ -92,7 +92,7 @@ async def wait_out(kept, clock, logged):
 
 async def test_a_restart_restores_everything(kept, clock):
     engine = await kept.start()
-    identity = engine.identity
+    identity, secret = engine.identity, engine.secret
     await engine.enqueue_many([JOB] * 4)
     await engine.enqueue(NewJob("large", payload=LARGE))
     await engine.enqueue(NewJob("once", options=Options(unique_key="u", tags=("x",), headers=b'{"a":"b"}')))
@@ -108,6 +108,7 @@ async def test_a_restart_restores_everything(kept, clock):
     for _ in range(2):
         engine = await kept.start()
         assert (engine.identity, engine.durability) == (identity, "PostgreSQL")
+        assert (engine.secret, len(secret)) == (secret, 32)
         assert engine.stats().jobs == before
         assert engine.get(done.id).extras.result == b'{"sum":3}'
         assert engine.get(5).payload == LARGE

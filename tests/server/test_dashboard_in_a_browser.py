@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"' \u202eright 
 PAGES = (
     "", "queues/mail", "jobs?order=desc", "jobs?queue=mail&status=dead", "jobs/1", "jobs/2",
     "jobs/groups?by=queue,type,error", "consumers", "schedules", "schedules/nightly", "stats",
-    "queues/mail/series", "queues/" + "n" * 128,
+    "queues/mail/series", "queues/" + "n" * 128, "events", "cluster", "login",
 )  # fmt: skip
 
 
@@ -84,6 +85,64 @@ def test_no_page_complains_or_scrolls_sideways(chromium, program, scheme, width)
     page.context.close()
 
 
+@thorough
+def test_axe_finds_nothing_on_any_page(chromium, program):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
+    page, _ = opened(chromium, bypass_csp=True)
+    for path in (*PAGES, "jobs/404"):
+        page.emulate_media(color_scheme="dark")
+        page.goto(f"http://127.0.0.1:{program.port}/{path}", wait_until="domcontentloaded")
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        page.evaluate(source)
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")
+        assert len(found["passes"]) > 10
+        page.emulate_media(color_scheme="light")
+        light = page.evaluate("axe.run({runOnly: ['color-contrast'], resultTypes: ['violations']})")
+        wrong = [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"] + light["violations"]]
+        assert not wrong, path
+    page.context.close()
+
+
+@thorough
+def test_the_page_of_events_shows_them_as_they_happen(chromium, program):
+    page, complaints = opened(chromium)
+    page.goto(f"http://127.0.0.1:{program.port}/events?queue=told", wait_until="domcontentloaded")
+    page.locator("#state", has_text="Live").wait_for()
+    id = program.call("POST", "/queues/told/enqueue", {"type": HOSTILE})[1]["id"]
+    program.call("POST", "/queues/other/enqueue", {"type": "x"})
+    program.call("POST", "/queues/told/dequeue", {"consumer": "ann"})
+    rows = page.locator("#events tbody tr")
+    rows.filter(has_text="dequeued").wait_for()
+    assert rows.count() == 2
+    assert rows.first.get_by_role("cell").all_inner_texts()[1:4] == ["dequeued", str(id), "told"]
+    assert HOSTILE[:20] in rows.last.inner_text()
+    page.get_by_role("button", name="Pause").click()
+    program.call("POST", "/queues/told/enqueue", {"type": "later"})
+    page.get_by_role("button", name="Go on").click()
+    rows.filter(has_text="later").wait_for()
+    assert not complaints
+    page.context.close()
+
+
+@thorough
+def test_all_jobs_of_a_page_are_selected_at_once(chromium, program):
+    ids = [program.call("POST", "/queues/boxes/enqueue", {"type": "x"})[1]["id"] for _ in range(3)]
+    page, complaints = opened(chromium)
+    page.goto(
+        f"http://127.0.0.1:{program.port}/jobs?queue=boxes&status=queued", wait_until="domcontentloaded"
+    )
+    page.get_by_label(f"Select job {ids[0]}").check()
+    page.get_by_text("1 selected:").wait_for()
+    page.get_by_label("Select all jobs of this page").check()
+    page.get_by_text("3 selected:").wait_for()
+    page.locator("form.selected").get_by_role("button", name="Cancel").click()
+    page.get_by_text("Done.").wait_for()
+    assert program.call("GET", "/queues/boxes")[1]["jobs"]["cancelled"] == 3
+    assert not complaints
+    page.context.close()
+
+
 def tab_to(page: Any, name: str) -> None:
     """Moves the focus by the keyboard to a button or link whose name begins so."""
     said = "e => e.getAttribute('aria-label') || e.textContent"
@@ -135,6 +194,12 @@ def test_forms_work_without_scripts(chromium, program):
     assert page.url == f"{here}#done"
     assert page.get_by_text("Done.").is_visible()
     assert program.call("GET", "/queues/quiet")[1]["pause"]["reason"] == "tea"
+    id = program.call("POST", "/queues/quiet/enqueue", {"type": "x"})[1]["id"]
+    page.goto(f"http://127.0.0.1:{program.port}/jobs?queue=quiet")
+    page.get_by_label(f"Select job {id}").check()
+    page.locator("form.selected").get_by_role("button", name="Cancel").click()
+    assert page.get_by_text("Done.").is_visible()
+    assert program.call("GET", f"/jobs/{id}")[1]["status"] == "cancelled"
     page.context.close()
 
 

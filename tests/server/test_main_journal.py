@@ -49,7 +49,7 @@ def test_it_says_so_at_its_start_and_keeps_its_files_to_itself(data):
         assert {stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()} == {0o600}
         assert program.stop() == 0
         assert program.lines[-1] == "stopped; 1 queued, 0 in progress, 0 scheduled jobs kept"
-    assert sorted(path.name for path in data.iterdir()) == ["identity", FILE, "lock", "reserve"]
+    assert sorted(path.name for path in data.iterdir()) == ["identity", FILE, "lock", "reserve", "secret"]
 
 
 @pytest.mark.parametrize("sync", ["always", "os"])

@@ -654,7 +654,7 @@ async def test_an_address_that_tries_many_tokens_is_slowed_down_and_known_tokens
 
 
 def test_wrong_tokens_are_counted_by_address():
-    auth = Authenticator(Settings(access_token=ONE), lambda: 0)
+    auth = Authenticator(Settings(access_token=ONE), lambda: 0, b"secret")
     stats = next(route for route in ROUTES if route.path == "/stats")
 
     def tried(peer, token):
@@ -671,7 +671,7 @@ def test_wrong_tokens_are_counted_by_address():
 
 
 def test_the_memory_of_wrong_and_right_tokens_is_bounded():
-    auth = Authenticator(Settings(access_token=ONE), lambda: 0)
+    auth = Authenticator(Settings(access_token=ONE), lambda: 0, b"secret")
     stats = next(route for route in ROUTES if route.path == "/stats")
     for n in range(10_000):
         basic = b"Basic " + b64encode(f"user-{n}:{ONE}".encode())

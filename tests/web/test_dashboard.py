@@ -107,20 +107,37 @@ async def test_the_overview_says_first_what_is_wrong(server):
     await server.enqueue(queue="held")
     await server.enqueue(queue="bad", max_attempts=1)
     bad = await server.dequeue(queue="bad")
-    await server.post(f"/jobs/{bad['id']}/fail", {"lease": bad["lease"]})
+    await server.post(f"/jobs/{bad['id']}/fail", {"lease": bad["lease"], "error": {"type": "Timeout"}})
     await server.post("/queues/held/pause", {"reason": "for the move <b>"})
     await server.call("PATCH", "/queues/small", {"max_jobs": 1})
     await server.enqueue(queue="small")
     for path in ("/", "/queues"):
         told = wrong(await page(server, path))
-        assert told[0] == "bad has 1 dead job"
-        assert told[1].startswith("held is paused since ")
-        assert told[1].endswith(": for the move &lt;b&gt;")
-        assert told[2:] == [
+        assert told[0].startswith("New error in bad: Timeout of x jobs, first 20")
+        assert told[1:4] == [
+            "small has 1 of the 1 jobs that it may have",
             "lonely: no consumer takes its 1 queued job; the oldest is 0 s old",
             "small: no consumer takes its 1 queued job; the oldest is 0 s old",
-            "small has 1 of the 1 jobs that it may have",
         ]
+        assert told[4].startswith("held is paused since ")
+        assert told[4].endswith(": for the move &lt;b&gt;")
+        assert told[5:] == ["bad has 1 dead job"]
+
+
+async def test_a_kind_of_errors_is_new_for_an_hour(server):
+    for error in ({"type": "Timeout"}, {"type": "Timeout"}, "no host\nat all"):
+        await server.enqueue(queue="bad")
+        job = await server.dequeue(queue="bad")
+        await server.post(f"/jobs/{job['id']}/fail", {"lease": job["lease"], "error": error})
+    new = (await server.get("/stats")).json["new_errors"]
+    assert [(one["queue"], one["type"], one["error"], one["count"]) for one in new] == [
+        ("bad", "x", "Timeout", 2), ("bad", "x", "no host", 1)
+    ]  # fmt: skip
+    shown = await page(server, "/")
+    [link, *_] = re.findall(r'href="\./(jobs\?type=x&amp;error=Timeout.*?)"', shown)
+    assert await page(server, "/" + link.replace("&amp;", "&"))
+    server.clock.advance("61m")
+    assert (await server.get("/stats")).json["new_errors"] == []
 
 
 @pytest.mark.parametrize("settings", [Settings(first_id=1, max_jobs=2)])
@@ -144,7 +161,33 @@ async def test_the_page_of_the_server_has_its_limits(server):
 
 async def test_every_page_says_where_it_is_and_marks_its_place(server):
     for path, name in (("/jobs", "jobs"), ("/jobs/groups", "dead"), ("/consumers", "consumers"),
-                       ("/schedules", "schedules"), ("/stats", "server"), ("/queues", "queues")):  # fmt: skip
+                       ("/schedules", "schedules"), ("/stats", "server"), ("/queues", "queues"),
+                       ("/events", "events")):  # fmt: skip
         shown = await page(server, path)
         assert shown.count("<main") == shown.count("<h1") == 1
         assert re.search(rf'aria-current="page">{name}</a>', shown), path
+
+
+async def test_without_a_database_no_page_leads_to_a_cluster(server):
+    assert 'href="./cluster"' not in await page(server, "/")
+    assert "shares its jobs with no other" in await page(server, "/cluster")
+    text = await server.get("/cluster?format=text")
+    assert text.body == b"this server shares its jobs with no other\n"
+
+
+async def test_the_page_of_events_keeps_its_filter_in_the_address(server):
+    left = await server.get("/events?queue=mail&job=&event=", BROWSER)
+    assert (left.status, left.headers["location"]) == (303, "events?queue=mail")
+    assert 'name="queue" value="mail"' in await page(server, "/events?queue=mail")
+    assert (await server.get("/events?event=nonsense", BROWSER)).status == 400
+
+
+async def test_a_problem_is_a_page_to_a_browser(server):
+    for path, status in (("/jobs/77", 404), ("/nothing", 404), ("/jobs?limit=x", 400)):
+        told = await server.get(path, BROWSER)
+        assert (told.status, told.headers["content-type"]) == (status, "text/html; charset=utf-8"), path
+        assert b'role="alert"' in told.body
+        assert b"<nav" in told.body
+    assert (await server.get("/jobs/77")).headers["content-type"] == "application/problem+json"
+    posted = await server.post("/jobs/77/conclude", {}, BROWSER | {"Origin": "http://127.0.0.1"})
+    assert posted.headers["content-type"] == "application/problem+json"

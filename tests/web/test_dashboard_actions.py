@@ -198,6 +198,72 @@ async def test_calls_that_the_filter_rules_out_are_not_offered(server):
     assert not await offered(server, "/jobs")
 
 
+# -- selected jobs ----------------------------------------------------------------------------------
+
+
+def boxes(page):
+    return re.findall(r'<input type="checkbox" name="id" value="(\d+)" form="selected"', page)
+
+
+async def select(server, path, verb, ids, headers=FORM):
+    """Sends the form for selected jobs of a page."""
+    shown = (await server.get(path, BROWSER)).body.decode()
+    form = re.search(
+        r'<form class="fields selected" id="selected" method="post" action="(.*?)">(.*?)</form>', shown
+    )
+    back = unescape(re.search(r'name="_back" value="(.*?)"', form[2])[1])
+    assert f'<button name="_verb" value="{verb}">' in form[2]
+    assert set(map(str, ids)) <= set(boxes(shown))
+    address = urljoin(f"{HERE}{path}", form[1]).removeprefix(HERE)
+    fields = [("_back", back), ("_verb", verb), *(("id", str(id)) for id in ids)]
+    return await server.post(address, urlencode(fields), headers)
+
+
+async def test_selected_jobs_are_redriven_run_and_cancelled(server):
+    dead = [await bury(server, queue="a"), await bury(server, queue="b")]
+    later = await server.enqueue(queue="a", delay="1h")
+    answer = await select(server, "/jobs?status=dead", "redrive", dead)
+    assert back(answer, "/form/jobs") == "/jobs?status=dead#done"
+    await select(server, "/queues/a", "run_now", [later])
+    assert [(await server.job(id))["status"] for id in (*dead, later)] == ["queued"] * 3
+    await select(server, "/jobs", "cancel", [dead[0], later])
+    assert [(await server.job(id))["status"] for id in (*dead, later)] == ["cancelled", "queued", "cancelled"]
+
+
+async def test_a_selected_job_that_refuses_is_named_and_keeps_no_other_one(server):
+    dead, waiting = await bury(server), await server.enqueue()
+    answer = await select(server, "/jobs", "redrive", [dead, waiting])
+    assert answer.status == 200
+    assert b"Done: 1 of 2 jobs" in answer.body
+    assert f">{waiting}</a>".encode() in answer.body
+    assert (await server.job(dead))["status"] == "queued"
+
+
+async def test_a_form_that_selects_nothing_or_too_much_is_told(server):
+    await server.enqueue()
+    for fields in ([("_verb", "redrive")], [("id", "1")], [("_verb", "purge"), ("id", "1")],
+                   [("_verb", "cancel"), ("id", "x")],
+                   [("_verb", "cancel"), *(("id", str(id)) for id in range(1001))]):  # fmt: skip
+        answer = await server.post("/form/jobs", urlencode(fields), FORM)
+        assert answer.status in (400, 404)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert (await server.job(1))["status"] == "queued"
+
+
+async def test_a_form_is_counted_as_the_call_that_it_makes(server):
+    await submit(server, "/queues/mail", "Pause")
+    await server.post("/form/nothing", "", FORM)
+    metrics = (await server.get("/metrics")).body.decode()
+    counted = re.findall(r'jobqueue_http_requests_total\{operation="(pause_queue|.*form.*)",.*\} (.*)', metrics)
+    assert sorted(counted) == [("pause_queue", "1.0"), ("refuse_form", "1.0")]
+
+
+async def test_a_form_without_a_version_changes_any_version(server):
+    await server.call("PATCH", "/queues/mail", {"max_jobs": 7})
+    answer = await server.post("/form/queues/mail/pause", urlencode({"_if_match": "*"}), FORM)
+    assert answer.status == 303
+
+
 # -- who may, and from where ------------------------------------------------------------------------
 
 
@@ -315,3 +381,9 @@ class TestWithTokens:
         assert b"not allowed" in answer.body
         assert (await server.post("/form/queues/q/pause", "", FORM)).status == 401
         assert (await server.post("/form/queues/q/pause", "reason=x", by("boss"))).status == 303
+        assert "q is paused by boss since " in re.sub(
+            "<.*?>", "", (await server.get("/", by("boss"))).body.decode()
+        )
+        selected = urlencode({"_verb": "cancel", "id": "1"})
+        assert (await server.post("/form/jobs", selected, by("reader"))).status == 403
+        assert (await server.post("/form/jobs", selected, by("producer"))).status == 303

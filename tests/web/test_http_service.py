@@ -152,7 +152,8 @@ async def test_stats_shows_the_figures_of_the_server(server):
     journal = [] if stats["durability"] == "memory" else ["journal"]
     assert list(stats) == [
         "version", "started_at", "uptime", "durability", "auth", "jobs", "queues", "consumers_waiting", "connections",
-        "ticks", "lanes", "remembered", "idempotency", *journal, "memory", "limits",
+        "ticks", "lanes", "remembered", "idempotency", *journal, "new_errors", "memory",
+        "limits",
     ]  # fmt: skip
     assert not journal or stats["journal"]["rows"] > stats["journal"]["commits"] > 0
     assert stats["version"] == __version__

@@ -8,7 +8,11 @@ import pytest
 from serving import check_problem
 
 from jobqueue import Settings
+from jobqueue.engine.opening import open_journal
+from jobqueue.storage.data_dir import DataDir
 from jobqueue.web.access.sessions import Sessions
+from jobqueue.web.dispatch import Dispatcher
+from jobqueue.web.http import Request
 
 ORIGIN = {"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1"}
 BROWSER = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", **ORIGIN}
@@ -64,7 +68,10 @@ async def test_a_browser_logs_in_looks_acts_and_logs_out(server):
     out = await server.post("/logout", "", mine)
     assert (out.status, out.headers["location"]) == (303, "login")
     assert re.match(r"jobqueue=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict$", out.headers["set-cookie"])
-    check_problem(await server.get("/queues/q", mine), 401, "unauthorized")
+    check_problem(await server.get("/queues/q?format=json", mine), 401, "unauthorized")
+    page = await server.get("/queues/q", mine)
+    assert page.status == 401
+    assert b'<a href="../login">Log in</a>' in page.body
 
 
 async def test_the_cookie_is_for_this_site_and_no_script(server):
@@ -89,7 +96,7 @@ async def test_a_session_ends_with_its_token_and_in_time(server, tokens):
     server.clock.advance("11h59m")
     assert (await server.get("/queues", mine)).status == 200
     server.clock.advance("2m")
-    ended = await server.get("/queues", mine)
+    ended = await server.get("/queues?format=json", mine)
     assert "log in again" in check_problem(ended, 401, "unauthorized")["detail"]
     assert "Basic" not in ended.headers["www-authenticate"]
     mine = await session(server)
@@ -97,6 +104,28 @@ async def test_a_session_ends_with_its_token_and_in_time(server, tokens):
     server.dispatcher.auth.reload()
     assert (await server.get("/queues", mine)).status == 401
     assert (await server.get("/queues", await session(server, "another-token"))).status == 200
+
+
+def test_a_session_outlives_a_restart_of_a_server_with_a_journal(tmp_path, tokens, settings, clock):
+    cookie = b""
+
+    def caller(folder):
+        """Returns who has the session that was begun at the first start."""
+        nonlocal cookie
+        engine = open_journal(DataDir(str(folder)), settings, clock)
+        try:
+            auth = Dispatcher(engine).auth
+            cookie = cookie or b"jobqueue=" + auth.begin_session("boss-token", "127.0.0.1")[0].encode()
+            return auth.caller(Request("GET", "/", "", {b"cookie": cookie}, b"", "127.0.0.1", "1"))
+        finally:
+            engine.close()
+
+    assert caller(tmp_path / "a").name == "boss"
+    assert caller(tmp_path / "a").name == "boss"
+    assert (tmp_path / "a" / "secret").stat().st_mode & 0o777 == 0o600
+    assert caller(tmp_path / "b") is None  # another server
+    tokens.write_text(text(boss="another-token", reader="reader-token"))
+    assert caller(tmp_path / "a") is None
 
 
 async def test_nobody_makes_a_cookie_of_their_own(server):
@@ -126,8 +155,10 @@ async def test_a_page_of_another_origin_logs_nobody_in_and_uses_no_session(serve
     mine = await session(server)
     elsewhere = {"Origin": "http://other.example", "Sec-Fetch-Site": "cross-site"}
     check_problem(await log_in(server, "boss-token", **elsewhere), 403, "cross_origin")
-    for path in ("/form/queues/q/pause", "/logout", "/queues/q/pause"):
+    for path in ("/logout", "/queues/q/pause"):
         check_problem(await server.post(path, "", {**mine, **elsewhere}), 403, "cross_origin")
+    for path in ("/form/queues/q/pause", "/form/jobs", "/form/nothing"):
+        assert (await server.post(path, "", {**mine, **elsewhere})).status == 403
     assert (await server.get("/queues", mine)).status == 200
 
 
@@ -150,7 +181,7 @@ class TestWithoutTokens:
 
 def test_a_server_with_a_certificate_takes_no_cookie_that_another_host_could_have_set():
     for only_secure in (True, False):
-        sessions = Sessions(only_secure)
+        sessions = Sessions(b"secret", only_secure)
         value = sessions.begin("boss", b"digest", 5)
         assert sessions.claim(f"x=1; __Host-jobqueue={value}".encode()).name == "boss"
         assert (sessions.claim(f"jobqueue={value}".encode()) is None) is only_secure
@@ -171,7 +202,7 @@ async def test_who_has_logged_out_logs_in_again_and_ends_no_session_of_another_b
 
 
 def test_the_cookie_that_no_other_host_can_set_comes_first():
-    sessions = Sessions(only_secure=False)
+    sessions = Sessions(b"secret", only_secure=False)
     good = sessions.begin("ann", b"digest", 1000)
     claim = sessions.claim(f"jobqueue=eve/1000/code; __Host-jobqueue={good}".encode())
     assert claim.name == "ann"

@@ -35,6 +35,7 @@ from jobqueue.model import (
     JobGroups,
     LeaseClaim,
     Member,
+    NewError,
     NewJob,
     Plan,
     PriorAnswer,
@@ -379,10 +380,15 @@ class AuthorizedEngine:
         return self._engine.configure(name, changes, version)
 
     def pause(
-        self, name: str, duration: int | None, reason: str | None, version: int | None = None
+        self,
+        name: str,
+        duration: int | None,
+        reason: str | None,
+        version: int | None = None,
+        by: str | None = None,
     ) -> MaybeFuture[QueueView]:
         self._check_queue(name)
-        return self._engine.pause(name, duration, reason, version)
+        return self._engine.pause(name, duration, reason, version, self._who.name)
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
         self._check_queue(name)
@@ -390,6 +396,13 @@ class AuthorizedEngine:
 
     def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
         return self._engine.consumers(limit, None if self._who.token.queues is None else self._who.may_use)
+
+    def new_errors(
+        self, since: int, limit: int, within: Callable[[str], bool] | None = None
+    ) -> list[NewError]:
+        return self._engine.new_errors(
+            since, limit, None if self._who.token.queues is None else self._who.may_use
+        )
 
     def queue(self, name: str) -> QueueView:
         self._check_queue(name)

@@ -105,16 +105,17 @@ class Principal(Generic[C]):
 class Authenticator(Generic[C]):
     """All access tokens.
 
-    `wall` reads the wall clock in milliseconds. `on_end` is called when tokens have become invalid, once
-    their waiting requests have ended. Raises `SettingError` if the file of tokens cannot be read.
+    `wall` reads the wall clock in milliseconds. Sessions are valid for all servers that have this `secret`.
+    `on_end` is called when tokens have become invalid, once their waiting requests have ended. Raises
+    `SettingError` if the file of tokens cannot be read.
     """
 
-    def __init__(self, settings: Settings, wall: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, wall: Callable[[], int], secret: bytes) -> None:
         self._settings = settings
         self._wall = wall
         self._by_digest: dict[bytes, Principal[C]] = {}
         self._by_name: dict[str, Principal[C]] = {}
-        self._sessions = Sessions(only_secure=settings.tls_cert is not None)
+        self._sessions = Sessions(secret, only_secure=settings.tls_cert is not None)
         self._signers: dict[str, Principal[C]] = {}  # those with a secret for SQS, by name
         # A memo of valid tokens, by the Authorization header as it was sent.
         self.known: dict[bytes | None, Principal[C]] = {}  # emptied when it is full

@@ -1,8 +1,9 @@
 """Sessions: a browser that has logged in with an access token sends a cookie in its place.
 
-A cookie has the name of the token, when the session ends, and a code made with a key that only this process
-has. The code covers the digest of the token, so a session ends with its token. Nothing is kept for a session
-but the fact that it was ended early.
+A cookie has the name of the token, when the session ends, and a code made with a key that is kept with the
+jobs, so a session outlives a restart and is valid for the next owner of the jobs. The code covers the digest
+of the token, so a session ends with its token. Nothing is kept for a session but the fact that it was ended
+early, and that by this process only.
 """
 
 import hmac
@@ -22,11 +23,11 @@ _SALT = 16
 
 
 class Sessions:
-    """`only_secure`: the server is reached by TLS only, and takes no cookie that another host could have
-    set."""
+    """`secret`: what the key is made of. `only_secure`: the server is reached by TLS only, and takes no
+    cookie that another host could have set."""
 
-    def __init__(self, only_secure: bool) -> None:
-        self._key = os.urandom(32)
+    def __init__(self, secret: bytes, only_secure: bool) -> None:
+        self._key = hmac.digest(secret, b"sessions of the dashboard", "sha256")
         self._names = (SECURE,) if only_secure else (SECURE, PLAIN)
         self._ended: dict[str, int] = {}  # when they would have ended, by code
 

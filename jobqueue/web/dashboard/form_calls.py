@@ -1,24 +1,28 @@
 """Calls of the API that come as forms of a page.
 
 A form has a path, `/form/queues/mail/pause`, and fields. It becomes the request of that call, so rights, the
-browser policy and the audit log are those of the call; the answer becomes a page, or a redirect to the page
-where the form was. A form counts in the metrics and for a limit of rate, as well as its call.
+browser policy, the metrics and the audit log are those of the call; the answer becomes a page, or a redirect
+to the page where the form was.
 """
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Raw
 
 from jobqueue.errors import InvalidField, JobQueueError, NoSuchRoute
+from jobqueue.web.context import Context
 from jobqueue.web.dashboard.finding import redirect
 from jobqueue.web.http import HTML, PROBLEM, Answer, Deferred, Request, Response
+from jobqueue.web.operations.viewers import view as view_of
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.readers.json_text import REFUSED
-from jobqueue.web.schema.responses import BulkResult, Problem
+from jobqueue.web.schema.responses import BulkResult
 from jobqueue.web.writers.action_forms import BULK, TYPED, confirm
-from jobqueue.web.writers.page_layout import HEADERS, View, cell, link, page, view_of
+from jobqueue.web.writers.page_layout import HEADERS, View, link, page
+from jobqueue.web.writers.problem_pages import problem_page
 from jobqueue.web.writers.problems import problem
 
 PREFIX = "/form"
@@ -32,45 +36,29 @@ _BULK = frozenset({*BULK, "move"})
 _BACK = re.compile(
     r"(?:(?:queues|jobs|schedules|consumers|stats)(?:/(?!\.)[A-Za-z0-9_.:%~-]+){0,2})?(?:\?[ -~]*)?"
 )
-_KEPT = re.compile(rb"\r\n(?:WWW-Authenticate|Retry-After): [^\r]*")
-_TITLES = {412: "changed meanwhile", 403: "not allowed", 401: "log in", 409: "not possible now"}
 _read_swept = msgspec.json.Decoder(BulkResult).decode
-_read_problem = msgspec.json.Decoder(Problem).decode
 
 
 class FormCall:
-    """One form. Raises `JobQueueError` if no page offers this form."""
+    """One form, and `request`, the call that it makes. Raises `NoSuchRoute` if no page offers this form, and
+    `InvalidField`."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self.path = request.path[len(PREFIX) :]
-        try:
-            text = request.body.decode("ascii")
-        except UnicodeDecodeError:
-            raise InvalidField("a form is sent URL-encoded", field="_back") from None
-        # A browser sends line breaks of a text area as CRLF.
-        fields = {name: value for name, value in query_pairs(text) if value.strip()}
-        self._own = {name: value for name, value in fields.items() if name.startswith("_")}
-        self.fields = {name: value for name, value in fields.items() if not name.startswith("_")}
-        self.method = _method(self.path, self._own.get("_method", "POST"))
-        back = self._own.get("_back", "")
-        self._back = back if _BACK.fullmatch(back) else ""
-        of_queue = _QUEUE.fullmatch(self.path)
+    def __init__(self, outer: Request) -> None:
+        self._outer = outer
+        self._path = outer.path[len(PREFIX) :]
+        own, self._fields = _fields_of(outer)
+        method = _method(self._path, own.get("_method", "POST"))
+        self._back = back_of(own)
+        of_queue = _QUEUE.fullmatch(self._path)
         self._verb = of_queue[1] if of_queue is not None else ""
+        if self._verb in TYPED and "dry_run" not in self._fields:
+            _check_number(own)
+        self.request = self._call(method, own.get("_if_match"))
 
-    def _check_number(self) -> None:
-        """Checks that a person has typed the number of jobs of a call that cannot be undone."""
-        if self._verb not in TYPED or "dry_run" in self.fields:
-            return
-        expected = self._own.get("_expected")
-        if expected is None or self._own.get("_typed", "").strip() != expected:
-            raise InvalidField("type the number of jobs to confirm; nothing was done", field="_typed")
-
-    def request(self) -> Request:
-        """Returns the request of the call. Raises `InvalidField`."""
-        self._check_number()
-        outer = self._request
-        options = dict(self.fields)
+    def _call(self, method: str, version: str | None) -> Request:
+        """Returns the request of the call."""
+        outer = self._outer
+        options = dict(self._fields)
         body = b""
         if (payload := options.pop("payload", None)) is not None:
             try:
@@ -83,62 +71,88 @@ class FormCall:
             for name, value in outer.headers.items()
             if name not in (b"content-type", b"content-length", b"accept", b"prefer", b"idempotency-key")
         }
-        if "_if_match" in self._own:
-            headers[b"if-match"] = f'"{self._own["_if_match"]}"'.encode()
+        if version is not None:
+            headers[b"if-match"] = b"*" if version == "*" else f'"{version}"'.encode()
         inner = Request(
-            self.method, self.path, urlencode(options), headers, body, outer.through or outer.peer, outer.id,
+            method, self._path, urlencode(options), headers, body, outer.through or outer.peer, outer.id,
             version=outer.version,
         )  # fmt: skip
         inner.descriptor = outer.descriptor
         return inner
 
-    def shown(self, answer: Answer) -> Answer:
-        """Returns an answer of the API as a page or a redirect."""
+    def shown(self, answer: Answer, context: Context) -> Answer:
+        """Returns the answer to the call as a page or a redirect. `context`: what the call was served
+        with."""
         if isinstance(answer, Deferred):
             render = answer.render
 
             def later(result: object) -> Answer:
                 try:
-                    return self.shown(render(result))
+                    return self.shown(render(result), context)
                 except JobQueueError as error:
-                    return self.refused(problem(error, self._request.id))
+                    return self.shown(problem(error, self._outer.id), context)
 
             answer.render = later
             return answer
         assert isinstance(answer, Response)
+        view = view_of(context, self._outer)
         if answer.content_type == PROBLEM:
-            return self.refused(answer)
+            return problem_page(view, answer, self._back)
         if self._verb in _BULK:
-            return self._swept(answer)
-        return redirect(f"{self._view().up}{self._back}#done")
+            return self._swept(view, answer)
+        return redirect(f"{view.up}{self._back}#done")
 
-    def _view(self) -> View:
-        return view_of(self._request.path, "", frozenset())
-
-    def _swept(self, answer: Response) -> Response:
+    def _swept(self, view: View, answer: Response) -> Response:
         """Returns what a bulk call did, or would do."""
-        view, swept = self._view(), _read_swept(answer.body)
-        name = self.path.split("/")[2]
-        if "dry_run" in self.fields:
-            shown = confirm(view, self.path, self.fields, swept.matched, swept.sample, self._back)
-            title = f"{self._verb.replace('_', ' ')} in {name}?"
+        swept = _read_swept(answer.body)
+        title = f"{self._verb.replace('_', ' ')} in {self._path.split('/')[2]}"
+        if "dry_run" in self._fields:
+            title += "?"
+            shown = confirm(view, self._path, self._fields, swept.matched, swept.sample, self._back)
         else:
             shown = f'<p role="status">Done: {swept.changed:,} of {swept.matched:,} jobs.</p>'
-            title = f"{self._verb.replace('_', ' ')} in {name}"
-        return _page(200, page(view, title, shown + self._way_back(view)), b"")
+        back = f"<p>{link(view, self._back, 'Back')}</p>"
+        return Response(200, page(view, title, shown + back), HEADERS, HTML)
 
-    def refused(self, answer: Response) -> Response:
-        """Returns a problem as a page."""
-        view, why = self._view(), _read_problem(answer.body)
-        title = _TITLES.get(answer.status, "not done")
-        shown = f'<p class="bad" role="alert">{cell(why.detail)}</p>'
-        if answer.status == 412:
-            shown += "<p>Somebody changed it since the page was loaded. Look again, then decide.</p>"
-        kept = b"".join(_KEPT.findall(answer.headers))
-        return _page(answer.status, page(view, title, shown + self._way_back(view)), kept)
 
-    def _way_back(self, view: View) -> str:
-        return f"<p>{link(view, self._back, 'Back')}</p>"
+def refuse_form(context: Context, request: Request) -> Response:
+    """Returns why a form makes no call."""
+    try:
+        FormCall(request)
+    except JobQueueError as error:
+        back = "" if isinstance(error, NoSuchRoute) else back_of(_fields_of(request)[0])
+        return problem_page(view_of(context, request), problem(error, request.id), back)
+    raise NoSuchRoute("no page has this form")
+
+
+def _fields_of(request: Request) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the fields of a form: those for the dashboard, whose names begin with `_`, and those for the
+    call."""
+    # A browser sends line breaks of a text area as CRLF.
+    fields = {name: value for name, value in form_pairs(request) if value.strip()}
+    own = {name: value for name, value in fields.items() if name.startswith("_")}
+    return own, {name: value for name, value in fields.items() if not name.startswith("_")}
+
+
+def form_pairs(request: Request) -> list[tuple[str, str]]:
+    """Returns the names and values of a form. Raises `InvalidField`."""
+    try:
+        return list(query_pairs(request.body.decode("ascii")))
+    except UnicodeDecodeError:
+        raise InvalidField("a form is sent URL-encoded", field="_back") from None
+
+
+def back_of(own: Mapping[str, str]) -> str:
+    """Returns the address of the page where a form was, from the root."""
+    back = own.get("_back", "")
+    return back if _BACK.fullmatch(back) else ""
+
+
+def _check_number(own: Mapping[str, str]) -> None:
+    """Checks that a person has typed the number of jobs of a call that cannot be undone."""
+    expected = own.get("_expected")
+    if expected is None or own.get("_typed", "").strip() != expected:
+        raise InvalidField("type the number of jobs to confirm; nothing was done", field="_typed")
 
 
 def _method(path: str, method: str) -> str:
@@ -149,7 +163,3 @@ def _method(path: str, method: str) -> str:
     if method == "POST" and (_QUEUE.fullmatch(path) or _JOB.fullmatch(path) or _SCHEDULE.fullmatch(path)):
         return method
     raise NoSuchRoute(f"no form of a page makes the call {method[:20]} {path[:100]!r}")
-
-
-def _page(status: int, body: bytes, headers: bytes) -> Response:
-    return Response(status, body, headers + HEADERS, HTML)

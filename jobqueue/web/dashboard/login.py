@@ -64,4 +64,4 @@ class Login:
 
 
 def _page(status: int, said: str, headers: bytes = b"") -> Response:
-    return Response(status, bare_page("log in", said + _FORM), headers + HEADERS, HTML)
+    return Response(status, bare_page("./", "log in", said + _FORM), headers + HEADERS, HTML)

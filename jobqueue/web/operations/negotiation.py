@@ -5,18 +5,21 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from urllib.parse import urlencode
 
 from msgspec.structs import replace
 
-from jobqueue.errors import InvalidField
+from jobqueue.errors import InvalidField, JobQueueError, NotReady
 from jobqueue.model import Filter
+from jobqueue.steps import QUEUED, SCHEDULED
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
-from jobqueue.web.operations import jobs, queues, service
+from jobqueue.web.operations import explain, jobs, queues, service
 from jobqueue.web.operations.replies import job_id, queue_of_path
 from jobqueue.web.operations.viewers import view
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EventFilter
+from jobqueue.web.streams import top
 from jobqueue.web.streams.top import watch
 from jobqueue.web.writers import encoder, html_pages, text_tables
 from jobqueue.web.writers.answer_size import page
@@ -24,6 +27,8 @@ from jobqueue.web.writers.page_layout import HEADERS, View
 
 # Queues of an overview, unless the address says how many.
 MOST_QUEUES = 100
+# What a job waits in.
+WAITING = (QUEUED, SCHEDULED)
 # Of the charts, in milliseconds.
 _HOUR, _MINUTE, _STEP = 3_600_000, 60_000, 30_000
 # In order of preference, for clients that accept several equally.
@@ -49,6 +54,18 @@ def chosen(request: Request, live: bool = True) -> str:
     accept = request.headers.get(b"accept")
     face = "json" if accept is None or accept == b"*/*" else _accepted(accept)
     return "json" if face == "events" and not live else face
+
+
+def asks_for_page(request: Request) -> bool:
+    """Tells whether the answer is for a person, who opens a page or sends a form."""
+    if request.method not in ("GET", "HEAD") and not request.path.startswith("/form/"):
+        return False
+    if b"text/html" not in request.headers.get(b"accept", b""):
+        return False  # a program that asks for HTML by `format` gets problems as all programs do
+    try:
+        return chosen(request) == "html"
+    except JobQueueError:  # the answer tells what is wrong with the query
+        return False
 
 
 @lru_cache(maxsize=256)
@@ -209,14 +226,26 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
             EventFilter(jobs=frozenset({id})),
             context.admin.length_of_watch(request, "job"),
         )
-    return dressed(context, request, face, jobs.get_job(context, request), text_tables.one, html_pages.job)
+    shown = jobs.get_job(context, request)
+    return dressed(context, request, face, shown, text_tables.one, partial(_job_page, context))
+
+
+def _job_page(context: Context, seen: View, body: bytes) -> bytes:
+    """Returns the page of a job, and why it waits."""
+    id, status = html_pages.job_of(body)
+    if status not in WAITING:
+        return html_pages.job(seen, body)
+    why = explain.explained(context, _plain(f"/jobs/{id}/explain"), context.engine.explain(id))
+    return html_pages.job(seen, body, why.body)
 
 
 def root(context: Context, request: Request) -> Response:
-    """Returns a page for a browser, and the help text for all other clients."""
+    """Returns a page for a browser, and the help text for all other clients. Raises `NotReady`."""
     may_read = context.caller is None or "read" in context.caller.rights
-    if chosen(request) != "html" or not may_read or context.engine.refuses is not None:
+    if chosen(request) != "html" or not may_read:
         return service.help_page(context, request)
+    if context.engine.refuses is not None:
+        raise NotReady(context.engine.refuses, retry_after=1)
     shown = queues.list_queues(context, _shorter(_plain("/queues")))
     help = service.help_page(context, request).body.decode("utf-8")
     seen = view(context, request)
@@ -230,8 +259,25 @@ def stats(context: Context, request: Request) -> Response:
     answer = service.stats(context, request)
     if chosen(request, live=False) != "html":
         return answer
-    cluster = service.cluster(context, _plain("/cluster")).body
-    return _page(answer, html_pages.server(view(context, request), answer.body, cluster))
+    return _page(answer, html_pages.server(view(context, request), answer.body))
+
+
+def cluster(context: Context, request: Request) -> Response | Deferred:
+    face = chosen(request, live=False)
+    shown = service.cluster(context, request)
+    return dressed(context, request, face, shown, text_tables.cluster, html_pages.cluster)
+
+
+def events(context: Context, request: Request) -> Response | Stream:
+    """Returns a stream of events, and to a browser a page that shows one."""
+    if chosen(request) != "html":
+        return top.events(context, request)
+    given = query_pairs(request.query)
+    if left := [name for name, value in given if not value.strip()]:  # fields of the form that are empty
+        kept = urlencode([(name, value) for name, value in given if name not in left])
+        return Response(303, b"", f"\r\nLocation: events{'?' if kept else ''}{kept}".encode("ascii"))
+    context.admin.events(request)  # says what is wrong with the filter
+    return Response(200, html_pages.events(view(context, request)), HEADERS, HTML)
 
 
 def dressed(

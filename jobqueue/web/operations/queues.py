@@ -21,7 +21,7 @@ def list_queues(context: Context, request: Request) -> Response:
 
 def get_queue(context: Context, request: Request) -> Response:
     name = queue_of_path(request)
-    context.admin.queue(request)
+    context.admin.only_format(request)
     return _queue(context, context.engine.queue(name))
 
 

@@ -16,6 +16,10 @@ from jobqueue.web.writers.encoder import known
 from jobqueue.web.writers.help_page import help_text
 from jobqueue.web.writers.worker_files import worker
 
+# A kind of errors is new for so many milliseconds. So many kinds are shown.
+_NEW = 3_600_000
+_MOST_ERRORS = 20
+
 
 def stats(context: Context, request: Request) -> Response:
     """Returns statistics. A caller that may not use all queues does not see what others do."""
@@ -37,6 +41,7 @@ def stats(context: Context, request: Request) -> Response:
         idempotency=responses.Idempotency(
             keys=s.idempotency_keys if whole else UNSET, window=s.idempotency_window / 1000
         ),
+        new_errors=_new_errors(context),
         memory=responses.Memory(known(s.memory) if whole else UNSET, known(s.memory_limit)),
         limits=_limits(context),
     )
@@ -47,13 +52,23 @@ def stats(context: Context, request: Request) -> Response:
         answer.remembered = responses.Remembered(s.remembered, s.remembered_bytes)
         if s.journal is not None:
             j = s.journal
-            answer.journal = responses.Journal(j.rows.count, int(j.rows.total), j.pending, j.size, j.full)
+            answer.journal = responses.Journal(
+                j.rows.count, int(j.rows.total), j.pending, j.size, j.full, j.behind, known(j.away)
+            )
     return Response(200, encoder.document(answer))
+
+
+def _new_errors(context: Context) -> list[responses.NewErrorView]:
+    engine = context.engine
+    return [
+        responses.NewErrorView(new.queue, new.type, new.error, instant(new.first_at), new.times)
+        for new in engine.new_errors(engine.wall_now() - _NEW, _MOST_ERRORS)
+    ]
 
 
 def cluster(context: Context, request: Request) -> Response:
     """Shows the servers on the database, and which one is the owner of the jobs."""
-    context.admin.nothing(request)
+    context.admin.only_format(request)
     servers = [
         responses.ServerView(
             member.server,

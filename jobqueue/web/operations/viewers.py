@@ -15,6 +15,7 @@ _NO_ADMIN = _ALL - {"admin"}
 
 def view(context: Context, request: Request) -> View:
     seen = view_of(request.path, request.query, _rights(context, request))
+    seen = replace(seen, has_cluster=bool(context.engine.members()))
     if context.caller is not None and b"authorization" not in request.headers:
         return replace(seen, user=context.caller.name)
     return seen

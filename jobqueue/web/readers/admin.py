@@ -260,8 +260,8 @@ class AdminReaders:
             text=() if text is None else _spellings(text),
         )
 
-    def queue(self, request: Request) -> None:
-        """Checks the options of a call that shows a queue: only those of its format."""
+    def only_format(self, request: Request) -> None:
+        """Refuses any option but `format`, for calls that take no other."""
         if request.body or request.query:
             self._format.read(request, self._max_depth)
 

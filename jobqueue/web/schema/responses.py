@@ -290,9 +290,12 @@ class Rates(Struct, rename={"into": "in"}):
 
 
 class PauseView(Struct):
+    """`by`: the name of the access token of who paused it."""
+
     at: str
     until: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    by: str | UnsetType = UNSET
 
 
 class RateView(Struct):
@@ -419,11 +422,26 @@ class Limits(Struct, kw_only=True):
 
 
 class Journal(Struct):
+    """`full`: the disk is almost full. `behind`: it cannot keep up. `away`: why the database does not
+    answer."""
+
     commits: int
     rows: int
     pending: int
     bytes: int
     full: bool
+    behind: bool
+    away: str | UnsetType = UNSET
+
+
+class NewErrorView(Struct):
+    """A kind of errors that was first seen in the last hour, and how often since the start."""
+
+    queue: str
+    type: str
+    error: str
+    first_at: str
+    count: int
 
 
 class ServerView(Struct):
@@ -461,6 +479,7 @@ class Stats(Struct, kw_only=True):
     remembered: Remembered | UnsetType = UNSET
     idempotency: Idempotency
     journal: Journal | UnsetType = UNSET
+    new_errors: list[NewErrorView]
     memory: Memory
     limits: Limits
 

@@ -1,5 +1,6 @@
 // Keeps the live parts of a page up to date: one connection a page, closed while the page is hidden.
 // The server says that something has changed; the page is then fetched, and its live parts are replaced.
+import { addBoxes } from "./boxes.js";
 import { showTimes } from "./times.js";
 import { words } from "./words.en.js";
 
@@ -12,7 +13,9 @@ function inUse(part) {
   const chosen = getSelection();
   if (!chosen.isCollapsed && part.contains(chosen.anchorNode)) return true;
   if (part.contains(document.activeElement)) return true;
-  return [...part.querySelectorAll("input, textarea")].some((one) => one.value !== one.defaultValue);
+  return [...part.querySelectorAll("input, textarea")].some(
+    (one) => one.value !== one.defaultValue || one.checked !== one.defaultChecked,
+  );
 }
 
 function replace(part, fresh) {
@@ -23,6 +26,7 @@ function replace(part, fresh) {
     summary.parentElement.open = open.has(summary.textContent);
   }
   showTimes(part);
+  addBoxes(part);
 }
 
 export function keepLive(address, state) {
@@ -34,7 +38,8 @@ export function keepLive(address, state) {
     busy = true;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-      if (answer.ok) {
+      if (answer.status === 401) location.reload(); // the session has ended
+      else if (answer.ok) {
         const text = await answer.text();
         const page = new DOMParser().parseFromString(policy ? policy.createHTML(text) : text, "text/html");
         for (const part of document.querySelectorAll("[data-live]")) {
@@ -64,7 +69,9 @@ export function keepLive(address, state) {
     source.addEventListener("changed", changed);
     source.addEventListener("error", () => {
       state.textContent = words.offline;
-      if (source.readyState === EventSource.CLOSED) retry = setTimeout(open, AGAIN);
+      if (source.readyState !== EventSource.CLOSED) return;
+      retry = setTimeout(open, AGAIN);
+      if (!busy) refresh(true); // tells an ended session from a server that is away
     });
   }
 

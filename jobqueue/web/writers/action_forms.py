@@ -188,6 +188,36 @@ def of_job(view: View, job: Mapping[str, str], version: str) -> str:
     return "".join(forms)
 
 
+# The path of the form for the jobs that are selected in a list, and the id by which their boxes belong to it.
+SELECTED = "/form/jobs"
+_FORM = "selected"
+
+
+def box(id: str) -> str:
+    """Returns a box by which a job of a list is selected."""
+    return f'<input type="checkbox" name="id" value="{id}" form="{_FORM}" aria-label="Select job {id}">'
+
+
+def of_selected(view: View, statuses: str) -> str:
+    """Returns the actions on the jobs of a list that are selected. `statuses`: of the jobs in the list, with
+    commas; "" if they may have any."""
+    if "enqueue" not in view.rights:
+        return ""
+    those = {one for one in statuses.split(",") if one}
+    buttons = "".join(
+        f'<button name="_verb" value="{verb}">{button}</button>'
+        for verb, (button, of) in BULK.items()
+        if of is not None and (not those or those & of)
+    )
+    if not buttons:
+        return ""
+    return (
+        f'<form class="fields selected" id="{_FORM}" method="post" action="{view.up}{SELECTED[1:]}">'
+        f'<input type="hidden" name="_back" value="{escape(view.here)}">'
+        f"<span>Selected jobs:</span>{buttons}</form>"
+    )
+
+
 def of_schedule(view: View, name: str, paused: bool, version: str) -> str:
     if "admin" not in view.rights:
         return ""

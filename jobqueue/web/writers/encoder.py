@@ -369,7 +369,7 @@ def _queue(view: QueueView) -> responses.Queue:
 
 def _pause(pause: Pause) -> responses.PauseView:
     until = UNSET if pause.until is None else instant(pause.until)
-    return responses.PauseView(instant(pause.at), until, known(pause.reason))
+    return responses.PauseView(instant(pause.at), until, known(pause.reason), known(pause.by))
 
 
 def _settings(settings: QueueSettings) -> responses.QueueSettingsView:

@@ -1,6 +1,6 @@
 """The pages for a browser. Each is made of the answers of the API as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from urllib.parse import urlencode
 
@@ -8,9 +8,19 @@ import msgspec
 
 from jobqueue.steps import STATUSES
 from jobqueue.web.readers.decoder import query_pairs
-from jobqueue.web.schema.responses import Cluster, Series
+from jobqueue.web.schema.events import EVENT_NAMES
+from jobqueue.web.schema.responses import Explained, Series
 from jobqueue.web.writers import text_tables
-from jobqueue.web.writers.action_forms import bulk, folded, of_job, of_queue, of_schedule, redrive_group
+from jobqueue.web.writers.action_forms import (
+    box,
+    bulk,
+    folded,
+    of_job,
+    of_queue,
+    of_schedule,
+    of_selected,
+    redrive_group,
+)
 from jobqueue.web.writers.charts import chart, spark
 from jobqueue.web.writers.overview import what_is_wrong
 from jobqueue.web.writers.page_layout import View, cell, facts_table, link, live, page, status, table
@@ -23,12 +33,12 @@ _FILTERS = (
     ("queue", "queue"), ("type", "type"), ("tag", "tag"), ("key", "key"), ("error", "error"),
     ("text", "text in the payload"),
 )  # fmt: skip
-# Filters of a list that bulk calls take, too.
 # Columns of a group before those by which it is one.
 _COUNTS = 3
+# Filters of a list that bulk calls take, too.
 _SELECT = ("status", "type", "tag", "key", "older_than", "retrying", "text", "error")
+_read_explained = msgspec.json.Decoder(Explained).decode
 _read_series = msgspec.json.Decoder(Series).decode
-_read_cluster = msgspec.json.Decoder(Cluster).decode
 
 
 def queues(
@@ -90,17 +100,33 @@ def jobs(view: View, body: bytes) -> bytes:
     return page(view, "jobs", _filter(view, asked) + many + shown, watch)
 
 
-def job(view: View, body: bytes) -> bytes:
+def job_of(body: bytes) -> tuple[int, str]:
+    """Returns the id and the status of the job that an answer shows."""
+    known = dict(text_tables.facts(body))
+    return int(known["id"]), known["status"]
+
+
+def job(view: View, body: bytes, explained: bytes | None = None) -> bytes:
+    """Returns the page of a job. `explained`: why it waits, as JSON."""
     facts = text_tables.facts(body)
     known = dict(facts)
-    inside = f"<p>in {link(view, 'queues/' + known['queue'], known['queue'])}, {status(known['status'])}</p>"
+    inside = f"<p>{status(known['status'])} in {link(view, 'queues/' + known['queue'], known['queue'])}</p>"
     actions = of_job(view, known, view.version)
+    why = _why(explained) if explained is not None else ""
     return page(
         view,
         f"job {known['id']}",
-        live("actions", inside + actions) + live("facts", facts_table(facts)),
+        live("actions", inside + why + actions) + live("facts", facts_table(facts)),
         f"?job={known['id']}",
     )
+
+
+def _why(explained: bytes) -> str:
+    reasons = _read_explained(explained).reasons
+    if not reasons:
+        return "<p>The next dequeue gets it.</p>"
+    lines = "".join(f"<li>{cell(reason.detail)}</li>" for reason in reasons)
+    return f"<p>It waits:</p><ul>{lines}</ul>"
 
 
 def groups(view: View, body: bytes) -> bytes:
@@ -160,24 +186,56 @@ def schedule(view: View, body: bytes) -> bytes:
     return page(view, f"schedule {known['name']}", actions + live("facts", facts_table(facts)))
 
 
-def server(view: View, stats: bytes, cluster: bytes) -> bytes:
-    """Returns the page of the server: its figures and limits, and the servers that share its database."""
-    servers = _read_cluster(cluster).servers
-    rows = [
-        [
-            cell(one.server),
-            "owner of the jobs" if one.owner else "passes requests on",
-            cell(one.started_at),
-            cell(f"{one.seen} s ago"),
-            cell(one.address) if isinstance(one.address, str) else "",
-        ]
-        for one in servers
-    ]
-    heads = ("server", "role", "started", "seen", "address")
-    shared = f"<h2>servers on this database</h2>{table(heads, rows, {0: 't', 4: 't'})}" if servers else ""
-    return page(
-        view, "server", live("facts", facts_table(text_tables.facts(stats)) + shared), watch="", refresh=True
+def server(view: View, stats: bytes) -> bytes:
+    """Returns the page of the server: its figures and limits."""
+    facts = live("facts", facts_table(text_tables.facts(stats)))
+    return page(view, "server", facts, watch="", refresh=True)
+
+
+def cluster(view: View, body: bytes) -> bytes:
+    """Returns the servers that share a database."""
+    rows = [[*map(cell, row)] for row in text_tables.server_rows(body)]
+    heads = [head.lower() for head in text_tables.SERVER_HEADS]
+    if rows:
+        said = "One server has the jobs. The others pass their clients on to it; one of them takes its place."
+        shown = table(heads, rows, {0: "t", 4: "t"})
+    else:
+        said = "This server shares its jobs with no other. Servers that share a PostgreSQL database do."
+        shown = ""
+    return page(view, "cluster", f"<p>{said}</p>" + live("servers", shown), watch="", refresh=True)
+
+
+def events(view: View) -> bytes:
+    """Returns the page on which scripts show events as they happen."""
+    asked = {name.lower(): value for name, value in query_pairs(view.query)}
+    inputs = "".join(
+        f'<label>{name}<input name="{name}" value="{escape(asked.get(name, ""))}"{hint}></label>'
+        for name, hint in (("queue", ""), ("job", ""), ("event", ' placeholder="dead,failed"'))
     )
+    kinds = ", ".join(EVENT_NAMES)
+    shown = (
+        f'<form class="fields" action="{view.up}events" aria-label="Filter">{inputs}'
+        f'<button>Show</button></form><p class="dim">Kinds of events: {kinds}. The newest is the first. What '
+        "happened before the page was opened is not shown.</p>"
+        '<noscript><p class="bad">This page needs scripts. The same in a terminal: '
+        "<code>curl -N $Q/events</code></p></noscript>"
+        '<div id="events" data-kinds="'
+        + ",".join(EVENT_NAMES)
+        + '" hidden><p><button type="button" aria-pressed="false">Pause</button> '
+        '<span class="dim"></span></p><table><thead><tr><th scope="col">at</th><th scope="col">event</th>'
+        '<th scope="col" class="n">job</th><th scope="col">queue</th><th scope="col">type</th>'
+        '<th scope="col">consumer</th></tr></thead><tbody></tbody></table></div>'
+    )
+    return page(view, "events", shown)
+
+
+def selected_page(view: View, count: int, failed: Sequence[tuple[int, str]], back: str) -> bytes:
+    """Returns what became of `count` jobs that were selected. `failed`: those that are as they were, and
+    why."""
+    done = f'<p role="status">Done: {count - len(failed):,} of {count:,} jobs. These are as they were:</p>'
+    rows = [[link(view, f"jobs/{id}", str(id)), cell(why)] for id, why in failed]
+    shown = table(("job", "why"), rows, {0: "n", 1: "t"})
+    return page(view, "not all is done", f"{done}{shown}<p>{link(view, back, 'Back')}</p>")
 
 
 def _overview(view: View, body: bytes, stats: bytes | None, charts: Mapping[str, bytes]) -> str:
@@ -248,7 +306,14 @@ def _jobs(view: View, query: str, body: bytes) -> str:
     ]
     kinds = {2: "t", 3: "t", 7: "t", **dict.fromkeys(text_tables.JOB_NUMBERS, "n")}
     heads = [head.lower() for head in text_tables.JOB_HEADS]
-    return table(heads, rows, kinds) + _more(view, "jobs", query, body)
+    asked = dict(query_pairs(query))
+    acts = of_selected(view, asked.get("status", "")) if rows else ""
+    if acts:
+        ids = [id for id, *_ in text_tables.job_rows(body)]
+        rows = [[box(id), *row] for id, row in zip(ids, rows, strict=True)]
+        kinds = {0: "c", **{at + 1: kind for at, kind in kinds.items()}}
+        heads = ["select", *heads]
+    return table(heads, rows, kinds) + acts + _more(view, "jobs", query, body)
 
 
 def _more(view: View, what: str, query: str, body: bytes) -> str:

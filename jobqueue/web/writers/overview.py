@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from html import escape
+from urllib.parse import urlencode
 
 import msgspec
 
-from jobqueue.web.schema.responses import ByStatus, Queue, Queues, Stats
+from jobqueue.web.schema.responses import ByStatus, Journal, NewErrorView, PauseView, Queue, Queues, Stats
 from jobqueue.web.writers.page_layout import View, cell, link
 
 _SHOWN = 20
@@ -18,20 +19,43 @@ _read_stats = msgspec.json.Decoder(Stats).decode
 
 
 def what_is_wrong(view: View, queues: bytes, stats: bytes | None) -> str:
-    """Returns a list as HTML. `queues` and `stats` are answers as JSON; None: the caller may not see them."""
-    lines = list(_of_server(_read_stats(stats))) if stats is not None else []
-    for queue in _read_queues(queues).queues:
-        lines += _of_queue(view, queue)
+    """Returns a list as HTML: first what concerns the server, then new kinds of errors, then the queues.
+    `queues` and `stats` are answers as JSON; None: the caller may not see them."""
+    lines: list[str] = []
+    if stats is not None:
+        server = _read_stats(stats)
+        lines += _of_server(server)
+        lines += [_of_error(view, new) for new in server.new_errors]
+    of_queues = [each for queue in _read_queues(queues).queues for each in _of_queue(view, queue)]
+    lines += [line for _, line in sorted(of_queues, key=_rank)]
     if not lines:
         return '<p class="dim">No problems found.</p>'
     more = f"<li>and {len(lines) - _SHOWN:,} more</li>" if len(lines) > _SHOWN else ""
     return f'<ul class="wrong">{"".join(f"<li>{line}</li>" for line in lines[:_SHOWN])}{more}</ul>'
 
 
+def _rank(each: tuple[int, str]) -> int:
+    return each[0]
+
+
+def _of_error(view: View, new: NewErrorView) -> str:
+    which = urlencode({"type": new.type, "error": new.error, "order": "desc"})
+    times = f", {new.count:,} times" if new.count > 1 else ""
+    where = link(view, f"queues/{new.queue}", new.queue)
+    error = link(view, f"jobs?{which}", new.error)
+    return f"New error in {where}: {error} of {cell(new.type)} jobs, first {cell(new.first_at)}{times}"
+
+
 def _of_server(stats: Stats) -> Iterator[str]:
     limits, memory = stats.limits, stats.memory
-    if isinstance(stats.journal, msgspec.Struct) and stats.journal.full:
-        yield "The disk of the journal is full: nothing can be enqueued."
+    if isinstance(journal := stats.journal, Journal):
+        if isinstance(journal.away, str):
+            changes = f"{journal.pending:,} change{'' if journal.pending == 1 else 's'}"
+            yield f"The database does not answer, and {changes} wait for it: {cell(journal.away)}"
+        if journal.full:
+            yield "The disk of the journal is full: nothing can be enqueued."
+        if journal.behind:
+            yield f"The journal cannot keep up: {journal.pending:,} changes wait, and new jobs are refused."
     used: list[tuple[str, object, object]] = [
         ("memory in bytes", memory.rss_bytes, memory.limit_bytes),
         ("unfinished jobs", _unfinished(stats.jobs), limits.max_jobs),
@@ -44,27 +68,33 @@ def _of_server(stats: Stats) -> Iterator[str]:
             yield f"A limit of the server is nearly used up: {now:,} of {most:,} {what}."
 
 
-def _of_queue(view: View, queue: Queue) -> Iterator[str]:
+def _of_queue(view: View, queue: Queue) -> Iterator[tuple[int, str]]:
+    """Yields what is wrong with a queue. What has the lowest number is shown first."""
     name, jobs, rates = link(view, f"queues/{queue.name}", queue.name), queue.jobs, queue.rates
     age = float(queue.oldest_age) if isinstance(queue.oldest_age, (int, float)) else 0.0
-    if queue.paused:
-        pause = queue.pause
-        said = f" since {cell(pause.at)}" if isinstance(pause, msgspec.Struct) else ""
-        if isinstance(pause, msgspec.Struct) and isinstance(pause.until, str):
-            said += f", until {cell(pause.until)}"
-        if isinstance(pause, msgspec.Struct) and isinstance(pause.reason, str):
-            said += f": {cell(pause.reason)}"
-        yield f"{name} is paused{said}"
-    elif jobs.queued and not (jobs.in_progress or queue.consumers_waiting or rates.out):
-        yield f"{name}: no consumer takes its {_jobs(jobs.queued, 'queued')}; the oldest is {_age(age)} old"
-    elif jobs.queued and age > _OLD and rates.into > rates.out:
-        yield f"{name} falls behind: the oldest job is {_age(age)} old, {rates.into}/s come, {rates.out}/s go"
-    if jobs.dead:
-        groups = link(view, f"jobs/groups?by=queue,type,error&queue={queue.name}", _jobs(jobs.dead, "dead"))
-        yield f"{name} has {groups}"
     most = queue.settings.max_jobs
     if isinstance(most, int) and _unfinished(jobs) >= _NEARLY * most:
-        yield f"{name} has {_unfinished(jobs):,} of the {most:,} jobs that it may have"
+        yield 0, f"{name} has {_unfinished(jobs):,} of the {most:,} jobs that it may have"
+    if queue.paused:
+        yield 3, f"{name} is paused{_pause(queue.pause) if isinstance(queue.pause, PauseView) else ''}"
+    elif jobs.queued and not (jobs.in_progress or queue.consumers_waiting or rates.out):
+        those = _jobs(jobs.queued, "queued")
+        yield 1, f"{name}: no consumer takes its {those}; the oldest is {_age(age)} old"
+    elif jobs.queued and age > _OLD and rates.into > rates.out:
+        speeds = f"{rates.into}/s come, {rates.out}/s go"
+        yield 2, f"{name} falls behind: the oldest job is {_age(age)} old, {speeds}"
+    if jobs.dead:
+        groups = link(view, f"jobs/groups?by=queue,type,error&queue={queue.name}", _jobs(jobs.dead, "dead"))
+        yield 4, f"{name} has {groups}"
+
+
+def _pause(pause: PauseView) -> str:
+    """Returns who paused a queue, when, until when, and why."""
+    said = f" by {cell(pause.by)}" if isinstance(pause.by, str) else ""
+    said += f" since {cell(pause.at)}"
+    if isinstance(pause.until, str):
+        said += f", until {cell(pause.until)}"
+    return said + (f": {cell(pause.reason)}" if isinstance(pause.reason, str) else "")
 
 
 def _jobs(number: int, kind: str) -> str:

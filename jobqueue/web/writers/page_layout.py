@@ -28,7 +28,9 @@ _LINKS = (
     ("dead", "jobs/groups?by=queue,type,error"),
     ("consumers", "consumers"),
     ("schedules", "schedules"),
+    ("events", "events"),
     ("server", "stats"),
+    ("cluster", "cluster"),
     ("help", "help"),
 )
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -39,7 +41,8 @@ class View(Struct, frozen=True):
 
     `up` is the way from the page to the root: "./" or "../". `here` is the page from the root, with its
     query. `rights` are those of the caller. `version` is that of the entity tag of what the page shows.
-    `user` is the name of the token that the caller has logged in with; "": not by a session.
+    `user` is the name of the token that the caller has logged in with; "": not by a session. `has_cluster`:
+    servers share the database.
     """
 
     up: str
@@ -47,6 +50,7 @@ class View(Struct, frozen=True):
     rights: frozenset[str] = frozenset()
     version: str = "*"
     user: str = ""
+    has_cluster: bool = False
 
     @property
     def query(self) -> str:
@@ -61,23 +65,33 @@ def view_of(path: str, query: str, rights: frozenset[str]) -> View:
     return View("../" * (path.count("/") - 1) or "./", here, rights)
 
 
-def bare_page(title: str, body: str) -> bytes:
-    """Returns a page at the root for a caller who is not known. It has no navigation."""
+def bare_page(up: str, title: str, body: str) -> bytes:
+    """Returns a page for a caller who is not known. It has no navigation. `up`: the way to the root."""
     return (
-        f'{_head("./", title, "")}<body><main id="main"><h1>{_text(title)}</h1>{body}</main></body></html>\n'
+        f'{_head(up, title, "")}<body><main id="main"><h1>{_text(title)}</h1>{body}</main></body></html>\n'
     ).encode()
 
 
-def page(view: View, title: str, body: str, watch: str | None = None, refresh: bool = False) -> bytes:
+def page(
+    view: View,
+    title: str,
+    body: str,
+    watch: str | None = None,
+    refresh: bool = False,
+    again: int | None = None,
+) -> bytes:
     """Returns a page. `body` is HTML, `title` is text. `watch`: what of `/live` says that its live parts have
     changed; "" for all queues, None: they do not change. `refresh`: browsers without scripts load it again
-    now and then.
+    now and then. `again`: all browsers do, after so many seconds.
     """
     up = view.up
-    again = f'<noscript><meta http-equiv="refresh" content="{_REFRESH}"></noscript>' if refresh else ""
+    seconds = again or (_REFRESH if refresh else None)
+    noscript = f'<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>' if seconds else ""
     section = "" if view.here.startswith("queues") else view.here.partition("?")[0]
     links = "".join(
-        f'<li><a href="{up}{escape(to)}"{_current(section, to)}>{name}</a></li>' for name, to in _LINKS
+        f'<li><a href="{up}{escape(to)}"{_current(section, to)}>{name}</a></li>'
+        for name, to in _LINKS
+        if view.has_cluster or name != "cluster"
     )
     out = (
         f'<form method="post" action="{up}logout"><button>Log out {_text(view.user)}</button></form>'
@@ -85,8 +99,10 @@ def page(view: View, title: str, body: str, watch: str | None = None, refresh: b
         else ""
     )
     watched = "" if watch is None else f' data-watch="{up}live{escape(watch)}"'
+    if again is not None:
+        watched += f' data-again="{again}"'
     return (
-        f'{_head(up, title, again)}<body><header><a class="skip" href="#main">Skip to content</a>'
+        f'{_head(up, title, noscript)}<body><header><a class="skip" href="#main">Skip to content</a>'
         f'<nav aria-label="Pages"><ul>{links}</ul></nav>'
         f'<form role="search" action="{up}find"><input type="search" name="q" required '
         'aria-label="Find jobs by id, by text, or by type:… tag:… key:… queue:… error:…" '
@@ -149,13 +165,13 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> str:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[int, str]) -> str:
     """Returns a table of escaped cells.
 
-    `kinds` marks columns of numbers, "n", and of text of any length, "t". Only the latter may be wrapped;
-    names and numbers would be wrapped letter by letter.
+    `kinds` marks columns of numbers, "n", of boxes, "c", and of text of any length, "t". Only the latter may
+    be wrapped; names and numbers would be wrapped letter by letter.
     """
     if not rows:
         return '<p class="dim">nothing here</p>'
     top = "".join(
-        f'<th scope="col"{_kind(kinds, at)}>{escape(head) or "<span class=hidden>more</span>"}</th>'
+        f'<th scope="col"{_kind(kinds, at)}>{_head_cell(head, kinds.get(at, ""))}</th>'
         for at, head in enumerate(heads)
     )
     labels = [f' data-label="{escape(head)}"' if head else "" for head in heads]
@@ -164,6 +180,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[in
         for row in rows
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _head_cell(head: str, kind: str) -> str:
+    """Returns the head of a column. That of boxes, or of forms, is for those who hear the page."""
+    if head and kind != "c":
+        return escape(head)
+    return f'<span class="hidden">{escape(head) or "actions"}</span>'
 
 
 def _kind(kinds: Mapping[int, str], column: int) -> str:

@@ -204,6 +204,30 @@ def consumers(body: bytes) -> str:
     return "\n".join(tables)
 
 
+# -- servers ----------------------------------------------------------------------------------------
+
+SERVER_HEADS = ("SERVER", "ROLE", "STARTED", "LAST SEEN", "ADDRESS")
+
+
+def server_rows(body: bytes) -> list[list[str]]:
+    """Returns a row for each server of the answer to `/cluster`."""
+    return [
+        [
+            plain(one["server"]),
+            "owner of the jobs" if bytes(one["owner"]) == b"true" else "on standby",
+            plain(one["started_at"]),
+            f"{plain(one['seen'])} s ago",
+            _plain_of(one, "address"),
+        ]
+        for one in _list_of(_decode(body)["servers"])
+    ]
+
+
+def cluster(body: bytes) -> str:
+    rows = server_rows(body)
+    return table([SERVER_HEADS, *rows]) if rows else "this server shares its jobs with no other\n"
+
+
 # -- schedules --------------------------------------------------------------------------------------
 
 SCHEDULE_HEADS = ("SCHEDULE", "GROUP", "WHEN", "NEXT", "LAST", "OUTCOME", "TYPE", "QUEUE", "")

@@ -1,6 +1,6 @@
 """The routes of the dashboard. They are no calls of the API, and may change with its pages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -9,25 +9,24 @@ from jobqueue.web.access.identity import Authenticator
 from jobqueue.web.context import Context
 from jobqueue.web.dashboard.files import static_file
 from jobqueue.web.dashboard.finding import find
-from jobqueue.web.dashboard.form_calls import PREFIX, FormCall
+from jobqueue.web.dashboard.form_calls import PREFIX, FormCall, refuse_form
 from jobqueue.web.dashboard.live import Live
 from jobqueue.web.dashboard.login import Login
-from jobqueue.web.http import Answer, Request
+from jobqueue.web.dashboard.selected import change_selected
+from jobqueue.web.http import Request
 from jobqueue.web.request_metrics import Operation
-from jobqueue.web.routes import ANY_TOKEN, NO_TOKEN, READ, Route
-from jobqueue.web.writers.problems import problem
+from jobqueue.web.routes import ANY_TOKEN, ENQUEUE, NO_TOKEN, READ, Route
+from jobqueue.web.writers.action_forms import SELECTED
 
 _STATIC = "/static/"
 
 
 class Dashboard:
-    """Finds the route of a request that is for the dashboard. `answer` answers the calls that forms make.
-    `auth`: None, the server has no access tokens.
-    """
+    """Finds the route of a request that is for the dashboard. `auth`: None, the server has no access
+    tokens."""
 
-    def __init__(self, answer: Callable[[Request], Answer], auth: Authenticator[Context] | None) -> None:
-        self._answer = answer
-        self._form = Route("POST", PREFIX, ANY_TOKEN, self._perform_form, "A call by a form", {})
+    def __init__(self, auth: Authenticator[Context] | None) -> None:
+        self._form = Route("POST", PREFIX, ANY_TOKEN, refuse_form, "A form that makes no call", {})
         self._static = Route("GET", _STATIC, NO_TOKEN, static_file, "A file of the pages", {})
         login = Login(auth)
         routes = (
@@ -36,18 +35,12 @@ class Dashboard:
             Route("GET", "/login", NO_TOKEN, login.login_page, "The page to log in", {}),
             Route("POST", "/login", NO_TOKEN, login.log_in, "Begin a session", {}),
             Route("POST", "/logout", NO_TOKEN, login.log_out, "End the session", {}),
+            Route("POST", SELECTED, ENQUEUE, change_selected, "Change the jobs that were selected", {}),
         )
         self._routes = {(route.method, route.path): route for route in routes}
 
     def operations(self) -> list[Operation]:
         return [route.operation for route in (self._static, self._form, *self._routes.values())]
-
-    def _perform_form(self, context: Context, request: Request) -> Answer:
-        form = FormCall(request)
-        try:
-            return form.shown(self._answer(form.request()))
-        except JobQueueError as error:
-            return form.refused(problem(error, request.id))
 
     def use(self, counts: Mapping[Operation, list[int]]) -> None:
         """Has the routes count their answers there."""
@@ -57,12 +50,21 @@ class Dashboard:
             key: replace(route, counts=counts[route.operation]) for key, route in self._routes.items()
         }
 
+    def form_call(self, request: Request) -> FormCall | None:
+        """Returns the call of the API that a form makes; None: the request is no form, or makes no call."""
+        if self.route(request) is not self._form:
+            return None
+        try:
+            return FormCall(request)
+        except JobQueueError:  # the operation of the route tells which
+            return None
+
     def route(self, request: Request) -> Route | None:
         """Returns the route of a request, and sets its `param`; None: it is not for the dashboard."""
         method = "GET" if request.method == "HEAD" else request.method
         if request.path.startswith(_STATIC) and method == "GET":
             request.param = request.path[len(_STATIC) :]
             return self._static
-        if request.path.startswith(f"{PREFIX}/") and method == "POST":
-            return self._form
-        return self._routes.get((method, request.path))
+        if (route := self._routes.get((method, request.path))) is not None:
+            return route
+        return self._form if method == "POST" and request.path.startswith(f"{PREFIX}/") else None
