@@ -99,7 +99,9 @@ def test_axe_finds_nothing_on_any_page(chromium, program):
         assert len(found["passes"]) > 10
         page.emulate_media(color_scheme="light")
         light = page.evaluate("axe.run({runOnly: ['color-contrast'], resultTypes: ['violations']})")
-        wrong = [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"] + light["violations"]]
+        wrong = [
+            (one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"] + light["violations"]
+        ]
         assert not wrong, path
     page.context.close()
 

@@ -254,7 +254,9 @@ async def test_a_form_is_counted_as_the_call_that_it_makes(server):
     await submit(server, "/queues/mail", "Pause")
     await server.post("/form/nothing", "", FORM)
     metrics = (await server.get("/metrics")).body.decode()
-    counted = re.findall(r'jobqueue_http_requests_total\{operation="(pause_queue|.*form.*)",.*\} (.*)', metrics)
+    counted = re.findall(
+        r'jobqueue_http_requests_total\{operation="(pause_queue|.*form.*)",.*\} (.*)', metrics
+    )
     assert sorted(counted) == [("pause_queue", "1.0"), ("refuse_form", "1.0")]
 
 
