@@ -226,7 +226,7 @@ ORDERS = {
     "jobqueue.client": [
         {"address", "http", "numbers", "plain_parser"},
         {"codec", "errors"},
-        {"call", "models", "socket_transport"},
+        {"call", "failover", "models", "socket_transport"},
         {"asyncio_transport", "encoding", "streams"},
         {"verbs"},
         {"job_verbs", "queue_verbs", "schedule_verbs", "server_verbs"},

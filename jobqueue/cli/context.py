@@ -77,11 +77,11 @@ def _write(contexts: Contexts) -> int:
 
 
 def _without_token(url: str) -> str:
-    """Returns the address without the token that may be in it. Raises `UsageError`."""
-    from jobqueue.client.address import address_of
+    """Returns the addresses without the token that may be in them. Raises `UsageError`."""
+    from jobqueue.client.address import addresses_of, shown
 
     try:
-        return str(address_of(url))
+        return shown(addresses_of(url))
     except ValueError as bad:
         raise UsageError(str(bad)) from None
 

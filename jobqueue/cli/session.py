@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -14,20 +14,25 @@ from jobqueue.cli.arguments import UsageError
 from jobqueue.cli.contexts import Context, Contexts
 from jobqueue.cli.output import as_table, put, put_lines, say
 from jobqueue.client import AsyncClient, Client
-from jobqueue.client.address import DEFAULT, Address, address_of, tls_context
-from jobqueue.client.http import Request, Response, Streamed
-from jobqueue.client.socket_transport import SocketTransport
+from jobqueue.client.address import DEFAULT, Address, addresses_of, shown, tls_context
+from jobqueue.client.client import sending
+from jobqueue.client.http import Request, Response, Streamed, Transport
 from jobqueue.errors import InvalidField
 from jobqueue.units import duration_ms
 
 
 class Server(NamedTuple):
-    """The server that the arguments, the environment or a context name."""
+    """The server that the arguments, the environment or a context name; several if they are one queue."""
 
-    address: Address
+    addresses: Sequence[Address]
     token: str | None
     ca: str | None
     cert: str | None
+
+    @property
+    def url(self) -> str:
+        """The addresses without a token, as a client takes them."""
+        return shown(self.addresses)
 
 
 def server_of(given: Namespace) -> Server:
@@ -45,11 +50,11 @@ def server_of(given: Namespace) -> Server:
         if name is not None:
             context = contexts.get(name)
     try:
-        address = address_of(context.url)
+        addresses = addresses_of(context.url)
     except ValueError as bad:
         raise UsageError(str(bad)) from None
-    token = given.token or context.token or address.token or os.environ.get("JOBQUEUE_TOKEN") or None
-    return Server(address, token, given.ca or context.ca, given.cert or context.cert)
+    token = given.token or context.token or addresses[0].token or os.environ.get("JOBQUEUE_TOKEN") or None
+    return Server(addresses, token, given.ca or context.ca, given.cert or context.cert)
 
 
 class _Keeping:
@@ -57,7 +62,7 @@ class _Keeping:
 
     last: Response
 
-    def __init__(self, under: SocketTransport) -> None:
+    def __init__(self, under: Transport) -> None:
         self._under = under
 
     def send(self, request: Request) -> Response:
@@ -82,19 +87,18 @@ class Session:
         except InvalidField as bad:
             raise UsageError(f"--retry-for {given.retry_for}: {bad.detail}") from None
         try:
-            tls = tls_context(server.ca, server.cert) if server.address.tls else None
+            has_tls = any(address.tls for address in server.addresses)
+            tls = tls_context(server.ca, server.cert) if has_tls else None
         except OSError as bad:
             raise UsageError(f"cannot read the certificates: {bad}") from None
-        self._transport = _Keeping(SocketTransport(server.address, tls))
-        self.client = Client(
-            str(server.address), token=server.token, retry_for=retry_for, transport=self._transport
-        )
+        self._transport = _Keeping(sending(server.addresses, tls))
+        self.client = Client(server.url, token=server.token, retry_for=retry_for, transport=self._transport)
 
     def async_client(self, connections: int) -> AsyncClient:
         """Returns a client for asyncio of the same server, which tries each call once."""
         server = self._server
         return AsyncClient(
-            str(server.address), token=server.token, retry_for=0, ca=server.ca, cert=server.cert,
+            server.url, token=server.token, retry_for=0, ca=server.ca, cert=server.cert,
             connections=connections,
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ def run(given: Namespace) -> int:
     server = server_of(given)
     if server.cert is not None:
         raise UsageError("work takes no --cert; in a module, give it to Jobs(Client(cert=…))")
-    os.environ["JOBQUEUE_URL"] = str(server.address)
+    os.environ["JOBQUEUE_URL"] = server.url
     if server.token is not None:
         os.environ["JOBQUEUE_TOKEN"] = server.token
     if given.command is None:
@@ -78,7 +78,7 @@ def _command(given: Namespace, server: Server) -> int:
         )
     if not given.command:
         raise UsageError("give the command after `--`")
-    if os.environ["JOBQUEUE_URL"].startswith("unix:"):
+    if any(address.socket is not None for address in server.addresses):
         raise UsageError(
             "a worker for a command needs an address such as http://localhost:8080, no Unix socket"
         )

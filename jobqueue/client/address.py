@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -9,6 +11,8 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT = "http://localhost:8080"
+# Between two addresses. A path or a token may have a comma of its own.
+_BETWEEN = re.compile(r"\s*,\s*(?=https?://|unix:)")
 
 
 class Address(NamedTuple):
@@ -40,6 +44,24 @@ class Address(NamedTuple):
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.prefix}"
 
 
+def addresses_of(urls: str) -> list[Address]:
+    """Returns the addresses in a text with one or several URLs, separated by commas. The token that one of
+    them has is that of all. Raises `ValueError`, without a URL's password in its text."""
+    found = [address_of(url) for url in _BETWEEN.split(urls.strip())]
+    if len({address.prefix for address in found}) > 1:
+        raise ValueError("the addresses of several servers must have the same path")
+    tokens = {address.token for address in found if address.token is not None}
+    if len(tokens) > 1:
+        raise ValueError("the addresses of several servers must have the same token")
+    token = tokens.pop() if tokens else None
+    return [address._replace(token=token) for address in found]
+
+
+def shown(addresses: Sequence[Address]) -> str:
+    """Returns the addresses without tokens, as `addresses_of` reads them."""
+    return ",".join(map(str, addresses))
+
+
 def address_of(url: str) -> Address:
     """Returns the address in a URL. Raises `ValueError`, without the URL's password in its text."""
     if url.startswith("unix:"):
@@ -57,6 +79,8 @@ def address_of(url: str) -> Address:
         shown = url.rpartition("@")[2]
         like = DEFAULT if "://" in url else f"http://{shown}"
         raise ValueError(f"not the address of a server: {shown!r}; write {like}, or unix:/path")
+    if "," in parts.hostname:
+        raise ValueError("write each of several addresses whole: http://a:8080,http://b:8080")
     if parts.query or parts.fragment:
         raise ValueError("the address of a server has no query and no fragment")
     tls = parts.scheme == "https"

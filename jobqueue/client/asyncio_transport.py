@@ -149,7 +149,7 @@ class Pool:
             if waiting.done() and not waiting.cancelled():
                 self._wake()  # its turn came, and somebody else may use it
             if isinstance(failed, TimeoutError):
-                raise Unreachable(f"none of {self._most} connections was free in time") from None
+                raise Unreachable(f"none of {self._most} connections was free in time", busy=True) from None
             raise
 
     async def connection(self, timeouts: Timeouts, end: float | None) -> Connection:

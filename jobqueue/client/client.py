@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
-from jobqueue.client.address import DEFAULT, Address, address_of, tls_context
+from jobqueue.client.address import DEFAULT, Address, addresses_of, shown, tls_context
 from jobqueue.client.call import Call, Retries, StreamCall
 from jobqueue.client.errors import refusal
+from jobqueue.client.failover import AsyncFailoverTransport, FailoverTransport
 from jobqueue.client.http import (
     AsyncStreamed,
     AsyncTransport,
@@ -101,30 +102,39 @@ def _settings(
     retry_for: float,
     headers: Mapping[str, str] | None,
     consumer: str | None,
-) -> tuple[Address, Options]:
-    """Returns the address and the options that a client is made with. Raises `ValueError`."""
-    address = address_of(url or os.environ.get("JOBQUEUE_URL") or DEFAULT)
-    token = token or address.token or os.environ.get("JOBQUEUE_TOKEN") or None
+) -> tuple[list[Address], Options]:
+    """Returns the addresses and the options that a client is made with. Raises `ValueError`."""
+    addresses = addresses_of(url or os.environ.get("JOBQUEUE_URL") or DEFAULT)
+    token = token or addresses[0].token or os.environ.get("JOBQUEUE_TOKEN") or None
     common: dict[str, str] = {"User-Agent": _AGENT.decode()}
     if token is not None:
         common["Authorization"] = f"Bearer {token}"
     pairs = [*_pairs(common), *_pairs(headers)]
-    return address, Options(pairs, address.prefix, _timeouts(timeout), retry_for, consumer)
+    return addresses, Options(pairs, addresses[0].prefix, _timeouts(timeout), retry_for, consumer)
 
 
 def _tls(
-    address: Address, ca: str | None, cert: Certificate | None, context: ssl.SSLContext | None
+    addresses: Sequence[Address], ca: str | None, cert: Certificate | None, context: ssl.SSLContext | None
 ) -> ssl.SSLContext | None:
-    if not address.tls:
+    """Returns the context of the addresses with TLS; None if there is none."""
+    if not any(address.tls for address in addresses):
         return None
     return context if context is not None else tls_context(ca, cert)
 
 
-class BaseClient(Generic[M_co, X]):
-    """What both clients have: groups of verbs, options and the address. `X`: the type of the transport."""
+def sending(addresses: Sequence[Address], tls: ssl.SSLContext | None) -> Transport:
+    """Returns a transport by blocking sockets to these servers."""
+    from jobqueue.client.socket_transport import SocketTransport
 
-    def _assemble(self, address: Address, transport: X, options: Options) -> None:
-        self._address = address
+    each = [SocketTransport(address, tls if address.tls else None) for address in addresses]
+    return each[0] if len(each) == 1 else FailoverTransport(each)
+
+
+class BaseClient(Generic[M_co, X]):
+    """What both clients have: groups of verbs, options and the addresses. `X`: the type of the transport."""
+
+    def _assemble(self, addresses: Sequence[Address], transport: X, options: Options) -> None:
+        self._addresses = addresses
         self._transport = transport
         self._options = options
         runner = self._runner()
@@ -148,16 +158,16 @@ class BaseClient(Generic[M_co, X]):
         """Returns a client with other options that shares the connections of this one."""
         other = type(self).__new__(type(self))
         changed = self._options.changed(timeout, retry_for, headers, consumer)
-        other._assemble(self._address, self._transport, changed)
+        other._assemble(self._addresses, self._transport, changed)
         return other
 
     @property
     def url(self) -> str:
-        """The address of the server, without a token."""
-        return str(self._address)
+        """The address of the server, without a token; of several, with commas between them."""
+        return shown(self._addresses)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._address}>"
+        return f"<{type(self).__name__} of {self.url}>"
 
 
 class Client(BaseClient[Sync, Transport]):
@@ -168,6 +178,8 @@ class Client(BaseClient[Sync, Transport]):
     `AnswerLost`.
 
     - `url`: `http://host:port`, `https://…` or `unix:/path`; else JOBQUEUE_URL, else http://localhost:8080.
+      Several servers of one queue have commas between their addresses: when one is away, calls go to the
+      next one.
     - `token`: the access token; else the password in the URL, else JOBQUEUE_TOKEN.
     - `timeout`: a `Timeouts`, or the seconds that the server may take for an answer.
     - `retry_for`: seconds in which a call is repeated where that is safe: the server cannot be reached, or
@@ -193,12 +205,10 @@ class Client(BaseClient[Sync, Transport]):
         consumer: str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        address, options = _settings(url, token, timeout, retry_for, headers, consumer)
+        addresses, options = _settings(url, token, timeout, retry_for, headers, consumer)
         if transport is None:
-            from jobqueue.client.socket_transport import SocketTransport
-
-            transport = SocketTransport(address, _tls(address, ca, cert, tls))
-        self._assemble(address, transport, options)
+            transport = sending(addresses, _tls(addresses, ca, cert, tls))
+        self._assemble(addresses, transport, options)
 
     def _runner(self) -> SyncRunner:
         return SyncRunner(self._transport, self._options)
@@ -238,12 +248,16 @@ class AsyncClient(BaseClient[Async, AsyncTransport]):
         connections: int = 100,
         transport: AsyncTransport | None = None,
     ) -> None:
-        address, options = _settings(url, token, timeout, retry_for, headers, consumer)
+        addresses, options = _settings(url, token, timeout, retry_for, headers, consumer)
         if transport is None:
             from jobqueue.client.asyncio_transport import AsyncioTransport
 
-            transport = AsyncioTransport(address, _tls(address, ca, cert, tls), connections)
-        self._assemble(address, transport, options)
+            tls = _tls(addresses, ca, cert, tls)
+            each = [
+                AsyncioTransport(address, tls if address.tls else None, connections) for address in addresses
+            ]
+            transport = each[0] if len(each) == 1 else AsyncFailoverTransport(each)
+        self._assemble(addresses, transport, options)
 
     def _runner(self) -> AsyncRunner:
         return AsyncRunner(self._transport, self._options)

@@ -231,6 +231,21 @@ def test_a_result_that_is_refused_fails_the_job(program, start, kind):
     assert "the result was refused" in job["error"]
 
 
+@pytest.mark.parametrize("kind", WORKERS if ALL else ["dash", "python"])
+def test_it_goes_on_to_the_next_address_when_a_server_is_away(program, start, kind):
+    id = put(program)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        live = f"http://127.0.0.1:{program.port}"
+        urls = f"http://127.0.0.1:{closed.getsockname()[1]}/, {live}/"
+        worker = start(kind, "q", "--", "sh", "-c", 'echo "$JOB_URL $JOBQUEUE_URL"', JOBQUEUE_URL=urls)
+        has_status(program, id, "concluded")
+        result = job_of(program, id)["result"].replace(", ", ",")
+        assert result == f"{live}/jobs/{id} {urls.replace(', ', ',')}\n"
+        worker.signal()
+        worker.ended()
+
+
 @only_all
 @some
 def test_no_job_is_taken_twice_by_slots_that_work_at_once(program, start, kind):

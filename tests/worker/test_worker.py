@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from datetime import date
 
@@ -272,6 +273,21 @@ async def test_a_worker_inside_a_program_runs_its_tasks_on_the_programs_loop(url
     assert set(loops) == {asyncio.get_running_loop()}
     assert (began, ended) == ([1], [1])
     await jobs.aclient.close()
+
+
+async def test_a_worker_with_several_addresses_works_at_one_that_is_there(url):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        jobs = Jobs(f"http://127.0.0.1:{closed.getsockname()[1]},{url}")
+
+        @jobs.job(queue="several")
+        async def twice(number: int) -> int:
+            return 2 * number
+
+        async with Worker(jobs, "several", concurrency=2):
+            handles = [await twice.aenqueue(number) for number in range(4)]
+            assert [await handle.aresult(30) for handle in handles] == [0, 2, 4, 6]
+        await jobs.aclient.close()
 
 
 def test_waiting_for_a_result_has_an_end(url):

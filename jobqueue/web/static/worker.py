@@ -14,7 +14,8 @@ On TERM, INT or HUP the worker takes no more jobs and waits for the command. Aft
 signal, it stops the command and releases the job.
 
 $JOBQUEUE_URL is the address of the server (http://localhost:8080), $JOBQUEUE_TOKEN its access token, if it
-requires one.
+requires one. Several addresses of one queue have commas between them: the worker goes on to the next one
+when a server is away.
 """
 
 from __future__ import annotations  # for Python 3.8
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
     import ssl  # some builds of Python have none
 
 VERSION = "0.0.0"
-ADDRESS = os.environ.get("JOBQUEUE_URL") or "http://localhost:8080"
+ADDRESSES = os.environ.get("JOBQUEUE_URL") or "http://localhost:8080"
 # Statuses after which a request is repeated (0: no answer), and those after which the lease is lost.
 RETRYABLE = (0, 408, 429)
+AWAY = (0, 502, 503, 504)  # after these the next request goes to the next address
 GONE = (403, 404, 409, 410)
 _SAYING = threading.Lock()
 MAX_RETRY_AFTER = 60  # seconds: the longest Retry-After that is honoured
@@ -109,6 +111,7 @@ class Slot(threading.Thread):
         self.refused = False
         self._over = False  # no job came, and the option -o was given
         self._retry_delay = 1.0
+        self._addresses = [address.strip().rstrip("/") for address in ADDRESSES.split(",")]
         self._connection: http.client.HTTPConnection | None = None
         self._waiting = False
         self._interrupted_at: float | None = None  # the wait, if it was
@@ -151,6 +154,14 @@ class Slot(threading.Thread):
     # -- requests -------------------------------------------------------------------------------------
 
     def _ask(self, path: str, body: bytes = b"", lease: str = "", kind: str = "text/plain") -> Answer:
+        """Sends a request to the first address. If that one is away, it becomes the last one."""
+        answer = self._ask_first(path, body, lease, kind)
+        if answer.status in AWAY and len(self._addresses) > 1 and self._interrupted_at is None:
+            self._addresses.append(self._addresses.pop(0))
+            self._connection = None
+        return answer
+
+    def _ask_first(self, path: str, body: bytes, lease: str, kind: str) -> Answer:
         headers = {"Queue-Consumer": self.name, "Content-Type": kind}
         if lease:
             headers["Job-Lease"] = lease
@@ -162,12 +173,13 @@ class Slot(threading.Thread):
             for fresh in (self._connection is None, True):
                 try:
                     if fresh:
-                        self._connection = connect(self.options.wait + 15, self.options.tls)
+                        patience = self.options.wait + 15
+                        self._connection = connect(self._addresses[0], patience, self.options.tls)
                     connection = self._connection
                     assert connection is not None
                     if self._waiting and self.stopping.is_set():
                         break
-                    connection.request("POST", urlsplit(ADDRESS).path.rstrip("/") + path, body, headers)
+                    connection.request("POST", urlsplit(self._addresses[0]).path + path, body, headers)
                     answer = connection.getresponse()
                     fields = {name.lower(): value for name, value in answer.getheaders()}
                     return Answer(answer.status, fields, answer.read())
@@ -184,7 +196,7 @@ class Slot(threading.Thread):
     def _back_off(self, answer: Answer) -> None:
         """Waits: exponentially longer each time, with jitter, and at least as long as Retry-After says."""
         if self._retry_delay == 1:
-            say(f"no answer from {ADDRESS} ({answer.status}); trying again")
+            say(f"no answer from {ADDRESSES} ({answer.status}); trying again")
         retry_after = answer.headers.get("retry-after", "")
         is_number = retry_after.isascii() and retry_after.isdigit()
         shortest = min(int(retry_after), MAX_RETRY_AFTER) if is_number else 0.1
@@ -226,7 +238,8 @@ class Slot(threading.Thread):
         """Runs the command for a job. Returns the next job, if the conclude of this one returned it."""
         variables = {name: unquote(job.headers.get(header, "")) for name, header in _VARIABLES}
         id = job.headers["job-id"]
-        environment = {**os.environ, **variables, "JOB_URL": f"{ADDRESS}/jobs/{id}", "JOBQUEUE_URL": ADDRESS}
+        variables.update(JOB_URL=f"{self._addresses[0]}/jobs/{id}", JOBQUEUE_URL=ADDRESSES)
+        environment = {**os.environ, **variables}
         try:
             started = subprocess.Popen(
                 self.options.command, env=environment, start_new_session=True,
@@ -338,8 +351,8 @@ def send_signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def connect(timeout: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
-    url = urlsplit(ADDRESS)
+def connect(address: str, timeout: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    url = urlsplit(address)
     host = url.hostname or "localhost"
     if url.scheme == "https":
         return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=tls)
@@ -416,7 +429,7 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    say(f"waits for jobs of {given.queues} at {ADDRESS}")
+    say(f"waits for jobs of {given.queues} at {ADDRESSES}")
     for slot in slots:
         slot.start()
     for slot in slots:

@@ -33,6 +33,7 @@ usage: worker.sh [options] QUEUE[,QUEUE...] [--] COMMAND [ARGUMENT...]
   -v          log the outcome of each job
   -h, -V      show this text; show the version
 \$JOBQUEUE_URL is the address of the server ($url), \$JOBQUEUE_TOKEN its access token, if it requires one.
+Several addresses of one queue have commas between them: the worker goes on to the next one when a server is away.
 USAGE
 }
 
@@ -78,7 +79,8 @@ main() {
     command -v curl >/dev/null || die 'curl is not installed'
     command -v "$1" >/dev/null || die "there is no command $1"
     setsid=$(command -v setsid) || setsid=''
-    url=${url%/}
+    urls=$(printf %s "$url" | tr -d ' ')
+    url=${urls%%,*} url=${url%/}
     name=${name:-$(uname -n)-$$}
 
     dir='' slots='' stopping='' number=0 naps='' ended=''
@@ -91,7 +93,7 @@ main() {
     dir=$folder
     mkfifo "$dir/alive" || exit 2
     exec 3<>"$dir/alive"
-    say "waits for jobs of $queues at $url"
+    say "waits for jobs of $queues at $urls"
     watch &
     watcher=$!
     while [ "$number" -lt "$processes" ]; do
@@ -243,8 +245,19 @@ request() {
             ;;
     esac
     await "$asking"
-    busy='' polls=''
     read_head
+    [ -n "$polls" ] && [ -n "$stopping" ] || try_next "$code" # unless the worker itself has ended the wait
+    busy='' polls=''
+}
+
+# try_next CODE: goes on to the next address after this answer, if the server is away and there are several.
+try_next() {
+    case $urls,$1 in
+        *,*,000 | *,*,502 | *,*,503 | *,*,504)
+            urls=${urls#*,},${urls%%,*}
+            url=${urls%%,*} url=${url%/}
+            ;;
+    esac
 }
 
 # fill FILE: gives a file of the slot its size. Fails if there is no space.
@@ -273,7 +286,7 @@ take() {
             delay=1
             [ -z "$once" ] || return 1
             ;;
-        000 | 408 | 429 | 5??) [ -n "$stopping" ] || rest "no answer from $url ($code)" ;;
+        000 | 408 | 429 | 5??) [ -n "$stopping" ] || rest "no answer from $urls ($code)" ;;
         *)
             say "refused: $(cat "$own/body")"
             true >"$dir/refused"
@@ -383,7 +396,7 @@ attempt() {
     trap '' USR1 USR2
     JOB_ID=$id JOB_QUEUE=$queue JOB_TYPE=$job_type JOB_PRIORITY=$priority JOB_ATTEMPTS=$attempts
     JOB_LEASE=$token JOB_LEASE_FOR=$length JOB_LEASE_EXPIRES_AT=$expires JOB_CONTENT_TYPE=$content_type
-    JOB_URL=$url/jobs/$id JOBQUEUE_URL=$url
+    JOB_URL=$url/jobs/$id JOBQUEUE_URL=$urls
     export JOB_ID JOB_QUEUE JOB_TYPE JOB_PRIORITY JOB_ATTEMPTS JOB_LEASE JOB_LEASE_FOR JOB_LEASE_EXPIRES_AT
     export JOB_CONTENT_TYPE JOB_URL JOBQUEUE_URL
     # In a process group of its own if possible, so that signals reach everything that the command started.
@@ -440,6 +453,7 @@ heartbeat() {
     # The error of an earlier attempt may hold any text, so only what precedes it counts.
     case ${answer%%'"error":'*} in *'"cancel_requested":true'*) told=cancelled ;; esac
     case ${answer##*[!0-9]} in 403 | 404 | 409 | 410) told=lost ;; esac
+    try_next "${answer##*[!0-9]}"
     [ -z "$told" ] || stop_command
 }
 
@@ -474,7 +488,7 @@ tell() {
         esac
         [ "$tries" -lt 10 ] || return 1
         [ -z "$stopping" ] || [ "$tries" -lt 3 ] || return 1
-        rest "no answer from $url ($code)"
+        rest "no answer from $urls ($code)"
     done
 }
 
