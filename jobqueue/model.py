@@ -676,7 +676,9 @@ class IdempotencyKey(NamedTuple):
 class Member(NamedTuple):
     """A server that shares a database with others. `session`: of this run of it. `owner`: it has the jobs.
     `server`: its process and machine. `address`: where others reach it; None for a command. `started_at`:
-    wall-clock milliseconds. `age`: milliseconds since its last beat."""
+    wall-clock milliseconds. `age`: milliseconds since its last beat. Of the owner, `before` is the
+    server that was the owner before it, None if it is the first one, and `forced` says that that one had not
+    handed over."""
 
     session: str
     owner: bool
@@ -684,6 +686,16 @@ class Member(NamedTuple):
     address: str | None
     started_at: int
     age: int | None
+    before: str | None = None
+    forced: bool = False
+
+
+class DatabaseStats(NamedTuple):
+    """Figures of a PostgreSQL database."""
+
+    doubts: int  # commits whose answer was lost
+    snapshot: float  # seconds; age of the oldest transaction of another session, as far as the role may see
+    dead_rows: int  # old versions of rows that autovacuum has not removed
 
 
 class NewError(NamedTuple):
@@ -706,6 +718,7 @@ class JournalStats(NamedTuple):
     full: bool  # the disk is almost full, and new jobs are refused
     behind: bool  # it cannot keep up, and new jobs are refused
     away: str | None  # why the database does not answer; None: it does
+    database: DatabaseStats | None = None
 
 
 class EngineStats(NamedTuple):

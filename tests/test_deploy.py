@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from postgres_server import needs_postgres
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobqueue import Settings
 from jobqueue.cli.commands import COMMANDS
 from jobqueue.cli.main import parser_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "server"))
-from running import Program  # noqa: E402  # the folder has to be on the path first
+from running import Program, until  # noqa: E402  # the folder has to be on the path first
 
 DEPLOY, DOCS = ROOT / "deploy", ROOT / "docs"
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -41,8 +43,21 @@ def metrics(tmp_path_factory):
     return text
 
 
-def test_every_metric_of_the_dashboard_and_of_the_rules_exists_with_its_labels(metrics):
-    families = text_string_to_metric_families(metrics)
+@pytest.fixture(scope="module")
+def all_metrics(metrics, postgres):
+    """Those of a server on PostgreSQL as well."""
+    with Program(
+        JOBQUEUE_DATA=postgres.url(postgres.create_database()), JOBQUEUE_ACCESS_LOG="off", expect_5xx=True
+    ) as program:
+        until(lambda: program.call("GET", "/readyz")[0] == 200, 20)
+        families = re.split(r"^(?=# HELP )", program.call("GET", "/metrics")[1].decode(), flags=re.MULTILINE)
+        program.stop()
+    return metrics + "".join(one for one in families if re.match("# HELP jobqueue_(cluster|database)_", one))
+
+
+@needs_postgres
+def test_every_metric_of_the_dashboard_and_of_the_rules_exists_with_its_labels(all_metrics):
+    families = text_string_to_metric_families(all_metrics)
     known = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     assert len(EXPRESSIONS) > 20
     for expression in EXPRESSIONS:
@@ -64,10 +79,11 @@ def test_every_rule_has_a_summary():
     assert all(rule["annotations"]["summary"] for rule in RULES)
 
 
-def test_the_manual_names_every_metric_and_no_other(metrics):
+@needs_postgres
+def test_the_manual_names_every_metric_and_no_other(all_metrics):
     table = re.search(r"^\| metric \|.*?\n\n", (DOCS / "metrics.md").read_text(), re.MULTILINE | re.DOTALL)
     named = re.findall(r"`(jobqueue_\w+)`", table[0])
-    assert sorted(named) == sorted(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
+    assert sorted(named) == sorted(re.findall(r"^# TYPE (\w+)", all_metrics, re.MULTILINE))
 
 
 def test_the_image_has_every_file_that_it_copies():
@@ -96,8 +112,9 @@ def test_prometheus_accepts_the_rules():
 
 
 @with_promtool
-def test_prometheus_accepts_the_metrics_and_their_names(metrics):
-    promtool("metrics", text=metrics)
+@needs_postgres
+def test_prometheus_accepts_the_metrics_and_their_names(all_metrics):
+    promtool("metrics", text=all_metrics)
 
 
 # -- services ---------------------------------------------------------------------------------------
@@ -120,7 +137,7 @@ def test_the_lines_of_the_page_name_files_and_commands_that_exist():
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
     assert len(lines) > 12
     for line in lines:
-        for name in re.findall(r"(?<![\w/])(?:deploy|scripts)/[\w.]+", line):
+        for name in re.findall(r"(?<![\w/])(?:deploy|scripts)/[\w.-]+", line):
             assert (ROOT / name).exists(), line
         for command in re.findall(r"(?:run\.sh|run --rm jobqueue) (\w+)$", line):
             assert command in {*COMMANDS, "compile"}, line
@@ -139,13 +156,33 @@ def test_the_compose_file_runs_the_command_of_the_image():
     assert 'ENTRYPOINT ["./scripts/run.sh"]\nCMD ["serve"]\n' in image
 
 
+def test_the_compose_file_of_a_cluster_has_the_servers_that_its_proxy_knows():
+    compose = yaml.safe_load((DEPLOY / "compose-cluster.yml").read_text())
+    services, proxy = compose["services"], compose["services"]["proxy"]
+    file, inside, _ = proxy["volumes"][0].split(":")
+    known = re.findall(r"^    server (\w+) (\w+):(\d+)$", (DEPLOY / file).read_text(), re.MULTILINE)
+    assert inside == "/usr/local/etc/haproxy/haproxy.cfg"
+    assert [name for name, _, _ in known] == [host for _, host, _ in known] == proxy["depends_on"]
+    database = services["database"]["environment"]
+    for name, _, port in known:
+        server = services[name]
+        user, place, database_name = re.fullmatch(
+            r"postgresql://(\w+)@(\w+)/(\w+)", server["environment"]["JOBQUEUE_DATA"]
+        ).groups()
+        assert (user, database_name) == (database["POSTGRES_USER"], database["POSTGRES_DB"])
+        assert (place, port) == ("database", "8080")
+        assert server["environment"]["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+        Settings.from_environment(server["environment"])
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_accepts_the_unit(tmp_path):
-    text = (DEPLOY / "jobqueue.service").read_text()
+@pytest.mark.parametrize("name", ["jobqueue.service", "jobqueue@.service"])
+def test_systemd_accepts_the_unit(name, tmp_path):
+    text = (DEPLOY / name).read_text()
     [command] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     assert command == "/opt/jobqueue/.venv/bin/python -m jobqueue serve"
     # What it runs is not installed here.
-    unit = tmp_path / "jobqueue.service"
+    unit = tmp_path / name.replace("@", "@8080")
     unit.write_text(text.replace(command.partition(" ")[0], shutil.which("true")))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],

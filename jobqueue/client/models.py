@@ -504,10 +504,22 @@ class ClusterServer(Struct):
     address: str | None = None
 
 
+class Takeover(Struct):
+    """`server` has become the owner of the jobs after the server `before`. `forced`: that one had not handed
+    over."""
+
+    at: datetime
+    server: str
+    before: str
+    forced: bool
+
+
 class Cluster(Struct):
-    """The servers that share a database; none if the server has a journal of its own, or none."""
+    """The servers that share a database; none if the server has a journal of its own, or none.
+    `last_takeover` is None if the owner is the first one of the database."""
 
     servers: list[ClusterServer]
+    last_takeover: Takeover | None = None
 
 
 class Stats(Struct):

@@ -470,7 +470,16 @@ class GroupCommit(CommitPolicy):
             return None
         pending = self._rows_in_flight + len(self._changed)
         disk, behind = self._disk, self._is_behind()
-        return JournalStats(writer.rows, writer.seconds, pending, disk.size, disk.full, behind, self._away)
+        return JournalStats(
+            writer.rows,
+            writer.seconds,
+            pending,
+            disk.size,
+            disk.full,
+            behind,
+            self._away,
+            self._store.database(),
+        )
 
     def close(self) -> None:
         if self._interval_ticker is not None:

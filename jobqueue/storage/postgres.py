@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from jobqueue.clock import since_boot
-from jobqueue.model import Member
+from jobqueue.model import DatabaseStats, Member
 from jobqueue.storage.postgres_session import (
     COMMAND,
     CONNECT,
@@ -90,7 +90,13 @@ _MEMBERS = """
         (extract(epoch FROM now() - beat_at) * 1000)::bigint
     FROM jobqueue.session WHERE alive AND (owner OR beat_at > now() - interval '5 seconds') ORDER BY serial
 """
-_SIZE = "SELECT pg_total_relation_size('jobqueue.record')"
+# The last one only sees transactions of the same role, unless the role is in pg_read_all_stats.
+_MEASURE = """
+    SELECT pg_total_relation_size('jobqueue.record'), pg_stat_get_dead_tuples('jobqueue.record'::regclass), (
+        SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0)::float8 FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    )
+"""
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
@@ -131,6 +137,7 @@ class PostgresStore:
         self._to_confirm = False  # a commit counted whose answer never came
         self._counters: bytes | None = None
         self._size, self._sized_at = 0, 0.0
+        self._doubts, self._dead_rows, self._snapshot = 0, 0, 0.0
         try:
             self._run(self._open(patience))
         except BaseException:
@@ -233,6 +240,7 @@ class PostgresStore:
         if self.session.connection is None:
             await self._reconnect()
         again, self._in_doubt = self._in_doubt is not None, count
+        self._doubts += again
         try:
             alive = await self._guarded(
                 self._execute(timeout, counters, gone, list(bodies), list(bodies.values()))
@@ -279,8 +287,14 @@ class PostgresStore:
         self._compare_clocks(wall - round((before + time.time()) * 500))
         if sent - self._members_at >= _MEMBERS_INTERVAL:
             members = await self._guarded(connection.fetch(_MEMBERS, timeout=CONNECT))
-            self._members = [Member(*member) for member in members]
+            self._members = [self._with_history(Member(*member)) for member in members]
             self._members_at = sent
+
+    def _with_history(self, member: Member) -> Member:
+        """Adds to the row of this server which one was the owner before it."""
+        if member.session != str(self.session.id):
+            return member
+        return member._replace(before=self.session.before, forced=self.session.forced)
 
     def _compare_clocks(self, ahead: int) -> None:
         """Servers that follow each other must agree on the time, or leases would end too early or too
@@ -301,6 +315,9 @@ class PostgresStore:
     def members(self) -> Sequence[Member]:
         return self._members
 
+    def database(self) -> DatabaseStats:
+        return DatabaseStats(self._doubts, self._snapshot, self._dead_rows)
+
     def may_be_stale(self) -> bool:
         return since_boot() - self._beaten_at > _VALID
 
@@ -316,7 +333,8 @@ class PostgresStore:
             await self._guarded(self._measure())
 
     async def _measure(self) -> None:
-        self._size = await self.session.connection.fetchval(_SIZE)
+        measured = await self.session.connection.fetchrow(_MEASURE)
+        self._size, self._dead_rows, self._snapshot = measured
         self._sized_at = time.monotonic()
 
     async def _guarded(self, work: Awaitable[T]) -> T:

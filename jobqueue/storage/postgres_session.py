@@ -93,6 +93,7 @@ END_SILENT = """
     UPDATE jobqueue.session SET alive = false
     WHERE id = $1 AND alive AND owner AND beat IS NOT DISTINCT FROM $2 RETURNING 1
 """
+_LAST_OWNER = "SELECT server, alive FROM jobqueue.session WHERE owner ORDER BY serial DESC LIMIT 1"
 # Old sessions, and those of servers on standby that did not come to end them.
 _FORGET_SESSIONS = """
     DELETE FROM jobqueue.session
@@ -179,8 +180,9 @@ def shown(url: str) -> str:
 
 class PostgresSession:
     """One run of an owner on the database at `url`. `place`: where it is reached; None for a command, which
-    has no beat. `connection` is its connection, or None while there is none. All methods run on the loop of
-    the store."""
+    has no beat. `connection` is its connection, or None while there is none. `before`: the server that was
+    the owner before it; `forced`: that one had not ended its session. All methods run on the loop of the
+    store."""
 
     def __init__(self, url: str, place: Place | None = None) -> None:
         self.driver = load_driver()
@@ -191,6 +193,8 @@ class PostgresSession:
         self.identity = ""
         self.secret = ""
         self.connection: Any = None
+        self.before: str | None = None
+        self.forced = False
 
     # -- the start ----------------------------------------------------------------------------------
 
@@ -213,6 +217,7 @@ class PostgresSession:
             async with connection.transaction():
                 await self._check_schema(connection)
                 counters = await self._begin(connection)
+            self.forced = self.forced or silent is not None
         except BaseException as bad:
             connection.terminate()
             raise self._translate(bad) from bad
@@ -227,10 +232,7 @@ class PostgresSession:
             await connection.execute(_SCHEMA.replace("$$IDENTITY$$", f"'{os.urandom(6).hex()}'"))
         version, self.identity = await connection.fetchrow("SELECT version, identity FROM jobqueue.meta")
         if version > VERSION:
-            raise JournalError(
-                f"the schema in {self.location} is of version {version}; this jobqueue knows versions up to "
-                f"{VERSION}: use a newer one"
-            )
+            raise newer_schema(self.location, version)
         if version < VERSION:
             for older in range(version, VERSION):
                 await connection.execute(_UPGRADES[older])
@@ -248,6 +250,8 @@ class PostgresSession:
         return known
 
     async def _begin(self, connection: Any) -> bytes | None:
+        if (last := await connection.fetchrow(_LAST_OWNER)) is not None:
+            self.before, self.forced = last["server"], last["alive"]
         await connection.execute(END_OTHERS)
         counters: bytes | None = await connection.fetchval(LAST_COUNTERS)
         place = await connection.fetchval(_PLACE)
@@ -367,35 +371,44 @@ class PostgresSession:
             except Exception:  # it ends with the connection in any case
                 connection.terminate()
 
-    # -- errors -------------------------------------------------------------------------------------
-
     def _translate(self, bad: BaseException) -> BaseException:
-        """Returns the error of the `Store` contract for one of the driver while connecting or starting."""
-        errors = self.driver.exceptions
-        where = self.location
-        if isinstance(bad, errors.InsufficientPrivilegeError):
-            return JournalError(
-                f"no rights in {where}: {bad}. An administrator may run there: "
-                "CREATE SCHEMA jobqueue AUTHORIZATION the_role_of_jobqueue"
-            )
-        if isinstance(bad, errors.ReadOnlySQLTransactionError):
-            return JournalError(f"{where} is read-only: {bad}")
-        if isinstance(bad, errors.InvalidCatalogNameError):
-            return JournalError(f"cannot use {where}: {bad}; create it with `createdb`")
-        if isinstance(bad, (errors.InvalidAuthorizationSpecificationError, errors.InvalidPasswordError)):
-            return JournalError(f"PostgreSQL refuses the login to {where}: {bad}")
-        if isinstance(bad, (errors.ClientConfigurationError, ValueError)):
-            return JournalError(
-                f"the URL {where} is wrong: write postgresql://user:password@host:port/database, with "
-                "characters such as / @ : # of a password as %2F %40 %3A %23"
-            )
-        if isinstance(bad, TimeoutError):
-            return Unavailable(f"{where} does not answer")
-        if isinstance(bad, (OSError, errors.InterfaceError, errors.InternalClientError)):
-            return Unavailable(f"cannot reach {where}: {bad.strerror if _is_system(bad) else bad}")
-        if isinstance(bad, errors.PostgresError):
-            return Unavailable(f"{where}: {bad}") if is_passing(bad) else JournalError(f"{where}: {bad}")
-        return bad
+        return explained(bad, self.driver.exceptions, self.location)
+
+
+def newer_schema(where: str, version: int) -> JournalError:
+    return JournalError(
+        f"the schema in {where} is of version {version}; this jobqueue knows versions up to {VERSION}: use a "
+        "newer one"
+    )
+
+
+def explained(bad: BaseException, errors: Any, where: str) -> BaseException:
+    """Returns the error of the `Store` contract for one of the driver while connecting or starting: a
+    `JournalError`, or `Unavailable` for what may go away by itself. `errors`: the driver's exceptions.
+    `where`: the database, for messages."""
+    if isinstance(bad, errors.InsufficientPrivilegeError):
+        return JournalError(
+            f"no rights in {where}: {bad}. An administrator may run there: "
+            "CREATE SCHEMA jobqueue AUTHORIZATION the_role_of_jobqueue"
+        )
+    if isinstance(bad, errors.ReadOnlySQLTransactionError):
+        return JournalError(f"{where} is read-only: {bad}; give the URL of the primary")
+    if isinstance(bad, errors.InvalidCatalogNameError):
+        return JournalError(f"cannot use {where}: {bad}; create it with `createdb`")
+    if isinstance(bad, (errors.InvalidAuthorizationSpecificationError, errors.InvalidPasswordError)):
+        return JournalError(f"PostgreSQL refuses the login to {where}: {bad}")
+    if isinstance(bad, (errors.ClientConfigurationError, ValueError)):
+        return JournalError(
+            f"the URL {where} is wrong: write postgresql://user:password@host:port/database, with "
+            "characters such as / @ : # of a password as %2F %40 %3A %23"
+        )
+    if isinstance(bad, TimeoutError):
+        return Unavailable(f"{where} does not answer")
+    if isinstance(bad, (OSError, errors.InterfaceError, errors.InternalClientError)):
+        return Unavailable(f"cannot reach {where}: {bad.strerror if _is_system(bad) else bad}")
+    if isinstance(bad, errors.PostgresError):
+        return Unavailable(f"{where}: {bad}") if is_passing(bad) else JournalError(f"{where}: {bad}")
+    return bad
 
 
 async def add_session(connection: Any, id: UUID, place: Place | None, owner: bool) -> int:

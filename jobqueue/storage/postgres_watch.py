@@ -17,11 +17,14 @@ from jobqueue.storage.postgres_session import (
     CHANNEL,
     CONNECT,
     LOCK,
+    VERSION,
     Place,
     Silent,
     add_session,
+    explained,
     load_driver,
     machine,
+    newer_schema,
     shown,
 )
 
@@ -68,15 +71,18 @@ class Watch:
 
     async def look(self) -> Silent | bool:
         """Returns False if there is an owner; else whom to replace, or True if there is nobody. Raises
-        `OSError` if the database does not answer, and what else the driver raises."""
+        `Unavailable` if the database does not answer, and `JournalError` if it cannot be used."""
         try:
             if self._connection is None or self._connection.is_closed():
                 await self._connect()
             return await asyncio.wait_for(self._look(), CONNECT)
-        except BaseException:
+        except BaseException as bad:
             await self.close()
             self._still = self._gone = 0
-            raise
+            failed = explained(bad, self._driver.exceptions, self.location)
+            if failed is bad:
+                raise
+            raise failed from bad
 
     async def _connect(self) -> None:
         self._connection = connection = await self._driver.connect(
@@ -87,9 +93,13 @@ class Watch:
 
     async def _look(self) -> Silent | bool:
         connection = self._connection
-        if not await connection.fetchval(_READY) or await connection.fetchval(_VERSION) < 2:
+        version = await connection.fetchval(_VERSION) if await connection.fetchval(_READY) else 0
+        if version < 2:
             self.owner, self.whose = None, "a server of an older version"
             return True  # to be created, or an older server is the owner: opening it will tell
+        if version > VERSION:
+            self.owner = None
+            raise newer_schema(self.location, version)
         if self._id is None or not await connection.fetchval(_BEAT, self._id):
             self._id = uuid4()
             await add_session(connection, self._id, self._place, False)

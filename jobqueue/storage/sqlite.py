@@ -163,6 +163,9 @@ class SQLiteStore:
     def members(self) -> Sequence[Member]:
         return ()
 
+    def database(self) -> None:
+        return None
+
     def may_be_stale(self) -> bool:
         return False  # the folder is locked
 

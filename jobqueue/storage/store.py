@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from jobqueue.errors import JobQueueError
-from jobqueue.model import Member
+from jobqueue.model import DatabaseStats, Member
 from jobqueue.storage.records import Row
 
 
@@ -77,6 +77,9 @@ class Store(Protocol):
     def members(self) -> Sequence[Member]:
         """Returns the servers that shared the store at the last beat, this one included. May be called on any
         thread."""
+
+    def database(self) -> DatabaseStats | None:
+        """Returns figures of the database; None if the store is a file. May be called on any thread."""
 
     def may_be_stale(self) -> bool:
         """Returns whether another server may have written since the last answer of this one. May be called on

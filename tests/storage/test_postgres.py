@@ -319,7 +319,7 @@ def test_a_connection_that_is_closed_before_a_commit_begins_is_one_that_is_away(
 def test_a_commit_is_not_in_doubt_because_the_size_could_not_be_asked_for(open_store, monkeypatch):
     store = open_store()
     monkeypatch.setattr(postgres_module, "_SIZE_INTERVAL", -1.0)
-    monkeypatch.setattr(postgres_module, "_SIZE", "SELECT pg_terminate_backend(pg_backend_pid())")
+    monkeypatch.setattr(postgres_module, "_MEASURE", "SELECT pg_terminate_backend(pg_backend_pid())")
     store.commit([(2, b"a")])
     monkeypatch.setattr(postgres_module, "_SIZE_INTERVAL", 30.0)
     store.commit([(4, b"b")])

@@ -13,7 +13,7 @@ import asyncio
 import gc
 import time
 from asyncio import Future
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -26,7 +26,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from jobqueue.histogram import DecayingHistogram
-from jobqueue.model import EngineStats, JournalStats, QueueView, ScheduleFigures
+from jobqueue.model import DatabaseStats, EngineStats, JournalStats, Member, QueueView, ScheduleFigures
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
 
@@ -88,6 +88,8 @@ def _families(context: Context) -> Iterator[Metric]:
         yield from _of_the_lanes(stats)
         if stats.journal is not None:
             yield from _of_the_journal(stats.journal)
+            if stats.journal.database is not None:
+                yield from _of_the_database(stats.journal.database, context.engine.members())
     yield from _of_the_process(context, stats)
     for more in context.server.more_metrics:
         yield from more()
@@ -246,6 +248,26 @@ def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_journal_pending", "Changes that are not on disk yet.", journal.pending)
     yield GaugeMetricFamily("jobqueue_journal_bytes", "Size of the journal's file and its log.", journal.size)
     yield GaugeMetricFamily("jobqueue_journal_full", "1: the disk has no room for new jobs.", journal.full)
+
+
+def _of_the_database(database: DatabaseStats, members: Sequence[Member]) -> Iterator[Metric]:
+    yield GaugeMetricFamily("jobqueue_cluster_servers", "Servers that share the database.", len(members))
+    yield GaugeMetricFamily(
+        "jobqueue_cluster_owner_start_time_seconds",
+        "When the owner of the jobs became it, in Unix time.",
+        next((member.started_at / 1000 for member in members if member.owner), 0.0),
+    )
+    yield CounterMetricFamily(
+        "jobqueue_database_doubts", "Commits whose answer was lost and that were sent again.", database.doubts
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_database_oldest_transaction_seconds",
+        "Age of the oldest transaction in the database.",
+        database.snapshot,
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_database_dead_rows", "Old versions of rows that wait for autovacuum.", database.dead_rows
+    )
 
 
 def _of_the_process(context: Context, stats: EngineStats) -> Iterator[Metric]:

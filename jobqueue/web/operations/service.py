@@ -69,6 +69,7 @@ def _new_errors(context: Context) -> list[responses.NewErrorView]:
 def cluster(context: Context, request: Request) -> Response:
     """Shows the servers on the database, and which one is the owner of the jobs."""
     context.admin.only_format(request)
+    members = context.engine.members()
     servers = [
         responses.ServerView(
             member.server,
@@ -77,9 +78,14 @@ def cluster(context: Context, request: Request) -> Response:
             seconds(member.age or 0),
             known(member.address),
         )
-        for member in context.engine.members()
+        for member in members
     ]
-    return Response(200, encoder.document(responses.Cluster(servers)))
+    answer = responses.Cluster(servers)
+    for member in members:
+        if member.owner and member.before is not None:
+            at = instant(member.started_at)
+            answer.last_takeover = responses.Takeover(at, member.server, member.before, member.forced)
+    return Response(200, encoder.document(answer))
 
 
 def _loop(context: Context) -> responses.Loop | UnsetType:

@@ -455,10 +455,22 @@ class ServerView(Struct):
     address: str | UnsetType = UNSET
 
 
+class Takeover(Struct):
+    """`server` has become the owner of the jobs after the server `before`. `forced`: that one had not handed
+    over."""
+
+    at: str
+    server: str
+    before: str
+    forced: bool
+
+
 class Cluster(Struct):
-    """The servers on one database. None if this server shares its jobs with nobody."""
+    """The servers on one database. None if this server shares its jobs with nobody. `last_takeover` is left
+    out if the owner is the first one of the database."""
 
     servers: list[ServerView]
+    last_takeover: Takeover | UnsetType = UNSET
 
 
 class Stats(Struct, kw_only=True):

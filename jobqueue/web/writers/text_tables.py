@@ -224,8 +224,15 @@ def server_rows(body: bytes) -> list[list[str]]:
 
 
 def cluster(body: bytes) -> str:
-    rows = server_rows(body)
-    return table([SERVER_HEADS, *rows]) if rows else "this server shares its jobs with no other\n"
+    rows, answer = server_rows(body), _decode(body)
+    if not rows:
+        return "this server shares its jobs with no other\n"
+    text = table([SERVER_HEADS, *rows])
+    if "last_takeover" in answer:
+        last = _decode(answer["last_takeover"])
+        how = "which had not handed over" if bytes(last["forced"]) == b"true" else "which handed over"
+        text += f"last takeover: {plain(last['at'])}, from {plain(last['before'])}, {how}\n"
+    return text
 
 
 # -- schedules --------------------------------------------------------------------------------------
