@@ -46,9 +46,11 @@ def _free_port() -> int:
 
 class Postgres:
     """One cluster. `url(database)` is how its administrator gets there. `sync`: a commit is on the disk, in
-    `parent`; without it only crashes of PostgreSQL are survived."""
+    `parent`; without it only crashes of PostgreSQL are survived. `inside`: a command that starts another one in a network
+    of its own, where it listens on all addresses, and asks for no password."""
 
-    def __init__(self, sync: bool = False, parent: str | None = None) -> None:
+    def __init__(self, sync: bool = False, parent: str | None = None, inside: tuple[str, ...] = ()) -> None:
+        self._inside = inside
         self.folder = Path(tempfile.mkdtemp(prefix="jq-pg-", dir=parent))
         if _USER is not None:
             shutil.chown(self.folder, _USER)
@@ -57,7 +59,9 @@ class Postgres:
         self.run("initdb", "-D", self.data, "-U", "admin", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(_CONFIG.format(folder=self.folder, sync="on" if sync else "off"))
-        (self.data / "pg_hba.conf").write_text(_ACCESS)
+            if inside:
+                file.write("listen_addresses = '*'\n")
+        (self.data / "pg_hba.conf").write_text(_ACCESS + ("host all all all trust\n" if inside else ""))
         try:
             self.start()
         except AssertionError:  # another program has taken the port meanwhile
@@ -75,7 +79,24 @@ class Postgres:
         return done.stdout
 
     def start(self) -> None:
-        self.run("pg_ctl", "-D", self.data, "-l", self.folder / "log", "-o", f"-p {self.port}", "-w", "start")
+        arguments = ("-D", self.data, "-l", self.folder / "log", "-o", f"-p {self.port}", "-w", "start")
+        if not self._inside:
+            self.run("pg_ctl", *arguments)
+            return
+        assert _FOLDER is not None
+        assert _USER is not None
+        command = [
+            *self._inside,
+            "setpriv",
+            f"--reuid={_USER}",
+            f"--regid={_USER}",
+            "--init-groups",
+            _FOLDER / "pg_ctl",
+        ]
+        subprocess.run(
+            [*command, *map(str, arguments)], cwd="/", check=True, env=ENVIRONMENT, timeout=60, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def stop(self, how: str = "fast") -> None:
         """`how`: "fast", or "immediate" for a crash."""

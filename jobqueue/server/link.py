@@ -33,15 +33,35 @@ def greeting(peer: str, nonce: bytes, secret: str) -> bytes:
     return f"{proof} {peer}".encode().ljust(GREETING)
 
 
+def watch_other_side(connected: socket.socket, unread: int) -> None:
+    """Has the system end a connection between two servers when the other machine, or the way to it, has gone:
+    after 15 s if nothing is on its way there, else after `unread` milliseconds. That is also how long the
+    other side may read nothing."""
+    options = {
+        "TCP_NODELAY": 1,
+        "TCP_KEEPIDLE": 5,
+        "TCP_KEEPINTVL": 2,
+        "TCP_KEEPCNT": 5,
+        "TCP_USER_TIMEOUT": unread,
+    }
+    with suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Link:
-    """Accepts on `listening`, and hands each connection with a good greeting to `take(socket, peer)`."""
+    """Accepts on `listening`, and hands each connection with a good greeting to `take(socket, peer)`.
+    `unread`: milliseconds for which the other server may read nothing."""
 
     def __init__(
-        self, listening: socket.socket, secret: str, take: Callable[[socket.socket, str], None]
+        self, listening: socket.socket, secret: str, take: Callable[[socket.socket, str], None], unread: int
     ) -> None:
         self._socket = listening
         self._secret = secret
         self._take = take
+        self._unread = unread
         self._loop = asyncio.get_running_loop()
         self._greeted: set[asyncio.Task[None]] = set()
         self._loop.add_reader(listening.fileno(), self._accept)
@@ -80,8 +100,7 @@ class Link:
             raise
         peer = told[65:].rstrip().decode("latin-1")
         if hmac.compare_digest(told, greeting(peer, nonce, self._secret)):
-            with suppress(OSError):
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            watch_other_side(accepted, self._unread)
             self._take(accepted, peer)
         else:
             accepted.close()

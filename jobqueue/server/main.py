@@ -25,7 +25,7 @@ from jobqueue.server.gc_control import GcControl
 from jobqueue.server.link import Link
 from jobqueue.server.listener import CannotListenError, Listener, connection_limit, listen
 from jobqueue.server.log_writer import LogStream, LogWriter
-from jobqueue.server.member import Sockets, Standby
+from jobqueue.server.member import Sockets, Standby, warn_unless_reached
 from jobqueue.server.reload import Reload
 from jobqueue.server.signals import Signals, hold
 from jobqueue.server.tls import Tls
@@ -127,6 +127,7 @@ async def _take_turns(
 
     first = True
     try:
+        await warn_unless_reached(settings, sockets.place)
         while True:
             if not first:
                 take_signals()
@@ -138,6 +139,9 @@ async def _take_turns(
             if not program.lost:
                 return status
             first = False
+    except JournalError as refused:
+        out.write(f"jobqueue: {refused.detail}")
+        return 1
     finally:
         sockets.close()
 
@@ -228,7 +232,8 @@ class Program:
         if self._turn is not None:
             sockets = self._turn.sockets
             dispatcher.administrators.link_port = sockets.servers.getsockname()[1]
-            self._link = Link(sockets.servers.dup(), sockets.place.secret, self._take_passed_on)
+            unread = self._settings.write_timeout
+            self._link = Link(sockets.servers.dup(), sockets.place.secret, self._take_passed_on, unread)
             for client, peer in self._turn.waiting:
                 front.take(client, peer)
         self._gc.freeze()

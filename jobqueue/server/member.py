@@ -15,12 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from jobqueue.server.listener import CannotListenError, Listener, bind, connection_limit, listen
-from jobqueue.server.passing import Passing
+from jobqueue.server.passing import Passing, connect, reason
 from jobqueue.settings import Settings
 from jobqueue.storage.postgres_session import Place, Silent
 from jobqueue.storage.postgres_watch import INTERVAL, Watch
+from jobqueue.storage.store import JournalError, Unavailable
 
 _log = logging.getLogger("jobqueue")
+# Seconds that connecting to itself may take.
+_REACH = 2.0
 
 
 class Sockets:
@@ -60,6 +63,22 @@ def _advertised(settings: Settings) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+async def warn_unless_reached(settings: Settings, place: Place) -> None:
+    """Warns if `JOBQUEUE_ADVERTISE` does not lead to this server."""
+    if settings.advertise is None:
+        return
+    try:
+        async with asyncio.timeout(_REACH):
+            (await connect(place.address)).close()
+    except (OSError, UnicodeError) as failed:
+        _log.warning(
+            "JOBQUEUE_ADVERTISE=%s does not lead to this server: %s. If other servers cannot reach it there, "
+            "they cannot pass connections on to it",
+            settings.advertise,
+            reason(failed),
+        )
+
+
 def _own_address(host: str) -> str:
     """Returns `host` if it is an address of its own, else the one by which this machine reaches others."""
     if host not in ("0.0.0.0", "::", "") and not host.startswith("unix:"):
@@ -87,7 +106,8 @@ class Standby:
 
     async def wait(self, at_once: bool) -> tuple[Silent | None, list[tuple[socket.socket, str]]] | None:
         """Returns whom to replace, if anybody, and the clients that wait; None after a stop. `at_once`: the
-        first look is also the last if the database does not answer it."""
+        first look is also the last if the database does not answer it. Raises `JournalError` if that look
+        finds that the database cannot be used."""
         listener: Listener | None = None
         try:
             while not self._stopped.is_set():
@@ -97,7 +117,7 @@ class Standby:
                     return None if found is True else found, waiting
                 at_once = False
                 if self._passing is None:
-                    self._passing = Passing(self._settings.tls_cert is not None)
+                    self._passing = Passing(self._settings.tls_cert is not None, self._settings.write_timeout)
                     limit = connection_limit(self._settings.max_connections)
                     own = self._sockets.clients.dup()
                     own.setblocking(False)
@@ -118,14 +138,17 @@ class Standby:
         try:
             found = await self._watch.look()
         except Exception as bad:
-            if at_once:  # opening the database reports why, and waits for it
-                return True
+            if at_once:
+                if isinstance(bad, JournalError):
+                    raise
+                return True  # opening the database waits for it, and reports why it does not answer
             if not self._away:
-                _log.warning("the database does not answer: %s", str(bad) or "no answer in time")
+                why = bad.detail if isinstance(bad, (JournalError, Unavailable)) else str(bad)
+                _log.warning("this server cannot stand by: %s", why)
             self._away = True
             return False
         if self._away:
-            _log.info("the database is back")
+            _log.info("this server stands by again")
             self._away = False
         return found
 

@@ -5,21 +5,27 @@ no owner is known a connection waits for one. When the owner goes, so do the con
 it."""
 
 import asyncio
+import logging
+import os
 import socket
 from contextlib import suppress
 from typing import cast
 
 from jobqueue.errors import NotReady
-from jobqueue.server.link import NONCE, greeting, receive
+from jobqueue.server.link import NONCE, greeting, receive, watch_other_side
 from jobqueue.storage.postgres_session import Place
 from jobqueue.web.http import REASONS
 from jobqueue.web.writers.problems import problem
 
+_log = logging.getLogger("jobqueue")
 # Seconds for which a connection waits for an owner, and between two tries to reach one.
 _WAIT = 5.0
 _PAUSE = 0.1
 # Seconds that connecting to the owner may take.
 _CONNECT = 2.0
+# Seconds after which an owner that cannot be reached is reported, and between two tries to reach it.
+_REPORT = 5.0
+_REPORT_PAUSE = 1.0
 # Seconds for which a refused connection stays open, so that its client can read why.
 _LINGER = 1.0
 # Seconds that a client has to close a connection that the owner has closed.
@@ -29,17 +35,20 @@ _BUFFER = 256 << 10
 
 
 class Passing:
-    """`owner`: where connections go now; None while there is nobody. `by_tls`: the clients speak TLS."""
+    """`owner`: where connections go now; None while there is nobody. `by_tls`: the clients speak TLS.
+    `unread`: milliseconds for which the owner may read nothing."""
 
-    def __init__(self, by_tls: bool) -> None:
+    def __init__(self, by_tls: bool, unread: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._by_tls = by_tls
+        self._unread = unread
         self._owner: Place | None = None
         self._changed = asyncio.Event()
         # The clients that wait for an owner, and their addresses
         self._waiting: dict[asyncio.Task[None], tuple[socket.socket, str]] = {}
         self._passed: set[_End] = set()
         self._refused = 0
+        self._probing: asyncio.Task[None] | None = None
 
     def count(self) -> int:
         """Returns the number of clients that wait or are passed on."""
@@ -50,6 +59,37 @@ class Passing:
             self._owner = owner
             self._changed.set()
             self._changed = asyncio.Event()
+            self._probe()
+
+    def _probe(self) -> None:
+        """Finds out whether the owner can be reached, also while there are no clients."""
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
+        if self._owner is not None:
+            self._probing = self._loop.create_task(self._report(self._owner))
+
+    async def _report(self, owner: Place) -> None:
+        """Returns when the owner is reached. Warns if that lasts long."""
+        began, warned = self._loop.time(), False
+        while True:
+            try:
+                link, _ = await self._connect(owner)
+            except (OSError, EOFError, ValueError) as failed:
+                if not warned and self._loop.time() - began >= _REPORT:
+                    warned = True
+                    _log.warning(
+                        "the owner of the jobs cannot be reached at %s: %s. Clients of this server get 503. "
+                        "Is its JOBQUEUE_ADVERTISE right, and may this machine connect there?",
+                        owner.address,
+                        reason(failed),
+                    )
+            else:
+                link.close()
+                if warned:
+                    _log.info("the owner of the jobs is reached at %s", owner.address)
+                return
+            await asyncio.sleep(min(_REPORT, _REPORT_PAUSE))
 
     def take(self, accepted: socket.socket, peer: str) -> None:
         """Passes on a connection from now on, and owns its socket."""
@@ -60,6 +100,8 @@ class Passing:
     def close(self) -> list[tuple[socket.socket, str]]:
         """Ends what is passed on. Returns the clients that still wait for an owner, of whom nothing was read,
         and their addresses."""
+        if self._probing is not None:
+            self._probing.cancel()
         waiting = [client for task, client in self._waiting.items() if task.cancel()]
         self._waiting.clear()
         for end in list(self._passed):
@@ -103,24 +145,32 @@ class Passing:
         place = self._owner
         if place is None:
             return None
-        host, _, port = place.address.rpartition(":")
+        try:
+            link, nonce = await self._connect(place)
+        except (OSError, EOFError, ValueError):
+            if self._probing is None or self._probing.done():
+                self._probe()
+            return None
+        try:
+            async with asyncio.timeout(_CONNECT):
+                await self._loop.sock_sendall(link, greeting(peer, nonce, place.secret))
+        except BaseException as failed:
+            link.close()
+            if isinstance(failed, OSError):
+                return None
+            raise
+        return link
+
+    async def _connect(self, place: Place) -> tuple[socket.socket, bytes]:
+        """Returns a connection to another server, and what that says first. Raises `OSError`, `EOFError` or
+        `ValueError`."""
         link: socket.socket | None = None
         try:
             async with asyncio.timeout(_CONNECT):
-                found = await self._loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-                family, kind, protocol, _, address = found[0]
-                link = socket.socket(family, kind, protocol)
-                link.setblocking(False)
-                await self._loop.sock_connect(link, address)
-                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                nonce = await receive(self._loop, link, NONCE)
-                await self._loop.sock_sendall(link, greeting(peer, nonce, place.secret))
-            return link
-        except (OSError, EOFError, ValueError):
-            if link is not None:
-                link.close()
-            return None
-        except asyncio.CancelledError:
+                link = await connect(place.address)
+                watch_other_side(link, self._unread)
+                return link, await receive(self._loop, link, NONCE)
+        except BaseException:
             if link is not None:
                 link.close()
             raise
@@ -130,13 +180,54 @@ class Passing:
         try:
             if not self._by_tls:
                 self._refused += 1
-                await self._loop.sock_sendall(accepted, _not_ready(f"standby-{self._refused}"))
+                await self._loop.sock_sendall(accepted, self._not_ready())
                 accepted.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(_LINGER)
         except OSError:
             pass
         finally:
             accepted.close()
+
+    def _not_ready(self) -> bytes:
+        why = "no server is the owner of the jobs at present; one takes over in a few seconds"
+        if self._owner is not None:
+            why = "this server does not reach the owner of the jobs; its log says why"
+        request_id = f"standby-{self._refused}"
+        answer = problem(NotReady(why, retry_after=1), request_id)
+        head = (
+            f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
+            f"X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\nConnection: close"
+        )
+        return head.encode("latin-1") + answer.headers + b"\r\n\r\n" + answer.body
+
+
+async def connect(address: str) -> socket.socket:
+    """Returns a connection to `host:port`. Raises `OSError` or `ValueError`."""
+    loop = asyncio.get_running_loop()
+    host, _, port = address.rpartition(":")
+    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    family, kind, protocol, _, place = found[0]
+    link = socket.socket(family, kind, protocol)
+    try:
+        link.setblocking(False)
+        await loop.sock_connect(link, place)
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def reason(failed: Exception) -> str:
+    """Returns why a connection could not be made."""
+    if isinstance(failed, socket.gaierror):
+        return failed.strerror or str(failed)
+    if isinstance(failed, TimeoutError):
+        return "no answer in time"
+    if isinstance(failed, EOFError):
+        return "the connection was closed"
+    if isinstance(failed, OSError) and failed.errno:
+        return os.strerror(failed.errno)
+    return str(failed)
 
 
 class _End(asyncio.Protocol):
@@ -204,17 +295,3 @@ class _End(asyncio.Protocol):
             self.other.close()
         else:
             self.other.abort()
-
-
-def _not_ready(request_id: str) -> bytes:
-    answer = problem(
-        NotReady(
-            "no server is the owner of the jobs at present; one takes over in a few seconds", retry_after=1
-        ),
-        request_id,
-    )
-    head = (
-        f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
-        f"X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\nConnection: close"
-    )
-    return head.encode("latin-1") + answer.headers + b"\r\n\r\n" + answer.body

@@ -8,23 +8,25 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from postgres_server import Postgres
-from running import Answer, Connection, Program, until
+from running import MODULE, Answer, Connection, Program, until
 
 
 class Crew:
-    """The servers. `servers`: those that run."""
+    """The servers on a database of `postgres`: a `Postgres`, or what has its `url` and `sql`. `servers`: those that
+    run."""
 
-    def __init__(self, postgres: Postgres, database: str) -> None:
-        self.postgres, self._database = postgres, database
+    def __init__(self, postgres: Any, database: str) -> None:
+        self.postgres, self.database = postgres, database
         self.servers: list[Program] = []
 
-    def start(self, **settings: str) -> Program:
-        """Starts a server, and waits until it serves or stands by."""
-        server = Program(
-            expect_5xx=True, JOBQUEUE_DATA=self.postgres.url(self._database), JOBQUEUE_RETAIN="24h",
-            JOBQUEUE_RETAIN_JOBS="10000000", JOBQUEUE_RETAIN_BYTES="8GiB", JOBQUEUE_ACCESS_LOG="off", **settings,
-        )  # fmt: skip
+    def start(self, inside: tuple[str, ...] = (), host: str = "127.0.0.1", **settings: str) -> Program:
+        """Starts a server, and waits until it serves or stands by. `inside`: a command that starts it in a network of
+        its own, where its address is `host`."""
+        own = {
+            "JOBQUEUE_DATA": self.postgres.url(self.database), "JOBQUEUE_RETAIN": "24h",
+            "JOBQUEUE_RETAIN_JOBS": "10000000", "JOBQUEUE_RETAIN_BYTES": "8GiB", "JOBQUEUE_ACCESS_LOG": "off",
+        }  # fmt: skip
+        server = Program((*inside, *MODULE), True, host, **own | settings)
         server.__enter__()
         self.servers.append(server)
         return server
@@ -35,7 +37,8 @@ class Crew:
             self.wait_for_owner()
 
     def sql(self, text: str) -> str:
-        return self.postgres.sql(text, self._database)
+        found: str = self.postgres.sql(text, self.database)
+        return found
 
     def owner_pid(self) -> str:
         return self.sql("SELECT process FROM jobqueue.session WHERE alive AND owner")
@@ -101,7 +104,7 @@ class Client(threading.Thread):
             count += 1
             server = self._random.choice(self._crew.servers)
             try:
-                with Connection(server.port) as connection:
+                with server.connect() as connection:
                     connection.socket.settimeout(30)
                     for _ in range(self._random.randint(1, 20)):
                         self._work(connection, f"{self._number}-{count}")

@@ -41,11 +41,18 @@ class Program:
     """Runs for the length of a `with`, and is killed if it still runs then. A traceback in its log fails the test,
     and so does a 5xx response unless `expect_5xx` allows it."""
 
-    def __init__(self, command: tuple[str, ...] = MODULE, expect_5xx: bool = False, **settings: str) -> None:
+    def __init__(
+        self,
+        command: tuple[str, ...] = MODULE,
+        expect_5xx: bool = False,
+        host: str = "127.0.0.1",
+        **settings: str,
+    ) -> None:
         self._expect_5xx = expect_5xx
+        self.host = host
         self._process = subprocess.Popen(
             command,
-            env=environment(**{"JOBQUEUE_PORT": "0", "JOBQUEUE_HOST": "127.0.0.1"} | settings),
+            env=environment(**{"JOBQUEUE_PORT": "0", "JOBQUEUE_HOST": host} | settings),
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -134,7 +141,7 @@ class Program:
         return self.exit_status()
 
     def connect(self) -> "Connection":
-        return Connection(self.port)
+        return Connection(self.port, self.host)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """One request on a connection of its own. Returns the status, and the JSON body if there is one."""
@@ -161,8 +168,8 @@ class Answer(NamedTuple):
 class Connection:
     """A blocking client that sends any bytes and reads responses."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection((host, port), timeout=10)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@ take its place."""
 
 import glob
 import os
+import re
 import socket
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from postgres_server import needs_postgres
 from running import Connection, until
 
+from jobqueue import Client
 from tests.cluster.crew import Crew
 from tests.cluster.scenes import SCENES
 
@@ -59,8 +61,24 @@ def test_a_server_that_is_stopped_hands_over_at_once_and_its_workers_go_on(three
     three.stop(owner)
     three.wait_for_owner()
     assert time.monotonic() - began < 3
+    text = last.call("GET", "/cluster?format=text")[1].decode()
+    assert re.search(
+        rf"^process {other.pid} on .*  owner |^process {last.pid} on .*  owner ", text, re.MULTILINE
+    )
+    assert re.search(
+        rf"^last takeover: .*Z, from process {owner.pid} on .*, which handed over$", text, re.MULTILINE
+    )
     status, concluded = last.call("POST", f"/jobs/{job['id']}/conclude?lease={job['lease']}")
     assert (status, concluded["status"]) == (200, "concluded")
+
+
+def test_a_client_of_several_servers_goes_on_when_the_owner_is_killed(three):
+    urls = ",".join(f"http://127.0.0.1:{server.port}" for server in three.servers)
+    with Client(urls) as client:
+        made = [client.jobs.enqueue("x", idempotency_key="a").id]
+        three.kill(three.servers[0])
+        made.append(client.jobs.enqueue("x", idempotency_key="b").id)
+        assert [client.jobs.dequeue().id for _ in made] == made
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -78,9 +96,14 @@ def test_a_server_on_standby_that_is_stopped_ends_its_session_and_one_that_is_ki
     assert three.sql("SELECT count(*) FROM jobqueue.session WHERE alive") == "2"
     three.kill(third)
     three.sql("UPDATE jobqueue.session SET beat_at = now() - interval '1 hour' WHERE NOT owner")
+    assert "last_takeover" not in owner.call("GET", "/cluster")[1]
     three.kill(owner)
-    three.start()
+    now = three.start()
     three.wait_for_owner()
+    last = now.call("GET", "/cluster")[1]["last_takeover"]
+    assert last["before"].startswith(f"process {owner.pid} on ")
+    assert last["server"].startswith(f"process {now.pid} on ")
+    assert last["forced"] is True
     assert three.sql("SELECT count(*) FROM jobqueue.session WHERE alive") == "1"
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from jobqueue.server import passing as passing_module
-from jobqueue.server.link import Link
+from jobqueue.server.link import Link, watch_other_side
 from jobqueue.server.passing import Passing
 from jobqueue.storage.postgres_session import Place
 
@@ -21,7 +21,7 @@ class Owner:
         self.place = Place(f"127.0.0.1:{self.listening.getsockname()[1]}", "secret")
         self.peers = []
         self._tasks = set()
-        self.link = Link(self.listening, "secret", self._take)
+        self.link = Link(self.listening, "secret", self._take, 30_000)
 
     def _take(self, client, peer):
         self.peers.append(peer)
@@ -39,7 +39,7 @@ class Owner:
 @contextmanager
 def running(by_tls=False):
     """What passes on, and an owner."""
-    passing, owner = Passing(by_tls), Owner()
+    passing, owner = Passing(by_tls, 30_000), Owner()
     yield passing, owner
     owner.link.close()
     for client, _ in passing.close():
@@ -127,6 +127,35 @@ async def test_an_owner_with_another_secret_or_none_at_all_is_as_none(monkeypatc
         with connected(passing) as client:  # the owner ends it
             assert await received(client, 1) == b""
         assert owner.peers == []
+
+
+async def test_an_owner_that_stays_out_of_reach_is_reported_once(monkeypatch, logged):
+    monkeypatch.setattr(passing_module, "_REPORT", 0.0)
+    monkeypatch.setattr(passing_module, "_WAIT", 0.05)
+    monkeypatch.setattr(passing_module, "_LINGER", 0.05)
+    with running() as (passing, owner):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+            passing.send_to(Place(nobody, "secret"))
+            with connected(passing) as client:
+                assert b"does not reach the owner of the jobs; its log says why" in await received(
+                    client, 1000
+                )
+        passing.send_to(owner.place)
+        with connected(passing) as client:
+            await asyncio.get_running_loop().sock_sendall(client, b"x")
+            assert await received(client, 1) == b"x"
+    [record] = logged
+    assert f"cannot be reached at {nobody}: Connection refused" in record.getMessage()
+    logged.clear()
+
+
+def test_a_link_ends_when_the_other_machine_has_gone():
+    with socket.socket() as one:
+        watch_other_side(one, 30_000)
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 async def test_when_the_owner_goes_its_clients_lose_their_connections(monkeypatch):
