@@ -246,7 +246,7 @@ request() {
     esac
     await "$asking"
     read_head
-    [ -n "$polls" ] && [ -n "$stopping" ] || try_next "$code" # unless the worker itself has ended the wait
+    case $polls$stopping in 11) ;; *) try_next "$code" ;; esac # 11: the worker itself has ended the wait
     busy='' polls=''
 }
 
