@@ -326,6 +326,20 @@ async def test_many_that_ask_at_once_share_a_read_and_too_many_are_refused(table
     assert await asking.find(ENDS) == Owner(1000)
 
 
+@needs_linux
+async def test_who_asks_while_the_server_stops_is_told_so(table, monkeypatch):
+    asking = SocketOwners(table(row()))
+    loop = asyncio.get_running_loop()
+    found = [asking.find(ENDS) for _ in range(_MOST)]  # a read is under way for the first one only
+
+    def run_in_executor(*arguments):
+        raise RuntimeError("Executor shutdown has been called")
+
+    monkeypatch.setattr(loop, "run_in_executor", run_in_executor)
+    owners = await asyncio.gather(*found)
+    assert owners == [Owner(1000)] + [Owner(None, "the server stops")] * (_MOST - 1)
+
+
 # -- persons, names, addresses ----------------------------------------------------------------------
 
 

@@ -72,16 +72,24 @@ class SocketOwners:
         self._reading = bool(batch)
         if batch:
             ends = [wanted for wanted, _ in batch]
-            reading = loop.run_in_executor(None, owners, ends, self._tables)
-            reading.add_done_callback(partial(self._was_read, [found for _, found in batch]))
+            try:
+                reading = loop.run_in_executor(None, owners, ends, self._tables)
+            except RuntimeError:  # the server stops, and its threads have ended
+                waiting, self._wanted, self._reading = batch + self._wanted, [], False
+                _answer([found for _, found in waiting], [], None)
+            else:
+                reading.add_done_callback(partial(self._was_read, [found for _, found in batch]))
 
     def _was_read(self, batch: "list[Future[Owner]]", reading: "Future[list[Owner]]") -> None:
         error = None if reading.cancelled() else reading.exception()
-        known = [] if reading.cancelled() or error is not None else reading.result()
-        for index, found in enumerate(batch):
-            if not found.done():  # else the client has gone
-                found.set_result(known[index] if known else Owner(None, str(error or "the server stops")))
+        _answer(batch, [] if reading.cancelled() or error is not None else reading.result(), error)
         self._read()
+
+
+def _answer(batch: "list[Future[Owner]]", known: list[Owner], error: BaseException | None) -> None:
+    for index, found in enumerate(batch):
+        if not found.done():  # else the client has gone
+            found.set_result(known[index] if known else Owner(None, str(error or "the server stops")))
 
 
 def owners(wanted: Sequence[Ends], tables: Sequence[str] = TABLES) -> list[Owner]:
