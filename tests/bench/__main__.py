@@ -26,6 +26,7 @@ BENCHMARKS = {
     "ticks": "schedules, 10,000 of which none is due and 1,000 that are due at once; series of queues",
     "pages": "what open pages of the dashboard cost the requests that run meanwhile",
     "guard": "what metrics and access tokens cost on the way of a request",
+    "instructions": "instructions of each kind of request, by callgrind",
     "against": "this checkout against another one (BENCH_AGAINST=FOLDER), pair by pair",
     "profile": "where the server's time goes, by py-spy",
 }
