@@ -97,7 +97,7 @@ def conclude(context: Context, request: Request) -> Response | Deferred:
         context.check_queue(name)  # before anything is done
     concluded = context.engine.conclude(claim, result)
     if following is not None:
-        return _go_on(context, concluded, following)
+        return _go_on(context, concluded, following, claim.consumer)
     return reply(context, concluded, job_reply if not truncated else _cut_reply(truncated))
 
 
@@ -112,10 +112,12 @@ def _cut_reply(truncated: tuple[str, ...]) -> Callable[[Context, Job], Response]
     return answer
 
 
-def _go_on(context: Context, concluded: MaybeFuture[Job], following: Following) -> Response | Deferred:
+def _go_on(
+    context: Context, concluded: MaybeFuture[Job], following: Following, consumer: str | None
+) -> Response | Deferred:
     """Dequeues after a conclude. The conclude stands, whatever the dequeue returns."""
     queues, lease_for = following.queues or (), following.lease_for
-    want = DequeueRequest(queues, lease_for, None, following.consumer, "", following.by_priority)
+    want = DequeueRequest(queues, lease_for, None, consumer, "", following.by_priority)
 
     def take(job: Job) -> MaybeFuture[list[Delivery]]:
         want.queues = want.queues or (job.queue,)

@@ -4,13 +4,21 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from jobqueue.errors import BodyTooLarge, InvalidField, JobQueueError, MissingField
+from jobqueue.errors import BodyTooLarge, InvalidField, InvalidJson, JobQueueError, MissingField
 from jobqueue.model import DequeueRequest, LeaseClaim
 from jobqueue.web.http import Request
 from jobqueue.web.readers import raw_body
-from jobqueue.web.readers.decoder import OPTION_HEADERS, RequestDecoder, S, checked
+from jobqueue.web.readers.decoder import (
+    CONSUMER_HEADERS,
+    OPTION_HEADERS,
+    RequestDecoder,
+    S,
+    checked,
+    remember,
+    without_lease,
+)
 from jobqueue.web.readers.job_error import optional_error
-from jobqueue.web.readers.json_text import one_line
+from jobqueue.web.readers.json_text import REFUSED, check_utf8, one_line
 from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
 
@@ -45,8 +53,15 @@ class Following(NamedTuple):
     by_priority: bool
     lease_for: int | None
     wait: int
+    raw: bool
+
+
+class ConcludeQuery(NamedTuple):
+    """What the query of a conclude says, but for the lease."""
+
     consumer: str | None
     raw: bool
+    following: Following | None
 
 
 class ConsumeReaders:
@@ -54,8 +69,8 @@ class ConsumeReaders:
 
     __slots__ = (
         "_conclude", "_conclude_each", "_consumer", "_dequeue", "_dequeue_job", "_fail", "_fail_each",
-        "_heartbeat", "_heartbeat_each", "_lease", "_limits", "_max_depth", "_release", "_release_each",
-        "_stream",
+        "_heartbeat", "_heartbeat_each", "_lease", "_limits", "_max_depth", "_of_conclude_query",
+        "_of_dequeue_query", "_release", "_release_each", "_stream",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -81,13 +96,22 @@ class ConsumeReaders:
         # Of all calls that claim a lease, which share `HolderShape`.
         self._lease = self._conclude.kinds["lease"]
         self._consumer = self._conclude.kinds["consumer"]
+        # What was made of queries: clients send the same ones again and again.
+        self._of_dequeue_query: dict[str, tuple[DequeueRequest, int, bool]] = {}
+        self._of_conclude_query: dict[str, ConcludeQuery] = {}
 
     def dequeue(self, request: Request) -> tuple[DequeueRequest, int, bool]:
         """Returns the dequeue request, the wait in milliseconds, and whether the payload is to be the
         body.
         """
-        if not request.body and not request.query and OPTION_HEADERS.isdisjoint(request.headers):
-            return _PLAIN_WANT, 0, False
+        query = request.query
+        by_query = not request.body and OPTION_HEADERS.isdisjoint(request.headers)
+        if by_query:
+            if not query:
+                return _PLAIN_WANT, 0, False
+            known = self._of_dequeue_query.get(query)
+            if known is not None:
+                return known
         asked = self._dequeue.read(request, self._max_depth)
         kinds = self._dequeue.kinds
         queues = self._limits.queues(asked.queue, asked.queues) or ("default",)
@@ -101,8 +125,10 @@ class ConsumeReaders:
         if lease_for is not None:
             lease_for = kinds["lease_for"].check(lease_for, "lease_for")
         wait = 0 if wait == 0 else kinds["wait"].check(wait, "wait")
-        by_priority = asked.order == "priority"
-        return DequeueRequest(queues, lease_for, count, consumer, "", by_priority), wait, asked.raw
+        want = DequeueRequest(queues, lease_for, count, consumer, "", asked.order == "priority")
+        if by_query:
+            remember(self._of_dequeue_query, query, (want, wait, asked.raw))
+        return want, wait, asked.raw
 
     def dequeue_job(self, request: Request) -> tuple[DequeueRequest, bool]:
         """Returns the dequeue request, which names no queue, and whether the payload is to be the body."""
@@ -125,6 +151,12 @@ class ConsumeReaders:
 
         Result and dequeue are None if not given.
         """
+        query = request.query
+        if query:
+            query, lease = without_lease(query)
+            known = self._of_conclude_query.get(query)
+            if known is not None and (found := self._conclude_by(known, lease, request, id)) is not None:
+                return found
         asked = self._conclude.read(request, self._max_depth)
         if type(asked) is requests.PlainConclude:
             if asked.consumer is None and asked.result is requests.ABSENT:
@@ -135,20 +167,66 @@ class ConsumeReaders:
             return self._claim(asked, id), self._result(asked), (), None
         claim = self._claim(asked, id)
         truncated: tuple[str, ...] = ()
-        if asked.raw:
-            result, was_cut = raw_body.result_of_body(request, self._max_depth, self._limits.max_result)
-            result, truncated = self._small(result), ("result",) if was_cut else ()
+        if isinstance(asked, requests.ConcludeOptions) and asked.raw:
+            result, truncated = self._raw_result(request)
         else:
             result = self._result(asked)
-        return claim, result, truncated, self._following(asked)
+        following = self._following(asked)
+        if request.query:
+            self._remember_conclude(query)
+        return claim, result, truncated, following
 
-    def _following(self, asked: requests.ConcludeOptions) -> Following | None:
+    def _remember_conclude(self, query: str) -> None:
+        """Remembers what the query of a conclude says, unless it names a lease."""
+        try:
+            options = self._conclude.options(Request("", "", query, {}, b"", "", ""))
+            if "lease" not in options:
+                asked = self._conclude.merge(b"", options, self._max_depth)
+                found = ConcludeQuery(self._claim(asked, 0).consumer, asked.raw, self._following(asked))
+                remember(self._of_conclude_query, query, found)
+        except JobQueueError:  # what it needs besides is in the body or in a header
+            pass
+
+    def _conclude_by(
+        self, known: ConcludeQuery, lease: str | None, request: Request, id: int
+    ) -> tuple[LeaseClaim, bytes | None, tuple[str, ...], Following | None] | None:
+        """Reads a conclude whose query is known, and has `lease`. None: it has to be read as a whole, since
+        an option is given twice, or there is something special in the body."""
+        headers = request.headers
+        if not OPTION_HEADERS.isdisjoint(headers):
+            if lease is not None or not CONSUMER_HEADERS.isdisjoint(headers):
+                return None
+            lease = request.header(b"job-lease")
+        consumer, is_raw, following = known
+        body = request.body
+        if is_raw or not body:
+            claim = self._checked_claim(id, lease, consumer)
+            result, truncated = self._raw_result(request) if is_raw else (None, ())
+            return claim, result, truncated, following
+        try:
+            if not body.isascii():
+                check_utf8(body)
+            asked = self._conclude.decode(body)
+        except (InvalidJson, *REFUSED):
+            return None
+        if asked.lease is not None:
+            if lease is not None:
+                return None
+            lease = asked.lease
+        if asked.consumer is not None:
+            if consumer is not None:
+                return None
+            consumer = asked.consumer
+        return self._checked_claim(id, lease, consumer), self._result(asked), (), following
+
+    def _following(self, asked: requests.ConcludeShape) -> Following | None:
         if asked.next:
             wait = self._conclude.value(asked, "wait") or 0
             queues = self._limits.queues(asked.queue, asked.queues)
             lease_for = self._conclude.value(asked, "lease_for")
             by_priority = asked.order == "priority"
-            return Following(queues, by_priority, lease_for, wait, asked.consumer, asked.raw)
+            is_raw = isinstance(asked, requests.ConcludeOptions) and asked.raw
+            return Following(queues, by_priority, lease_for, wait, is_raw)
         for name in ("queues", "queue", "order", "wait", "lease_for"):
             if getattr(asked, name) is not None:
                 raise MissingField(f"{name} is for the dequeue after the conclude: add next=1", field="next")
@@ -193,7 +271,9 @@ class ConsumeReaders:
         return checked(call.many(request, options, self._max_depth, self._limits.max_batch), check, False)
 
     def _claim(self, asked: requests.HolderShape, id: int) -> LeaseClaim:
-        lease, consumer = asked.lease, asked.consumer
+        return self._checked_claim(id, asked.lease, asked.consumer)
+
+    def _checked_claim(self, id: int, lease: str | None, consumer: str | None) -> LeaseClaim:
         if lease is not None:
             self._lease.check(lease, "lease")
         if consumer is not None:
@@ -203,6 +283,11 @@ class ConsumeReaders:
     def _result(self, asked: requests.PlainConclude) -> bytes | None:
         text = bytes(asked.result)
         return self._small(one_line(text, self._max_depth)) if text else None
+
+    def _raw_result(self, request: Request) -> tuple[bytes | None, tuple[str, ...]]:
+        """Returns the result in a raw body, and what was cut."""
+        result, was_cut = raw_body.result_of_body(request, self._max_depth, self._limits.max_result)
+        return self._small(result), ("result",) if was_cut else ()
 
     def _small(self, result: bytes | None) -> bytes | None:
         if result is not None and len(result) > self._limits.max_result:

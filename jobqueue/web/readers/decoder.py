@@ -27,10 +27,15 @@ from jobqueue.web.readers.json_text import (
 from jobqueue.web.schema.kinds import Kind, kind_of
 
 S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 _BLANK = b" \t\r\n"
 _MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
 _CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
-OPTION_HEADERS = frozenset({b"job-lease", *_CONSUMER_HEADERS})
+CONSUMER_HEADERS = frozenset(_CONSUMER_HEADERS)
+OPTION_HEADERS = CONSUMER_HEADERS | {b"job-lease"}
+# Queries that are remembered, of each call, and their length.
+_MAX_QUERIES = 1024
+_MAX_QUERY = 512
 ONE_LINE_HINT = (
     "two JSON values on one line; put each on a line of its own (curl -d @file drops line ends, use "
     "--data-binary @file), or send an array"
@@ -78,6 +83,7 @@ class RequestDecoder(Generic[S]):
         body = body or shape
         self._array = msgspec.json.Decoder(list[body]).decode
         self.decode: Callable[[bytes], S] = msgspec.json.Decoder(first or body).decode
+        self._decode_whole: Callable[[bytes], S] | None = msgspec.json.Decoder(body).decode if first else None
         declared = msgspec.structs.fields(shape)
         self._of_query = frozenset(shape.__struct_fields__) - frozenset(body.__struct_fields__)
         # Fields that are objects themselves: how those are read.
@@ -108,6 +114,11 @@ class RequestDecoder(Generic[S]):
                 return self.decode(body)
             except REFUSED:
                 pass
+            if self._decode_whole is not None:
+                try:
+                    return self._decode_whole(body)
+                except REFUSED:
+                    pass
         options = self.options(request)
         if options.get("raw") and "raw" in self._of_query:
             body = b""
@@ -371,6 +382,26 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
                     raise InvalidField("the query string is not UTF-8", field=name[:64]) from None
             pairs.append((name, value))
     return pairs
+
+
+def without_lease(query: str) -> tuple[str, str | None]:
+    """Returns a query without the first `lease`, and that lease; None: it has none, or not as plain text."""
+    at = query.find("lease=")
+    if at < 0 or (at > 0 and query[at - 1] != "&"):
+        return query, None
+    before, after = query[:at], query[at + 6 :]
+    lease, _, after = after.partition("&")
+    if "%" in lease or "+" in lease:
+        return query, None
+    return before + after, lease
+
+
+def remember(known: dict[str, T], query: str, found: T) -> None:
+    """Remembers what a reader has made of a query."""
+    if len(query) <= _MAX_QUERY:
+        if len(known) >= _MAX_QUERIES:
+            known.clear()
+        known[query] = found
 
 
 def _struct_in(declared: Any) -> type[Struct] | None:

@@ -18,9 +18,10 @@ from jobqueue.web.readers.decoder import (
     has_second_line,
     has_second_value,
     is_many,
+    remember,
     says_many,
 )
-from jobqueue.web.readers.json_text import REFUSED, check_utf8, one_line
+from jobqueue.web.readers.json_text import REFUSED, check_utf8, is_utf8, one_line
 from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
 from jobqueue.web.schema.kinds import YEAR_MS
@@ -45,7 +46,8 @@ class ProduceReaders:
 
     __slots__ = (
         "_change", "_enqueue", "_first_changes", "_import", "_last_changes", "_limits", "_max_body",
-        "_max_depth", "_names", "_options_of_job", "_plain", "_plain_array", "_times_of_change", "_types",
+        "_max_depth", "_names", "_of_query", "_options_of_job", "_plain", "_plain_array", "_plain_beside",
+        "_times_of_change", "_types",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -55,6 +57,9 @@ class ProduceReaders:
         self._names = limits.queue_name.known
         self._types = limits.types
         self._plain = msgspec.json.Decoder(requests.PlainJob).decode
+        self._plain_beside = msgspec.json.Decoder(requests.PlainJobBeside).decode
+        # Queue and priority by the query that they came in.
+        self._of_query: dict[str, tuple[str | None, int | None]] = {}
         self._plain_array = msgspec.json.Decoder(list[requests.PlainJob]).decode
         self._enqueue = limits.decoder(
             requests.EnqueueOptions, ignored=SET_BY_THE_QUEUE, nulls=frozenset({"payload", "max_attempts"}),
@@ -75,14 +80,19 @@ class ProduceReaders:
         `wall` reads the wall clock in milliseconds.
         """
         body = request.body
-        if body[:1] == b"{" and not request.query and not says_many(request):
-            if not body.isascii():  # most are: a call less
-                check_utf8(body)
-            try:
-                new = self._plain_job(self._plain(body), request)
-                return new if len(body) <= self._max_body else self._within_limit(new)
-            except REFUSED:
-                pass
+        if body[:1] == b"{" and not says_many(request):
+            if request.query:
+                beside = self._job_beside_query(request)
+                if beside is not None:
+                    return beside
+            else:
+                if not body.isascii():  # most are: a call less
+                    check_utf8(body)
+                try:
+                    new = self._plain_job(self._plain(body), request)
+                    return new if len(body) <= self._max_body else self._within_limit(new)
+                except REFUSED:
+                    pass
         if request.query and self._enqueue.options(request).get("raw"):
             return self._raw_job(request, wall)
         if is_many(request):
@@ -95,7 +105,37 @@ class ProduceReaders:
             if has_second_value(body):
                 raise InvalidJson(ONE_LINE_HINT) from None
             raise
-        return self._new_job(asked, request, wall)
+        new = self._new_job(asked, request, wall)
+        if request.query:
+            options = self._enqueue.options(request)
+            if options.keys() <= {"queue", "priority"}:
+                remember(self._of_query, request.query, (options.get("queue"), options.get("priority")))
+        return new
+
+    def _job_beside_query(self, request: Request) -> NewJob | None:
+        """Returns a plain job whose queue or priority is in the query. None: it has to be read the long way,
+        since there are other options, or there is something wrong."""
+        body, query = request.body, request.query
+        named = self._of_query.get(query)
+        if named is None or not is_utf8(body):
+            return None
+        try:
+            asked = self._plain_beside(body)
+        except REFUSED:
+            return None
+        queue, priority = named
+        if asked.queue is not UNSET:
+            if queue is not None:  # twice
+                return None
+            queue = asked.queue
+        if asked.priority is not UNSET:
+            if priority is not None:
+                return None
+            priority = asked.priority
+        job = requests.PlainJob(
+            asked.type, "default" if queue is None else queue, priority or 0, asked.payload
+        )
+        return self._within_limit(self._plain_job(job, request))
 
     def _raw_job(self, request: Request, wall: Callable[[], int]) -> NewJob:
         """Returns a job whose payload is the body. Its type defaults to the name of the queue."""

@@ -126,6 +126,15 @@ class PlainJob(Shape):
     payload: Raw = NULL
 
 
+class PlainJobBeside(Shape):
+    """The same where the query may name the queue and the priority."""
+
+    type: Type
+    queue: QueueName | UnsetType = UNSET
+    priority: Priority | UnsetType = UNSET
+    payload: Raw = NULL
+
+
 class JobShape(PlainJob):
     delay: Duration | None = None
     run_at: RunAt | None = None
