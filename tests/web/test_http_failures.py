@@ -9,7 +9,7 @@ from msgspec import UNSET
 from serving import check_problem, patch_engine, until
 
 from jobqueue.errors import JobForgotten
-from jobqueue.web.schema.responses import JobView, PlainView
+from jobqueue.web.schema.responses import JobView
 from jobqueue.web.writers import encoder
 
 SECRET = "a secret of the inside"
@@ -144,8 +144,8 @@ async def test_a_waiting_client_whose_answer_cannot_be_encoded_gets_a_500(server
     client = await server.connect()
     client.ask("POST", "/jobs/dequeue?wait=30", None, {"X-Request-Id": "waited"})
     await server.waiting(1)
-    explode_where(monkeypatch, lambda view: isinstance(view, PlainView) and view.lease is not UNSET)
-    await server.enqueue()
+    explode_where(monkeypatch, lambda view: isinstance(view, JobView) and view.lease is not UNSET)
+    await server.enqueue(tags=["this is no plain job"])
     check_problem(await client.read(), 500, "internal")
     check_logged_once(logged, "waited")
     monkeypatch.undo()

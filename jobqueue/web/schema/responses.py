@@ -31,8 +31,8 @@ class Forgotten(Struct, gc=False):
     duplicate: bool = True
 
 
-class _AnyJob(Struct, gc=False):
-    """The first fields of all views of a job."""
+class JobView(Struct, gc=False):
+    """A job as clients see it."""
 
     id: int
     lease: str | UnsetType
@@ -48,11 +48,6 @@ class _AnyJob(Struct, gc=False):
     lease_expires_at: str | UnsetType = UNSET
     lease_for: Length | UnsetType = UNSET
     consumer: str | UnsetType = UNSET
-
-
-class JobView(_AnyJob, gc=False):
-    """A job as clients see it."""
-
     cancel_requested: bool | UnsetType = UNSET
     truncated: tuple[str, ...] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
@@ -82,12 +77,15 @@ class JobView(_AnyJob, gc=False):
     payload: Raw | UnsetType = UNSET
 
 
-class PlainView(_AnyJob, gc=False):
-    """The `JobView` of most jobs, with fewer fields: each field of a struct costs time, also if it is left
-    out.
-    """
+class Middle(Struct, gc=False):
+    """The fields of a `JobView` that many jobs have in common."""
 
-    payload: Raw | UnsetType = UNSET
+    status: str
+    queue: str
+    type: str
+    priority: int
+    attempts: int
+    leases: int
 
 
 class Jobs(Struct):

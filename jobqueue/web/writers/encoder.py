@@ -35,21 +35,48 @@ from jobqueue.web.schema.responses import (
     Forgotten,
     JobView,
     Length,
-    PlainView,
 )
 from jobqueue.web.schema.schedules import ScheduledJobView
 from jobqueue.web.writers.raw import shown_payload, shown_result
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
+# Texts that are kept, of each kind.
+_MAX_TEXTS = 1024
 _OUTCOMES: dict[Step | None, str] = {
     "conclude": "concluded", "fail": "failed", "bury": "failed", "stale": "stale", "release": "released",
     "put_off": "released", "cancel": "cancelled",
 }  # fmt: skip
 
 
+class LastText:
+    """A number as text. The last one is kept: requests that come together have much in common."""
+
+    __slots__ = ("_convert", "_number", "_text")
+
+    def __init__(self, convert: Callable[[int], object]) -> None:
+        self._convert = convert
+        self._number = -1
+        self._text = b""
+
+    def text(self, number: int) -> bytes:
+        if number != self._number:
+            self._text = str(self._convert(number)).encode()
+            self._number = number
+        return self._text
+
+
+def keep(texts: dict[T, bytes], key: T, text: bytes) -> None:
+    if len(texts) >= _MAX_TEXTS:
+        texts.clear()
+    texts[key] = text
+
+
 class Encoder:
     """Encodes jobs.
+
+    Most answers have a job in one of three plain forms: new, delivered or ended, without options, result or
+    history. These are put together from texts that are kept.
 
     `wall` converts the end of a lease to wall-clock time. The origins of exported jobs begin with `identity`.
     A payload that is text and takes more than `longest_text` bytes in JSON is shown in base64.
@@ -59,19 +86,25 @@ class Encoder:
         self._wall = wall
         self.longest_text = longest_text
         self._identity = identity.encode()
+        self._middles: dict[tuple[str, str, str, int, int, int], bytes] = {}
+        self._consumers: dict[str, bytes] = {}
+        self._created, self._started, self._finished = LastText(instant), LastText(instant), LastText(instant)
+        self._expires, self._length = LastText(instant), LastText(seconds)
 
     def new_job(self, made: Job | ExistingJob) -> bytes:
         """Encodes the answer to an enqueue: the job without its payload. A waiting consumer may have
         leased it already.
         """
-        return _encode(self.made(made)) + b"\n"
+        plain = self._new(made) if isinstance(made, Job) else None
+        return (_encode(self.made(made)) if plain is None else plain) + b"\n"
 
     def new_jobs(self, made: Sequence[Job | ExistingJob]) -> bytes:
         return document(_jobs([self.made(one) for one in made]))
 
     def job(self, job: Job) -> bytes:
         """Encodes a job as most verbs show it: without its payload and its lease."""
-        return _encode(self.shown(job)) + b"\n"
+        plain = self._ended(job)
+        return (_encode(self.view(job)) if plain is None else plain) + b"\n"
 
     def whole_job(self, job: Job) -> bytes:
         """Encodes a job as GET shows it: with payload and history."""
@@ -88,7 +121,8 @@ class Encoder:
 
     def handed(self, handed: Delivery) -> bytes:
         """Encodes a delivery: with lease and payload."""
-        return _encode(self._handed(handed)) + b"\n"
+        plain = self._delivered(handed)
+        return (_encode(self._handed(handed)) if plain is None else plain) + b"\n"
 
     def many_handed(self, handed: list[Delivery]) -> bytes:
         return document(_jobs([self._handed(one) for one in handed]))
@@ -154,15 +188,11 @@ class Encoder:
         view.cancel_requested = job.extras is not None and job.extras.cancel_requested
         return view
 
-    def made(self, made: Job | ExistingJob | int) -> JobView | PlainView | Forgotten:
+    def made(self, made: Job | ExistingJob | int) -> JobView | Raw | Forgotten:
         """Returns the view of a job for an enqueue; of a forgotten job its id."""
         if isinstance(made, Job):
-            if made.lease is None and made.extras is None:
-                return PlainView(
-                    made.id, UNSET, made.status, made.queue, made.type, made.priority, 0, 0,
-                    instant(made.created_at),
-                )  # fmt: skip
-            return self.shown(made)
+            plain = self._new(made)
+            return self.shown(made) if plain is None else Raw(plain)
         if isinstance(made, int):
             return Forgotten(made)
         view = self.view(made.job)
@@ -172,20 +202,66 @@ class Encoder:
     def made_before(self, known: PriorAnswer) -> bytes:
         """Encodes what an earlier request with the same `Idempotency-Key` made."""
         views = [self.made(ExistingJob(job) if isinstance(job, Job) else job) for job in known.made]
-        return document(_jobs(views) if known.many else views[0])
+        return _encode(_jobs(views) if known.many else views[0]) + b"\n"
 
-    def shown(self, job: Job) -> JobView | PlainView:
+    def shown(self, job: Job) -> JobView | Raw:
         """Returns the view of a job as most verbs show it."""
+        plain = self._ended(job)
+        return self.view(job) if plain is None else Raw(plain)
+
+    # -- plain forms: without the end of the line; None if the job has more than that ---------------
+
+    def _new(self, job: Job) -> bytes | None:
+        if job.lease is not None or job.extras is not None:
+            return None
+        return b'{"id":%d,%b%b"}' % (job.id, self._middle(job, 0, 0), self._created.text(job.created_at))
+
+    def _delivered(self, handed: Delivery) -> bytes | None:
+        job, lease = handed
+        if job.extras is not None:
+            return None
+        return (
+            b'{"id":%d,"lease":"%b",%b%b","started_at":"%b","lease_expires_at":"%b","lease_for":%b%b,'
+            b'"payload":%b}'
+        ) % (
+            job.id, lease.token.encode(), self._middle(job, job.attempts, job.leases),
+            self._created.text(job.created_at), self._started.text(lease.started_at),
+            self._expires.text(self._wall(lease.expires)), self._length.text(lease.length),
+            self._consumer(lease.consumer), job.payload,
+        )  # fmt: skip
+
+    def _ended(self, job: Job) -> bytes | None:
+        """The lease may have ended, or not, and the job may be finished, or not."""
         lease, more = job.lease, job.extras
         if lease is None or more is None or not more.plain or more.cancel_requested:
-            return self.view(job)
-        return PlainView(
-            job.id, UNSET, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
-            instant(job.created_at), instant(lease.started_at),
-            UNSET if more.finished_at is None else instant(more.finished_at),
-            instant(self._wall(lease.expires)) if job.status == IN_PROGRESS else UNSET, UNSET,
-            UNSET if lease.consumer is None else lease.consumer,
+            return None
+        finished_at = more.finished_at
+        finished = b"" if finished_at is None else b'","finished_at":"%b' % self._finished.text(finished_at)
+        expires = b""
+        if job.status == IN_PROGRESS:
+            expires = b'","lease_expires_at":"%b' % self._expires.text(self._wall(lease.expires))
+        return b'{"id":%d,%b%b","started_at":"%b%b%b"%b}' % (
+            job.id, self._middle(job, job.attempts, job.leases), self._created.text(job.created_at),
+            self._started.text(lease.started_at), finished, expires, self._consumer(lease.consumer),
         )  # fmt: skip
+
+    def _middle(self, job: Job, attempts: int, leases: int) -> bytes:
+        """Returns the fields from `status` to the beginning of `created_at`, which most jobs share."""
+        key = (job.status, job.queue, job.type, job.priority, attempts, leases)
+        middle = self._middles.get(key)
+        if middle is None:
+            middle = _encode(responses.Middle(*key))[1:-1] + b',"created_at":"'
+            keep(self._middles, key, middle)
+        return middle
+
+    def _consumer(self, name: str | None) -> bytes:
+        if name is None:
+            return b""
+        text = self._consumers.get(name)
+        if text is None:
+            text = b',"consumer":%b' % _encode(name)
+            keep(self._consumers, name, text)
+        return text
 
     def view(self, job: Job) -> JobView:
         view = JobView(
@@ -217,14 +293,12 @@ class Encoder:
                 _add_options(view, more.options)
         return view
 
-    def _handed(self, handed: Delivery) -> JobView | PlainView:
+    def _handed(self, handed: Delivery) -> JobView | Raw:
+        plain = self._delivered(handed)
+        if plain is not None:
+            return Raw(plain)
         job, lease = handed
-        if job.extras is None:
-            return PlainView(
-                job.id, lease.token, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
-                instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
-                seconds(lease.length), UNSET if lease.consumer is None else lease.consumer, Raw(job.payload),
-            )  # fmt: skip
+        assert job.extras is not None
         view = JobView(
             job.id, lease.token, job.status, job.queue, job.type, job.priority, job.attempts, job.leases,
             instant(job.created_at), instant(lease.started_at), UNSET, instant(self._wall(lease.expires)),
