@@ -1,6 +1,5 @@
 """Dispatcher: answers requests. It is the one place where callers are checked and errors become answers."""
 
-import itertools
 import logging
 import os
 import re
@@ -68,6 +67,8 @@ class Dispatcher:
     __slots__ = (
         "_documents",
         "_has_checks",
+        "_ids",
+        "_of_this_run",
         "_rates",
         "_root",
         "access",
@@ -77,7 +78,6 @@ class Dispatcher:
         "context",
         "dashboard",
         "engine",
-        "fresh_id",
         "in_flight",
         "meter",
         "router",
@@ -131,9 +131,9 @@ class Dispatcher:
         self.access: Access | None = None
         # Requests that Tornado's handlers have begun and not ended.
         self.running = 0
-        new_id = f"{os.urandom(4).hex()}-%d".__mod__
         self._documents: list[bytes] = []  # one, once it was requested
-        self.fresh_id: Callable[[], str] = map(new_id, itertools.count(1)).__next__  # no Python frame
+        self._of_this_run = f"{os.urandom(4).hex()}-"
+        self._ids = 0  # given to requests so far
 
     def answer(self, request: Request) -> Answer:
         """Returns the answer to a request. Never raises.
@@ -462,6 +462,11 @@ class Dispatcher:
         if sent is not None and _REQUEST_ID.fullmatch(sent):
             return sent.decode("ascii")
         return self.fresh_id()
+
+    def fresh_id(self) -> str:
+        """Returns an id for a request that has none."""
+        self._ids += 1
+        return f"{self._of_this_run}{self._ids}"
 
     def _document(self) -> bytes:
         """Returns the OpenAPI document. It is made when it is first requested."""

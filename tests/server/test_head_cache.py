@@ -33,3 +33,47 @@ def test_a_line_with_another_number_is_known(heads):
 def test_a_line_with_digits_in_other_places_goes_to_llhttp(heads, line):
     """Also a line shorter than the bytes around the number: compiled code cannot slice bytes backwards."""
     assert heads.line(line) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/jobs/dequeue", "/jobs/12/conclude", "/queues/a.b/enqueue", "/queues/7/dequeue"]
+)
+@pytest.mark.parametrize("query", ["next=1", "lease=abc&next=1", "", "?", "a=%20b+c&&=?/:,~"])
+def test_a_line_with_a_query_is_known_by_its_path(heads, path, query):
+    plain = heads.lines.get(f"POST {path} HTTP/1.1\r\n".encode()) or heads.line(
+        f"POST {path} HTTP/1.1\r\n".encode()
+    )
+    method, found, _, route, parameter = plain
+    assert heads.line(f"POST {path}?{query} HTTP/1.1\r\n".encode()) == (
+        method,
+        found,
+        query,
+        route,
+        parameter,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"POST /jobs/dequeue?a=\x00 HTTP/1.1\r\n", b"POST /jobs/dequeue?a=\xff HTTP/1.1\r\n", b"POST /?a=b HTTP/1.1\r\n",
+        b"POST /jobs/dequeue?a b HTTP/1.1\r\n", b"POST /jobs/dequeue?a HTTP/1.0\r\n", b"POST /jobs/dequeue?\r\n",
+        b"?\r\n", b"POST /jobs/dequeue HTTP/1.1?\r\n", b"POST /nothing?a HTTP/1.1\r\n", b"PUT /jobs/dequeue?a HTTP/1.1\r\n",
+        b"POST /jobs/dequeue#a?b HTTP/1.1\r\n", b"GET /?format=html HTTP/1.1\r\n",
+    ],
+)  # fmt: skip
+def test_a_line_whose_query_is_not_plain_goes_to_llhttp(heads, line):
+    assert heads.lines.get(line) is None
+    assert heads.line(line) is None
+
+
+def test_lines_with_names_are_remembered_up_to_a_limit(heads):
+    before = len(heads.lines)
+    for number in range(3000):
+        line = f"POST /queues/q{number}.x/enqueue HTTP/1.1\r\n".encode()
+        assert heads.line(line)[4] == f"q{number}.x"
+        assert heads.lines[line] == heads.line(line)
+    assert before < len(heads.lines) <= before + 1024
+    assert heads.line(b"POST /queues/" + b"q" * 2000 + b"/enqueue HTTP/1.1\r\n")[4] == "q" * 2000
+    assert max(map(len, heads.lines)) < 1000
+    assert b"POST /jobs/enqueue HTTP/1.1\r\n" in heads.lines

@@ -15,6 +15,7 @@ from typing import cast
 from jobqueue.errors import JobQueueError, RequestTimeout
 from jobqueue.server.connection_limits import ConnectionLimits
 from jobqueue.server.http1.front_state import FrontState
+from jobqueue.server.http1.head_cache import LETTER
 from jobqueue.server.http1.read_ahead import READ_AHEAD, SLICE, ReadAhead, hung_up
 from jobqueue.server.http1.request_parser import RequestParser
 from jobqueue.server.http1.response_writer import ResponseWriter, SendQueue
@@ -218,8 +219,7 @@ class Connection:
             self._resume()
             return
         self._ready = True
-        if not self._recognise(data):
-            self._parse(data)
+        self._answer(data)
         if self._half_closed:
             self._resume_soon()  # which closes the connection
 
@@ -237,7 +237,9 @@ class Connection:
     def _read(self, data: bytes) -> None:
         """Answers `data`; nothing is in its way."""
         self._ready = self._parser.idle
-        if not (self._ready and self._recognise(data)):
+        if self._ready:
+            self._answer(data)
+        else:
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
@@ -273,39 +275,62 @@ class Connection:
 
     # -- answering ----------------------------------------------------------------------------------
 
-    def _recognise(self, data: bytes) -> bool:
-        """Answers `data` without llhttp if it is one whole request with a head that llhttp has read
-        before."""
-        line_end = data.find(b"\r\n") + 2
-        head_end = data.find(b"\r\n\r\n") + 4
-        if head_end < line_end:
-            return False
+    def _answer(self, data: bytes) -> None:
+        """Answers `data`, without llhttp as far as its requests have heads that llhttp has read before."""
+        end = self._recognise(data, 0)
+        if end == len(data):
+            return
+        if end:  # the client sends requests without waiting for the answers
+            start = 0
+            self._slice_end = monotonic() + SLICE_SECONDS
+            while start < end < len(data) and self._ready and monotonic() <= self._slice_end:
+                start, end = end, self._recognise(data, end)
+            if end == len(data):
+                return
+            data = data[end:]
+            if not self._ready:
+                self._receive(data)
+                return
+            if start < end:  # others are to have their turn
+                self._ready = False
+                self._keep(data)
+                return
+        self._parse(data)
+
+    def _recognise(self, data: bytes, start: int) -> int:
+        """Answers the request at `start` without llhttp if it is whole and has a head that llhttp has read
+        before. Returns where it ends; `start`: it was not answered."""
         cache = self._head_cache
-        known = cache.blocks.get(data[line_end:head_end])
-        if known is None or len(data) - head_end != known.length:
-            return False
-        line = data[:line_end]
-        found = cache.lines.get(line) or cache.line(line)
-        if found is None:
-            return False
-        method, path, query, route, parameter = found
+        latest = cache.requests[data[start + LETTER]] if len(data) - start > LETTER else None
+        if latest is not None and data[start : (head_end := start + len(latest.head))] == latest.head:
+            line, known = latest.line, latest.known
+        else:
+            found = cache.find(data, start)
+            if found is None:
+                return start
+            line, known, head_end = found
+        end = head_end + known.length
+        if end > len(data):
+            return start
+        method, path, query, route, parameter = line
         dispatcher = self._dispatcher
         headers = known.headers
         own = known.names_itself
         id = dispatcher.request_id(headers[b"x-request-id"]) if own else dispatcher.fresh_id()
-        request = Request(method, path, query, headers, data[head_end:], self.peer, id, parameter)
+        request = Request(method, path, query, headers, data[head_end:end], self.peer, id, parameter)
         request.descriptor = self._descriptor
         self._served += 1
         started = monotonic()
         answer = dispatcher.perform(route, request, known.from_program, started, known.permitted)
         if isinstance(answer, Response):
             writer = self._writer
-            writer.respond(answer, request, known.close, started, self._connections.single_client)
+            at_once = self._connections.single_client and end == len(data)
+            writer.respond(answer, request, known.close, started, at_once)
             if writer.closing:
                 self._ready = False
         else:
             self._begin(answer, request, known.close, started)
-        return True
+        return end
 
     def _perform_parsed(self) -> None:
         """Performs parsed requests, at least one, until one has to wait or the slice is over."""

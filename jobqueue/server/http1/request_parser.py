@@ -37,9 +37,9 @@ class RequestParser:
     __deletable__ = ("_llhttp",)  # mypyc allows `del` of these attributes only
     __slots__ = (
         "_body",
+        "_first",
         "_head_bytes",
         "_headers",
-        "_last",
         "_llhttp",
         "_peer",
         "_state",
@@ -71,9 +71,10 @@ class RequestParser:
         self.refusal: JobQueueError | None = None
         # Nothing that follows counts: the last request has been read
         self.complete = False
-        # Headers, whether it is the last one and body length of the newest request: for the head cache
-        self._last: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
-        self.learnable = b""  # the bytes of that request, if it came by itself
+        # Headers, whether it is the last one and body length of the first one in `requests`, and the bytes
+        # that begin with it, if nothing came before it: for the head cache
+        self._first: tuple[dict[bytes, bytes], bool, int] = ({}, False, 0)
+        self.learnable = b""
         # Per-request state; `idle`: between two requests
         self.idle = True
         self._url = b""
@@ -135,7 +136,7 @@ class RequestParser:
                 self._refuse_invalid(bad)
             if left and not self.headers_done and self._head_bytes >= self._state.max_head:
                 self.refuse(self._too_much_head())
-        if new and self.idle and len(self.requests) == 1:
+        if new and self.requests:
             self.learnable = data
 
     def learn(self) -> None:
@@ -144,8 +145,8 @@ class RequestParser:
         data, self.learnable = self.learnable, b""
         line_end = data.find(b"\r\n") + 2
         head_end = data.find(b"\r\n\r\n", line_end - 2) + 4
-        headers, close, length = self._last
-        if len(data) - head_end == length and data[0] > 32:  # no empty line before it
+        headers, close, length = self._first
+        if 0 <= length <= len(data) - head_end and data[0] > 32:  # no empty line before it
             self._state.head_cache.learn(data[line_end:head_end], headers, length, close)
 
     def refuse(self, error: JobQueueError) -> None:
@@ -266,7 +267,8 @@ class RequestParser:
                 return
             close = close or _asks_to_close(headers)
             request.version = "HTTP/" + version
-        self._last = (headers, close, len(body) if version == "1.1" else -1)
+        if not self.requests:
+            self._first = (headers, close, len(body) if version == "1.1" else -1)
         self.requests.append((request, close, monotonic()))
         self.complete = close
         self._next_message()
