@@ -88,6 +88,7 @@ MODULES = [
     "web/sqs/call",
     "web/sqs/door",
     "web/sqs/json_protocol",
+    "web/sqs/message_attributes",
     "web/sqs/names",
     "web/sqs/receipts",
     "web/sqs/receive",

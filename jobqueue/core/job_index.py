@@ -2,7 +2,8 @@
 
 Jobs are in pages of 1,024 ids. A single dict of five million entries would stop the program for 100 ms each
 time it grows. Ids are given in order, so a page is filled once. A page that has lost most of its jobs becomes
-a small dict, so that a few old jobs do not each keep a page of empty slots.
+a small dict, so that a few old jobs do not each keep a page of empty slots. The newest page is left as it is,
+since the next jobs come into it.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -27,20 +28,37 @@ class _Page:
 class JobIndex:
     """A mapping of ids to jobs. `add`, `get` and `remove` are O(1)."""
 
-    __slots__ = ("_numbers", "_pages")
+    __slots__ = ("_newest", "_numbers", "_pages")
 
     def __init__(self) -> None:
         self._pages: dict[int, _Page] = {}
+        self._newest = -1  # the number of the page that was created last
         self._numbers: list[int] = []  # of the pages that exist, in order
 
     def add(self, job: Job) -> None:
         number = job.id >> _BITS
         page = self._pages.get(number)
         if page is None:
-            page = self._pages[number] = _Page()
-            insort(self._numbers, number)
+            page = self._new_page(number)
         page.jobs[job.id & _MASK] = job
         page.live += 1
+
+    def _new_page(self, number: int) -> _Page:
+        before = self._newest
+        self._newest = number
+        if before in self._pages:
+            self._shrink(before, self._pages[before])
+        page = self._pages[number] = _Page()
+        insort(self._numbers, number)
+        return page
+
+    def _shrink(self, number: int, page: _Page) -> None:
+        """Drops a page that is empty, or makes it a dict if it has few jobs."""
+        if page.live == 0:
+            del self._pages[number]
+            del self._numbers[bisect_left(self._numbers, number)]
+        elif page.live <= _SPARSE and not isinstance(page.jobs, dict):
+            page.jobs = {at: kept for at, kept in enumerate(page.jobs) if kept is not None}
 
     def get(self, id: int) -> Job | None:
         page = self._pages.get(id >> _BITS)
@@ -54,16 +72,12 @@ class JobIndex:
         number, index = job.id >> _BITS, job.id & _MASK
         page = self._pages[number]
         page.live -= 1
-        if page.live == 0:
-            # The page that is being filled is dropped too; the next id creates it again.
-            del self._pages[number]
-            del self._numbers[bisect_left(self._numbers, number)]
-        elif isinstance(page.jobs, dict):
+        if isinstance(page.jobs, dict):
             del page.jobs[index]
         else:
             page.jobs[index] = None
-            if page.live == _SPARSE:
-                page.jobs = {at: kept for at, kept in enumerate(page.jobs) if kept is not None}
+        if page.live <= _SPARSE and number != self._newest:
+            self._shrink(number, page)
 
     def after(self, id: int) -> Iterator[Job]:
         """Yields the jobs with higher ids, in rising order. Jobs that are added or removed meanwhile may or

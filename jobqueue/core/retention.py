@@ -9,7 +9,8 @@ each is entitled to a part of the limits, which the others may use while it does
     kept      with an age of their own, which is their `retain_for`  half
 
 The first kind that uses more than its part loses a job. Of the plain ones that is the oldest. Of the others
-it is the oldest one of the queue whose jobs weigh most, within a factor of two.
+it is the oldest one of the queue whose jobs weigh most, within a factor of two. Jobs whose own age is 0 are
+forgotten before all others, so they are in none of the three.
 """
 
 from collections import OrderedDict, deque
@@ -160,6 +161,7 @@ class Retention:
 
     __slots__ = (
         "_age",
+        "_at_once",
         "_kept",
         "_kept_timers",
         "_limit",
@@ -182,6 +184,7 @@ class Retention:
         self._result_timers: Timers[Share] = Timers()
         self._kept = Shares()
         self._kept_timers: Timers[Job] = Timers()
+        self._at_once: OrderedDict[Job, int] = OrderedDict()  # weights
         self.bytes = 0
         self.count = 0
         self.over_limit = False  # in number or bytes
@@ -207,7 +210,9 @@ class Retention:
             size = RECORD_BYTES + len(job.payload)
         self.bytes += size
         self.count += 1
-        if age is not None:
+        if age == 0:
+            self._at_once[job] = size
+        elif age is not None:
             self._keep(job, now, age, size)
         elif has_result:
             age = self._age
@@ -277,7 +282,9 @@ class Retention:
     def discard(self, job: Job) -> None:
         """Removes a job that is forgotten, redriven, cancelled or purged."""
         self.count -= 1
-        if self._kept.count or self._results.count:
+        if self._at_once and (size := self._at_once.pop(job, None)) is not None:
+            self.bytes -= size
+        elif self._kept.count or self._results.count:
             self.bytes -= self._remove(job)
         else:
             self.bytes -= self._plain.remove(job)
@@ -312,6 +319,8 @@ class Retention:
         """Returns a job whose time is over, or one to be forgotten early if a limit is exceeded. None if all
         may stay. The job stays here until it is discarded."""
         self.early = False
+        if self._at_once:
+            return next(iter(self._at_once))
         plain = self._plain.jobs
         if plain and plain[0][0] <= now:
             return plain[0][2]

@@ -158,7 +158,7 @@ class Dispatcher:
                 and (preflight := self.browser_policy.preflight(request)) is not None
             ):
                 return preflight
-            answer = self._told(error, request)
+            answer = self._failure_response(error, request)
             self.meter.count(None, answer.status)
             return self.browser_policy.add_headers(request, answer)
         return self.perform(route, request, False, monotonic(), None)
@@ -183,7 +183,7 @@ class Dispatcher:
                         self._check_first(route, request)
                 except JobQueueError as first:
                     error = first
-                answer = self._told(error, request)
+                answer = self._failure_response(error, request)
                 self.meter.count(route.operation, answer.status)
                 return self.browser_policy.add_headers(request, answer)
         return self.perform(route, request, from_program, monotonic(), None)
@@ -223,7 +223,7 @@ class Dispatcher:
             else:
                 answer = operation(self.context, request)
         except Exception as error:
-            answer = self._told(error, request)
+            answer = self._failure_response(error, request)
         if not from_program:
             answer = self.browser_policy.add_headers(request, answer)
         if self._has_checks and self.browser_policy.proxies is not None:
@@ -363,7 +363,7 @@ class Dispatcher:
             return answer
         if answer.on_undelivered is not None:
             answer.on_undelivered()
-        return self._told(self.in_flight.refusal(), request)
+        return self._failure_response(self.in_flight.refusal(), request)
 
     def too_large(self) -> BodyTooLarge:
         """Returns the error for a body that is larger than any request may be."""
@@ -385,7 +385,7 @@ class Dispatcher:
                     self.auth.check(route.right, request)
             except JobQueueError as before:
                 error = before
-        answer = self.browser_policy.add_headers(request, self._told(error, request))
+        answer = self.browser_policy.add_headers(request, self._failure_response(error, request))
         assert isinstance(answer, Response)
         self.meter.count(None, answer.status)
         return answer
@@ -426,12 +426,12 @@ class Dispatcher:
 
     def failed_later(self, error: Exception, request: Request) -> Response:
         """Returns the answer to a request that fails later than in `answer`: a `Deferred`, or an `Upload`."""
-        answer = self.browser_policy.add_headers(request, self._told(error, request))
+        answer = self.browser_policy.add_headers(request, self._failure_response(error, request))
         assert isinstance(answer, Response)
         return answer
 
-    def _told(self, error: Exception, request: Request) -> Response:
-        """Returns how a request is told what it failed by: as a problem document, or as AWS does."""
+    def _failure_response(self, error: Exception, request: Request) -> Response:
+        """Returns the answer to a request that failed: a problem document, or in the words of AWS."""
         call = request.sqs
         if call is None:
             return self._shown(self.failed(error, request.id), request)

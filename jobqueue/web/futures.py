@@ -24,6 +24,15 @@ def under_way(future: "Future[Any]") -> "Future[Any]":
     return future
 
 
+def without_result(call: MaybeFuture[Any]) -> MaybeFuture[None]:
+    """Returns None once a call is done."""
+    return Chained(call, _none) if isinstance(call, Future) else None
+
+
+def _none(_: object) -> None:
+    return None
+
+
 class Chained(Future[U]):
     """The Future of two calls.
 

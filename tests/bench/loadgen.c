@@ -11,7 +11,7 @@
  *
  * SCRIPT is a file ("-": standard input) of requests separated by lines "%%". A request is a line
  * "METHOD PATH Header: v|Header: v" and a body below. "{id}" and "{lease}" in path and body stand for what the
- * answer before had as "id" and "lease". A request that begins with "*" is sent for each job of the answer
+ * answer before had as "id" and "lease", "{receipt}" for its "ReceiptHandle". A request that begins with "*" is sent for each job of the answer
  * before, all at once (pipelined), and waits for as many answers; one that begins with "+" is sent once, its
  * body a line for each of those jobs.
  *
@@ -43,14 +43,15 @@ typedef struct {
 } Text;
 
 typedef struct {
-    char id[32], lease[96];
+    char id[32], lease[96], receipt[512];
 } Job;
 
 typedef struct {
     char *method, *path, *headers, *body;
     int each;   /* sent for each job of the answer before */
     int joined; /* sent once, with a line for each of them */
-    int marked; /* path or body hold {id} or {lease} */
+    int marked;  /* path or body hold {id}, {lease} or {receipt} */
+    int receipt; /* body holds {receipt} */
 } Step;
 
 typedef struct {
@@ -124,6 +125,9 @@ static void add_filled(Text *text, const char *from, const Job *job) {
         } else if (!strncmp(mark, "{lease}", 7)) {
             add(text, job->lease, strlen(job->lease));
             from = mark + 7;
+        } else if (!strncmp(mark, "{receipt}", 9)) {
+            add(text, job->receipt, strlen(job->receipt));
+            from = mark + 9;
         } else {
             add(text, "{", 1);
             from = mark + 1;
@@ -171,6 +175,18 @@ static void copy_until(char *to, size_t room, const char *from, const char *stop
     to[count] = 0;
 }
 
+/* Keeps the receipt handle in the body, of an answer with one message. False: it has none. */
+static int remember_receipt(Connection *c, char *body, char *end) {
+    static const char *before = "\"ReceiptHandle\":";
+    char *at = memmem(body, (size_t)(end - body), before, strlen(before));
+    if (!at) return 0;
+    at += strlen(before);
+    at += strspn(at, " \"");
+    copy_until(c->jobs[0].receipt, sizeof c->jobs[0].receipt, at, "\"");
+    c->job_count = 1;
+    return 1;
+}
+
 /* Keeps the id and lease of every job in the body. An answer shows `id` before `lease`. */
 static void remember_jobs(Connection *c, char *body, char *end) {
     char *at = memmem(body, (size_t)(end - body), "\"id\":", 5);
@@ -205,7 +221,9 @@ static size_t http_answer(Connection *c, char *at, size_t count) {
     int status = atoi(at + 9);
     if (status < 200 || status > 299 || status == 204)
         fail(c, at);
-    else if (steps[(c->step + 1) % step_count].marked)
+    else if (steps[(c->step + 1) % step_count].receipt) {
+        if (!remember_receipt(c, body, body + length)) fail(c, at);
+    } else if (steps[(c->step + 1) % step_count].marked)
         remember_jobs(c, body, body + length);
     return (size_t)(body - at) + length;
 }
@@ -242,7 +260,9 @@ static void read_script(const char *name) {
         add(&headers, "", 0);
         for (char *header = strtok(NULL, "|"); header; header = strtok(NULL, "|")) addf(&headers, "%s\r\n", header);
         step->headers = headers.data;
-        step->marked = strstr(step->path, "{id}") || strstr(step->body, "{id}") || strstr(step->body, "{lease}");
+        step->receipt = strstr(step->body, "{receipt}") != NULL;
+        step->marked =
+            step->receipt || strstr(step->path, "{id}") || strstr(step->body, "{id}") || strstr(step->body, "{lease}");
     }
 }
 

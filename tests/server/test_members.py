@@ -81,6 +81,43 @@ def test_a_client_of_several_servers_goes_on_when_the_owner_is_killed(three):
         assert [client.jobs.dequeue().id for _ in made] == made
 
 
+def test_a_client_of_sqs_speaks_to_any_server_and_its_queues_and_handles_outlive_the_owner(three):
+    def sqs(server, action, **asked):
+        status, answer = server.call("POST", "/", asked, **{"X-Amz-Target": f"AmazonSQS.{action}"})
+        assert status == 200, answer
+        return answer
+
+    owner, second, third = three.servers
+    attributes = {"VisibilityTimeout": "600", "DelaySeconds": "0"}
+    url = sqs(second, "CreateQueue", QueueName="mail", Attributes=attributes, tags={"a": "b"})["QueueUrl"]
+    assert url == "http://localhost/000000000000/mail"  # the Host that these clients send
+    number = {"n": {"DataType": "Number", "StringValue": "1"}}
+    sent = [
+        sqs(third, "SendMessage", QueueUrl=url, MessageBody=body, MessageAttributes=number) for body in "xy"
+    ]
+    [first] = sqs(second, "ReceiveMessage", QueueUrl=url)["Messages"]
+    [other] = sqs(owner, "ReceiveMessage", QueueUrl=url)["Messages"]
+    assert [first["MessageId"], other["MessageId"]] == [each["MessageId"] for each in sent]
+    three.kill(owner)
+    three.wait_for_owner()
+    for server in (second, third):
+        shown = sqs(server, "GetQueueAttributes", QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        assert shown["ApproximateNumberOfMessagesNotVisible"] == "2"
+        assert attributes.items() <= shown.items()
+    assert sqs(third, "ListQueueTags", QueueUrl=url) == {"Tags": {"a": "b"}}
+    sqs(third, "DeleteMessage", QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
+    sqs(
+        second,
+        "ChangeMessageVisibility",
+        QueueUrl=url,
+        ReceiptHandle=other["ReceiptHandle"],
+        VisibilityTimeout=0,
+    )
+    [again] = sqs(third, "ReceiveMessage", QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert (again["MessageId"], again["Body"]) == (other["MessageId"], "y")
+    assert again["MessageAttributes"] == number
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_what_the_scenes_promise_holds(three, name):
     _, scene, _, rounds = SCENES[name]

@@ -124,6 +124,7 @@ _PREFIX = "the code has the prefix AWS.SimpleQueueService., as AWS sends it"
 _UNCHECKED = "moto takes it; AWS refuses it"
 _CRASH = "moto answers 500; AWS refuses it"
 DIFFERENCES = {
+    "attributes, none": "moto 5.1 refuses an empty list; later versions return nothing",
     "batch, bad id": _PREFIX,
     "batch, eleven": _PREFIX,
     "batch, twice": _PREFIX,
@@ -227,6 +228,7 @@ def test_every_action_answers_as_moto_does_or_differs_for_a_reason(monkeypatch):
             different = {}
             for name, (action, asked) in CASES.items():
                 mine, its = ours.call(action, asked), theirs.call(action, asked)
+                assert not (isinstance(mine, tuple) and mine[0] >= 500), f"{name}: {mine}"
                 if mine != its:
                     different[name] = f"{mine} here, {its} there"
     finally:

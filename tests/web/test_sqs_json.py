@@ -1,6 +1,5 @@
 """The SQS door by the JSON protocol: queues, messages and receipts."""
 
-from base64 import urlsafe_b64decode
 from hashlib import md5
 
 import pytest
@@ -263,18 +262,32 @@ async def test_an_old_handle_deletes_nothing_that_another_has_received(server):
     await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=new["ReceiptHandle"])
 
 
+async def test_an_old_handle_deletes_a_message_that_is_visible_again(server):
+    url = await create(server, VisibilityTimeout="0")
+    await sqs(server, "SendMessage", QueueUrl=url, MessageBody="x")
+    [old] = await receive(server, url)
+    [new] = await receive(server, url)
+    assert old["ReceiptHandle"] != new["ReceiptHandle"]
+    await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=old["ReceiptHandle"])
+    assert await receive(server, url) == []
+    for message in (old, new):
+        await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
 async def test_a_handle_is_of_one_queue(server):
     url, other = await create(server), await create(server, "other")
     await sqs(server, "SendMessage", QueueUrl=url, MessageBody="x")
     [message] = await receive(server, url)
-    for handle in ("garbage", message["ReceiptHandle"] + "x", "é"):
-        refusal = await refused(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=handle)
-        assert code(refusal) == (404, "ReceiptHandleIsInvalid") or code(refusal) == (
-            400,
-            "ReceiptHandleIsInvalid",
-        )
-    refusal = await refused(server, "DeleteMessage", QueueUrl=other, ReceiptHandle=message["ReceiptHandle"])
-    assert refusal[1] == "ReceiptHandleIsInvalid"
+    good = message["ReceiptHandle"]
+    for queue, handle, said in (
+        (url, "fake", 'The input receipt handle "fake" is not a valid receipt handle.'),
+        (url, "no-base64", "The input receipt handle is invalid."),
+        (url, "é", "The input receipt handle is invalid."),
+        (url, f"{good}x", f'The receipt handle "{good}x" is not valid for this queue.'),
+        (other, good, f'The receipt handle "{good}" is not valid for this queue.'),
+    ):
+        refusal = await refused(server, "DeleteMessage", QueueUrl=queue, ReceiptHandle=handle)
+        assert refusal == (400, "ReceiptHandleIsInvalid", said)
     await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     gone = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 5}
     assert code(await refused(server, "ChangeMessageVisibility", **gone)) == (400, "InvalidParameterValue")
@@ -284,7 +297,7 @@ async def test_a_handle_that_was_guessed_ends_no_visibility(server):
     url = await create(server)
     await sqs(server, "SendMessage", QueueUrl=url, MessageBody="x")
     [message] = await receive(server, url)
-    id = urlsafe_b64decode(message["ReceiptHandle"] + "==").decode().partition(" ")[0]
+    id = message["ReceiptHandle"].partition(".")[0]
     guessed = names.receipt_handle(int(id), "guessedguessed12", "mail")
     for timeout in (0, 5):
         asked = {"QueueUrl": url, "ReceiptHandle": guessed, "VisibilityTimeout": timeout}
@@ -530,8 +543,8 @@ async def test_tags_and_permissions_are_kept(server):
         ("ReceiveMessage", {"VisibilityTimeout": 43201}, (400, "InvalidParameterValue")),
         ("ReceiveMessage", {"AttributeNames": ["Nope"]}, (400, "InvalidAttributeName")),
         ("ReceiveMessage", {"MaxNumberOfMessages": "x"}, (400, "SerializationException")),
+        ("GetQueueAttributes", {"AttributeNames": [""]}, (400, "InvalidAttributeName")),
         ("GetQueueAttributes", {"AttributeNames": ["Nope"]}, (400, "InvalidAttributeName")),
-        ("GetQueueAttributes", {"AttributeNames": []}, (400, "InvalidAttributeName")),
         ("DeleteMessage", {}, (400, "MissingParameter")),
         ("ChangeMessageVisibility", {"ReceiptHandle": "x"}, (400, "MissingParameter")),
         ("CreateQueue", {}, (400, "MissingParameter")),
@@ -586,6 +599,13 @@ async def test_a_message_of_exactly_the_largest_size_is_taken(server):
     more = {"QueueUrl": url, "MessageBody": "x" * 1001, "MessageAttributes": attribute}
     refusal = await refused(server, "SendMessage", **more)
     assert refusal[2].endswith("Message must be shorter than 1024 bytes.")
+
+
+async def test_a_message_that_is_longer_than_any_request_is_refused_as_one_that_is_too_long(server):
+    url = await create(server)
+    refusal = await refused(server, "SendMessage", QueueUrl=url, MessageBody="x" * 2_400_000)
+    assert code(refusal) == (400, "InvalidParameterValue")
+    assert refusal[2].endswith("Reason: Message must be shorter than 1048576 bytes.")
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b'{"QueueName":1}', b"\xff", b'{"QueueName":"\xff"}'])

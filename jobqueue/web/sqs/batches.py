@@ -56,7 +56,7 @@ def failed(entry: Entry, error: JobQueueError) -> dict[str, Any]:
     kind = kind_of(error)
     return {
         "Id": entry.id,
-        "SenderFault": kind.status < 500,
+        "SenderFault": kind.fault == "Sender",
         "Code": kind.code,
         "Message": error.detail,
     }

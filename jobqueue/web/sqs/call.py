@@ -1,14 +1,15 @@
 """Call: one request of an SDK, as the actions see it."""
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jobqueue.engine.api import EngineView
+from jobqueue.errors import BodyTooLarge
 from jobqueue.web.context import Context
 from jobqueue.web.http import Request, Response
 from jobqueue.web.sqs import names, queue_attributes
-from jobqueue.web.sqs.errors import QUEUE_DOES_NOT_EXIST, SqsError, missing
+from jobqueue.web.sqs.errors import QUEUE_DOES_NOT_EXIST, SqsError, message_too_long, missing
 from jobqueue.web.sqs.move_tasks import MoveTasks
-from jobqueue.web.sqs.queue_attributes import QueueRecord
+from jobqueue.web.sqs.queue_attributes import MOST_BYTES, QueueRecord
 from jobqueue.web.sqs.signatures import account_and_region
 
 T = TypeVar("T")
@@ -27,11 +28,24 @@ class Wire(Protocol):
     def refuse(self, error: Exception, message: str, request_id: str) -> Response: ...
 
 
-class SqsQueue(NamedTuple):
-    """A queue that exists for SQS."""
+class SqsQueue:
+    """A queue that exists for SQS, and the attributes that sends and receives ask for.
 
-    name: str
-    record: QueueRecord
+    `text` is what its record was decoded from. Times are seconds.
+    """
+
+    __slots__ = ("delay", "fifo", "max_size", "name", "record", "retention", "text", "visibility", "wait")
+
+    def __init__(self, name: str, record: QueueRecord, text: bytes) -> None:
+        self.name = name
+        self.record = record
+        self.text = text
+        self.fifo = names.is_fifo(name)
+        self.delay = record.number("DelaySeconds")
+        self.max_size = record.number("MaximumMessageSize")
+        self.retention = record.number("MessageRetentionPeriod")
+        self.visibility = record.number("VisibilityTimeout")
+        self.wait = record.number("ReceiveMessageWaitTimeSeconds")
 
 
 class Call:
@@ -94,6 +108,8 @@ class Call:
         return self.wire.answer(self.action, result, self.id)
 
     def refuse(self, error: Exception, message: str) -> Response:
+        if isinstance(error, BodyTooLarge) and isinstance(limit := error.facts.get("limit"), int):
+            message = message_too_long(min(MOST_BYTES, limit)).detail
         return self.wire.refuse(error, message, self.id)
 
     def queue_name(self, url: str | None) -> str:
@@ -110,8 +126,7 @@ class Call:
 
     def find(self, name: str) -> SqsQueue | None:
         """Returns the queue of this name; None: there is none for SQS. Raises `Refused`."""
-        record = self.queues.read(self.engine, name)
-        return SqsQueue(name, record) if record is not None else None
+        return self.queues.read(self.engine, name)
 
     def require(self, name: str) -> SqsQueue:
         queue = self.find(name)
@@ -133,17 +148,16 @@ class Call:
         return names.queue_arn(self.region, self.account, name)
 
 
-_MOST_RECORDS = 10_000
+_MOST_KEPT = 10_000
 _LONGEST_URL = 300
 _LONGEST_RECORD = 4096
 
 
 class QueueCache:
-    """Records of queues by the text that they were decoded from, which a queue keeps until it is changed; and
-    accounts and names by URL."""
+    """Queues by name, each as long as the text of its record is the same; and accounts and names by URL."""
 
     def __init__(self) -> None:
-        self._records: dict[bytes, QueueRecord | None] = {}
+        self._queues: dict[str, SqsQueue] = {}
         self._urls: dict[str, tuple[str | None, str]] = {}
 
     def of_url(self, url: str) -> tuple[str | None, str]:
@@ -151,20 +165,26 @@ class QueueCache:
         if found is None:
             found = names.queue_of_url(url)
             if len(url) <= _LONGEST_URL:
-                if len(self._urls) >= _MOST_RECORDS:
+                if len(self._urls) >= _MOST_KEPT:
                     self._urls.clear()
                 self._urls[url] = found
         return found
 
-    def read(self, engine: EngineView, name: str) -> QueueRecord | None:
+    def read(self, engine: EngineView, name: str) -> SqsQueue | None:
+        """Returns the queue of this name; None: there is none for SQS. Raises `Refused`."""
         settings = engine.queue_settings(name)
         text = settings.attributes
         if text is None:
             return None
-        if len(text) > _LONGEST_RECORD:
-            return queue_attributes.read(settings)
-        if text not in self._records:
-            if len(self._records) >= _MOST_RECORDS:
-                self._records.clear()
-            self._records[text] = queue_attributes.read(settings)
-        return self._records[text]
+        known = self._queues.get(name)
+        if known is not None and known.text == text:
+            return known
+        record = queue_attributes.read(settings)
+        if record is None:
+            return None
+        queue = SqsQueue(name, record, text)
+        if len(text) <= _LONGEST_RECORD:
+            if len(self._queues) >= _MOST_KEPT:
+                self._queues.clear()
+            self._queues[name] = queue
+        return queue

@@ -94,6 +94,7 @@ class SqsDoor:
             )
             for name, action in ACTIONS.items()
         }
+        self._targets = {f"{PREFIX}{name}".encode(): name for name in ACTIONS}
         self._unknown = Route("POST", PREFIX, ANY_TOKEN, sqs_unknown_action, "", {})
         self._health = Route("GET", _HEALTH, NO_TOKEN, sqs_health, "", {})
         self.root = Route("POST", "/", NO_TOKEN, sqs_unknown_action, "", {})
@@ -115,8 +116,7 @@ class SqsDoor:
             return self._route_of(request.sqs)
         target = request.headers.get(TARGET)
         if target is not None and request.method == "POST":
-            action = target.decode("latin-1")
-            action = action.removeprefix(PREFIX) if action.startswith(PREFIX) else "?" + action
+            action = self._targets.get(target) or _unknown_action(target)
             return self._begin(request, self._json, action, request.body)
         if request.method in ("GET", "HEAD") and request.path == _HEALTH:
             return self._health
@@ -186,6 +186,12 @@ class SqsDoor:
         except JobQueueError as error:
             return error
         return None
+
+
+def _unknown_action(target: bytes) -> str:
+    """Returns how an X-Amz-Target is called that no action has."""
+    action = target.decode("latin-1")
+    return action.removeprefix(PREFIX) if action.startswith(PREFIX) else "?" + action
 
 
 def _counting(route: Route, counts: Mapping[Operation, list[int]]) -> Route:

@@ -27,6 +27,11 @@ class Kind(NamedTuple):
     code: str
     status: int = 400
 
+    @property
+    def fault(self) -> str:
+        """Whose fault the refusal is."""
+        return "Receiver" if self.status >= 500 else "Sender"
+
 
 def _of_service(name: str, status: int = 400, code: str = "") -> Kind:
     return Kind(_SERVICE + name, code or f"AWS.SimpleQueueService.{name}", status)
@@ -85,6 +90,14 @@ def invalid(value: object, name: str, reason: str) -> SqsError:
     """Returns the error for the value of a parameter."""
     return SqsError(
         INVALID_PARAMETER, f"Value {str(value)[:200]} for parameter {name} is invalid. Reason: {reason}"
+    )
+
+
+def message_too_long(limit: int) -> SqsError:
+    """Returns the error for a message of more than `limit` bytes."""
+    return SqsError(
+        INVALID_PARAMETER,
+        f"One or more parameters are invalid. Reason: Message must be shorter than {limit} bytes.",
     )
 
 

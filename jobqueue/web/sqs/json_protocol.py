@@ -39,7 +39,6 @@ class JsonProtocol:
 
     def refuse(self, error: Exception, message: str, request_id: str) -> Response:
         kind = kind_of(error)
-        fault = "Receiver" if kind.status >= 500 else "Sender"
-        headers = f"\r\nx-amzn-RequestId: {request_id}\r\nx-amzn-query-error: {kind.code};{fault}"
+        headers = f"\r\nx-amzn-RequestId: {request_id}\r\nx-amzn-query-error: {kind.code};{kind.fault}"
         body = _encode({"__type": kind.type, "message": message})
         return Response(kind.status, body, headers.encode("latin-1"), _TYPE)

@@ -1,13 +1,12 @@
 """Attributes of messages: their checks, their size, and the MD5 that SDKs compare."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import md5
 from typing import Final
 
-from msgspec import Struct
-
 from jobqueue.web.sqs.errors import INVALID_MESSAGE_CONTENTS, INVALID_PARAMETER, SqsError, missing
+from jobqueue.web.sqs.shapes import MessageAttribute
 
 # The characters that XML can hold, as the reference of SendMessage lists them.
 _INVALID = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -22,22 +21,7 @@ _TYPES = ("String", "Number", "Binary")
 _TRACE = "AWSTraceHeader"
 
 
-class MessageAttribute(Struct, rename="pascal", omit_defaults=True):
-    """One attribute of a message. A `data_type` may have a label, as in `Number.int`."""
-
-    data_type: str | None = None
-    string_value: str | None = None
-    binary_value: bytes | None = None
-
-
 Attributes = Mapping[str, MessageAttribute]
-
-
-class Envelope(Struct, omit_defaults=True, rename={"attributes": "a", "trace": "t"}):
-    """What a job keeps of a message beside its body: its attributes, and its AWSTraceHeader."""
-
-    attributes: dict[str, MessageAttribute] = {}
-    trace: str | None = None
 
 
 def check_body(body: str) -> None:
@@ -167,17 +151,16 @@ def _add(whole: "md5", value: bytes) -> None:  # type: ignore[valid-type]  # typ
     whole.update(len(value).to_bytes(4) + value)  # type: ignore[attr-defined]
 
 
-def chosen(attributes: Attributes, names: Sequence[str]) -> dict[str, MessageAttribute]:
+def chosen(attributes: Attributes, names: frozenset[str]) -> dict[str, MessageAttribute]:
     """Returns those that a receive asks for: by name, by a prefix such as `order.*`, or all."""
-    if not names or not attributes:
-        return {}
-    if any(name in ("All", ".*") for name in names):
+    if "All" in names or ".*" in names:
         return dict(attributes)
     return {name: attribute for name, attribute in attributes.items() if _matches(name, names)}
 
 
-def _matches(name: str, wanted: Iterable[str]) -> bool:
-    return any(name == each or (each.endswith(".*") and name.startswith(each[:-2])) for each in wanted)
+def _matches(name: str, wanted: frozenset[str]) -> bool:
+    """Looks up each prefix of the name: a request may have very many names."""
+    return name in wanted or any(f"{name[:length]}.*" in wanted for length in range(len(name) + 1))
 
 
 def _invalid(message: str) -> SqsError:

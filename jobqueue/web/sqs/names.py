@@ -4,9 +4,7 @@ All of them are made from what the engine knows, so none is stored, and they sta
 """
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
-from typing import Final, NamedTuple
+from typing import Final
 
 from jobqueue.web.sqs.errors import INVALID_PARAMETER, RECEIPT_HANDLE_IS_INVALID, SqsError
 
@@ -14,10 +12,12 @@ ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
 _ACCOUNT = re.compile(r"\d{12}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+=*")
 _ARN = re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]*:[A-Za-z0-9]*:([A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
 # The fraction of the golden ratio: it spreads ids that follow each other.
 _GOLDEN = 0x9E3779B97F4A7C15
-_WORD = (1 << 64) - 1
+# The first half of a UUID, without its version.
+_FIRST = 0xFFFFFFFFFFFF0FFF
 
 
 def is_fifo(name: str) -> bool:
@@ -70,32 +70,37 @@ def queue_of_arn(arn: str) -> str | None:
 
 def message_id(id: int) -> str:
     """Returns a UUID that holds the id of a job in its last 62 bits. The bits before are made of it, too."""
-    first = f"{id * _GOLDEN & _WORD:016x}"
-    last = f"{0b10 << 62 | id:x}"
-    return f"{first[:8]}-{first[8:12]}-4{first[13:]}-{last[:4]}-{last[4:]}"
+    first = id * _GOLDEN & _FIRST | 0x4000
+    text = (first << 64 | 0b10 << 62 | id).to_bytes(16).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-class Receipt(NamedTuple):
-    """What a receipt handle holds."""
+class Receipt:
+    """What a receipt handle holds: the id of a job, and the token of its lease."""
 
-    id: int
-    lease: str
+    __slots__ = ("id", "lease")
+
+    def __init__(self, id: int, lease: str) -> None:
+        self.id = id
+        self.lease = lease
 
 
 def receipt_handle(id: int, lease: str, queue: str) -> str:
-    return urlsafe_b64encode(f"{id} {lease} {queue}".encode()).decode().rstrip("=")
+    return f"{id}.{lease}.{queue}"
 
 
 def read_receipt_handle(handle: str, queue: str) -> Receipt:
     """Returns what is in a handle. Raises `SqsError` if it is malformed or of another queue."""
-    try:
-        text = urlsafe_b64decode(handle + "=" * (-len(handle) % 4)).decode()
-        id, lease, of = text.split(" ")
-        if of == queue and id.isdigit() and len(id) <= 16:
-            return Receipt(int(id), lease)
-    except (ValueError, NotBase64):
-        pass
-    raise SqsError(
-        RECEIPT_HANDLE_IS_INVALID,
-        f'The input receipt handle "{handle[:1024]}" is not a valid receipt handle.',
-    )
+    id, _, rest = handle.partition(".")
+    lease, _, of = rest.partition(".")
+    good = bool(of) and id.isascii() and id.isdigit() and len(id) <= 16
+    if good and of == queue:
+        return Receipt(int(id), lease)
+    shown = handle[:1024]
+    if good:
+        reason = f'The receipt handle "{shown}" is not valid for this queue.'
+    elif _BASE64.fullmatch(handle):
+        reason = f'The input receipt handle "{shown}" is not a valid receipt handle.'
+    else:  # AWS, whose handles are base64, has another text for what cannot be one
+        reason = "The input receipt handle is invalid."
+    raise SqsError(RECEIPT_HANDLE_IS_INVALID, reason)

@@ -78,10 +78,9 @@ class QueryProtocol:
 
     def refuse(self, error: Exception, message: str, request_id: str) -> Response:
         kind = kind_of(error)
-        fault = "Receiver" if kind.status >= 500 else "Sender"
         parts = [
             f"<?xml version='1.0' encoding='utf-8'?>\n<ErrorResponse xmlns=\"{_NAMESPACE}\"><Error>"
-            f"<Type>{fault}</Type><Code>{kind.code}</Code><Message>{_text(message)}</Message><Detail/></Error>"
+            f"<Type>{kind.fault}</Type><Code>{kind.code}</Code><Message>{_text(message)}</Message><Detail/></Error>"
             f"<RequestId>{escape(request_id)}</RequestId></ErrorResponse>"
         ]
         return _response(kind.status, parts, request_id)

@@ -17,6 +17,12 @@ from jobqueue.web.sqs import names
 from jobqueue.web.sqs.errors import INVALID_ATTRIBUTE_NAME, INVALID_ATTRIBUTE_VALUE, SqsError, invalid
 
 _MEMBER = "sqs"
+# The largest message, and batch of messages.
+MOST_BYTES: Final = 1 << 20
+# In seconds: the longest delay of a message, time that a receive waits, and time that a message is invisible.
+MOST_DELAY: Final = 900
+MOST_WAIT: Final = 20
+MOST_VISIBILITY: Final = 43_200
 # The most messages of one group that one receive takes, as SQS does.
 _RUN = 10
 
@@ -30,11 +36,11 @@ class Number(NamedTuple):
 
 
 _NUMBERS: Final = {
-    "DelaySeconds": Number(0, 0, 900),
-    "MaximumMessageSize": Number(1 << 20, 1 << 10, 1 << 20),
+    "DelaySeconds": Number(0, 0, MOST_DELAY),
+    "MaximumMessageSize": Number(MOST_BYTES, 1 << 10, MOST_BYTES),
     "MessageRetentionPeriod": Number(345_600, 1, 1_209_600),
-    "ReceiveMessageWaitTimeSeconds": Number(0, 0, 20),
-    "VisibilityTimeout": Number(30, 0, 43_200),
+    "ReceiveMessageWaitTimeSeconds": Number(0, 0, MOST_WAIT),
+    "VisibilityTimeout": Number(30, 0, MOST_VISIBILITY),
 }
 _KMS_REUSE = "KmsDataKeyReusePeriodSeconds"
 _FLAGS = frozenset({"SqsManagedSseEnabled", "FifoQueue", "ContentBasedDeduplication"})

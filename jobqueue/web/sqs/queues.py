@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from jobqueue.engine.api import EngineView, MaybeFuture
 from jobqueue.errors import Refused
 from jobqueue.model import Filter, QueueSettings, QueueView
-from jobqueue.web.futures import then
+from jobqueue.web.futures import then, without_result
 from jobqueue.web.sqs import names, queue_attributes, shapes
 from jobqueue.web.sqs.call import Call, SqsQueue
 from jobqueue.web.sqs.errors import (
@@ -95,7 +95,7 @@ def _check_redrive(call: Call, name: str, record: QueueRecord) -> None:
     target = call.find(policy.target)
     if target is None:
         raise invalid(text, "RedrivePolicy", "Dead letter target does not exist.")
-    if names.is_fifo(target.name) != names.is_fifo(name):
+    if target.fifo != names.is_fifo(name):
         raise invalid(text, "RedrivePolicy", "Dead-letter queue must be same type of queue as the source.")
     if not queue_attributes.may_redrive(target.record.attributes.get("RedriveAllowPolicy"), name):
         raise invalid(
@@ -184,7 +184,7 @@ def is_dead_letter_queue(call: Call, name: str) -> bool:
 def get_queue_attributes(call: Call, asked: shapes.GetQueueAttributes) -> dict[str, Any]:
     queue = call.queue(asked.queue_url)
     wanted = asked.attribute_names or []
-    for name in [""] if asked.attribute_names == [] else wanted:
+    for name in wanted:
         if name not in KNOWN:
             raise SqsError(INVALID_ATTRIBUTE_NAME, f"Unknown Attribute {name[:100]}.")
     if not wanted:
@@ -213,11 +213,7 @@ def set_queue_attributes(call: Call, asked: shapes.SetQueueAttributes) -> MaybeF
 
 def _change(call: Call, queue: SqsQueue, **changes: object) -> MaybeFuture[None]:
     record = replace(queue.record, modified=call.engine.wall_now() // 1000, **changes)
-    return then(_store(call, queue.name, record), _nothing)
-
-
-def _nothing(_: object) -> None:
-    """The answer of an action that returns nothing."""
+    return without_result(_store(call, queue.name, record))
 
 
 # -- tags and permissions --------------------------------------------------------------------------
@@ -369,7 +365,7 @@ def _set_policy(call: Call, queue: SqsQueue, policy: dict[str, Any]) -> MaybeFut
 
 
 def purge_queue(call: Call, asked: shapes.Asked) -> MaybeFuture[None]:
-    return then(_purge(call.engine, call.queue(asked.queue_url).name), _nothing)
+    return without_result(_purge(call.engine, call.queue(asked.queue_url).name))
 
 
 def delete_queue(call: Call, asked: shapes.Asked) -> MaybeFuture[None]:
@@ -382,7 +378,7 @@ def delete_queue(call: Call, asked: shapes.Asked) -> MaybeFuture[None]:
 
     before = engine.queue_settings(name).attributes
     unset = engine.configure(name, queue_attributes.without_record(before))
-    return then(then(unset, configured), _nothing)
+    return without_result(then(unset, configured))
 
 
 def _purge(engine: EngineView, name: str) -> MaybeFuture[Any]:

@@ -12,13 +12,13 @@ from jobqueue.engine.api import EngineView, MaybeFuture
 from jobqueue.errors import Conflict, JobForgotten, JobNotFound, JobQueueError, Refused
 from jobqueue.model import Job, LeaseClaim
 from jobqueue.steps import IN_PROGRESS, STALE, WAITING
-from jobqueue.web.futures import then
+from jobqueue.web.futures import then, without_result
 from jobqueue.web.sqs import batches, names, shapes
 from jobqueue.web.sqs.call import Call, SqsQueue
 from jobqueue.web.sqs.errors import INVALID_PARAMETER, MESSAGE_NOT_INFLIGHT, SqsError, invalid, missing
 from jobqueue.web.sqs.names import Receipt
+from jobqueue.web.sqs.queue_attributes import MOST_VISIBILITY
 
-_MOST_VISIBILITY: Final = 43_200
 _MOMENT: Final = 1000
 _GONE: Final = (JobNotFound, JobForgotten)
 
@@ -26,7 +26,7 @@ _GONE: Final = (JobNotFound, JobForgotten)
 def delete_message(call: Call, asked: shapes.Delete) -> MaybeFuture[None]:
     queue = call.queue(asked.queue_url)
     try:
-        return then(_delete(call.engine, queue, _receipt(asked.receipt_handle, queue)), _nothing)
+        return without_result(_delete(call.engine, queue, _receipt(asked.receipt_handle, queue)))
     except _GONE:
         return None
 
@@ -52,24 +52,36 @@ def _delete(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> MaybeFutur
     """Deletes a message, or leaves it if another client has received it since. Raises `SqsError`, and
     `JobNotFound` or `JobForgotten` if it is gone."""
     claim = LeaseClaim(receipt.id, receipt.lease, None)
-    if names.is_fifo(queue.name):
+    if queue.fifo:
         _check_in_time(engine, queue, receipt)
     try:
         return engine.conclude(claim, None)
     except (Conflict, Refused):
         job = engine.get(receipt.id)
-        if not _was_last(job, queue, receipt) or job.status not in WAITING:
+        if job.status not in WAITING or not _stands_for_last(job, queue, receipt):
             return job
+    assert job.lease is not None
+    claim = LeaseClaim(receipt.id, job.lease.token, None)
     try:
         engine.renew(claim, _MOMENT)
     except Conflict:  # the queue is paused, or a limit keeps the job waiting
         return engine.cancel(receipt.id)
+    except Refused:  # the last receive was that of another access token
+        return job
     return engine.conclude(claim, None)
 
 
 def _was_last(job: Job, queue: SqsQueue, receipt: Receipt) -> bool:
     """Tells whether nobody has received a message since, here or in a dead-letter queue."""
     return job.queue == queue.name and job.lease is not None and job.lease.token == receipt.lease
+
+
+def _stands_for_last(job: Job, queue: SqsQueue, receipt: Receipt) -> bool:
+    """Tells whether a receipt is the last one of a message, or of a standard queue, where those of earlier
+    receives stand for it. A message that was received once has no earlier ones."""
+    if _was_last(job, queue, receipt):
+        return True
+    return not queue.fifo and job.queue == queue.name and job.lease is not None and job.leases > 1
 
 
 def _check_in_time(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> None:
@@ -79,13 +91,13 @@ def _check_in_time(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> Non
         return
     over = job.status in WAITING and job.lease.ended_by == STALE
     if over or (job.lease.ended_by is None and engine.wall(job.lease.expires) <= engine.wall_now()):
-        handle = names.receipt_handle(*receipt, queue.name)
+        handle = names.receipt_handle(receipt.id, receipt.lease, queue.name)
         raise invalid(handle, "ReceiptHandle", "The receipt handle has expired.")
 
 
 def change_message_visibility(call: Call, asked: shapes.ChangeVisibility) -> MaybeFuture[None]:
     queue = call.queue(asked.queue_url)
-    return then(_change(call, queue, asked), _nothing)
+    return without_result(_change(call, queue, asked))
 
 
 def change_message_visibility_batch(
@@ -102,7 +114,7 @@ def _change(call: Call, queue: SqsQueue, asked: shapes.ChangeVisibility) -> Mayb
     if timeout is None:
         raise missing("VisibilityTimeout")
     receipt = _receipt(asked.receipt_handle, queue)
-    if not 0 <= timeout <= _MOST_VISIBILITY:
+    if not 0 <= timeout <= MOST_VISIBILITY:
         raise SqsError(
             INVALID_PARAMETER,
             f"Value {timeout} for parameter VisibilityTimeout is invalid. Reason: Must be from 0 to 43200.",
@@ -110,32 +122,26 @@ def _change(call: Call, queue: SqsQueue, asked: shapes.ChangeVisibility) -> Mayb
     engine, claim = call.engine, LeaseClaim(receipt.id, receipt.lease, None)
     lease_for = min(timeout * 1000, call.context.settings.lease_max)
     try:
-        if names.is_fifo(queue.name):
+        if queue.fifo:
             if timeout:
                 _check_in_time(engine, queue, receipt)
         else:
             claim = _last_claim(engine, queue, receipt)
         if not timeout:
             return engine.fail(claim, None, True, 0)
-        return (
-            engine.heartbeat(claim, lease_for)
-            if names.is_fifo(queue.name)
-            else engine.renew(claim, lease_for)
-        )
+        return engine.heartbeat(claim, lease_for) if queue.fifo else engine.renew(claim, lease_for)
     except (Conflict, Refused, *_GONE) as refused:
         raise _not_available(engine, queue, receipt, asked.receipt_handle or "", refused) from None
 
 
 def _last_claim(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> LeaseClaim:
-    """Returns the claim to the last lease of a message: in a standard queue the handles of earlier receives
-    stand for it, too. A message that was received once has no earlier ones. Raises `SqsError`."""
+    """Returns the claim to the last lease of a message. Raises `SqsError`."""
     job = engine.get(receipt.id)
-    token = receipt.lease
-    if job.status == IN_PROGRESS and job.queue == queue.name and job.lease is not None and job.leases > 1:
-        token = job.lease.token
-    elif not _was_last(job, queue, receipt):
-        raise _unavailable(names.receipt_handle(*receipt, queue.name))
-    return LeaseClaim(receipt.id, token, None)
+    in_progress = job.status == IN_PROGRESS and _stands_for_last(job, queue, receipt)
+    if not in_progress and not _was_last(job, queue, receipt):
+        raise _unavailable(names.receipt_handle(receipt.id, receipt.lease, queue.name))
+    assert job.lease is not None
+    return LeaseClaim(receipt.id, job.lease.token, None)
 
 
 def _not_available(
@@ -168,7 +174,3 @@ def _outcome(
         else:
             successful.append({"Id": entry.id})
     return batches.outcome(successful, failures)
-
-
-def _nothing(_: object) -> None:
-    """The answer of an action that returns nothing."""

@@ -2,7 +2,6 @@
 
 from asyncio import Future
 from base64 import b64encode
-from collections.abc import Sequence
 from functools import partial
 from hashlib import md5
 from typing import Any, Final
@@ -14,10 +13,10 @@ from jobqueue.web.http import Answer, Deferred, Response
 from jobqueue.web.sqs import message_attributes, names, shapes
 from jobqueue.web.sqs.call import Call
 from jobqueue.web.sqs.errors import INVALID_ATTRIBUTE_NAME, SqsError, invalid
-from jobqueue.web.sqs.message_attributes import Envelope, MessageAttribute
+from jobqueue.web.sqs.queue_attributes import MOST_VISIBILITY, MOST_WAIT
 from jobqueue.web.sqs.send import DEFAULT_TYPE, TYPE, deduplication_id
+from jobqueue.web.sqs.shapes import Envelope, MessageAttribute
 
-_MOST_VISIBILITY: Final = 43_200
 _SYSTEM: Final = frozenset(
     {
         "All",
@@ -32,6 +31,7 @@ _SYSTEM: Final = frozenset(
         "DeadLetterQueueSourceArn",
     }
 )
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 _decode = msgspec.json.Decoder(Envelope).decode
 
 
@@ -40,25 +40,31 @@ def receive_message(call: Call, asked: shapes.ReceiveMessage) -> Answer:
     count, wait, visibility = asked.max_number_of_messages, asked.wait_time_seconds, asked.visibility_timeout
     if count is not None and not 1 <= count <= 10:
         raise invalid(count, "MaxNumberOfMessages", "Must be between 1 and 10, if provided.")
-    if wait is not None and not 0 <= wait <= 20:
+    if wait is not None and not 0 <= wait <= MOST_WAIT:
         raise invalid(wait, "WaitTimeSeconds", "Must be >= 0 and <= 20, if provided.")
-    if visibility is not None and not 0 <= visibility <= _MOST_VISIBILITY:
+    if visibility is not None and not 0 <= visibility <= MOST_VISIBILITY:
         raise invalid(visibility, "VisibilityTimeout", "Must be >= 0 and <= 43200, if provided.")
-    shown = asked.message_system_attribute_names or asked.attribute_names or []
+    shown = _names(asked.message_system_attribute_names or asked.attribute_names)
     for name in shown:
         if name not in _SYSTEM and name not in _OF_QUEUES:
             raise SqsError(INVALID_ATTRIBUTE_NAME, f"Unknown Attribute {name[:100]}.")
     if wait is None:
-        wait = queue.record.number("ReceiveMessageWaitTimeSeconds")
-    if visibility is None and queue.record.number("VisibilityTimeout") == 0:
+        wait = queue.wait
+    if visibility is None and queue.visibility == 0:
         visibility = 0
     settings = call.context.settings
     lease_for = min(visibility * 1000, settings.lease_max) if visibility else None
-    request = DequeueRequest((queue.name,), lease_for, count or 1, by_run=names.is_fifo(queue.name))
+    request = DequeueRequest((queue.name,), lease_for, count or 1, by_run=queue.fifo)
     deliveries = call.engine.dequeue(request, min(wait * 1000, settings.wait_max))
-    show = partial(_shown, call, frozenset(shown), asked.message_attribute_names or [], visibility == 0)
+    wanted = _names(asked.message_attribute_names)
+    if not isinstance(deliveries, Future):
+        return _shown(call, shown, wanted, visibility == 0, deliveries)
     # Not `then`: a client that hangs up when the jobs have just come must not keep them.
-    return Deferred(deliveries, show, wait > 0) if isinstance(deliveries, Future) else show(deliveries)
+    return Deferred(deliveries, partial(_shown, call, shown, wanted, visibility == 0), wait > 0)
+
+
+def _names(asked: list[str] | None) -> frozenset[str]:
+    return frozenset(asked) if asked else _NO_NAMES
 
 
 # Names of attributes of queues are taken, too, as clients send them for both.
@@ -66,7 +72,11 @@ _OF_QUEUES = frozenset({"Policy", "VisibilityTimeout", "QueueArn", "FifoQueue", 
 
 
 def _shown(
-    call: Call, system: frozenset[str], wanted: Sequence[str], at_once: bool, deliveries: list[Delivery]
+    call: Call,
+    system: frozenset[str],
+    wanted: frozenset[str],
+    at_once: bool,
+    deliveries: list[Delivery],
 ) -> Response | Deferred:
     """Returns the answer with messages. `at_once`: their leases end with it. They count as received, and are
     there for the next receive."""
@@ -82,7 +92,9 @@ def _shown(
     return Deferred(ended, lambda _: answer) if isinstance(ended, Future) else answer
 
 
-def _message(call: Call, system: frozenset[str], wanted: Sequence[str], delivery: Delivery) -> dict[str, Any]:
+def _message(
+    call: Call, system: frozenset[str], wanted: frozenset[str], delivery: Delivery
+) -> dict[str, Any]:
     job, lease = delivery
     body = body_of(job.payload)
     found: dict[str, Any] = {

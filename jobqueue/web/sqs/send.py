@@ -17,8 +17,16 @@ from jobqueue.web.schema import requests
 from jobqueue.web.schema.kinds import kind_of
 from jobqueue.web.sqs import batches, message_attributes, names, shapes
 from jobqueue.web.sqs.call import Call, SqsQueue
-from jobqueue.web.sqs.errors import BATCH_TOO_LONG, INVALID_PARAMETER, SqsError, invalid, missing
-from jobqueue.web.sqs.message_attributes import Envelope, MessageAttribute
+from jobqueue.web.sqs.errors import (
+    BATCH_TOO_LONG,
+    INVALID_PARAMETER,
+    SqsError,
+    invalid,
+    message_too_long,
+    missing,
+)
+from jobqueue.web.sqs.queue_attributes import MOST_BYTES, MOST_DELAY
+from jobqueue.web.sqs.shapes import Envelope, MessageAttribute
 
 # The attribute of a message that is the type of its job, and the type of one without.
 TYPE: Final = "jobqueue.type"
@@ -26,7 +34,6 @@ DEFAULT_TYPE: Final = "sqs"
 TEXT: Final = "text/plain"
 # How long a deduplication id is remembered, in milliseconds.
 WINDOW: Final = 300_000
-_MOST_BYTES = 1 << 20
 _TRACE = b"x-amzn-trace-id"
 _FIFO_ID = compile(r"[!-~]{1,128}")
 _AT_ONCE = Backoff(base=0, longest=0, jitter=0.0)  # a message that comes back does not rest
@@ -48,14 +55,14 @@ def send_message(call: Call, asked: shapes.Message) -> MaybeFuture[dict[str, Any
 def send_message_batch(call: Call, asked: shapes.SendMessageBatch) -> MaybeFuture[dict[str, Any]]:
     queue = call.queue(asked.queue_url)
     entries = batches.check(asked.entries, "SendMessageBatchRequestEntry")
-    if names.is_fifo(queue.name):
+    if queue.fifo:
         for entry in entries:
             _check_fifo(queue, entry)
     total = sum(_size(entry) for entry in entries)
-    if total > _MOST_BYTES:
+    if total > MOST_BYTES:
         raise SqsError(
             BATCH_TOO_LONG,
-            f"Batch requests cannot be longer than {_MOST_BYTES} bytes. You have sent {total} bytes.",
+            f"Batch requests cannot be longer than {MOST_BYTES} bytes. You have sent {total} bytes.",
         )
     prepared: list[NewJob | Job | ExistingJob | JobQueueError] = []
     for entry in entries:
@@ -96,7 +103,7 @@ def _sent(queue: SqsQueue, asked: shapes.Message, made: Job | ExistingJob) -> di
         found["MD5OfMessageAttributes"] = message_attributes.digest(asked.message_attributes)
     if asked.message_system_attributes:
         found["MD5OfMessageSystemAttributes"] = message_attributes.digest(asked.message_system_attributes)
-    if names.is_fifo(queue.name):
+    if queue.fifo:
         found["SequenceNumber"] = f"{job.id:020}"
     return found
 
@@ -107,20 +114,18 @@ def _size(asked: shapes.Message) -> int:
 
 def _job_of(call: Call, queue: SqsQueue, asked: shapes.Message) -> NewJob:
     """Returns the job of a message. Raises `SqsError`."""
-    record = queue.record
     body = asked.message_body or ""
     attributes = asked.message_attributes or {}
-    limit = min(record.number("MaximumMessageSize"), call.context.settings.max_body)
+    limit = min(queue.max_size, call.context.settings.max_body)
     message_attributes.check_body(body)
     payload = body.encode()
-    if len(payload) + message_attributes.size(attributes) > limit:
-        raise SqsError(
-            INVALID_PARAMETER,
-            f"One or more parameters are invalid. Reason: Message must be shorter than {limit} bytes.",
-        )
+    size = len(payload) + message_attributes.size(attributes) if attributes else len(payload)
+    if size > limit:
+        raise message_too_long(limit)
     if attributes:
         message_attributes.check(attributes)
-    trace = message_attributes.trace_of(asked.message_system_attributes or {})
+    system = asked.message_system_attributes
+    trace = message_attributes.trace_of(system) if system else None
     if trace is None and (sent := call.headers.get(_TRACE)) is not None:
         text = sent.decode("latin-1")
         trace = text if message_attributes.is_text(text) else None
@@ -133,7 +138,7 @@ def _job_of(call: Call, queue: SqsQueue, asked: shapes.Message) -> NewJob:
         queue.name,
         payload=payload,
         delay=delay * 1000,
-        expires_in=record.number("MessageRetentionPeriod") * 1000,
+        expires_in=queue.retention * 1000,
         options=options,
     )
 
@@ -155,18 +160,18 @@ def _order(queue: SqsQueue, asked: shapes.Message, options: Options, body: str) 
     if group is not None:
         _check_id(group, "MessageGroupId")
         options.key = group
-    if delay is not None and not 0 <= delay <= 900:
+    if delay is not None and not 0 <= delay <= MOST_DELAY:
         raise invalid(delay, "DelaySeconds", "DelaySeconds must be >= 0 and <= 900.")
     if deduplication is not None:
         _check_id(deduplication, "MessageDeduplicationId")
-    if not names.is_fifo(queue.name):
+    if not queue.fifo:
         if deduplication is not None:
             raise invalid(
                 deduplication,
                 "MessageDeduplicationId",
                 "The request includes a parameter that is not valid for this queue type.",
             )
-        return queue.record.number("DelaySeconds") if delay is None else delay
+        return queue.delay if delay is None else delay
     if delay:
         raise invalid(
             delay,
@@ -179,7 +184,7 @@ def _order(queue: SqsQueue, asked: shapes.Message, options: Options, body: str) 
     options.unique_key = f"{group}\n{deduplication}" if queue.record.by_group else deduplication
     options.unique_while = "exists"
     options.retain_for = WINDOW
-    return queue.record.number("DelaySeconds")
+    return queue.delay
 
 
 def _check_fifo(queue: SqsQueue, asked: shapes.Message) -> None:

@@ -2,7 +2,20 @@
 
 from msgspec import Struct, field
 
-from jobqueue.web.sqs.message_attributes import MessageAttribute
+
+class MessageAttribute(Struct, rename="pascal", omit_defaults=True):
+    """One attribute of a message. A `data_type` may have a label, as in `Number.int`."""
+
+    data_type: str | None = None
+    string_value: str | None = None
+    binary_value: bytes | None = None
+
+
+class Envelope(Struct, omit_defaults=True, rename={"attributes": "a", "trace": "t"}):
+    """What a job keeps of a message beside its body: its attributes, and its AWSTraceHeader."""
+
+    attributes: dict[str, MessageAttribute] = {}
+    trace: str | None = None
 
 
 class Asked(Struct, rename="pascal"):
