@@ -107,7 +107,8 @@ def _text(meaning: str) -> Callable[[object], str | None]:
 
 def _data(value: object) -> str | None:
     place = _text("the path of a folder, or postgresql://user@host/database")(value)
-    if place is not None and "://" in place and not is_database(place):
+    is_url = place is not None and ("://" in place or re.match(r"postgres(ql)?(:|//)", place))
+    if is_url and not is_database(place or ""):
         raise InvalidField("must be the path of a folder, or postgresql://user@host/database")
     return place
 
@@ -123,6 +124,8 @@ def _advertised(value: object) -> str | None:
         r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", address
     ):
         raise InvalidField("must be host or host:port; an IPv6 address stands in brackets")
+    if address is not None and (port := re.search(r":([0-9]+)$", address)) and not 1 <= int(port[1]) <= 65535:
+        raise InvalidField("must have a port of 1 to 65535")
     return address
 
 

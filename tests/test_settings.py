@@ -208,6 +208,7 @@ BAD = [
     ("open_admin", "yes"),
     ("data", ""),
     ("advertise", "a:b:1"),
+    ("advertise", "a:65536"),
     ("sync", "never"),
     ("sync_interval", "0s"),
     ("metrics_queues", "10001"),

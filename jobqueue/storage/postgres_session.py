@@ -387,17 +387,19 @@ def explained(bad: BaseException, errors: Any, where: str) -> BaseException:
     `JournalError`, or `Unavailable` for what may go away by itself. `errors`: the driver's exceptions.
     `where`: the database, for messages."""
     if isinstance(bad, errors.InsufficientPrivilegeError):
-        return JournalError(
-            f"no rights in {where}: {bad}. An administrator may run there: "
-            "CREATE SCHEMA jobqueue AUTHORIZATION the_role_of_jobqueue"
-        )
+        remedy = "An administrator may run there: CREATE SCHEMA jobqueue AUTHORIZATION the_role_of_jobqueue"
+        if "for database" not in str(bad):  # the schema is there
+            remedy = "Use the role that owns the schema jobqueue"
+        return JournalError(f"no rights in {where}: {bad}. {remedy}")
     if isinstance(bad, errors.ReadOnlySQLTransactionError):
         return JournalError(f"{where} is read-only: {bad}; give the URL of the primary")
     if isinstance(bad, errors.InvalidCatalogNameError):
         return JournalError(f"cannot use {where}: {bad}; create it with `createdb`")
     if isinstance(bad, (errors.InvalidAuthorizationSpecificationError, errors.InvalidPasswordError)):
         return JournalError(f"PostgreSQL refuses the login to {where}: {bad}")
-    if isinstance(bad, (errors.ClientConfigurationError, ValueError)):
+    if isinstance(bad, errors.ClientConfigurationError):
+        return JournalError(f"the URL {where} is wrong: {str(bad).partition(chr(10))[0]}")
+    if isinstance(bad, ValueError):  # its text may show parts of the password
         return JournalError(
             f"the URL {where} is wrong: write postgresql://user:password@host:port/database, with "
             "characters such as / @ : # of a password as %2F %40 %3A %23"
@@ -405,7 +407,7 @@ def explained(bad: BaseException, errors: Any, where: str) -> BaseException:
     if isinstance(bad, TimeoutError):
         return Unavailable(f"{where} does not answer")
     if isinstance(bad, (OSError, errors.InterfaceError, errors.InternalClientError)):
-        return Unavailable(f"cannot reach {where}: {bad.strerror if _is_system(bad) else bad}")
+        return Unavailable(f"cannot reach {where}: {_why(bad)}")
     if isinstance(bad, errors.PostgresError):
         return Unavailable(f"{where}: {bad}") if is_passing(bad) else JournalError(f"{where}: {bad}")
     return bad
@@ -428,8 +430,12 @@ async def add_session(connection: Any, id: UUID, place: Place | None, owner: boo
     return serial
 
 
-def _is_system(bad: BaseException) -> bool:
-    return isinstance(bad, OSError) and bool(bad.strerror)
+def _why(bad: BaseException) -> str:
+    """Returns why a connection failed. asyncio has words of its own for errors of the system, which do not
+    say why."""
+    if isinstance(bad, OSError) and bad.errno is not None and bad.errno > 0:  # not of a name
+        return os.strerror(bad.errno)
+    return (isinstance(bad, OSError) and bad.strerror) or str(bad)
 
 
 def is_passing(bad: Any) -> bool:

@@ -110,12 +110,21 @@ def test_what_it_cannot_use_is_said_in_one_line(postgres, url, database):
         ),
         (postgres.url("none"), 1, 'database "none" does not exist'),
         ("mysql://ann:secret@h/d", 2, "must be the path of a folder, or postgresql://user@host/database"),
+        ("postgres//h/d", 2, "must be the path of a folder, or postgresql://user@host/database"),
     ):
         found, lines = run(MODULE, data)
         assert (found, len(lines)) == (status, 1), lines
         assert told in lines[0]
     status, [line] = run(MODULE, url, JOBQUEUE_SYNC="os")
     assert (status, "JOBQUEUE_SYNC=os is for a journal on disk" in line) == (2, True)
+
+
+def test_a_server_that_cannot_stand_by_says_why_and_ends(postgres, url, database):
+    with served(url) as program:
+        ready(program)
+        postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
+        status, [line] = run(MODULE, url)
+        assert (status, "is of version 3; this jobqueue knows versions up to 2" in line) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from postgres_server import Postgres, needs_postgres
 from jobqueue.storage import postgres as postgres_module
 from jobqueue.storage import postgres_session
 from jobqueue.storage.postgres import PostgresStore
-from jobqueue.storage.postgres_session import SessionLost, shown
+from jobqueue.storage.postgres_session import Place, SessionLost, shown
+from jobqueue.storage.postgres_watch import Watch
 from jobqueue.storage.records import Counters, Reader, put_counters
 from jobqueue.storage.store import JournalError, Unavailable
 
@@ -401,10 +402,11 @@ def test_what_is_wrong_with_a_url_or_a_login_is_said_in_a_line(postgres, databas
         (postgres.url("none"), 'database "none" does not exist; create it with `createdb`'),
         (postgres.url(database, "nobody"), 'refuses the login .*: role "nobody" does not exist'),
         (f"postgresql://{user}:secret@{local}/{database}", "refuses the login .*: password authentication failed"),
-        (f"postgresql://{user}:secret@127.0.0.1:1/{database}", f"cannot reach postgresql://{user}@127.0.0.1:1/"),
+        (f"postgresql://{user}:secret@127.0.0.1:1/{database}", "cannot reach .*: Connection refused$"),
         (f"postgresql://{user}:secret@nowhere.invalid/x", "cannot reach postgresql://.*@nowhere.invalid/x"),
         ("postgresql://a:se/secret@h/x", "the URL postgresql://a@h/x is wrong: write postgresql://user:password@"),
         ("postgresql://a:secret@h:port/x", "the URL postgresql://a@h:port/x is wrong"),
+        ("postgresql://a:secret@h/x?sslmode=some", "the URL postgresql://a@h/x is wrong: .*sslmode.*must be one of"),
         (postgres.url(database, user), "no rights in .*: .*: CREATE SCHEMA jobqueue AUTHORIZATION"),
     ):  # fmt: skip
         detail = refusal(url)
@@ -429,6 +431,38 @@ def test_a_newer_schema_is_refused_by_its_version(open_store, postgres, database
     assert "is of version 3; this jobqueue knows versions up to 2: use a newer one" in refusal(
         postgres.url(database)
     )
+
+
+def refusal_of_a_watch(url):
+    """What a server hears that would stand by."""
+
+    async def look():
+        watch = Watch(url, Place("h:1", "secret"))
+        try:
+            with pytest.raises(JournalError) as refused:
+                await watch.look()
+        finally:
+            await watch.close(for_good=True)
+        return refused.value.detail
+
+    return asyncio.run(look())
+
+
+def test_a_server_that_would_stand_by_but_cannot_is_told_why(open_store, postgres, database):
+    open_store()
+    user = f"u{database}"
+    postgres.sql(f"CREATE ROLE {user} LOGIN")
+    nobody = postgres.url(database, user)
+    assert "permission denied for schema jobqueue. Use the role that owns the schema" in refusal_of_a_watch(
+        nobody
+    )
+    postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
+    assert "is of version 3; this jobqueue knows versions up to 2" in refusal_of_a_watch(
+        postgres.url(database)
+    )
+    postgres.sql("UPDATE jobqueue.meta SET version = 2", database)
+    postgres.sql(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    assert refusal_of_a_watch(postgres.url(database)).endswith("give the URL of the primary")
 
 
 def test_a_database_that_takes_no_writes_is_refused(postgres, database):
