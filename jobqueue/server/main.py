@@ -136,7 +136,7 @@ async def _take_turns(
                 return 0
             program = Program(settings, environ, out, signals, Turn(sockets, *found, first, stopped))
             status = await program.run()
-            if not program.lost:
+            if not program.lost or program.was_signalled:
                 return status
             first = False
     except JournalError as refused:
@@ -296,6 +296,11 @@ class Program:
     def _signalled(self) -> None:
         (self._second_signal if self._stop_signal.is_set() else self._stop_signal).set()
 
+    @property
+    def was_signalled(self) -> bool:
+        """Whether a signal to stop came after it had begun to stop."""
+        return self._second_signal.is_set()
+
     # -- serve --------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
@@ -346,7 +351,7 @@ class Program:
     async def stop(self) -> int:
         """Lets what is under way end, for `settings.drain` at most, and closes everything. Returns the exit
         status."""
-        self._signals.limit_stop()
+        stop_is_over = self._signals.limit_stop()
         engine, front = self._engine, self._front
         loaded = engine.refuses is None
         engine.stop_waiting()
@@ -372,6 +377,7 @@ class Program:
         self._access_log.flush()
         if self.lost:
             gc.unfreeze()  # so that its jobs go
+            stop_is_over()
         elif loaded and not self._status:
             self._report("stop", self._stop_line())
         return self._status or int(cut_short)

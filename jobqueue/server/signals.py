@@ -79,9 +79,10 @@ class Signals:
             if self._reload_wanted:
                 self._loop.call_soon(on_reload)
 
-    def limit_stop(self) -> None:
-        """Ends the process if the stop that begins now takes too long."""
-        self._end_after(self._limit, self._status)
+    def limit_stop(self) -> Callable[[], None]:
+        """Ends the process if the stop that begins now takes too long. Returns what is to be called when the
+        stop is over and the process goes on."""
+        return self._end_after(self._limit, self._status).cancel
 
     # -- on the thread ------------------------------------------------------------------------------
 
@@ -121,10 +122,11 @@ class Signals:
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def _end_after(self, seconds: float, status: int) -> None:
+    def _end_after(self, seconds: float, status: int) -> threading.Timer:
         timer = threading.Timer(seconds, self._too_late, (seconds, status))
         timer.daemon = True
         timer.start()
+        return timer
 
     def _too_late(self, seconds: float, status: int) -> None:
         self._end(

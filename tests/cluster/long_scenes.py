@@ -4,6 +4,7 @@ returns what it measured, or fails."""
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -206,6 +207,7 @@ def cuts(rounds: int) -> str:
                                  "owner > standby", "standby > owner"):  # fmt: skip
                         owner = crew.wait_for_owner(60)
                         standby = next(server for server in crew.servers if server is not owner)
+                        print(name, end=" … ", file=sys.stderr, flush=True)
                         named = {"owner": where[owner.pid], "standby": where[standby.pid], "database": at}
                         source, target = (named[word] for word in name.split(" > "))
                         waiters = [Waiter(server) for server in crew.servers]
@@ -225,6 +227,10 @@ def cuts(rounds: int) -> str:
                             waited = max(waited, waiter.seconds)
             assert all(server.running for server in crew.servers)
             _check(load, crew)
+        except BaseException:
+            for server in crew.servers:
+                print(f"{where.get(server.pid)}:", *server.lines, sep="\n    ", file=sys.stderr)
+            raise
         finally:
             crew.end()
             postgres.remove()

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -87,16 +88,30 @@ def test_the_commands_of_the_page_set_it_up(postgres):
         assert program.stop() == 0
 
 
+# The program, with a limit of 0.1 s for a stop that takes longer than JOBQUEUE_DRAIN.
+LIMITED = """
+import runpy, sys
+from jobqueue.server import signals
+signals._LIMIT = 0.1
+sys.argv[1:] = ["serve"]
+runpy.run_module("jobqueue", run_name="__main__")
+"""
+
+
 def test_a_server_whose_session_was_ended_begins_a_new_one_with_what_was_committed(url, postgres, database):
-    with served(url) as program:
+    command = (sys.executable, "-P", "-c", LIMITED)
+    with Program(command, True, JOBQUEUE_DATA=url, JOBQUEUE_FIRST_ID="1", JOBQUEUE_DRAIN="1s") as program:
         ready(program)
         assert program.call("POST", "/jobs/enqueue", {"type": "x"})[0] == 201
         postgres.sql("UPDATE jobqueue.session SET alive = false", database)
         with Connection(program.port) as client:
             assert client.call("POST", "/jobs/enqueue", {"type": "x"}).status == 503
         until(lambda: any(line.startswith("loaded 1 jobs") for line in program.lines))
+        taken_over = time.monotonic()
         assert any("another server has taken over postgresql://" in line for line in program.lines)
         assert program.call("POST", "/jobs/enqueue", {"type": "x"})[1]["id"] == 2
+        until(lambda: time.monotonic() > taken_over + 1.2)  # the limit of the stop before does not end it
+        assert program.call("GET", "/readyz")[0] == 200
         assert program.stop() == 0
 
 
