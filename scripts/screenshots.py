@@ -1,9 +1,9 @@
-"""Makes the pictures of docs/dashboard.md: the pages of a server that has served a small shop for an hour.
+"""Makes the pictures of docs/dashboard.md: the pages of a server that has served a small shop for two hours.
 
     .venv/bin/python scripts/screenshots.py [FOLDER]
 
 It needs playwright and chromium, which tests/requirements.txt names. The server runs in this process under a
-clock that is moved by hand, so the hour takes a few seconds and each run gives the same pages. FOLDER is
+clock that is moved by hand, so the hours take a few seconds and each run gives the same pages. FOLDER is
 docs/screenshots unless given.
 """
 
@@ -35,14 +35,14 @@ from jobqueue.testing import ManualClock  # noqa: E402
 from jobqueue.web.dispatch import Dispatcher  # noqa: E402
 from jobqueue.web.tornado_app import application  # noqa: E402
 
-STEP = 10_000  # milliseconds between two moments of the hour
-MOMENTS = 360
+STEP = 10_000  # milliseconds between two moments
+MOMENTS = 720
 # Queue: types, jobs that come in a moment, jobs that are taken in one, parts that fail.
 FLOW: dict[str, tuple[tuple[str, ...], float, float, float]] = {
     "mail": (("mail.welcome", "mail.receipt", "mail.reminder"), 22, 24, 0.02),
     "thumbs": (("thumb.make",), 14, 15, 0.01),
     "invoices": (("invoice.print", "invoice.send"), 5, 6, 0.10),
-    "search": (("search.index",), 9, 7.5, 0.0),
+    "search": (("search.index",), 9, 8.2, 0.0),
     "webhooks": (("webhook.deliver",), 7, 8, 0.05),
 }
 ERRORS = {
@@ -53,12 +53,12 @@ ERRORS = {
 }
 PAGES = (
     # Name, page, dark, width, height.
-    ("overview", "", False, 1200, 900),
-    ("overview-dark", "", True, 1200, 900),
-    ("queue", "queues/invoices", False, 1200, 900),
-    ("dead", "jobs/groups?by=queue,type,error", False, 1200, 420),
-    ("job", "jobs/{dead}", True, 1200, 800),
-    ("phone", "", False, 320, 900),
+    ("overview", "", False, 900, 570),
+    ("overview-dark", "", True, 900, 570),
+    ("queue", "queues/invoices", False, 900, 570),
+    ("dead", "jobs/groups?by=queue,type,error", False, 900, 400),
+    ("job", "jobs/{dead}", True, 900, 700),
+    ("phone", "", False, 320, 700),
 )  # fmt: skip
 
 
@@ -70,10 +70,10 @@ class Shop:
         self.engine = LocalEngine(Settings(first_id=1000), self.clock)
         self._random = random.Random(7)
 
-    def an_hour(self) -> None:
+    def two_hours(self) -> None:
         engine = self.engine
         for name, settings in (
-            ("search", {"max_jobs": 600}),
+            ("search", {"max_jobs": 700}),
             ("mail", {"lease_for": 30_000, "max_attempts": 5}),
         ):
             engine.configure(name, settings)
@@ -90,16 +90,13 @@ class Shop:
             running = [each for each in running if each[0] > moment]
             for job, lease in now:
                 self._finish(job, lease.token, moment)
+            if moment == MOMENTS - 24:
+                for _ in range(40):
+                    engine.enqueue(NewJob("export.customers", "exports", payload=b'{"format":"csv"}'))
+            if moment == MOMENTS - 4:
+                engine.pause("webhooks", 3_600_000, "the other side moves to a new host", by="ada")
             self.clock.advance_ms(STEP)
             engine.tick()
-        for _ in range(40):
-            engine.enqueue(NewJob("export.customers", "exports", payload=b'{"format":"csv"}'))
-        self.clock.advance_ms(4 * 60_000)
-        engine.pause("webhooks", 3_600_000, "the other side moves to a new host", by="ada")
-        for name in ("mail", "thumbs", "invoices", "search"):
-            list(self._take(name, MOMENTS))
-        self.clock.advance_ms(3_000)
-        engine.tick()
 
     def _some(self, mean: float) -> int:
         return int(mean) + (self._random.random() < mean % 1)
@@ -125,7 +122,7 @@ class Shop:
     def _finish(self, job: Job, token: str, moment: int) -> None:
         claim = LeaseClaim(job.id, token, None)
         fails = FLOW[job.queue][3]
-        if job.queue == "invoices":  # what is new in this hour
+        if job.queue == "invoices":  # what is new
             fails = 0.6 if moment > MOMENTS - 60 and job.type == "invoice.print" else 0.0
         if self._random.random() < fails:
             final = self._random.random() < 0.5
@@ -142,7 +139,7 @@ async def take(page: Page, address: str, path: Path) -> None:
 
 async def main(folder: Path) -> None:
     shop = Shop()
-    shop.an_hour()
+    shop.two_hours()
     dead = next(job for job in shop.engine._queue.state.jobs.after(0) if job.status == "dead")
     server = application(Dispatcher(shop.engine)).listen(0, "127.0.0.1")
     [socket] = server._sockets.values()

@@ -307,7 +307,9 @@ async def test_long_text_is_wrapped_and_names_and_numbers_are_not(server):
     assert re.search(r"td,th\{[^}]*white-space:nowrap", style)
     assert re.search(r"\.t\{[^}]*overflow-wrap:anywhere", style)
     facts = set(re.findall(r'<tr><th scope="row">(\w+)</th><td class="t">', job))
-    assert {"status", "type", "payload"} < facts
+    assert {"status", "type", "queue"} < facts
+    assert "<h2>payload</h2><pre>yyy" in job
+    assert re.search(r"pre\{[^}]*white-space:pre-wrap", style)
     front = (await server.get("/", {"Accept": BROWSER})).body.decode()
     assert (
         '<td class="t" data-label="queue"><a href="./queues/default">default</a></td>'

@@ -21,7 +21,7 @@ from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams import top
 from jobqueue.web.streams.top import watch
-from jobqueue.web.writers import encoder, html_pages, text_tables
+from jobqueue.web.writers import encoder, html_pages, job_page, text_tables
 from jobqueue.web.writers.answer_size import page
 from jobqueue.web.writers.page_layout import HEADERS, View
 
@@ -164,10 +164,10 @@ def group_jobs(context: Context, request: Request) -> Response | Deferred:
 
 
 def _queue_page(context: Context, seen: View, body: bytes) -> bytes:
-    """Returns the page of a queue, with its first jobs by id."""
+    """Returns the page of a queue, with its newest jobs."""
     name = html_pages.name_of(body)
     wanted = Filter(queues=frozenset({name}))
-    listed, following = context.engine.list_jobs(wanted, None, True, html_pages.JOBS)
+    listed, following = context.engine.list_jobs(wanted, None, False, html_pages.JOBS)
     shown, following = page(listed, False, following)
     lately = _series(context, name, _STEP)
     return html_pages.queue(seen, body, context.encoder.listed(shown, False, following), lately)
@@ -232,11 +232,11 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
 
 def _job_page(context: Context, seen: View, body: bytes) -> bytes:
     """Returns the page of a job, and why it waits."""
-    id, status = html_pages.job_of(body)
+    id, status = job_page.job_of(body)
     if status not in WAITING:
-        return html_pages.job(seen, body)
+        return job_page.job(seen, body)
     why = explain.explained(context, _plain(f"/jobs/{id}/explain"), context.engine.explain(id))
-    return html_pages.job(seen, body, why.body)
+    return job_page.job(seen, body, why.body)
 
 
 def root(context: Context, request: Request) -> Response:

@@ -80,7 +80,7 @@ def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], v
             forms.append(action(view, f"{path}/resume", "Resume", match))
         else:
             asked = (Field("reason", "reason"), Field("for", "for", hint="2h; empty: until resumed"))
-            forms.append(action(view, f"{path}/pause", "Pause", match, asked))
+            forms.append(folded("Pause", action(view, f"{path}/pause", "Pause", match, asked)))
     if "enqueue" in view.rights:
         job = (
             Field("type", "type"),
@@ -95,7 +95,7 @@ def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], v
         changed = action(view, path, "Change settings", {"_method": "PATCH", **match}, known)
         forms.append(folded("Settings", changed))
         forms.append(folded("All jobs of the queue", bulk(view, name, {})))
-    return "".join(forms)
+    return f'<div class="actions">{"".join(forms)}</div>'
 
 
 _SETTINGS = (
@@ -226,6 +226,7 @@ def of_schedule(view: View, name: str, paused: bool, version: str) -> str:
     if paused:
         forms.append(action(view, f"{path}/resume", "Resume", match))
     else:
-        forms.append(action(view, f"{path}/pause", "Pause", match, (Field("reason", "reason"),)))
+        pause = action(view, f"{path}/pause", "Pause", match, (Field("reason", "reason"),))
+        forms.append(folded("Pause", pause))
     deleted = action(view, path, "Delete the schedule", {"_method": "DELETE", **match}, back="schedules")
-    return "".join(forms) + folded("Delete", deleted)
+    return f'<div class="actions">{"".join(forms)}{folded("Delete", deleted)}</div>'

@@ -9,21 +9,31 @@ import msgspec
 from jobqueue.steps import STATUSES
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EVENT_NAMES
-from jobqueue.web.schema.responses import Explained, Series
+from jobqueue.web.schema.responses import PauseView, Queue, Queues, Series
 from jobqueue.web.writers import text_tables
 from jobqueue.web.writers.action_forms import (
     box,
     bulk,
     folded,
-    of_job,
     of_queue,
     of_schedule,
     of_selected,
     redrive_group,
 )
 from jobqueue.web.writers.charts import chart, spark
-from jobqueue.web.writers.overview import what_is_wrong
-from jobqueue.web.writers.page_layout import View, cell, facts_table, link, live, page, status, table
+from jobqueue.web.writers.overview import paused, what_is_wrong
+from jobqueue.web.writers.page_layout import (
+    View,
+    age,
+    cell,
+    facts_table,
+    link,
+    live,
+    page,
+    status,
+    table,
+    tiles,
+)
 
 # Jobs on the page of a queue.
 JOBS = 50
@@ -37,7 +47,8 @@ _FILTERS = (
 _COUNTS = 3
 # Filters of a list that bulk calls take, too.
 _SELECT = ("status", "type", "tag", "key", "older_than", "retrying", "text", "error")
-_read_explained = msgspec.json.Decoder(Explained).decode
+_read_queue = msgspec.json.Decoder(Queue).decode
+_read_queues = msgspec.json.Decoder(Queues).decode
 _read_series = msgspec.json.Decoder(Series).decode
 
 
@@ -63,21 +74,44 @@ def name_of(body: bytes) -> str:
 
 
 def queue(view: View, body: bytes, listed: bytes, series: bytes) -> bytes:
-    """`body` is the queue as JSON, `listed` its first jobs, `series` what happened in it lately."""
-    facts = text_tables.facts(body)
-    known = dict(facts)
-    name, before = known["name"], "settings."
+    """`body` is the queue as JSON, `listed` its newest jobs, `series` what happened in it lately."""
+    seen, facts = _read_queue(body), text_tables.facts(body)
+    name, before = seen.name, "settings."
     settings = {fact.removeprefix(before): value for fact, value in facts if fact.startswith(before)}
-    shown = _jobs(view, f"queue={name}", listed)
+    shown = _jobs(view, f"queue={name}&order=desc", listed)
+    pause = f'<p class="warn">Paused{paused(seen.pause)}</p>' if isinstance(seen.pause, PauseView) else ""
     return page(
         view,
         f"queue {name}",
-        live("actions", of_queue(view, name, known["paused"] == "true", settings, view.version))
+        live("figures", pause + _figures(view, seen))
+        + live("actions", of_queue(view, name, seen.paused, settings, view.version))
         + live("charts", _charts(series))
-        + live("facts", facts_table(facts))
-        + live("jobs", f"<h2>jobs by id</h2>{shown}"),
+        + live("jobs", f"<h2>newest jobs</h2>{shown}")
+        + live("facts", folded("All figures and settings", facts_table(facts))),
         f"?queue={name}",
     )
+
+
+def _figures(view: View, queue: Queue) -> str:
+    """Returns the figures of a queue that are looked at most."""
+    jobs = queue.jobs
+    counts = (
+        ("queued", "queued", jobs.queued), ("running", "in_progress", jobs.in_progress),
+        ("later", "scheduled", jobs.scheduled), ("dead", "dead", jobs.dead),
+        ("done", "concluded", jobs.concluded),
+    )  # fmt: skip
+    figures = [
+        (label, link(view, f"jobs?queue={queue.name}&status={one}", f"{count:,}"))
+        for label, one, count in counts
+    ]
+    lengths = (("oldest", queue.oldest_age), ("wait, p95", queue.wait_p95), ("run, p95", queue.run_p95))
+    figures += [(label, _length(float(one))) for label, one in lengths if isinstance(one, (int, float))]
+    figures += [("in/s", f"{queue.rates.into:g}"), ("out/s", f"{queue.rates.out:g}")]
+    return tiles([*figures, ("waiting", f"{queue.consumers_waiting:,}")])
+
+
+def _length(seconds: float) -> str:
+    return age(seconds) if seconds >= 10 else f"{seconds:.3g} s"
 
 
 def series(view: View, body: bytes) -> bytes:
@@ -100,35 +134,6 @@ def jobs(view: View, body: bytes) -> bytes:
     return page(view, "jobs", _filter(view, asked) + many + shown, watch)
 
 
-def job_of(body: bytes) -> tuple[int, str]:
-    """Returns the id and the status of the job that an answer shows."""
-    known = dict(text_tables.facts(body))
-    return int(known["id"]), known["status"]
-
-
-def job(view: View, body: bytes, explained: bytes | None = None) -> bytes:
-    """Returns the page of a job. `explained`: why it waits, as JSON."""
-    facts = text_tables.facts(body)
-    known = dict(facts)
-    inside = f"<p>{status(known['status'])} in {link(view, 'queues/' + known['queue'], known['queue'])}</p>"
-    actions = of_job(view, known, view.version)
-    why = _why(explained) if explained is not None else ""
-    return page(
-        view,
-        f"job {known['id']}",
-        live("actions", inside + why + actions) + live("facts", facts_table(facts)),
-        f"?job={known['id']}",
-    )
-
-
-def _why(explained: bytes) -> str:
-    reasons = _read_explained(explained).reasons
-    if not reasons:
-        return "<p>The next dequeue gets it.</p>"
-    lines = "".join(f"<li>{cell(reason.detail)}</li>" for reason in reasons)
-    return f"<p>It waits:</p><ul>{lines}</ul>"
-
-
 def groups(view: View, body: bytes) -> bytes:
     """Returns the groups of dead and retrying jobs."""
     heads, *lines = text_tables.group_rows(body)
@@ -149,7 +154,7 @@ def groups(view: View, body: bytes) -> bytes:
     kinds = {**dict.fromkeys(range(len(heads)), "t"), **dict.fromkeys(text_tables.GROUP_NUMBERS, "n")}
     shown = table([*names, ""] if acts else names, rows, kinds)
     left = f"<p>{escape(text_tables.jobs_left(body))}</p>"
-    return page(view, "groups of jobs", live("groups", shown + left), "")
+    return page(view, "dead and retrying jobs", live("groups", shown + left), "")
 
 
 def consumers(view: View, body: bytes) -> bytes:
@@ -240,9 +245,15 @@ def selected_page(view: View, count: int, failed: Sequence[tuple[int, str]], bac
 
 def _overview(view: View, body: bytes, stats: bytes | None, charts: Mapping[str, bytes]) -> str:
     rows = []
-    for name, *cells in text_tables.queue_rows(body):
+    for queue in _read_queues(body).queues:
+        name, jobs, rates = queue.name, queue.jobs, queue.rates
+        counts = (jobs.queued, jobs.in_progress, jobs.scheduled, jobs.dead, jobs.concluded)
+        oldest = age(float(queue.oldest_age)) if isinstance(queue.oldest_age, (int, float)) else ""
+        figures = (f"{rates.into:g}", f"{rates.out:g}", f"{queue.consumers_waiting:,}")
         drawn = _spark(charts[name]) if name in charts else ""
-        rows.append([link(view, f"queues/{name}", name), *map(cell, cells), drawn])
+        named = link(view, f"queues/{name}", name)
+        state = "paused" if queue.paused else ""
+        rows.append([named, *[f"{count:,}" for count in counts], oldest, *figures, state, drawn])
     kinds = {0: "t", **dict.fromkeys(text_tables.NUMBERS, "n")}
     heads = [*[head.lower() for head in text_tables.HEADS[:-1]], "state", "in and out, 1 h"]
     return (
@@ -265,17 +276,18 @@ def _charts(series: bytes) -> str:
         return '<p class="dim">No charts: there are too many queues, or this one has not been used.</p>'
     if not found.enqueued:
         return '<p class="dim">The charts begin half a minute after the first job.</p>'
-    length = f"{len(found.enqueued) * found.step / 3600:.3g} h in steps of {found.step} s"
+    since = f"{age(len(found.enqueued) * float(found.step))} ago"
     flow = chart(
-        "jobs in a step",
+        f"jobs every {found.step} s",
         [
             ("enqueued", "in", found.enqueued),
             ("concluded", "out", found.concluded),
             ("failed", "bad", found.failed),
         ],
-        length,
+        since,
     )
-    return f"<h2>last hour</h2>{flow}{chart('jobs queued', [('queued', 'depth', found.queued)], length)}"
+    depth = chart("jobs that wait", [("queued", "depth", found.queued)], since)
+    return f'<div class="charts">{flow}{depth}</div>'
 
 
 def _filter(view: View, asked: Mapping[str, str]) -> str:

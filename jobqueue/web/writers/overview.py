@@ -1,19 +1,25 @@
 """What is wrong: sentences about queues and the server, for the top of the overview."""
 
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 import msgspec
 
 from jobqueue.web.schema.responses import ByStatus, Journal, NewErrorView, PauseView, Queue, Queues, Stats
-from jobqueue.web.writers.page_layout import View, cell, link
+from jobqueue.web.writers.page_layout import View, age, cell, link
 
 _SHOWN = 20
+_ERRORS = 5
+# Queues with dead jobs that are named.
+_NAMED = 8
+# What has this number, or a higher one, is less urgent.
+_WARN = 2
 # A limit of which this part is used up is told.
 _NEARLY = 0.85
-# A queue whose oldest job is so many seconds old, and that gets more jobs than it loses, falls behind.
+# A queue whose oldest job is so many seconds old, and that gets so many times the jobs that it loses, falls
+# behind.
 _OLD = 60
+_FASTER = 1.05
 _read_queues = msgspec.json.Decoder(Queues).decode
 _read_stats = msgspec.json.Decoder(Stats).decode
 
@@ -21,21 +27,43 @@ _read_stats = msgspec.json.Decoder(Stats).decode
 def what_is_wrong(view: View, queues: bytes, stats: bytes | None) -> str:
     """Returns a list as HTML: first what concerns the server, then new kinds of errors, then the queues.
     `queues` and `stats` are answers as JSON; None: the caller may not see them."""
-    lines: list[str] = []
+    lines: list[tuple[int, str]] = []
     if stats is not None:
         server = _read_stats(stats)
-        lines += _of_server(server)
-        lines += [_of_error(view, new) for new in server.new_errors]
-    of_queues = [each for queue in _read_queues(queues).queues for each in _of_queue(view, queue)]
-    lines += [line for _, line in sorted(of_queues, key=_rank)]
+        lines += [(0, line) for line in _of_server(server)]
+        lines += [(0, _of_error(view, new)) for new in server.new_errors[:_ERRORS]]
+        if (others := len(server.new_errors) - _ERRORS) > 0:
+            lines.append((0, f"{others:,} more new kinds of errors"))
+    shown = _read_queues(queues).queues
+    lines += sorted([each for queue in shown for each in _of_queue(view, queue)], key=_rank)
+    if dead := sorted([queue for queue in shown if queue.jobs.dead], key=_dead, reverse=True):
+        lines.append((_WARN, _of_dead(view, dead)))
     if not lines:
         return '<p class="dim">No problems found.</p>'
+    items = "".join(
+        f'<li class="{"bad" if rank < _WARN else "warn"}">{line}</li>' for rank, line in lines[:_SHOWN]
+    )
     more = f"<li>and {len(lines) - _SHOWN:,} more</li>" if len(lines) > _SHOWN else ""
-    return f'<ul class="wrong">{"".join(f"<li>{line}</li>" for line in lines[:_SHOWN])}{more}</ul>'
+    return f'<ul class="wrong">{items}{more}</ul>'
 
 
 def _rank(each: tuple[int, str]) -> int:
     return each[0]
+
+
+def _dead(queue: Queue) -> int:
+    return queue.jobs.dead
+
+
+def _of_dead(view: View, queues: Sequence[Queue]) -> str:
+    """Returns how many dead jobs there are in which queues."""
+    groups = "jobs/groups?by=queue,type,error&queue="
+    each = [
+        f"{link(view, groups + queue.name, _jobs(queue.jobs.dead, 'dead'))} in {cell(queue.name)}"
+        for queue in queues[:_NAMED]
+    ]
+    rest = sum(map(_dead, queues[_NAMED:]))
+    return ", ".join(each) + (f", {rest:,} in {len(queues) - _NAMED:,} other queues" if rest else "")
 
 
 def _of_error(view: View, new: NewErrorView) -> str:
@@ -71,24 +99,21 @@ def _of_server(stats: Stats) -> Iterator[str]:
 def _of_queue(view: View, queue: Queue) -> Iterator[tuple[int, str]]:
     """Yields what is wrong with a queue. What has the lowest number is shown first."""
     name, jobs, rates = link(view, f"queues/{queue.name}", queue.name), queue.jobs, queue.rates
-    age = float(queue.oldest_age) if isinstance(queue.oldest_age, (int, float)) else 0.0
+    oldest = float(queue.oldest_age) if isinstance(queue.oldest_age, (int, float)) else 0.0
     most = queue.settings.max_jobs
     if isinstance(most, int) and _unfinished(jobs) >= _NEARLY * most:
         yield 0, f"{name} has {_unfinished(jobs):,} of the {most:,} jobs that it may have"
     if queue.paused:
-        yield 3, f"{name} is paused{_pause(queue.pause) if isinstance(queue.pause, PauseView) else ''}"
+        yield 3, f"{name} is paused{paused(queue.pause) if isinstance(queue.pause, PauseView) else ''}"
     elif jobs.queued and not (jobs.in_progress or queue.consumers_waiting or rates.out):
         those = _jobs(jobs.queued, "queued")
-        yield 1, f"{name}: no consumer takes its {those}; the oldest is {_age(age)} old"
-    elif jobs.queued and age > _OLD and rates.into > rates.out:
+        yield 1, f"{name}: no consumer takes its {those}; the oldest is {age(oldest)} old"
+    elif jobs.queued and oldest > _OLD and rates.into > _FASTER * rates.out:
         speeds = f"{rates.into}/s come, {rates.out}/s go"
-        yield 2, f"{name} falls behind: the oldest job is {_age(age)} old, {speeds}"
-    if jobs.dead:
-        groups = link(view, f"jobs/groups?by=queue,type,error&queue={queue.name}", _jobs(jobs.dead, "dead"))
-        yield 4, f"{name} has {groups}"
+        yield 2, f"{name} falls behind: the oldest job is {age(oldest)} old, {speeds}"
 
 
-def _pause(pause: PauseView) -> str:
+def paused(pause: PauseView) -> str:
     """Returns who paused a queue, when, until when, and why."""
     said = f" by {cell(pause.by)}" if isinstance(pause.by, str) else ""
     said += f" since {cell(pause.at)}"
@@ -103,10 +128,3 @@ def _jobs(number: int, kind: str) -> str:
 
 def _unfinished(jobs: ByStatus) -> int:
     return jobs.scheduled + jobs.queued + jobs.in_progress
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return escape(f"{seconds / length:.0f} {unit}")
-    return escape(f"{seconds:.0f} s")

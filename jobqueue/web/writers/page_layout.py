@@ -33,7 +33,9 @@ _LINKS = (
     ("cluster", "cluster"),
     ("help", "help"),
 )
+_ZEROS = frozenset({"0", "0.0"})
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_INSTANTS = re.compile(rf'\["{_INSTANT.pattern}"(?:,"{_INSTANT.pattern}")*\]')
 
 
 class View(Struct, frozen=True):
@@ -103,7 +105,7 @@ def page(
         watched += f' data-again="{again}"'
     return (
         f'{_head(up, title, noscript)}<body><header><a class="skip" href="#main">Skip to content</a>'
-        f'<nav aria-label="Pages"><ul>{links}</ul></nav>'
+        f'<a class="brand" href="{up}">jobqueue</a><nav aria-label="Pages"><ul>{links}</ul></nav>'
         f'<form role="search" action="{up}find"><input type="search" name="q" required '
         'aria-label="Find jobs by id, by text, or by type:… tag:… key:… queue:… error:…" '
         f'placeholder="id, text or type:…"> <button>Find</button></form>{out}'
@@ -138,9 +140,11 @@ def _text(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Returns a text as HTML; an instant as one that scripts show relative to now."""
+    """Returns a text as HTML; an instant, or a list of them, as such that scripts show relative to now."""
     if _INSTANT.fullmatch(text):
         return f'<time datetime="{text}">{text}</time>'
+    if _INSTANTS.fullmatch(text):
+        return ", ".join(map(cell, _INSTANT.findall(text)))
     return _text(text)
 
 
@@ -176,7 +180,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Mapping[in
     )
     labels = [f' data-label="{escape(head)}"' if head else "" for head in heads]
     lines = "".join(
-        f"<tr>{''.join(f'<td{_kind(kinds, at)}{labels[at]}>{one}</td>' for at, one in enumerate(row))}</tr>"
+        "<tr>"
+        + "".join(f"<td{_kind(kinds, at, one)}{labels[at]}>{one}</td>" for at, one in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
@@ -189,5 +195,23 @@ def _head_cell(head: str, kind: str) -> str:
     return f'<span class="hidden">{escape(head) or "actions"}</span>'
 
 
-def _kind(kinds: Mapping[int, str], column: int) -> str:
-    return f' class="{kinds[column]}"' if column in kinds else ""
+def _kind(kinds: Mapping[int, str], column: int, one: str = "") -> str:
+    """Returns the classes of a cell. That of a zero is for what is dimmed, or left out where there is no
+    room."""
+    if column not in kinds:
+        return ""
+    return f' class="{kinds[column]} z"' if one in _ZEROS else f' class="{kinds[column]}"'
+
+
+def age(seconds: float) -> str:
+    """Returns a length of time in its largest unit, such as `3 h`."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def tiles(figures: Sequence[tuple[str, str]]) -> str:
+    """Returns figures with their names, the most important ones of a page. Both are HTML."""
+    each = "".join(f"<div><dt>{name}</dt><dd>{figure}</dd></div>" for name, figure in figures)
+    return f'<dl class="tiles">{each}</dl>'

@@ -126,12 +126,12 @@ GROUP_NUMBERS = frozenset({0, 1, 2})
 def job_rows(body: bytes) -> list[list[str]]:
     """Returns a row for each job of the answer to `/jobs`."""
     return [
-        [*[plain(job[name]) for name in _JOB_FIELDS], _short_error(job["error"]) if "error" in job else ""]
+        [*[plain(job[name]) for name in _JOB_FIELDS], short_error(job["error"]) if "error" in job else ""]
         for job in _list_of(_decode(body)["jobs"])
     ]
 
 
-def _short_error(error: Raw) -> str:
+def short_error(error: Raw) -> str:
     """Returns the first line of an error, with its type."""
     raw = bytes(error)
     if raw[:1] == b"{":
@@ -266,7 +266,7 @@ def _plain_of(document: Document, name: str) -> str:
 
 def _line_of(document: Document, name: str) -> str:
     """Returns the first line of a member, shortened."""
-    return _short_error(document[name]) if name in document else ""
+    return short_error(document[name]) if name in document else ""
 
 
 def schedules(body: bytes) -> str:
@@ -288,7 +288,7 @@ def _facts(document: Document, before: str) -> Iterable[tuple[str, str]]:
         elif name == "history" and not before:
             for attempt in _list_of(raw):
                 parts = [
-                    _short_error(part) if key == "error" else plain(part)
+                    short_error(part) if key == "error" else plain(part)
                     for key, part in attempt.items()
                     if key != "attempt"
                 ]
