@@ -25,7 +25,9 @@ class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
     _folder: Path | None = None
 
     def dependencies(self) -> list[str]:
-        lines = (_SCRIPTS / "requirements.txt").read_text().split("\n") if _wanted() else []
+        """Returns the compiler, and the packages whose types it reads, as they are pinned."""
+        pins = [_SCRIPTS / "requirements.txt", _SCRIPTS.parent / "requirements.txt"] if _wanted() else []
+        lines = [line for file in pins for line in file.read_text().split("\n")]
         return [line for line in lines if line and not line.startswith("#")]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """The packages: what they are called, what they hold, what they need, and that the command runs from one."""
 
+import ast
+import importlib.metadata
 import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -175,7 +178,7 @@ def test_a_wheel_has_compiled_modules_if_they_are_wanted(tmp_path):
     root = tmp_path / "a copy"
     for name in ("jobqueue", "scripts"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
     script = root / "scripts" / "compile.py"
     few = re.sub(
@@ -200,3 +203,23 @@ def test_a_wheel_has_compiled_modules_if_they_are_wanted(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert all(name.endswith(".so") for name in done.stdout.split())
+
+
+@with_hatchling
+def test_a_build_has_the_packages_that_the_compiled_modules_import(monkeypatch):
+    """A build has nothing but these, and the compiler reads their types."""
+    monkeypatch.setenv("JOBQUEUE_COMPILE", "1")
+    hook = runpy.run_path(str(ROOT / "scripts" / "hatch_build.py"))["CompiledModules"]
+    there = {re.split(r"[=;]", line)[0] for line in hook.dependencies(None)}
+    modules = runpy.run_path(str(ROOT / "scripts" / "compile.py"))["MODULES"]
+    imported = set()
+    for name in modules:
+        for node in ast.walk(ast.parse((ROOT / "jobqueue" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    imported -= {*sys.stdlib_module_names, "jobqueue"}
+    owners = importlib.metadata.packages_distributions()
+    needed = {owners[name][0].lower().replace("_", "-") for name in imported}
+    assert {"msgspec", "httptools"} <= needed <= there
