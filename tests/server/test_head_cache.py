@@ -3,7 +3,7 @@
 import pytest
 
 from jobqueue import MemoryEngine
-from jobqueue.server.http1.head_cache import HeadCache
+from jobqueue.server.http1.head_cache import HeadCache, kind_of
 from jobqueue.web.dispatch import Dispatcher
 
 KNOWN = b"POST /jobs/12/conclude HTTP/1.1\r\n"
@@ -77,3 +77,12 @@ def test_lines_with_names_are_remembered_up_to_a_limit(heads):
     assert heads.line(b"POST /queues/" + b"q" * 2000 + b"/enqueue HTTP/1.1\r\n")[4] == "q" * 2000
     assert max(map(len, heads.lines)) < 1000
     assert b"POST /jobs/enqueue HTTP/1.1\r\n" in heads.lines
+
+
+def test_the_kind_of_a_request_is_a_letter_of_its_path_and_for_aws_sdks_its_length():
+    enqueue = b"POST /jobs/enqueue HTTP/1.1\r\n\r\n"
+    assert kind_of(enqueue, 0) == kind_of(b"POST /jobs/enqueue HTTP/1.1\r\nA: b\r\n\r\n", 0) == ord("e")
+    assert kind_of(b"xx" + enqueue, 2) == ord("e")
+    send, receive = b"POST / HTTP/1.1\r\n\r\nlonger", b"POST / HTTP/1.1\r\n\r\n"
+    assert kind_of(send, 0) != kind_of(receive, 0)
+    assert [kind_of(data, 0) for data in (b"", b"GET / HTTP/1", b"x" * 300)] == [0, ord("1"), ord("x")]

@@ -15,7 +15,7 @@ from typing import cast
 from jobqueue.errors import JobQueueError, RequestTimeout
 from jobqueue.server.connection_limits import ConnectionLimits
 from jobqueue.server.http1.front_state import FrontState
-from jobqueue.server.http1.head_cache import LETTER
+from jobqueue.server.http1.head_cache import kind_of
 from jobqueue.server.http1.read_ahead import READ_AHEAD, SLICE, ReadAhead, hung_up
 from jobqueue.server.http1.request_parser import RequestParser
 from jobqueue.server.http1.response_writer import ResponseWriter, SendQueue
@@ -37,7 +37,7 @@ _SMALL_HEAD = 4096
 # costs as much as an answer, so clients that waited for a quick disk only are spared it.
 _LONG = 0.02
 
-_kind: Callable[[tuple[bytes, "Connection"]], bytes] = itemgetter(0)
+_kind: Callable[[tuple[int, "Connection"]], int] = itemgetter(0)
 
 
 class Connections:
@@ -52,8 +52,8 @@ class Connections:
         self.open: set[Connection] = set()
         self.accepting: set[Connection] = set()
         self.single_client = True  # at most one connection is open
-        # Each with the first letter after "POST /jobs/", which tells apart what is asked for most
-        self.batch: list[tuple[bytes, Connection]] = []
+        # Each with the kind of its request
+        self.batch: list[tuple[int, Connection]] = []
         self.send_queue = SendQueue(loop)
         self._state = state
         self._limits = limits
@@ -161,7 +161,7 @@ class Connection:
             batch = self._connections.batch
             if not batch:
                 self._connections.answer_soon()
-            batch.append((data[11:12], self))
+            batch.append((kind_of(data, 0), self))
 
     def eof_received(self) -> bool:
         """A half-close counts as a disconnect, except for requests that were complete before it.
@@ -301,7 +301,7 @@ class Connection:
         """Answers the request at `start` without llhttp if it is whole and has a head that llhttp has read
         before. Returns where it ends; `start`: it was not answered."""
         cache = self._head_cache
-        latest = cache.requests[data[start + LETTER]] if len(data) - start > LETTER else None
+        latest = cache.requests[kind_of(data, start)]
         if latest is not None and data[start : (head_end := start + len(latest.head))] == latest.head:
             line, known = latest.line, latest.known
         else:

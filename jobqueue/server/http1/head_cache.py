@@ -19,8 +19,9 @@ _MAX_BLOCK_BYTES = 2048
 # Request lines that are remembered beside those of the plain paths, of each kind; and their length.
 _MAX_LINES = 1024
 _MAX_LINE_BYTES = 512
-# Where a head has the first letter after "POST /jobs/".
-LETTER = 11
+# Where a head has the first letter after "POST /jobs/", and what is there if the path is only a slash.
+_LETTER = 11
+_SLASH = 47
 # Headers that frame a body in an unusual way, or carry a secret
 _NEVER_CACHED = frozenset(
     {
@@ -63,6 +64,15 @@ class CachedHead:
         self.permitted = permitted
         self.from_program = is_program(headers)  # no browser sends these headers
         self.names_itself = b"x-request-id" in headers
+
+
+def kind_of(data: bytes, start: int) -> int:
+    """Returns a number below 256 that is the same for most requests for one thing: the first letter after
+    "POST /jobs/". For the calls of AWS SDKs, which all have one path, it is made of their length."""
+    if len(data) - start <= _LETTER:
+        return 0
+    letter = data[start + _LETTER]
+    return letter if letter != _SLASH else (len(data) - start) & 255
 
 
 # Method, path, query, route and parameter of a request line.
@@ -138,7 +148,7 @@ class HeadCache:
         self.blocks: dict[bytes, CachedHead] = {}
         # The latest block by route: it is likely to come again
         self._latest: dict[Route, CachedHead] = {}
-        # The latest whole head by its byte at `LETTER`, which tells apart what is asked for most
+        # The latest whole head by the kind of its request
         self.requests: list[KnownRequest | None] = [None] * 256
         # Lines without a parameter, and some with a name
         self._plain_lines: dict[bytes, Line] = {
@@ -183,7 +193,7 @@ class HeadCache:
                 return None
             self._latest[route] = headers
         if remembered is not None:
-            self.requests[data[start + LETTER]] = KnownRequest(line + headers.block, found, headers)
+            self.requests[kind_of(data, start)] = KnownRequest(line + headers.block, found, headers)
         return found, headers, line_end + len(headers.block)
 
     def line(self, line: bytes) -> Line | None:

@@ -3,7 +3,6 @@
 from asyncio import Future
 from base64 import b64encode
 from functools import partial
-from hashlib import md5
 from typing import Any, Final
 
 import msgspec
@@ -100,7 +99,7 @@ def _message(
     found: dict[str, Any] = {
         "MessageId": names.message_id(job.id),
         "ReceiptHandle": names.receipt_handle(job.id, lease.token, job.queue),
-        "MD5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
+        "MD5OfBody": message_attributes.md5_of(body.encode()),
         "Body": body,
     }
     if system:

@@ -3,7 +3,7 @@
 from asyncio import Future
 from collections.abc import Sequence
 from functools import partial
-from hashlib import md5, sha256
+from hashlib import sha256
 from re import compile
 from typing import Any, Final
 
@@ -97,7 +97,7 @@ def _sent(queue: SqsQueue, asked: shapes.Message, made: Job | ExistingJob) -> di
     assert asked.message_body is not None
     found = {
         "MessageId": names.message_id(job.id),
-        "MD5OfMessageBody": md5(asked.message_body.encode(), usedforsecurity=False).hexdigest(),
+        "MD5OfMessageBody": message_attributes.md5_of(asked.message_body.encode()),
     }
     if asked.message_attributes:
         found["MD5OfMessageAttributes"] = message_attributes.digest(asked.message_attributes)
