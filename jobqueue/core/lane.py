@@ -17,10 +17,13 @@ only, and knows no status.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
+from typing import Final, TypeAlias
 
 from jobqueue.model import Job
 
-Slot = Job | int | None
+Slot: TypeAlias = Job | int | None
+# Places that share a page of returned jobs: 1,024.
+_PAGE_BITS: Final = 10
 
 
 def _place(slot: Slot) -> int:
@@ -45,6 +48,40 @@ class Segment:
 
 def _first(segment: Segment) -> int:
     return segment.first
+
+
+class _Returned:
+    """Jobs by place, in pages: one dict of a million jobs would stop the program for 30 ms when it grows."""
+
+    __slots__ = ("_pages", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._pages: dict[int, dict[int, Job]] = {}
+
+    def add(self, job: Job) -> None:
+        place = job.place
+        page = self._pages.get(place >> _PAGE_BITS)
+        if page is None:
+            page = self._pages[place >> _PAGE_BITS] = {}
+        page[place] = job
+        self.count += 1
+
+    def get(self, place: int) -> Job | None:
+        page = self._pages.get(place >> _PAGE_BITS)
+        return None if page is None else page.get(place)
+
+    def pop(self, place: int) -> Job:
+        """Removes and returns the job of a place. Raises `KeyError` if there is none."""
+        page = self._pages[place >> _PAGE_BITS]
+        job = page.pop(place)
+        if not page:
+            del self._pages[place >> _PAGE_BITS]
+        self.count -= 1
+        return job
+
+    def places(self) -> list[int]:
+        return [place for page in self._pages.values() for place in page]
 
 
 class Lane:
@@ -75,7 +112,7 @@ class Lane:
         self._segments: list[Segment] = []
         self._head = 0  # index of the first job in the first segment
         self._spares: list[Segment] = []
-        self._returned: dict[int, Job] = {}  # by place
+        self._returned = _Returned()
         self._returned_places: list[int] = []  # a heap; some of its places have left `_returned`
         self._cursor: int | None = None  # the next segment to compact, during a compaction
 
@@ -97,7 +134,7 @@ class Lane:
 
     def put_back(self, job: Job) -> None:
         """Adds a job at its place, wherever that is. O(log returned)."""
-        self._returned[job.place] = job
+        self._returned.add(job)
         heappush(self._returned_places, job.place)
         self.live += 1
 
@@ -105,8 +142,8 @@ class Lane:
         """Returns the job that `pop` would take; None if there is none. Amortized O(1)."""
         if not self.live:
             return None
-        if self._returned and self._returned_is_next():
-            return self._returned[self._returned_places[0]]
+        if self._returned.count and self._returned_is_next():
+            return self._returned.get(self._returned_places[0])
         job = self._segments[0].slots[self._head]
         assert isinstance(job, Job)
         return job
@@ -115,7 +152,7 @@ class Lane:
         """Takes the job with the lowest place. Raises `IndexError` if there is none. Amortized O(1)."""
         if not self.live:
             raise IndexError("pop from an empty lane")
-        if self._returned and self._returned_is_next():
+        if self._returned.count and self._returned_is_next():
             self.live -= 1
             return self._returned.pop(heappop(self._returned_places))
         segment = self._segments[0]
@@ -148,14 +185,14 @@ class Lane:
                 elif at == 0 and index == self._head:
                     self._seek(segment, index + 1)
                 return
-        del self._returned[place]
+        self._returned.pop(place)
         self.live -= 1
-        if len(self._returned_places) > 2 * len(self._returned):
-            self._returned_places = sorted(self._returned)
+        if len(self._returned_places) > 2 * self._returned.count:
+            self._returned_places = sorted(self._returned.places())
 
     def before(self, place: int) -> int:
         """Returns how many jobs have a lower place. O(segments + one segment + returned)."""
-        count = sum(returned < place for returned in self._returned)
+        count = sum([returned < place for returned in self._returned.places()])
         at = bisect_right(self._segments, place, key=_first) - 1
         if at >= 0:
             segment = self._segments[at]
@@ -186,7 +223,7 @@ class Lane:
     @property
     def empty(self) -> int:
         """The number of slots that hold no job."""
-        return self.slots - self.live + len(self._returned)
+        return self.slots - self.live + self._returned.count
 
     @property
     def wants_compaction(self) -> bool:
@@ -262,8 +299,8 @@ class Lane:
     def _returned_is_next(self) -> bool:
         """Returns whether the first of the returned jobs, of which there is at least one, comes before the
         head of the array. Drops outdated places from the heap, so that its top is that job."""
-        while self._returned_places[0] not in self._returned:
+        while self._returned.get(self._returned_places[0]) is None:
             heappop(self._returned_places)
-        if self.live == len(self._returned):
+        if self.live == self._returned.count:
             return True
         return self._returned_places[0] < _place(self._segments[0].slots[self._head])

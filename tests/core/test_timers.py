@@ -4,9 +4,10 @@ import gc
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobqueue.core import timers as timers_module
 from jobqueue.core.timers import Timers
 
 
@@ -225,3 +226,68 @@ def test_among_many_emptied_buckets_nothing_is_lost_or_early():
         expected = {item for item, when in hung.items() if when <= now}
         assert set(all_due(timers, hung, now)) == expected
     assert len(timers) == 0
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    if timers_module.__file__.endswith(".py"):  # compiled code has the limit in it
+        monkeypatch.setattr(timers_module, "_MOST", 5)
+
+
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    width=st.sampled_from([1, 7, 100]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["add", "add", "drop", "pass", "discard"]), st.integers(0, 60), st.integers(0, 9)
+        ),
+        max_size=100,
+    ),
+    limit=st.integers(1, 5),
+)
+def test_due_items_of_a_bucket_in_parts_are_those_of_a_dict(small_parts, width, steps, limit):
+    timers, hung, now = Timers(width), {}, 0
+    for what, item, amount in steps:
+        if what == "pass":
+            now += amount
+            due = timers.due(now, limit)
+            assert (
+                len(due) == min(limit, len([when for when in hung.values() if when <= now]))
+                or len(due) < limit
+            )
+            for one in due:
+                assert hung[one] <= now
+            if due:
+                timers.discard(due[0], now)
+                del hung[due[0]]
+            if item % 2:
+                expected = {name for name, when in hung.items() if when <= now}
+                assert set(all_due(timers, hung, now, limit)) == expected
+        elif item in hung:
+            timers.drop(item, hung.pop(item))
+        elif what == "add":
+            hung[item] = now + amount
+            timers.add(item, hung[item])
+        assert len(timers) == len(hung)
+        assert timers.earliest() == (min(hung.values()) if hung else None)
+        assert sorted(timers.some(100)) == sorted(hung)
+
+
+def test_no_call_goes_through_all_items_of_a_large_bucket():
+    timers, items = Timers(100), [f"item {number}" for number in range(100_000)]
+    for item in items:
+        timers.add(item, 1050)
+    tracemalloc.start()
+    try:
+        assert timers.due(1049, 250) == []
+        for now in (1050, 2000):
+            tracemalloc.reset_peak()
+            assert timers.due(now, 250) == items[:250]
+            assert tracemalloc.get_traced_memory()[1] < 400_000  # a list of all would take 800,000
+    finally:
+        tracemalloc.stop()
+    hung = dict.fromkeys(items, 1050)
+    for item in items[::3]:
+        timers.drop(item, hung.pop(item))
+    assert all_due(timers, hung.copy(), 2000, 250) == list(hung)
+    assert (len(timers), timers.due(9999, 5), timers.earliest()) == (0, [], None)
