@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-_2026_MS = 1_767_225_600_000
+_2026_MS: Final = 1_767_225_600_000
 # Two readings at most this far apart count as one instant; how often to try for it.
-_ONE_INSTANT_MS = 10
-_TRIES = 5
+_ONE_INSTANT_MS: Final = 10
+_TRIES: Final = 5
 
 
 class Clock(Protocol):

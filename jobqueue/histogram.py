@@ -2,11 +2,12 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Final
 
 # All counts are halved when there are this many values, so that old ones count for less and less.
-_HALVE_AT = 4096
+_HALVE_AT: Final = 4096
 # Beyond this many values, one in eight is enough.
-_SAMPLE_ABOVE = 256
+_SAMPLE_ABOVE: Final = 256
 
 
 class Histogram:

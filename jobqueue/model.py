@@ -143,11 +143,6 @@ class JobExtras(Struct, gc=False, eq=False, array_like=True):
     options: Options | None = None
     trace: JobTrace | None = None
 
-    @property
-    def plain(self) -> bool:
-        """Nothing is set except `finished_at`."""
-        return self.options is None and self.trace is None and self.result is None and self.run_at is None
-
 
 class Job(Struct, gc=False, eq=False, array_like=True):
     """One unit of work. It takes about 200 bytes, and its payload. `jobqueue.steps` draws its statuses."""

@@ -9,6 +9,7 @@ served where there is no compiler.
 What means something else in a compiled module, or fails there: a struct of msgspec loses what stands in the
 brackets behind its name; a slice of bytes that ends before it begins is an error; a generator expression that
 is handed to a function is a list, made whole; annotations are checked when it runs, and a stub may be wrong.
+A global name that is not `Final` is looked up in a dict each time it is used.
 So the whole suite has to pass on the copy: `scripts/test.sh --all --compiled`.
 """
 

@@ -3,6 +3,7 @@
 The whole suite tests that the compiled package behaves like the sources: `./scripts/test.sh --compiled`.
 """
 
+import ast
 import importlib
 import os
 import shutil
@@ -32,6 +33,25 @@ def test_compiled_modules_have_no_structs(name):
     module = importlib.import_module(f"jobqueue.{name.replace('/', '.')}")
     made_here = [kind for kind in vars(module).values() if getattr(kind, "__module__", "") == module.__name__]
     assert not [kind for kind in made_here if isinstance(kind, type) and issubclass(kind, Struct)]
+
+
+# Tests replace these.
+NOT_FINAL = {("engine/commit", "MAX_BYTES"), ("web/writers/encoder", "_encode")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_compiled_modules_define_once_is_final(name):
+    """mypyc looks other names up in the dict of the module, each time."""
+    for line in ast.parse((ROOT / "jobqueue" / f"{name}.py").read_text()).body:
+        if isinstance(line, ast.Assign):
+            targets, kind = [ast.unparse(target) for target in line.targets], ast.unparse(line.value)
+            allowed = kind.startswith("TypeVar(") or (name, targets[0]) in NOT_FINAL
+        elif isinstance(line, ast.AnnAssign):
+            targets, kind = [ast.unparse(line.target)], ast.unparse(line.annotation)
+            allowed = kind.startswith(("Final", "TypeAlias"))
+        else:
+            continue
+        assert allowed, f"{targets[0]}: declare it Final, or as a TypeAlias"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Administration: settings and pauses of a named queue, and operations on many jobs."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from jobqueue import steps
@@ -10,7 +12,7 @@ from jobqueue.model import Filter, Job, Pause
 from jobqueue.steps import IN_PROGRESS
 
 # Bytes of payloads after which a scan for a text ends.
-SEARCHED_BYTES = 4 << 20
+SEARCHED_BYTES: Final = 4 << 20
 
 
 def configure(state: QueueState, name: str, given: dict[str, object], now: int) -> NamedQueue:

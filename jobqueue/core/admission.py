@@ -5,6 +5,7 @@ The checks raise `QueueFull` and change nothing, so a verb makes all of them bef
 
 from collections.abc import Iterable, Sequence
 from math import ceil
+from typing import Final
 
 from msgspec import UNSET
 
@@ -15,10 +16,10 @@ from jobqueue.errors import QueueFull
 from jobqueue.model import Change, Job, JobExtras, NewJob, OneObject, Options
 
 # How many queues of each kind are examined when names are scarce.
-EXAMINED = 250
+EXAMINED: Final = 250
 # A queue from which this many jobs were taken keeps its name for its hour, also when names are scarce.
 # Otherwise a client that fills queues of ever new names takes that of every queue that is empty for a moment.
-ESTABLISHED = 10
+ESTABLISHED: Final = 10
 
 
 def check_job_limit(state: QueueState, count: int) -> None:

@@ -8,6 +8,8 @@
 So after a step this module goes through all jobs, in slices, and writes down the ends of lengths again.
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from jobqueue.core.state import QueueState
@@ -15,10 +17,10 @@ from jobqueue.model import Job
 from jobqueue.steps import FINISHED, IN_PROGRESS
 
 # A smaller change of the wall clock, in milliseconds, is no step; several of them may add up to one.
-STEP_MS = 1_000
+STEP_MS: Final = 1_000
 # How many jobs one tick examines, and how many it changes: a journal must be able to follow.
-EXAMINED = 2_000
-CHANGED = 500
+EXAMINED: Final = 2_000
+CHANGED: Final = 500
 
 
 def follow_clock(state: QueueState, now: int) -> None:

@@ -30,8 +30,8 @@ _NUMBERS: Final[dict[str, list[int]]] = {
     name: [number for key, (_, number) in TRANSITIONS.items() if key in selected or key[1] in selected]
     for name, selected in _TOTALS.items()
 }
-_ADDED = tuple(number for (before, _), (_, number) in TRANSITIONS.items() if before is None)
-_REMOVED = tuple(number for after, number in TRANSITIONS.values() if after is None)
+_ADDED: Final = tuple(number for (before, _), (_, number) in TRANSITIONS.items() if before is None)
+_REMOVED: Final = tuple(number for after, number in TRANSITIONS.values() if after is None)
 
 
 class TransitionCounts:

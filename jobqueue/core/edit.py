@@ -1,5 +1,7 @@
 """Editing: changes a job that is scheduled or queued."""
 
+from typing import Final
+
 from msgspec import UNSET
 
 from jobqueue import steps
@@ -10,7 +12,7 @@ from jobqueue.model import Change, Job, JobExtras, Options
 from jobqueue.steps import QUEUED
 
 # Options that a change sets as given; None: inherited from the queue.
-_CHANGEABLE = (
+_CHANGEABLE: Final = (
     "lease_for", "max_run_for", "max_attempts", "backoff", "retain_for", "key", "tags", "headers",
 )  # fmt: skip
 

@@ -14,11 +14,12 @@ are once they are more than half of all. So every change is constant time on ave
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import TypeAlias
 
 from jobqueue.core.key_group import Jobs, KeyGroup
 from jobqueue.model import Job
 
-Ring = deque[tuple[int, KeyGroup]]
+Ring: TypeAlias = deque[tuple[int, KeyGroup]]
 
 
 class FairTurns:

@@ -1,12 +1,14 @@
 """Forgetting: removes finished jobs that exceed the retention by age, number or bytes."""
 
+from typing import Final
+
 from jobqueue import steps
 from jobqueue.core.state import QueueState
 from jobqueue.model import Job
 from jobqueue.steps import DEAD
 
 # How many jobs one finishing job may push out of memory; the next ticks remove the rest.
-FORGET_AT_ONCE = 8
+FORGET_AT_ONCE: Final = 8
 
 
 def make_room(state: QueueState, now: int) -> None:

@@ -8,13 +8,14 @@ since the next jobs come into it.
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from typing import Final
 
 from jobqueue.model import Job
 
-_BITS = 10
-_SIZE = 1 << _BITS
-_MASK = _SIZE - 1
-_SPARSE = _SIZE // 16
+_BITS: Final = 10
+_SIZE: Final = 1 << _BITS
+_MASK: Final = _SIZE - 1
+_SPARSE: Final = _SIZE // 16
 
 
 class _Page:

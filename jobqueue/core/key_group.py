@@ -16,14 +16,14 @@ are once they are more than half of the heap:
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from jobqueue.core.lane import Lane
 from jobqueue.core.limiter import Limiter
 from jobqueue.model import Job
 
 Item = TypeVar("Item")
-Jobs = Iterator[tuple[int, int, Job]]  # rank, place, job; in order
+Jobs: TypeAlias = Iterator[tuple[int, int, Job]]  # rank, place, job; in order
 
 
 class GroupLane(Lane):

@@ -3,6 +3,8 @@
 None of these functions matches waiters; the verbs do so after their last change.
 """
 
+from typing import Final
+
 from jobqueue import steps
 from jobqueue.core.forgetting import make_room
 from jobqueue.core.named_queue import NamedQueue, key_of
@@ -23,7 +25,7 @@ from jobqueue.model import (
 from jobqueue.steps import Step
 
 # How many earlier attempts a job remembers.
-HISTORY = 20
+HISTORY: Final = 20
 
 
 def lease_job(state: QueueState, job: Job, queue: NamedQueue, request: DequeueRequest, now: int) -> Delivery:

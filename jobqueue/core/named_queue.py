@@ -20,6 +20,7 @@ They are in `_turns` instead of `_heap`, and the `place` of a group is its turn.
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace, merge
 from itertools import islice
+from typing import Final
 
 from jobqueue.core.counts import TransitionCounts
 from jobqueue.core.fair_turns import FairTurns
@@ -32,7 +33,7 @@ from jobqueue.model import Job, KeyLimits, Pause, QueueSettings
 from jobqueue.steps import DEAD, IN_PROGRESS, SCHEDULED
 
 # How many lanes `ahead` examines.
-_EXAMINED = 1000
+_EXAMINED: Final = 1000
 
 
 def key_of(job: Job) -> str | None:
@@ -676,4 +677,4 @@ def _set_key_limits(limiter: Limiter, limits: KeyLimits) -> None:
     limiter.set_limits(1 if limits.ordered else limits.max_in_progress, limits.rate)
 
 
-_UNSET = QueueSettings()
+_UNSET: Final = QueueSettings()

@@ -6,7 +6,7 @@ with the jobs that became ready. `now` is monotonic milliseconds and never decre
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import UNSET
 
@@ -72,13 +72,13 @@ from jobqueue.steps import (
 T = TypeVar("T", bound=Hashable)
 
 # How many jobs, waiters or lanes one slice of work may touch, so that it takes less than 5 ms.
-SLICE = 250
+SLICE: Final = 250
 # How many segments of a lane one slice may compact.
-SLICE_SEGMENTS = 8
+SLICE_SEGMENTS: Final = 8
 # How long a queue without jobs is kept.
-IDLE_QUEUE_MS = 3_600_000
+IDLE_QUEUE_MS: Final = 3_600_000
 # How long waits that are over may be held open while due jobs keep coming.
-HELD_BACK_MS = 500
+HELD_BACK_MS: Final = 500
 
 
 class JobQueue:

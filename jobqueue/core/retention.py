@@ -14,17 +14,17 @@ forgotten before all others, so they are in none of the three.
 """
 
 from collections import OrderedDict, deque
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from jobqueue.core.timers import Timers
 from jobqueue.model import Job
 
 # Bytes counted for a finished job besides its payload and result: its record, last lease and times.
-RECORD_BYTES = 512
+RECORD_BYTES: Final = 512
 # Bytes counted for each attempt of its history.
-_ATTEMPT_BYTES = 160
+_ATTEMPT_BYTES: Final = 160
 # Removed jobs that are still held are dropped only beyond this many bytes.
-_HELD_BYTES = 256 << 10
+_HELD_BYTES: Final = 256 << 10
 
 
 def weight(job: Job) -> int:

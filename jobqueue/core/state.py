@@ -16,6 +16,7 @@ only through `transition`.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from jobqueue import steps
 from jobqueue.core.counts import TRANSITIONS, TransitionCounts
@@ -437,10 +438,10 @@ class QueueState:
 
 
 # How many dropped queues without jobs are remembered for their counts.
-PAST_QUEUES = 10_000
-_NO_LIMIT = 1 << 63
-_transition_of = TRANSITIONS.get  # bound once, not at each step
-_CLAIMED_WHILE: dict[UniqueWhile, frozenset[str]] = {
+PAST_QUEUES: Final = 10_000
+_NO_LIMIT: Final = 1 << 63
+_transition_of: Final = TRANSITIONS.get  # bound once, not at each step
+_CLAIMED_WHILE: Final[dict[UniqueWhile, frozenset[str]]] = {
     "queued": WAITING,
     "active": WAITING | {IN_PROGRESS},
     "exists": WAITING | {IN_PROGRESS} | FINISHED,

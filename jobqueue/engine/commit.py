@@ -23,7 +23,7 @@ from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from jobqueue.clock import Clock
 from jobqueue.core.named_queue import NamedQueue
@@ -45,12 +45,12 @@ from jobqueue.storage.writer import Writer
 T = TypeVar("T")
 # Futures, and the result or the exception that each of them will get.
 _Pending: TypeAlias = list[tuple[Future[Any], object]]
-_log = logging.getLogger("jobqueue")
+_log: Final = logging.getLogger("jobqueue")
 # Milliseconds that answers wait for a database that does not answer. Then they are 503.
-HELD = 5_000
+HELD: Final = 5_000
 # Limits of what is not on disk yet: changed records, and bytes of new payloads. Above them new jobs are
 # refused.
-MAX_RECORDS = 50_000
+MAX_RECORDS: Final = 50_000
 MAX_BYTES = 64 << 20
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -80,12 +80,12 @@ from jobqueue.settings import Settings
 from jobqueue.steps import FINISHED, Kind
 
 T = TypeVar("T")
-_HIGHEST_ID = 1 << 60
+_HIGHEST_ID: Final = 1 << 60
 # How many callers may have queues with metrics of their own.
-_MEASURING = 1000
+_MEASURING: Final = 1000
 # Jobs that are examined between two passes of the loop, while a journal is read.
-_JOBS_AT_ONCE = 10_000
-_DEFAULTS = QueueSettings()
+_JOBS_AT_ONCE: Final = 10_000
+_DEFAULTS: Final = QueueSettings()
 
 
 class LocalEngine:

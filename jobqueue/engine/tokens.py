@@ -6,10 +6,11 @@ Those that begin with `-` are left out, since they would be taken for an option 
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from typing import Final
 
-_BYTES = 12
-_CHARS = 16
-_BATCH = 512
+_BYTES: Final = 12
+_CHARS: Final = 16
+_BATCH: Final = 512
 
 
 def tokens() -> Iterator[str]:

@@ -7,19 +7,20 @@ may have a lease in it. Control characters are escaped, so that no client can fo
 import logging
 import time
 import traceback
+from typing import Final
 
 import msgspec
 
 from jobqueue.server.log_writer import LogHandler, LogWriter
 from jobqueue.units import instant
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 # Successful requests with a line of their own in one second, in mode `auto`.
-LINES_A_SECOND = 100
+LINES_A_SECOND: Final = 100
 # The same for refused requests in all modes but `all`, so that no client can fill the disk.
-ERRORS_A_SECOND = 1000
+ERRORS_A_SECOND: Final = 1000
 # Health checks are logged only when they fail.
-_QUIET = frozenset({"/healthz", "/readyz"})
+_QUIET: Final = frozenset({"/healthz", "/readyz"})
 
 
 def escape(text: str) -> str:

@@ -1,6 +1,7 @@
 """Loading: fills a `JobQueue` with the records of a store."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.restore import Restoration
@@ -17,8 +18,8 @@ from jobqueue.storage.row_builder import RowBuilder
 from jobqueue.storage.store import Store, damaged
 
 # The largest slice that is read at once.
-_MAX_ROWS = 400
-_MAX_BYTES = 1 << 20
+_MAX_ROWS: Final = 400
+_MAX_BYTES: Final = 1 << 20
 
 
 def load(store: Store, queue: JobQueue, rows: RowBuilder, now: Callable[[], int]) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """RowBuilder: knows what a store holds, and builds the rows that bring it up to date with a `JobQueue`."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.state import QueueState
@@ -30,7 +31,7 @@ from jobqueue.storage.records import (
 )
 
 # Limit of expired idempotency keys that one group deletes.
-_MAX_PRUNED = 200
+_MAX_PRUNED: Final = 200
 
 
 class RowBuilder:

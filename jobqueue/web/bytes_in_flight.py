@@ -12,9 +12,9 @@ from jobqueue.errors import Overloaded
 
 # The limit as a share of the limit on memory. By default that is three quarters of the machine's or the
 # container's memory, so both together fit.
-SHARE = 4
+SHARE: Final = 4
 # The same where the limit on memory is not known.
-_DEFAULT = 256 << 20
+_DEFAULT: Final = 256 << 20
 # Bytes of an answer that is always sent.
 SMALL: Final = 64 << 10
 

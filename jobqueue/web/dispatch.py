@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 from time import monotonic
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -47,14 +48,14 @@ from jobqueue.web.writers.encoder import Encoder
 from jobqueue.web.writers.problem_pages import problem_page
 from jobqueue.web.writers.problems import internal, problem
 
-_log = logging.getLogger("jobqueue")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_log: Final = logging.getLogger("jobqueue")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 # What is answered also while the engine takes no requests.
-_ALWAYS = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
+_ALWAYS: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
 # Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
-Access = Callable[[str, str, int, float, int, str, str], None]
+Access: TypeAlias = Callable[[str, str, int, float, int, str, str], None]
 
 
 class Dispatcher:

@@ -5,17 +5,17 @@ This module knows neither sockets nor a framework.
 
 from asyncio import Future
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-JSON = "application/json"
-PROBLEM = "application/problem+json"
-TEXT = "text/plain; charset=utf-8"
-BYTES = "application/octet-stream"
-HTML = "text/html; charset=utf-8"
-LINES = "application/x-ndjson"
-EVENTS = "text/event-stream"
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+TEXT: Final = "text/plain; charset=utf-8"
+BYTES: Final = "application/octet-stream"
+HTML: Final = "text/html; charset=utf-8"
+LINES: Final = "application/x-ndjson"
+EVENTS: Final = "text/event-stream"
 
-REASONS = {
+REASONS: Final = {
     200: "OK",
     201: "Created",
     202: "Accepted",

@@ -18,7 +18,7 @@ SKIP: Final = 31
 TIMED: Final = 256
 UNKNOWN: Final = "none"
 Operation: TypeAlias = Callable[..., Any] | None
-_STATUSES = 600
+_STATUSES: Final = 600
 
 
 class RequestMetrics:

@@ -10,7 +10,7 @@ from asyncio import Future
 from collections.abc import Callable
 from operator import itemgetter
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from jobqueue.errors import JobQueueError, RequestTimeout
 from jobqueue.server.connection_limits import ConnectionLimits
@@ -23,21 +23,21 @@ from jobqueue.server.http1.transfers import StreamResponse, UploadReceiver
 from jobqueue.server.timeouts import untaken
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 
-_log = logging.getLogger("jobqueue")
+_log: Final = logging.getLogger("jobqueue")
 # The most that is answered in one go, in seconds. The rest waits for a later loop pass, so that one client
 # does not hold up the others.
-SLICE_SECONDS = 0.002
+SLICE_SECONDS: Final = 0.002
 # Bytes read and dropped after a refusal. A client that is cut off while it sends does not see why.
-DRAIN_BYTES = 16 << 20
+DRAIN_BYTES: Final = 16 << 20
 # The same for the body of a refused upload, in multiples of JOBQUEUE_MAX_BODY.
-_DRAIN_BODIES = 16
+_DRAIN_BODIES: Final = 16
 # Bytes of an unfinished head that is never refused.
-_SMALL_HEAD = 4096
+_SMALL_HEAD: Final = 4096
 # A request that waited longer than this, in seconds, gets a job only if its client is still there. The look
 # costs as much as an answer, so clients that waited for a quick disk only are spared it.
-_LONG = 0.02
+_LONG: Final = 0.02
 
-_kind: Callable[[tuple[int, "Connection"]], int] = itemgetter(0)
+_kind: Final[Callable[[tuple[int, "Connection"]], int]] = itemgetter(0)
 
 
 class Connections:

@@ -5,7 +5,7 @@ byte for byte the same and under the same rules. Everything else goes to llhttp.
 """
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from jobqueue.errors import JobQueueError
 from jobqueue.web.access.browser_policy import is_program
@@ -14,16 +14,16 @@ from jobqueue.web.context import Context
 from jobqueue.web.request_metrics import Operation
 from jobqueue.web.routes import Route, Router
 
-_MAX_BLOCKS = 1024
-_MAX_BLOCK_BYTES = 2048
+_MAX_BLOCKS: Final = 1024
+_MAX_BLOCK_BYTES: Final = 2048
 # Request lines that are remembered beside those of the plain paths, of each kind; and their length.
-_MAX_LINES = 1024
-_MAX_LINE_BYTES = 512
+_MAX_LINES: Final = 1024
+_MAX_LINE_BYTES: Final = 512
 # Where a head has the first letter after "POST /jobs/", and what is there if the path is only a slash.
-_LETTER = 11
-_SLASH = 47
+_LETTER: Final = 11
+_SLASH: Final = 47
 # Headers that frame a body in an unusual way, or carry a secret
-_NEVER_CACHED = frozenset(
+_NEVER_CACHED: Final = frozenset(
     {
         b"transfer-encoding",
         b"expect",
@@ -34,9 +34,9 @@ _NEVER_CACHED = frozenset(
     }
 )
 # Bytes of a request target that mean themselves. A target with others goes to llhttp.
-_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
-_END_OF_LINE = b" HTTP/1.1\r\n"
-METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
+_PLAIN: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/?&=-_.,:~%+"
+_END_OF_LINE: Final = b" HTTP/1.1\r\n"
+METHODS: Final = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")}
 
 
 class CachedHead:
@@ -104,12 +104,20 @@ class LinesWithId:
         end = self._end_of_id(line)
         if end == start or line[:start] != self._before:
             return None
+        query = ""
         found = self._after.get(line[end:])
         if found is None:
-            return None
+            # A query with the token of a lease is never kept, so it is read here each time
+            if b"lease=" not in line or line[-11:] != _END_OF_LINE:
+                return None
+            rest, _, sent = line[end:-11].partition(b"?")
+            found = self._after.get(rest + _END_OF_LINE)
+            if found is None or sent.translate(None, _PLAIN):
+                return None
+            query = sent.decode("ascii")
         id = line[start:end].decode("ascii")
-        rest, query, route = found
-        return self._method, f"/jobs/{id}{rest}", query, route, id
+        rest_of_path, known_query, route = found
+        return self._method, f"/jobs/{id}{rest_of_path}", query or known_query, route, id
 
     def learn(self, line: bytes, found: Line) -> bool:
         """Remembers what follows the id in a line. False: it has none."""

@@ -6,14 +6,15 @@ transport reads no more. It cannot see the client's end then, so the socket is a
 
 import asyncio
 import select
+from typing import Final
 
 # Bytes kept of what a client sends while an earlier request of it waits.
-READ_AHEAD = 65536
+READ_AHEAD: Final = 65536
 # The most that is parsed in one go, in bytes.
-SLICE = 65536
+SLICE: Final = 65536
 # Seconds between looks at a client that is not being read from.
-_WATCH = 0.1
-_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_WATCH: Final = 0.1
+_HUNG_UP: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class ReadAhead:

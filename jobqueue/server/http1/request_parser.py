@@ -7,6 +7,7 @@ lists both.
 import logging
 from collections import deque
 from time import monotonic
+from typing import Final
 
 import httptools
 
@@ -15,11 +16,11 @@ from jobqueue.server.http1.front_state import FrontState
 from jobqueue.server.http1.head_cache import METHODS
 from jobqueue.web.http import Request
 
-_log = logging.getLogger("jobqueue")
+_log: Final = logging.getLogger("jobqueue")
 # Characters that a Host may have. With a comma it would be two hosts.
-_IN_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
+_IN_HOST: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+;=%:[]"
 # Headers that change how a request is framed. Most requests have only a Content-Length.
-_FRAMING = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
+_FRAMING: Final = frozenset({b"transfer-encoding", b"expect", b"content-encoding"})
 
 
 class RequestParser:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from jobqueue.server.http1.front_state import FrontState
 from jobqueue.web.bytes_in_flight import SMALL
 from jobqueue.web.http import JSON, Request, Response, Stream
 
 # At most this many responses are gathered for one `send`, and none that is longer than this many bytes.
-_GATHERED = 64
-_GATHERED_BYTES = 8192
+_GATHERED: Final = 64
+_GATHERED_BYTES: Final = 8192
 
 
 class SendQueue:

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -52,7 +52,7 @@ from jobqueue.web.futures import then
 
 T = TypeVar("T")
 # Length of a lease token without a tag, from a time without access tokens: any caller may use it.
-_UNTAGGED = 16
+_UNTAGGED: Final = 16
 
 
 def _refused_after(refused: Refused, taken: ImportResult) -> ImportResult:

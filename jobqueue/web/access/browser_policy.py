@@ -10,31 +10,31 @@ import re
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from jobqueue.errors import CrossOrigin, Refused
 from jobqueue.settings import Settings
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 
-Headers = Mapping[bytes, bytes]
-_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"referer"})
+Headers: TypeAlias = Mapping[bytes, bytes]
+_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_OF_BROWSERS: Final = frozenset({b"origin", b"sec-fetch-site", b"referer"})
 # A path that a proxy may put in front of ours. It is written into what people paste to a shell.
-_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]{1,64}){1,8}/?")
-_LINK = re.compile(rb"\r\nLink: [^\r]*")
+_PREFIX: Final = re.compile(rb"(?:/[A-Za-z0-9._~-]{1,64}){1,8}/?")
+_LINK: Final = re.compile(rb"\r\nLink: [^\r]*")
 # The peer of a connection by a Unix socket.
-UNIX = "unix"
-_FOR_MONITORS = frozenset({"/healthz", "/readyz"})
+UNIX: Final = "unix"
+_FOR_MONITORS: Final = frozenset({"/healthz", "/readyz"})
 # What an answer to a browser carries, unless it has a policy of its own.
-_STRICT = (
+_STRICT: Final = (
     b"\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'"
     b"\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY"
 )
-_SHOWN = (
+_SHOWN: Final = (
     b"ETag, Link, Location, Preference-Applied, Queue-State, Retry-After, X-Request-Id, Job-Id, Job-Queue, "
     b"Job-Type, Job-Priority, Job-Attempts, Job-Lease, Job-Lease-For, Job-Lease-Expires-At"
 )
-_TAKEN = (
+_TAKEN: Final = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, Job-Lease, Last-Event-ID, Prefer, "
     b"Queue-Consumer, traceparent, X-Request-Id"
 )

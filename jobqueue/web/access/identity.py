@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
 from math import ceil
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from jobqueue.engine.api import Engine
 from jobqueue.errors import Refused, TooManyRequests, Unauthorized
@@ -28,20 +28,20 @@ from jobqueue.web.futures import under_way
 from jobqueue.web.http import Request
 from jobqueue.web.request_metrics import Operation
 
-_log = logging.getLogger("jobqueue")
+_log: Final = logging.getLogger("jobqueue")
 # What calls are served with: the `Context`, which this module may not know.
 C = TypeVar("C")
 # The one token of JOBQUEUE_ACCESS_TOKEN; no token of a file has this name.
-DEFAULT_TOKEN = "access-token"
+DEFAULT_TOKEN: Final = "access-token"
 # Wrong tokens that one address may try: at once, and then each second.
-_TRIES = 10
-_TRIES_A_SECOND = 1.0
+_TRIES: Final = 10
+_TRIES_A_SECOND: Final = 1.0
 # Size of the memos: callers by Authorization header, and access by name of a queue.
-_KNOWN = 4096
+_KNOWN: Final = 4096
 # Longest time in seconds until the wall clock is read again for tokens that expire: it may be set.
-_LOOK = 1.0
-_REVOKED = "this access token was revoked"
-_EXPIRED = "this access token has expired"
+_LOOK: Final = 1.0
+_REVOKED: Final = "this access token was revoked"
+_EXPIRED: Final = "this access token has expired"
 
 
 class Principal(Generic[C]):

@@ -3,7 +3,7 @@
 from asyncio import Future
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.errors import JobNotFound
@@ -14,8 +14,8 @@ from jobqueue.web.schema import requests
 from jobqueue.web.schema.kinds import kind_of
 
 T = TypeVar("T")
-_queue_name = kind_of(requests.QueueName)
-_TAGS = tuple([b'\r\nETag: "%d"' % version for version in range(16)])  # most jobs get no further
+_queue_name: Final = kind_of(requests.QueueName)
+_TAGS: Final = tuple([b'\r\nETag: "%d"' % version for version in range(16)])  # most jobs get no further
 
 
 def reply(

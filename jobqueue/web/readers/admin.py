@@ -1,7 +1,7 @@
 """Readers of the calls that show and manage jobs and queues."""
 
 import json
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec.structs import asdict, replace
 
@@ -26,7 +26,7 @@ from jobqueue.web.schema import requests
 from jobqueue.web.schema.events import EventFilter
 
 # What null restores.
-_DEFAULTS = asdict(QueueSettings())
+_DEFAULTS: Final = asdict(QueueSettings())
 
 
 class Listing(NamedTuple):

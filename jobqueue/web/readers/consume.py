@@ -1,6 +1,6 @@
 """Readers of the calls that take jobs, and of those that end, extend or return a lease."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
@@ -22,8 +22,11 @@ from jobqueue.web.readers.json_text import REFUSED, check_utf8, one_line
 from jobqueue.web.readers.limits import Limits
 from jobqueue.web.schema import requests
 
-_HOLDER = ("lease", "consumer")
-_PLAIN_WANT = DequeueRequest(("default",))
+_HOLDER: Final = ("lease", "consumer")
+# Bound here, since each request needs them.
+_PlainConclude: Final = requests.PlainConclude
+_ABSENT: Final = requests.ABSENT
+_PLAIN_WANT: Final = DequeueRequest(("default",))
 
 
 class Report(NamedTuple):
@@ -158,8 +161,8 @@ class ConsumeReaders:
             if known is not None and (found := self._conclude_by(known, lease, request, id)) is not None:
                 return found
         asked = self._conclude.read(request, self._max_depth)
-        if type(asked) is requests.PlainConclude:
-            if asked.consumer is None and asked.result is requests.ABSENT:
+        if type(asked) is _PlainConclude:
+            if asked.consumer is None and asked.result is _ABSENT:
                 lease = asked.lease
                 if lease is not None:
                     self._lease.check(lease, "lease")

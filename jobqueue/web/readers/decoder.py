@@ -6,7 +6,7 @@ the query or a header. If it still does not fit, the error says what is wrong.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -28,30 +28,30 @@ from jobqueue.web.schema.kinds import Kind, kind_of
 
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
-_BLANK = b" \t\r\n"
-_MANY_TYPES = (b"application/x-ndjson", b"application/jsonl")
-_CONSUMER_HEADERS = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
-CONSUMER_HEADERS = frozenset(_CONSUMER_HEADERS)
-OPTION_HEADERS = CONSUMER_HEADERS | {b"job-lease"}
+_BLANK: Final = b" \t\r\n"
+_MANY_TYPES: Final = (b"application/x-ndjson", b"application/jsonl")
+_CONSUMER_HEADERS: Final = (b"queue-consumer", b"x-queue-consumer", b"queue_consumer")
+CONSUMER_HEADERS: Final = frozenset(_CONSUMER_HEADERS)
+OPTION_HEADERS: Final = CONSUMER_HEADERS | {b"job-lease"}
 # Queries that are remembered, of each call, and their length.
-_MAX_QUERIES = 1024
-_MAX_QUERY = 512
-ONE_LINE_HINT = (
+_MAX_QUERIES: Final = 1024
+_MAX_QUERY: Final = 512
+ONE_LINE_HINT: Final = (
     "two JSON values on one line; put each on a line of its own (curl -d @file drops line ends, use "
     "--data-binary @file), or send an array"
 )
 # What the message about a missing field adds.
-_WHY = {
+_WHY: Final = {
     "type": ', such as {"type":"email"}; it says what kind of work this is',
     "id": ": which job?",
 }
-_OBJECT = msgspec.json.Decoder(dict[str, Raw])
-_RAW_ARRAY = msgspec.json.Decoder(list[Raw])
-_ANY = msgspec.json.Decoder(Raw)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
+_RAW_ARRAY: Final = msgspec.json.Decoder(list[Raw])
+_ANY: Final = msgspec.json.Decoder(Raw)
 # The name of a field, its default and its kind.
-Option = tuple[str, Any, Kind]
+Option: TypeAlias = tuple[str, Any, Kind]
 # So declared since msgspec's stub calls Raw a kind of bytes, and it is none.
-_UNDECODED: tuple[type[Any], ...] = (bytes, Raw)
+_UNDECODED: Final[tuple[type[Any], ...]] = (bytes, Raw)
 
 
 class RequestDecoder(Generic[S]):

@@ -1,5 +1,7 @@
 """The error of a failed job as it is stored: JSON on one line, a string or an object."""
 
+from typing import Final
+
 import msgspec
 
 from jobqueue.errors import BadInput, InvalidField
@@ -8,7 +10,7 @@ from jobqueue.web.readers.decoder import RequestDecoder
 from jobqueue.web.readers.json_text import REFUSED, one_line
 from jobqueue.web.schema import requests
 
-_decoder = RequestDecoder(requests.ErrorShape, nulls=frozenset({"details"}))
+_decoder: Final = RequestDecoder(requests.ErrorShape, nulls=frozenset({"details"}))
 
 
 def job_error(text: bytes, max_depth: int) -> tuple[bytes, bool]:

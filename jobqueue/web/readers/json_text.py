@@ -2,26 +2,27 @@
 
 import re
 from itertools import accumulate
+from typing import Final
 
 import msgspec
 
 from jobqueue.errors import InvalidField, InvalidJson
 
 # How the decoder names what it got, and what JSON calls it.
-_GOT = re.compile(r"Expected `.*`, got `(\w+)`")
-_NAMES = {
+_GOT: Final = re.compile(r"Expected `.*`, got `(\w+)`")
+_NAMES: Final = {
     "str": "a string",
     "int": "a number",
     "float": "a fraction",
     "bool": "true or false",
     "null": "null",
 }
-_FORM = re.compile(rb"\s*(--|[A-Za-z_][\w.\[\]-]*=)")
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # of signed bytes
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_NOT_COMMAS_OR_BRACKETS = bytes(set(range(256)) - set(b"[]{},"))
-_STEPS_BESIDE_COMMAS = bytes.maketrans(b"[{]},", b"\x01\x01\xff\xff\x00")
-_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+_FORM: Final = re.compile(rb"\s*(--|[A-Za-z_][\w.\[\]-]*=)")
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # of signed bytes
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_COMMAS_OR_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{},"))
+_STEPS_BESIDE_COMMAS: Final = bytes.maketrans(b"[{]},", b"\x01\x01\xff\xff\x00")
+_LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 def check_utf8(body: bytes) -> None:
@@ -35,10 +36,10 @@ def check_utf8(body: bytes) -> None:
 
 
 # A half of a character, which is no JSON text by itself.
-_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_NO_CONTROLS = bytes(32 if code < 32 or code > 126 else code for code in range(256))
-_BYTE = re.compile(r"\(byte (\d+)\)")
-_raw_array = msgspec.json.Decoder(list[msgspec.Raw])
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_NO_CONTROLS: Final = bytes(32 if code < 32 or code > 126 else code for code in range(256))
+_BYTE: Final = re.compile(r"\(byte (\d+)\)")
+_raw_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def items_of(body: bytes) -> list[bytes] | None:
@@ -111,7 +112,7 @@ def _deeper_than(text: bytes, max_depth: int) -> bool:
 
 
 # How the decoder refuses a text.
-REFUSED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+REFUSED: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def syntax_error(body: bytes, bad: Exception, max_depth: int) -> InvalidJson | InvalidField:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -27,8 +27,8 @@ from jobqueue.web.schema import requests
 from jobqueue.web.schema.kinds import YEAR_MS
 from jobqueue.web.schema.requests import SET_BY_THE_QUEUE
 
-_OPENS = b"[{"
-_NO_REQUEST = Request("", "", "", {}, b"", "", "")
+_OPENS: Final = b"[{"
+_NO_REQUEST: Final = Request("", "", "", {}, b"", "", "")
 
 
 class Many(NamedTuple):
@@ -294,18 +294,18 @@ def _with_trace(given: dict[str, str] | None, encoded: bytes | None, request: Re
 
 
 # The fields of an enqueue that are options of the job, in the order of their checks.
-_OPTIONS = [
+_OPTIONS: Final = [
     name
     for name in requests.JobShape.__struct_fields__
     if name in Options.__struct_fields__ and name != "content_type"
 ]
 # The fields of a change in the order of their checks; the payload comes after the first ones.
-_FIRST_CHANGES = ["queue", "type", "priority"]
-_TIMES = ["delay", "expires_in", "retain_for", "run_at"]
-_LAST_CHANGES = [
+_FIRST_CHANGES: Final = ["queue", "type", "priority"]
+_TIMES: Final = ["delay", "expires_in", "retain_for", "run_at"]
+_LAST_CHANGES: Final = [
     name
     for name in requests.ChangeShape.__struct_fields__
     if name != "payload" and name not in _FIRST_CHANGES and name not in _TIMES
 ]
 # What null restores, where that is not None.
-_AT_NULL: list[tuple[str, object]] = [("queue", "default"), ("priority", 0), ("tags", ())]
+_AT_NULL: Final[list[tuple[str, object]]] = [("queue", "default"), ("priority", 0), ("tags", ())]

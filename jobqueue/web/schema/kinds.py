@@ -7,7 +7,7 @@ OpenAPI document. `schema.requests` declares the kind of each field; `kind_of` f
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Raw
@@ -24,25 +24,25 @@ from jobqueue.units import (
     seconds,
 )
 
-_DAY_MS = 86_400_000
+_DAY_MS: Final = 86_400_000
 # The longest delay: how far ahead anything may be put off.
-YEAR_MS = 366 * _DAY_MS
-MANY = 2**53 - 1
+YEAR_MS: Final = 366 * _DAY_MS
+MANY: Final = 2**53 - 1
 # Names that are remembered once they were checked.
-_REMEMBERED = 10_000
-_MAX_HEADERS = 4 << 10
-_MAX_ATTRIBUTES = 4 << 10
-MAX_VALUES = 100  # of a filter
-_OF_NUMBERS = ("minimum", "maximum")
-_OF_ITEMS = ("minItems", "maxItems")
-_INSTANT = {
+_REMEMBERED: Final = 10_000
+_MAX_HEADERS: Final = 4 << 10
+_MAX_ATTRIBUTES: Final = 4 << 10
+MAX_VALUES: Final = 100  # of a filter
+_OF_NUMBERS: Final = ("minimum", "maximum")
+_OF_ITEMS: Final = ("minItems", "maxItems")
+_INSTANT: Final = {
     "title": "Instant", "description": "an instant with an offset, of the years 1970 to 9998",
     "format": "date-time", "pattern": INSTANT_PATTERN,
 }  # fmt: skip
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_INTEGER = re.compile(r"-?[0-9]{1,20}")
-_DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
-_BOOLEANS = {"1": True, "true": True, "": True, "0": False, "false": False}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+_BOOLEANS: Final = {"1": True, "true": True, "": True, "0": False, "false": False}
 
 
 class Kind:
@@ -560,23 +560,23 @@ def _name_of(what: str, title: str) -> Name:
     )
 
 
-TAG = text(64)
-QUEUE_NAME = _name_of("queue", "QueueName")
-SCHEDULE_NAME = _name_of("schedule", "ScheduleName")
+TAG: Final = text(64)
+QUEUE_NAME: Final = _name_of("queue", "QueueName")
+SCHEDULE_NAME: Final = _name_of("schedule", "ScheduleName")
 # An unknown token is reported by the core.
-LEASE = Text("text", "the token that dequeue answered, 1 to 64 characters", 1, 64)
-MESSAGE = Cut("text; beyond 500 characters it is cut", 500)
-COUNT = whole(1, MANY)
-BURST = whole(0, MANY)
-KEY_BATCH = whole(1, 1000)
-DURATION = duration("Duration", 0, YEAR_MS)
-POSITIVE_DURATION = duration("PositiveDuration", 1, YEAR_MS)
-FACTOR = number(1, 100)
-JITTER = number(0, 1)
-PRIORITY = Priority(whole(-(2**31), 2**31 - 1).expects, -(2**31), 2**31 - 1)
-MAX_ATTEMPTS = MaxAttempts(f"{whole(1, 10_000).expects}, or null for no limit", 1, 10_000)
-RATE = Rate('{"count","per","burst"}', in_query=False)
+LEASE: Final = Text("text", "the token that dequeue answered, 1 to 64 characters", 1, 64)
+MESSAGE: Final = Cut("text; beyond 500 characters it is cut", 500)
+COUNT: Final = whole(1, MANY)
+BURST: Final = whole(0, MANY)
+KEY_BATCH: Final = whole(1, 1000)
+DURATION: Final = duration("Duration", 0, YEAR_MS)
+POSITIVE_DURATION: Final = duration("PositiveDuration", 1, YEAR_MS)
+FACTOR: Final = number(1, 100)
+JITTER: Final = number(0, 1)
+PRIORITY: Final = Priority(whole(-(2**31), 2**31 - 1).expects, -(2**31), 2**31 - 1)
+MAX_ATTEMPTS: Final = MaxAttempts(f"{whole(1, 10_000).expects}, or null for no limit", 1, 10_000)
+RATE: Final = Rate('{"count","per","burst"}', in_query=False)
 # Kinds of plain types, for fields without a kind in their annotation.
-_PLAIN: dict[Any, Kind] = {
+_PLAIN: Final[dict[Any, Kind]] = {
     str: Kind(), bool: Flag("true or false"), Raw: Kind("JSON", in_query=False),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Call: one request of an SDK, as the actions see it."""
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from jobqueue.engine.api import EngineView
 from jobqueue.errors import BodyTooLarge
@@ -148,9 +148,9 @@ class Call:
         return names.queue_arn(self.region, self.account, name)
 
 
-_MOST_KEPT = 10_000
-_LONGEST_URL = 300
-_LONGEST_RECORD = 4096
+_MOST_KEPT: Final = 10_000
+_LONGEST_URL: Final = 300
+_LONGEST_RECORD: Final = 4096
 
 
 class QueueCache:

@@ -28,8 +28,8 @@ from jobqueue.web.sqs.query_protocol import QueryProtocol
 from jobqueue.web.sqs.signatures import SigningKeys
 
 _HEALTH: Final = "/_localstack/health"
-_FORM = b"application/x-www-form-urlencoded"
-_WORDS = compile(r"(?<!^)(?=[A-Z])")
+_FORM: Final = b"application/x-www-form-urlencoded"
+_WORDS: Final = compile(r"(?<!^)(?=[A-Z])")
 # Actions that are of no queue: the URL of one does not take them.
 _OF_ACCOUNT: Final = frozenset({"CreateQueue", "ListQueues"})
 # Of an unreadable form: nothing is known of the action.

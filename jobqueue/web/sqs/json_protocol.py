@@ -11,8 +11,8 @@ from jobqueue.web.sqs.errors import SERIALIZATION, SqsError, kind_of
 T = TypeVar("T")
 TARGET: Final = b"x-amz-target"
 PREFIX: Final = "AmazonSQS."
-_TYPE = "application/x-amz-json-1.0"
-_encode = msgspec.json.Encoder().encode
+_TYPE: Final = "application/x-amz-json-1.0"
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class JsonProtocol:

@@ -10,13 +10,13 @@ from jobqueue.web.sqs.errors import INVALID_PARAMETER, RECEIPT_HANDLE_IS_INVALID
 
 ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
-_ACCOUNT = re.compile(r"\d{12}")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+=*")
-_ARN = re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]*:[A-Za-z0-9]*:([A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
+_ACCOUNT: Final = re.compile(r"\d{12}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]+=*")
+_ARN: Final = re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]*:[A-Za-z0-9]*:([A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
 # The fraction of the golden ratio: it spreads ids that follow each other.
-_GOLDEN = 0x4F1BBCDD  # of 31 bits: the product of both has 61, as many as fast numbers have
-_LOW = (1 << 30) - 1
+_GOLDEN: Final = 0x4F1BBCDD  # of 31 bits: the product of both has 61, as many as fast numbers have
+_LOW: Final = (1 << 30) - 1
 
 
 def is_fifo(name: str) -> bool:

@@ -31,7 +31,7 @@ _SYSTEM: Final = frozenset(
     }
 )
 _NO_NAMES: Final[frozenset[str]] = frozenset()
-_decode = msgspec.json.Decoder(Envelope).decode
+_decode: Final = msgspec.json.Decoder(Envelope).decode
 
 
 def receive_message(call: Call, asked: shapes.ReceiveMessage) -> Answer:
@@ -67,7 +67,7 @@ def _names(asked: list[str] | None) -> frozenset[str]:
 
 
 # Names of attributes of queues are taken, too, as clients send them for both.
-_OF_QUEUES = frozenset({"Policy", "VisibilityTimeout", "QueueArn", "FifoQueue", "CreatedTimestamp"})
+_OF_QUEUES: Final = frozenset({"Policy", "VisibilityTimeout", "QueueArn", "FifoQueue", "CreatedTimestamp"})
 
 
 def _shown(

@@ -34,11 +34,11 @@ DEFAULT_TYPE: Final = "sqs"
 TEXT: Final = "text/plain"
 # How long a deduplication id is remembered, in milliseconds.
 WINDOW: Final = 300_000
-_TRACE = b"x-amzn-trace-id"
-_FIFO_ID = compile(r"[!-~]{1,128}")
-_AT_ONCE = Backoff(base=0, longest=0, jitter=0.0)  # a message that comes back does not rest
-_type = kind_of(requests.Type)
-_encode = msgspec.json.Encoder().encode
+_TRACE: Final = b"x-amzn-trace-id"
+_FIFO_ID: Final = compile(r"[!-~]{1,128}")
+_AT_ONCE: Final = Backoff(base=0, longest=0, jitter=0.0)  # a message that comes back does not rest
+_type: Final = kind_of(requests.Type)
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def send_message(call: Call, asked: shapes.Message) -> MaybeFuture[dict[str, Any]]:

@@ -5,6 +5,7 @@ request may name a thousand.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -12,9 +13,9 @@ from jobqueue.model import Job, JobExtras, Options, QueueView
 
 # Bytes of an answer after which no further job is added to it. A dequeue has the same limit:
 # `core.matching.BATCH_BYTES`.
-PAGE_BYTES = 2 << 20
+PAGE_BYTES: Final = 2 << 20
 # Approximate size of a job without what may be long.
-_JOB_BYTES = 400
+_JOB_BYTES: Final = 400
 
 
 def page(
@@ -44,6 +45,11 @@ def page_of_queues(views: list[QueueView]) -> list[QueueView]:
     return views
 
 
+def is_plain(extras: JobExtras) -> bool:
+    """Tells whether nothing is set except `finished_at`."""
+    return extras.options is None and extras.trace is None and extras.result is None and extras.run_at is None
+
+
 class AnswerSize:
     """The size of an answer that has to show all of its jobs, such as that to many concludes."""
 
@@ -53,7 +59,7 @@ class AnswerSize:
     def fit(self, job: Job) -> Job:
         """Returns `job`, or beyond `PAGE_BYTES` a copy of it without result, error and headers."""
         extras = job.extras
-        if extras is None or extras.plain:
+        if extras is None or is_plain(extras):
             return job
         self._left -= _long(extras)
         if self._left >= 0:

@@ -1,7 +1,7 @@
 """Jobs and queues as JSON: one line, keys in a fixed order, `id` first, `lease` second, `payload` last."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -37,13 +37,14 @@ from jobqueue.web.schema.responses import (
     Length,
 )
 from jobqueue.web.schema.schedules import ScheduledJobView
+from jobqueue.web.writers.answer_size import is_plain
 from jobqueue.web.writers.raw import shown_payload, shown_result
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 # Texts that are kept, of each kind.
-_MAX_TEXTS = 1024
-_OUTCOMES: dict[Step | None, str] = {
+_MAX_TEXTS: Final = 1024
+_OUTCOMES: Final[dict[Step | None, str]] = {
     "conclude": "concluded", "fail": "failed", "bury": "failed", "stale": "stale", "release": "released",
     "put_off": "released", "cancel": "cancelled",
 }  # fmt: skip
@@ -233,7 +234,7 @@ class Encoder:
     def _ended(self, job: Job) -> bytes | None:
         """The lease may have ended, or not, and the job may be finished, or not."""
         lease, more = job.lease, job.extras
-        if lease is None or more is None or not more.plain or more.cancel_requested:
+        if lease is None or more is None or not is_plain(more) or more.cancel_requested:
             return None
         finished_at = more.finished_at
         finished = b"" if finished_at is None else b'","finished_at":"%b' % self._finished.text(finished_at)
