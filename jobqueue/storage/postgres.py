@@ -199,16 +199,25 @@ class PostgresStore:
     ) -> Iterator[list[tuple[int, bytes]]]:
         while rows := self._run(self._read(after, before, max_rows, max_bytes)):
             yield rows
-            self._run(self._beat_if_due())
+            try:
+                self._run(self._beat_if_due())
+            except Unavailable as away:
+                raise self._lost_while_reading(away) from away
             after = rows[-1][0]
 
     async def _read(self, *limits: int) -> list[tuple[int, bytes]]:
+        errors = self.session.driver.exceptions
         try:
             return [(key, body) for key, body in await self.session.connection.fetch(_LOAD, *limits)]
-        except (OSError, self.session.driver.InterfaceError) as bad:
-            raise SessionLost(f"{self.location} was lost while it was read: {bad}") from bad
-        except Exception as bad:
+        except (OSError, errors.InterfaceError, errors.InternalClientError) as bad:
+            raise self._lost_while_reading(bad) from bad
+        except errors.PostgresError as bad:
+            if is_passing(bad):
+                raise self._lost_while_reading(bad) from bad
             raise JournalError(f"{self.location} could not be read: {bad}") from bad
+
+    def _lost_while_reading(self, bad: Exception) -> SessionLost:
+        return SessionLost(f"{self.location} was lost while it was read: {bad}")
 
     # -- writing ------------------------------------------------------------------------------------
 

@@ -343,6 +343,21 @@ def test_a_start_that_breaks_off_after_its_session_began_is_tried_again(postgres
     store.close()
 
 
+@pytest.mark.parametrize("at", ["a slice", "a beat"])
+def test_a_database_that_goes_while_it_is_read_ends_the_session_not_the_server(
+    open_store, postgres, database, at
+):
+    store = open_store()
+    store.commit([(2, b"a"), (4, b"b")])
+    slices = store.load(1, 1 << 20)
+    next(slices)
+    if at == "a beat":
+        store._beaten_at = 0.0
+    cut(postgres, database, store)
+    with pytest.raises(SessionLost, match="was lost while it was read"):
+        next(slices)
+
+
 def test_a_database_that_has_gone_back_in_time_is_noticed(open_store, postgres, database):
     store = open_store()
     for number in range(3):
