@@ -15,7 +15,7 @@ import pytest
 
 _ON_PATH = shutil.which("initdb")
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-_FOLDER = _FOLDERS[-1] if _FOLDERS else Path(_ON_PATH).resolve().parent if _ON_PATH else None
+BINARIES = _FOLDERS[-1] if _FOLDERS else Path(_ON_PATH).resolve().parent if _ON_PATH else None
 # PostgreSQL does not run as root.
 _USER = "postgres" if os.geteuid() == 0 else None
 _CONFIG = """
@@ -33,11 +33,11 @@ local all all trust
 host all all 127.0.0.1/32 scram-sha-256
 """
 
-installed = _FOLDER is not None
+installed = BINARIES is not None
 needs_postgres = pytest.mark.skipif(not installed, reason="postgresql is not installed")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -54,7 +54,7 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="jq-pg-", dir=parent))
         if _USER is not None:
             shutil.chown(self.folder, _USER)
-        self.port = _free_port()
+        self.port = free_port()
         self.data = self.folder / "data"
         self.run("initdb", "-D", self.data, "-U", "admin", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
         with (self.data / "postgresql.conf").open("a") as file:
@@ -65,14 +65,14 @@ class Postgres:
         try:
             self.start()
         except AssertionError:  # another program has taken the port meanwhile
-            self.port = _free_port()
+            self.port = free_port()
             self.start()
 
     def run(self, program: str, *arguments: object, check: bool = True, typed: str = "", **env: str) -> str:
         """Runs a program of PostgreSQL, and returns what it prints. `typed`: what it reads."""
-        assert _FOLDER is not None
+        assert BINARIES is not None
         done = subprocess.run(
-            [_FOLDER / program, *map(str, arguments)], user=_USER, cwd="/", check=False, env=ENVIRONMENT | env,
+            [BINARIES / program, *map(str, arguments)], user=_USER, cwd="/", check=False, env=ENVIRONMENT | env,
             input=typed, start_new_session=bool(typed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0 or not check, done.stdout
@@ -83,7 +83,7 @@ class Postgres:
         if not self._inside:
             self.run("pg_ctl", *arguments)
             return
-        assert _FOLDER is not None
+        assert BINARIES is not None
         assert _USER is not None
         command = [
             *self._inside,
@@ -91,7 +91,7 @@ class Postgres:
             f"--reuid={_USER}",
             f"--regid={_USER}",
             "--init-groups",
-            _FOLDER / "pg_ctl",
+            BINARIES / "pg_ctl",
         ]
         subprocess.run(
             [*command, *map(str, arguments)], cwd="/", check=True, env=ENVIRONMENT, timeout=60, stdin=subprocess.DEVNULL,

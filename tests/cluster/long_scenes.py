@@ -214,12 +214,17 @@ def cuts(rounds: int) -> str:
                             until(lambda owner=owner: crew.owner not in (None, owner), 20)
                             away[name] = max(away.get(name, 0), time.monotonic() - began)
                         time.sleep(max(began + _CUT - time.monotonic(), 0))
-                        net.heal(source, target)
-                        load.wait_for_more()
-                        for waiter in waiters:
+                        if at in (source, target):
+                            net.heal(source, target)
+                        for (
+                            waiter
+                        ) in waiters:  # those of a server that is cut off from the owner, while it is
                             waiter.join(_ANSWERED + 5)
                             assert waiter.seconds is not None, f"{name}: a waiting dequeue was not answered"
                             waited = max(waited, waiter.seconds)
+                        if at not in (source, target):
+                            net.heal(source, target)
+                        load.wait_for_more()
             assert all(server.running for server in crew.servers)
             _check(load, crew)
         except BaseException:

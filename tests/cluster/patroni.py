@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
-from postgres_server import _FOLDER, ENVIRONMENT, _free_port, installed
+from postgres_server import BINARIES, ENVIRONMENT, free_port, installed
 from running import until
 
 _TTL, _LOOP = 20, 5
@@ -33,7 +33,7 @@ class Node:
 
     def __init__(self, name: str, folder: Path, etcd: int) -> None:
         self.name, self.folder = name, folder / name
-        self.port, self.rest = _free_port(), _free_port()
+        self.port, self.rest = free_port(), free_port()
         self.folder.mkdir()
         shutil.chown(self.folder, "postgres")
         self.config = self.folder / "patroni.json"
@@ -55,7 +55,7 @@ class Node:
                 },
                 "postgresql": {
                     "listen": f"127.0.0.1:{self.port}", "connect_address": f"127.0.0.1:{self.port}",
-                    "data_dir": str(self.folder / "data"), "bin_dir": str(_FOLDER), "pgpass": str(self.folder / "pgpass"),
+                    "data_dir": str(self.folder / "data"), "bin_dir": str(BINARIES), "pgpass": str(self.folder / "pgpass"),
                     "parameters": {"unix_socket_directories": str(self.folder), "shared_buffers": "16MB"},
                     "pg_hba": ["local all all trust", "host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"],
                 } | login,
@@ -101,7 +101,7 @@ class Patroni:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jq-pg-"))
         self.folder.chmod(0o755)
-        client, peer = _free_port(), _free_port()
+        client, peer = free_port(), free_port()
         self._etcd = subprocess.Popen(
             [
                 "etcd", "--data-dir", str(self.folder / "etcd"), "--listen-client-urls", f"http://127.0.0.1:{client}",
@@ -187,10 +187,10 @@ class Patroni:
         return "queue"
 
     def _psql(self, node: Node, text: str, database: str) -> str:
-        assert _FOLDER is not None
+        assert BINARIES is not None
         done = subprocess.run(
             [
-                _FOLDER / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(node.port),
+                BINARIES / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(node.port),
                 "-U", "admin", "-d", database, "-c", text,
             ],
             cwd="/", env=ENVIRONMENT | {"PGCONNECT_TIMEOUT": "2"}, capture_output=True, text=True, timeout=20, check=False,

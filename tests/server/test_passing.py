@@ -6,8 +6,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from jobqueue import Settings
 from jobqueue.server import passing as passing_module
 from jobqueue.server.link import Link, watch_other_side
+from jobqueue.server.member import warn_unless_reached
 from jobqueue.server.passing import Passing
 from jobqueue.storage.postgres_session import Place
 
@@ -148,6 +150,19 @@ async def test_an_owner_that_stays_out_of_reach_is_reported_once(monkeypatch, lo
             assert await received(client, 1) == b"x"
     [record] = logged
     assert f"cannot be reached at {nobody}: Connection refused" in record.getMessage()
+    logged.clear()
+
+
+async def test_an_advertised_address_that_does_not_lead_to_the_server_is_said_at_its_start(logged):
+    with socket.socket() as unused, socket.create_server(("127.0.0.1", 0)) as listening:
+        unused.bind(("127.0.0.1", 0))
+        wrong, right = (f"127.0.0.1:{one.getsockname()[1]}" for one in (unused, listening))
+        for address in (wrong, right):
+            await warn_unless_reached(Settings(advertise=address), Place(address, "secret"))
+    [record] = logged
+    assert (
+        f"JOBQUEUE_ADVERTISE={wrong} does not lead to this server: Connection refused" in record.getMessage()
+    )
     logged.clear()
 
 
