@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+from hashlib import sha256
 
 import pytest
 from postgres_server import needs_postgres
@@ -70,6 +71,23 @@ def test_a_server_that_is_stopped_hands_over_at_once_and_its_workers_go_on(three
     )
     status, concluded = last.call("POST", f"/jobs/{job['id']}/conclude?lease={job['lease']}")
     assert (status, concluded["status"]) == (200, "concluded")
+
+
+def test_a_session_goes_on_with_the_next_owner_and_any_server_shows_the_cluster(crew, tmp_path):
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[ann]\ndigest = "{sha256(b"token").hexdigest()}"\nrights = ["read"]\n')
+    owner, other = [crew.start(JOBQUEUE_TOKENS_FILE=str(tokens)) for _ in range(2)]
+    with Connection(other.port) as client:
+        logged_in = client.call("POST", "/login", b"token=token")
+    cookie = logged_in.headers["set-cookie"].partition(";")[0]
+    crew.stop(owner)
+    crew.wait_for_owner()
+    status, page = other.call("GET", "/cluster", Cookie=cookie, Accept="text/html")
+    assert status == 200
+    assert re.search(rf"process {other.pid} on .*owner of the jobs", page.decode())
+    assert b'href="./cluster" aria-current="page">' in page
+    assert b"which handed over" in page
+    assert other.call("GET", "/cluster", Cookie=cookie + "0")[0] == 401
 
 
 def test_a_client_of_several_servers_goes_on_when_the_owner_is_killed(three):

@@ -9,7 +9,7 @@ import msgspec
 from jobqueue.steps import STATUSES
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EVENT_NAMES
-from jobqueue.web.schema.responses import PauseView, Queue, Queues, Series
+from jobqueue.web.schema.responses import Cluster, PauseView, Queue, Queues, Series, Takeover
 from jobqueue.web.writers import text_tables
 from jobqueue.web.writers.action_forms import (
     box,
@@ -49,6 +49,7 @@ _COUNTS = 3
 _SELECT = ("status", "type", "tag", "key", "older_than", "retrying", "text", "error")
 _read_queue = msgspec.json.Decoder(Queue).decode
 _read_queues = msgspec.json.Decoder(Queues).decode
+_read_cluster = msgspec.json.Decoder(Cluster).decode
 _read_series = msgspec.json.Decoder(Series).decode
 
 
@@ -204,6 +205,9 @@ def cluster(view: View, body: bytes) -> bytes:
     if rows:
         said = "One server has the jobs. The others pass their clients on to it; one of them takes its place."
         shown = table(heads, rows, {0: "t", 4: "t"})
+        if isinstance(last := _read_cluster(body).last_takeover, Takeover):
+            how = "had not handed over" if last.forced else "handed over"
+            shown += f"<p>The last takeover was {cell(last.at)}, from {cell(last.before)}, which {how}.</p>"
     else:
         said = "This server shares its jobs with no other. Servers that share a PostgreSQL database do."
         shown = ""
