@@ -544,6 +544,11 @@ async def test_tags_and_permissions_are_kept(server):
         ("ReceiveMessage", {"AttributeNames": ["Nope"]}, (400, "InvalidAttributeName")),
         ("ReceiveMessage", {"MaxNumberOfMessages": "x"}, (400, "SerializationException")),
         ("GetQueueAttributes", {"AttributeNames": [""]}, (400, "InvalidAttributeName")),
+        (
+            "SetQueueAttributes",
+            {"Attributes": {"DeduplicationScope": "queue"}},
+            (400, "InvalidAttributeName"),
+        ),
         ("GetQueueAttributes", {"AttributeNames": ["Nope"]}, (400, "InvalidAttributeName")),
         ("DeleteMessage", {}, (400, "MissingParameter")),
         ("ChangeMessageVisibility", {"ReceiptHandle": "x"}, (400, "MissingParameter")),
@@ -679,3 +684,28 @@ async def test_both_protocols_are_one_queue(server):
     url = await create(server)
     await query(server, "SendMessage", "/000000000000/mail", MessageBody="x")
     assert len(await receive(server, url)) == 1
+
+
+async def test_what_aws_answered_when_it_was_asked(server):
+    """Cases that others have recorded from AWS."""
+    url = await create(server)
+    attribute = {"a": {"DataType": "String", "StringValue": "x"}}
+    await sqs(server, "SendMessage", QueueUrl=url, MessageBody="x", MessageAttributes=attribute)
+    [message] = await receive(server, url, MessageAttributeNames=["*"])
+    assert message["MessageAttributes"] == attribute
+    kms = {"KmsMasterKeyId": "", "KmsDataKeyReusePeriodSeconds": "300"}
+    await sqs(server, "SetQueueAttributes", QueueUrl=url, Attributes=kms)
+    shown = await sqs(server, "GetQueueAttributes", QueueUrl=url, AttributeNames=["All"])
+    assert "KmsDataKeyReusePeriodSeconds" not in shown["Attributes"]
+    scope = {"QueueUrl": url, "Attributes": {"DeduplicationScope": "queue"}}
+    said = "You can specify the DeduplicationScope only when FifoQueue is set to true."
+    assert await refused(server, "SetQueueAttributes", **scope) == (400, "InvalidAttributeName", said)
+    fifo = await create(server, "q.fifo", FifoQueue="true")
+    kind = {"QueueUrl": fifo, "Attributes": {"FifoQueue": "false"}}
+    said = "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
+    assert await refused(server, "SetQueueAttributes", **kind) == (400, "InvalidAttributeValue", said)
+    alone = {"QueueUrl": fifo, "Entries": [{"Id": "1", "MessageBody": "x", "MessageDeduplicationId": "d"}]}
+    said = "The request must contain the parameter MessageGroupId."
+    assert await refused(server, "SendMessageBatch", **alone) == (400, "InvalidParameterValue", said)
+    answer = await server.get("/000000000000/mail?X-Amz-Algorithm=AWS4-HMAC-SHA256")
+    assert (answer.status, answer.body) == (404, b"<UnknownOperationException/>\n")

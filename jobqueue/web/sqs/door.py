@@ -142,7 +142,7 @@ class SqsDoor:
             action = _NONE
         route = self._begin(request, self._query, action, text)
         if request.method == "GET" and is_queue:
-            if not text:
+            if not action:
                 return self._no_action
             if action in _OF_ACCOUNT:
                 return self._unknown

@@ -17,6 +17,7 @@ CHARACTERS: Final = (
 )
 _MOST: Final = 10
 _NAME: Final = re.compile(r"[\w.-]*")
+_EVERY: Final = frozenset({"All", "*", ".*"})
 _RESERVED: Final = ("aws.", "amazon.", ".")
 _TYPES: Final = ("String", "Number", "Binary")
 _TRACE: Final = "AWSTraceHeader"
@@ -164,7 +165,7 @@ def _add(whole: "md5", value: bytes) -> None:  # type: ignore[valid-type]  # typ
 
 def chosen(attributes: Attributes, names: frozenset[str]) -> dict[str, MessageAttribute]:
     """Returns those that a receive asks for: by name, by a prefix such as `order.*`, or all."""
-    if "All" in names or ".*" in names:
+    if not _EVERY.isdisjoint(names):
         return dict(attributes)
     return {name: attribute for name, attribute in attributes.items() if _matches(name, names)}
 

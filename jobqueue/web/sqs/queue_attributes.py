@@ -169,6 +169,10 @@ def check(name: str, given: Mapping[str, str | None]) -> dict[str, str]:
     fifo = names.is_fifo(name)
     found = {each.strip(): value or "" for each, value in given.items()}
     for each, value in found.items():
+        if each in _WORDS and not fifo:
+            raise SqsError(
+                INVALID_ATTRIBUTE_NAME, f"You can specify the {each} only when FifoQueue is set to true."
+            )
         if each not in _SETTABLE or (each in _OF_FIFO and not fifo):
             raise SqsError(INVALID_ATTRIBUTE_NAME, f"Unknown Attribute {each[:100]}.")
         _check_value(each, value, found)
@@ -186,8 +190,10 @@ def _check_value(name: str, value: str, all: Mapping[str, str]) -> None:
         if not digits or not limits.low <= int(value) <= limits.high:
             raise _bad(name)
     elif name in _FLAGS:
-        if value.lower() not in ("true", "false") or (name == "FifoQueue" and value.lower() == "false"):
+        if value.lower() not in ("true", "false"):
             raise _bad(name)
+        if name == "FifoQueue" and value.lower() == "false":
+            raise _bad(name, " Reason: Modifying queue type is not supported.")
     elif name in _WORDS:
         if value not in _WORDS[name]:
             raise _bad(name)
@@ -200,8 +206,8 @@ def _check_value(name: str, value: str, all: Mapping[str, str]) -> None:
         document(name, value)
 
 
-def _bad(name: str) -> SqsError:
-    return SqsError(INVALID_ATTRIBUTE_VALUE, f"Invalid value for the parameter {name}.")
+def _bad(name: str, reason: str = "") -> SqsError:
+    return SqsError(INVALID_ATTRIBUTE_VALUE, f"Invalid value for the parameter {name}.{reason}")
 
 
 def document(name: str, value: str) -> dict[str, Any]:

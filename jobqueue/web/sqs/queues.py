@@ -195,6 +195,8 @@ def get_queue_attributes(call: Call, asked: shapes.GetQueueAttributes) -> dict[s
     shown["CreatedTimestamp"], shown["LastModifiedTimestamp"] = str(record.created), str(record.modified)
     shown["QueueArn"] = call.arn(queue.name)
     shown |= queue_attributes.effective(queue.name, record)
+    if "KmsMasterKeyId" not in shown:
+        shown.pop("KmsDataKeyReusePeriodSeconds", None)  # it means nothing then
     if (lease := view.settings.lease_for) is not None:
         shown["VisibilityTimeout"] = str(lease // 1000)  # a client of the HTTP API may have changed it
     if "All" not in wanted:

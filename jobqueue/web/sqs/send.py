@@ -57,6 +57,8 @@ def send_message_batch(call: Call, asked: shapes.SendMessageBatch) -> MaybeFutur
     entries = batches.check(asked.entries, "SendMessageBatchRequestEntry")
     if queue.fifo:
         for entry in entries:
+            if not entry.message_group_id:
+                raise SqsError(INVALID_PARAMETER, missing("MessageGroupId").detail)
             _check_fifo(queue, entry)
     total = sum(_size(entry) for entry in entries)
     if total > MOST_BYTES:
