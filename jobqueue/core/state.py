@@ -219,7 +219,7 @@ class QueueState:
         enqueued is new; one to be scheduled has its `run_at`, and its `due` if the delay counts.
         """
         before = None if step in steps.FROM_OUTSIDE else job.status
-        transition = _transition_of((before, step))
+        transition = TRANSITIONS.get((before, step))
         if transition is None:
             raise IllegalStep(f"job {job.id}: no step {step} from {before}")
         after, number = transition
@@ -440,7 +440,6 @@ class QueueState:
 # How many dropped queues without jobs are remembered for their counts.
 PAST_QUEUES: Final = 10_000
 _NO_LIMIT: Final = 1 << 63
-_transition_of: Final = TRANSITIONS.get  # bound once, not at each step
 _CLAIMED_WHILE: Final[dict[UniqueWhile, frozenset[str]]] = {
     "queued": WAITING,
     "active": WAITING | {IN_PROGRESS},

@@ -77,7 +77,7 @@ def _created_one(context: Context, made: list[Job | ExistingJob]) -> Response:
 
 def _created(context: Context, made: Job | ExistingJob) -> Response:
     job, status = (made, 201) if isinstance(made, Job) else (made.job, 200)
-    headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"' % (job.id, job.version)
+    headers = b"\r\nLocation: /jobs/%d%b" % (job.id, etag(job))
     return Response(status, context.encoder.new_job(made), headers)
 
 
