@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT = "http://localhost:8080"
+_SEVERAL = "write each of several addresses whole: http://a:8080,http://b:8080"
 # Between two addresses. A path or a token may have a comma of its own.
 _BETWEEN = re.compile(r"\s*,\s*(?=https?://|unix:)")
 
@@ -74,13 +75,15 @@ def address_of(url: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
+        if "," in url.partition("://")[2].partition("/")[0].rpartition("@")[2]:
+            raise ValueError(_SEVERAL) from None
         raise ValueError("not the address of a server: its host or its port is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = url.rpartition("@")[2]
         like = DEFAULT if "://" in url else f"http://{shown}"
         raise ValueError(f"not the address of a server: {shown!r}; write {like}, or unix:/path")
     if "," in parts.hostname:
-        raise ValueError("write each of several addresses whole: http://a:8080,http://b:8080")
+        raise ValueError(_SEVERAL)
     if parts.query or parts.fragment:
         raise ValueError("the address of a server has no query and no fragment")
     tls = parts.scheme == "https"

@@ -167,6 +167,7 @@ def test_several_addresses_are_read_and_share_a_token_and_a_path():
 @pytest.mark.parametrize(
     ("urls", "told"),
     [
+        ("http://a:8080,b:8080", "write each of several addresses whole"),
         ("http://a,b:8080", "write each of several addresses whole"),
         ("http://a,", "write each of several addresses whole"),
         ("http://a,http://b/c", "the same path"),
