@@ -288,6 +288,9 @@ async def test_a_handle_is_of_one_queue(server):
     ):
         refusal = await refused(server, "DeleteMessage", QueueUrl=queue, ReceiptHandle=handle)
         assert refusal == (400, "ReceiptHandleIsInvalid", said)
+    entries = [{"Id": "1", "ReceiptHandle": "no-base64"}]
+    [failed] = (await sqs(server, "DeleteMessageBatch", QueueUrl=url, Entries=entries))["Failed"]
+    assert failed["Message"] == 'The input receipt handle "no-base64" is not a valid receipt handle.'
     await sqs(server, "DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     gone = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 5}
     assert code(await refused(server, "ChangeMessageVisibility", **gone)) == (400, "InvalidParameterValue")

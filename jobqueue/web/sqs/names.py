@@ -88,7 +88,7 @@ def receipt_handle(id: int, lease: str, queue: str) -> str:
     return f"{id}.{lease}.{queue}"
 
 
-def read_receipt_handle(handle: str, queue: str) -> Receipt:
+def read_receipt_handle(handle: str, queue: str, in_batch: bool) -> Receipt:
     """Returns what is in a handle. Raises `SqsError` if it is malformed or of another queue."""
     id, _, rest = handle.partition(".")
     lease, _, of = rest.partition(".")
@@ -98,8 +98,8 @@ def read_receipt_handle(handle: str, queue: str) -> Receipt:
     shown = handle[:1024]
     if good:
         reason = f'The receipt handle "{shown}" is not valid for this queue.'
-    elif _BASE64.fullmatch(handle):
+    elif in_batch or _BASE64.fullmatch(handle):
         reason = f'The input receipt handle "{shown}" is not a valid receipt handle.'
-    else:  # AWS, whose handles are base64, has another text for what cannot be one
+    else:  # AWS, whose handles are base64, has another text for what cannot be one, but not in batches
         reason = "The input receipt handle is invalid."
     raise SqsError(RECEIPT_HANDLE_IS_INVALID, reason)

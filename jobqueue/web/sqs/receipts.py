@@ -26,7 +26,7 @@ _GONE: Final = (JobNotFound, JobForgotten)
 def delete_message(call: Call, asked: shapes.Delete) -> MaybeFuture[None]:
     queue = call.queue(asked.queue_url)
     try:
-        return without_result(_delete(call.engine, queue, _receipt(asked.receipt_handle, queue)))
+        return without_result(_delete(call.engine, queue, _receipt(asked.receipt_handle, queue, False)))
     except _GONE:
         return None
 
@@ -39,13 +39,13 @@ def delete_message_batch(call: Call, asked: shapes.DeleteMessageBatch) -> MaybeF
 
 
 def _delete_entry(engine: EngineView, queue: SqsQueue, entry: shapes.Delete) -> MaybeFuture[Job]:
-    return _delete(engine, queue, _receipt(entry.receipt_handle, queue))
+    return _delete(engine, queue, _receipt(entry.receipt_handle, queue, True))
 
 
-def _receipt(handle: str | None, queue: SqsQueue) -> Receipt:
+def _receipt(handle: str | None, queue: SqsQueue, in_batch: bool) -> Receipt:
     if not handle:
         raise missing("ReceiptHandle")
-    return names.read_receipt_handle(handle, queue.name)
+    return names.read_receipt_handle(handle, queue.name, in_batch)
 
 
 def _delete(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> MaybeFuture[Job]:
@@ -97,7 +97,7 @@ def _check_in_time(engine: EngineView, queue: SqsQueue, receipt: Receipt) -> Non
 
 def change_message_visibility(call: Call, asked: shapes.ChangeVisibility) -> MaybeFuture[None]:
     queue = call.queue(asked.queue_url)
-    return without_result(_change(call, queue, asked))
+    return without_result(_change(call, queue, False, asked))
 
 
 def change_message_visibility_batch(
@@ -105,15 +105,15 @@ def change_message_visibility_batch(
 ) -> MaybeFuture[dict[str, Any]]:
     queue = call.queue(asked.queue_url)
     entries = batches.check(asked.entries, "ChangeMessageVisibilityBatchRequestEntry")
-    calls = [partial(_change, call, queue, entry) for entry in entries]
+    calls = [partial(_change, call, queue, True, entry) for entry in entries]
     return then(call.engine.each(calls), partial(_outcome, entries, ()))
 
 
-def _change(call: Call, queue: SqsQueue, asked: shapes.ChangeVisibility) -> MaybeFuture[Job]:
+def _change(call: Call, queue: SqsQueue, in_batch: bool, asked: shapes.ChangeVisibility) -> MaybeFuture[Job]:
     timeout = asked.visibility_timeout
     if timeout is None:
         raise missing("VisibilityTimeout")
-    receipt = _receipt(asked.receipt_handle, queue)
+    receipt = _receipt(asked.receipt_handle, queue, in_batch)
     if not 0 <= timeout <= MOST_VISIBILITY:
         raise SqsError(
             INVALID_PARAMETER,
