@@ -19,7 +19,7 @@ BENCHMARKS = {
     "consuming": "one consumer: separate calls, conclude and next, a stream",
     "clients": "the Python client against http.client and aiohttp",
     "task-queues": "the Python worker beside rq, huey, dramatiq, celery, arq and taskiq",
-    "sqs": "send, receive and delete by the SQS protocol beside the API, and moto's server",
+    "sqs": "send, receive and delete by the SQS protocol beside the API",
     "waiting": "idle long-polls, and how fast a job reaches one",
     "journal": "with a journal: against beanstalkd with its binlog; a start; the file; a slow disk",
     "postgres": "a journal in PostgreSQL beside one in a file, directly and through a standby",

@@ -1,14 +1,12 @@
-"""Send, receive and delete by the SQS protocol in JSON, beside enqueue, dequeue and conclude of the API, and moto's server.
+"""Send, receive and delete by the SQS protocol in JSON, beside enqueue, dequeue and conclude of the API.
 
 Closed loop, the same generator, connections and payload (100 bytes), interleaved round by round. `SQS` sends
 the headers that the protocol needs; the server recognises a head that came before, as it does with those of
 the API. An SDK signs each request anew, so its heads are parsed each time: `SQS, signed` has the headers of
-boto3, whose signature this server ignores, since it has no access tokens. moto gets the same bytes.
+boto3, whose signature this server ignores, since it has no access tokens.
 """
 
 import contextlib
-import importlib.util
-import sys
 from statistics import median
 
 from tests.bench import processes
@@ -16,7 +14,7 @@ from tests.bench.client import Client, lifecycle_script
 from tests.bench.processes import HOST, Load, Process, Server
 from tests.bench.report import Report, check, figure, how_many, spread
 
-API, SQS, SIGNED, MOTO = "API", "SQS", "SQS, signed", "moto's server"
+API, SQS, SIGNED = "API", "SQS", "SQS, signed"
 PAYLOAD = 100
 _KIND = "application/x-amz-json-1.0"
 _OF_BOTO3 = (
@@ -27,15 +25,6 @@ _OF_BOTO3 = (
     + "0"
     * 64
 )
-
-
-class Moto(Process):
-    """moto in server mode."""
-
-    def __init__(self) -> None:
-        port = processes.free_port()
-        super().__init__(sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port))
-        self.port = port
 
 
 def run(quick: bool) -> Report:
@@ -50,16 +39,9 @@ def run(quick: bool) -> Report:
             SQS: (server, script(server, "")),
             SIGNED: (server, script(server, _OF_BOTO3)),
         }
-        if quick:
-            report.skip("moto's server: only without --quick")
-        elif importlib.util.find_spec("moto") is None:
-            report.skip("moto is not installed; .venv/bin/pip install moto==5.1.14 flask-cors")
-        else:
-            moto = stack.enter_context(Moto())
-            subjects[MOTO] = (moto, script(moto, _OF_BOTO3))
         if not quick:
-            for name, (process, requests) in subjects.items():
-                processes.load("http", process, 64, 1 if name == MOTO else 5, requests)
+            for process, requests in subjects.values():
+                processes.load("http", process, 64, 5, requests)
         for turn in range(rounds):
             for count in connections:
                 for name in (list(subjects), list(reversed(subjects)))[turn % 2]:
@@ -81,7 +63,7 @@ def script(process: Process, headers: str) -> str:
         client.send(f"{path}{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         answer = client.receive()
         check(answer.status == 200, f"CreateQueue: {answer.status} {answer.body[:300]!r}")
-    url = f'"QueueUrl":"http://{HOST}:{process.port}/{"123456789012" if isinstance(process, Moto) else "0" * 12}/bench"'
+    url = f'"QueueUrl":"http://{HOST}:{process.port}/{"0" * 12}/bench"'
     return "%%\n".join(
         f"POST / {common}{action}\n{{{url}{parameters}}}\n"
         for action, parameters in (
@@ -115,7 +97,3 @@ def _table(report: Report, count: int, found: dict[str, list[Load]], seconds: fl
         ],
     )  # fmt: skip
     report.at_least(f"rate of SQS against the API's, {over}", median(ratios(SQS, API)), 0.8, "times")
-    if MOTO in found:
-        report.at_least(
-            f"rate of SQS, signed, against moto's, {over}", median(ratios(SIGNED, MOTO)), 20, "times"
-        )

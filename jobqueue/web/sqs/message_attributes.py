@@ -16,7 +16,7 @@ CHARACTERS: Final = (
     "#xFFFD | #x10000 to #x10FFFF"
 )
 _MOST: Final = 10
-_NAME: Final = re.compile(r"[\w.-]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]*")
 _EVERY: Final = frozenset({"All", "*", ".*"})
 _RESERVED: Final = ("aws.", "amazon.", ".")
 _TYPES: Final = ("String", "Number", "Binary")
