@@ -1,5 +1,7 @@
 """The head cache recognises request lines with another number, and only those."""
 
+from random import Random
+
 import pytest
 
 from jobqueue import MemoryEngine
@@ -99,3 +101,22 @@ def test_no_line_with_a_lease_is_kept(heads):
     kept = [*heads.lines, *heads._with_id[b"POST "]._after]
     assert not [line for line in kept if b"secret" in line]
     assert [line for line in kept if b"lease_for=" in line]
+
+
+def test_what_is_known_of_a_line_is_what_the_router_says_whatever_came_before(heads):
+    """Also of names that begin with a number, such as `/jobs/1.0`."""
+    router = Dispatcher(MemoryEngine()).router
+    ids = ["1", "22", "007", "1.0", "1.0.0", "1x", "1-", "%31", "-1", "a", "dequeue", "1:2", "_"]
+    ends = ["", "/", "/conclude", "/dequeue", "/wait", "/conclude/1", "/pause"]
+    queries = ["", "?", "?queue=a", "?next=1&wait=2", "?queue=1", "?lease=abc"]
+    random = Random(1)
+    for _ in range(20_000):
+        method = random.choice(["POST", "GET", "DELETE"])
+        path = random.choice(["/jobs/", "/queues/", "/schedules/"]) + random.choice(ids) + random.choice(ends)
+        query = random.choice(queries)
+        line = f"{method} {path}{query} HTTP/1.1\r\n".encode()
+        found = heads.lines.get(line) or heads.line(line)
+        if found is not None:
+            route, parameter = router.find(method, path)
+            assert (found[0], found[1], found[2], found[4]) == (method, path, query[1:], parameter), line
+            assert found[3].operation.__name__ == route.operation.__name__

@@ -120,10 +120,10 @@ class LinesWithId:
         return self._method, f"/jobs/{id}{rest_of_path}", query or known_query, route, id
 
     def learn(self, line: bytes, found: Line) -> bool:
-        """Remembers what follows the id in a line. False: it has none."""
+        """Remembers what follows the id in a line. False: it has none. In `/jobs/1.0` the id is no number."""
         _, path, query, route, parameter = found
         start, end = len(self._before), self._end_of_id(line)
-        if end == start or line[:start] != self._before:
+        if line[:start] != self._before or not parameter or line[start:end] != parameter.encode():
             return False
         if len(self._after) >= _MAX_LINES:
             self._after.clear()
