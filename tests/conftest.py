@@ -57,6 +57,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     asyncio.set_event_loop(_shared_loop)
 
 
+# With TEST_ALL=1 they take a minute or more. Were they the last ones, the other processes would wait for them.
+_LONG = (
+    "test_schemathesis",
+    "test_many_watchers",
+    "test_image",
+    "test_crash",
+    "test_restart_model_on_postgres",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONG)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What is there by now stays; so the collection after each test looks at that test's objects only."""
     gc.collect()

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 from running import Program
 
 ALL = os.environ.get("TEST_ALL") == "1"
@@ -75,6 +76,7 @@ async def all_that_read_hear_all(program, reading):
     return heard
 
 
+@pytest.mark.parametrize("io_loop", ["uvloop"], indirect=True)  # of the watchers; the program has its own
 def test_watchers_that_read_miss_nothing_and_those_that_do_not_cost_little(io_loop):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, WATCHERS + 500)), hard))
