@@ -103,9 +103,9 @@ def test_a_worker_that_stood_still_concludes_nothing_when_somebody_else_has_its_
 def test_a_worker_that_stood_still_may_take_its_own_job_again(trouble_work, client, tmp_path):
     worker, mark = trouble_work("again", "-l", "1s"), tmp_path / "mark"
     handle = trouble.who.options(queue="again").enqueue(60, str(mark))
-    until(mark.exists, 30)
+    until(lambda: mark.exists() and client.queues.get("again").consumers_waiting == 1, 30)
     worker.stop(signal.SIGSTOP)
-    until(lambda: client.jobs.get(handle.id).leases == 2, 30)  # a dequeue of it waits, and gets the job
+    until(lambda: client.jobs.get(handle.id).leases == 2, 30)  # that dequeue gets the job
     worker.stop(signal.SIGCONT)
     go(mark)
     assert handle.result(60) == worker.process.pid

@@ -181,8 +181,8 @@ class ResponseWriter:
         out = self._out
         if not out or self.gone:
             return
-        if self._undelivered and self._transport.is_closing():
-            return  # a client that has hung up keeps none of the jobs in these responses
+        if self._transport.is_closing():
+            return  # the client has hung up; it keeps none of the jobs in these responses
         if self._undelivered and self._state.encrypts:
             # A TLS transport reports an untaken write only when another one follows it.
             text = b"".join(out)
