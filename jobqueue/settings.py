@@ -266,6 +266,9 @@ class Settings:
         "on",
         "whether AWS SDKs may call the server as Amazon SQS, on the same port (docs/sqs.md): on or off",
     )
+    ui: str = _declare(
+        _choice("on", "off"), "on", "whether browsers get pages (docs/dashboard.md): on or off"
+    )
     metrics_queues: int = _declare(_integer(0, 10_000), 100, "number of queues with their own metrics")
     max_headers: int = _declare(_size(1 << 10, 1 << 20), "64KiB", "largest request line and headers together")
     max_jobs: int | None = _declare(

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_manual():
     assert (s.lane_segment, s.compact_above) == (1024, 0.5)
     assert (s.tick, s.drain, s.first_id, s.max_connections) == (100, 4_000, None, None)
     assert (s.log_level, s.log_format, s.access_log, s.require_lease) == ("info", "text", "auto", False)
+    assert (s.sqs, s.ui) == ("on", "on")
 
 
 def test_every_setting_has_a_meaning():
@@ -213,6 +214,7 @@ BAD = [
     ("sync_interval", "0s"),
     ("metrics_queues", "10001"),
     ("sqs", "yes"),
+    ("ui", "true"),
     ("max_headers", "2MiB"),
     ("max_jobs", "0"),
     ("max_queues", "0"),

@@ -103,7 +103,7 @@ class Dispatcher:
         self.administrators = Administrators()
         self.sqs = SqsDoor(engine, has_tokens) if self.settings.sqs == "on" else None
         of_sqs = self.sqs.operations() if self.sqs is not None else []
-        self.dashboard = Dashboard(self.auth)
+        self.dashboard = Dashboard(self.auth, self.settings.ui == "on")
         self.meter = RequestMetrics(
             [*[route.operation for route in ROUTES], *of_sqs, *self.dashboard.operations()]
         )
@@ -445,7 +445,7 @@ class Dispatcher:
 
     def _shown(self, answer: Response, request: Request) -> Response:
         """Returns a problem as a page, if a page was asked for."""
-        if not asks_for_page(request):
+        if self.settings.ui == "off" or not asks_for_page(request):
             return answer
         caller = request.caller
         context = caller.context if caller is not None else None

@@ -1,7 +1,12 @@
 """The dashboard: its static files, its search, and what its pages say."""
 
+import asyncio
 import gzip
+import os
 import re
+import shutil
+import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -193,3 +198,82 @@ async def test_a_problem_is_a_page_to_a_browser(server):
     assert (await server.get("/jobs/77")).headers["content-type"] == "application/problem+json"
     posted = await server.post("/jobs/77/conclude", {}, BROWSER | {"Origin": "http://127.0.0.1"})
     assert posted.headers["content-type"] == "application/problem+json"
+
+
+# -- the line for curl ------------------------------------------------------------------------------
+
+HOSTILE = "it's\na\t'é' 🎺 \u202e \x7f \U000e0001 $HOME `id` \\ ! <b>&amp;"
+COPIED = {
+    "type": "it's é $(id)", "queue": "q", "priority": 7, "payload": {HOSTILE: [HOSTILE, 1.50, None]}, "key": "'k'",
+    "tags": ["a,b", "'"], "headers": {"h": HOSTILE}, "backoff": [1, 2.5], "max_attempts": None, "lease_for": 30,
+}  # fmt: skip
+ONE = "0" * 64
+
+
+def line_of(page):
+    return unescape(re.search(r'<pre class="copied">(.*?)</pre>', page, re.DOTALL)[1])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("settings", [Settings(first_id=1), Settings(first_id=1, access_token=ONE)])
+async def test_the_line_for_curl_enqueues_the_same_job_again(server, settings):
+    headers = {"Authorization": f"Bearer {ONE}"} if settings.access_token else {}
+    for path, body, kind in (
+        ("/jobs/enqueue", {**COPIED, "unique_key": "u"}, "application/json"),
+        ("/queues/thumbs/enqueue?raw=1", b"\xff'\n", "image/png"),
+        ("/queues/texts/enqueue?raw=1", HOSTILE.encode(), "text/plain"),
+    ):
+        made = await server.call("POST", path, body, {**headers, "Content-Type": kind})
+        at = {**BROWSER, **headers, "Host": f"127.0.0.1:{server.port}"}
+        answer = await server.get(f"/jobs/{made.json['id']}", at)
+        line = line_of(answer.body.decode())
+        assert line.isprintable()
+        assert line.startswith("curl -H" if headers else "curl -d")
+        assert ONE not in line
+        environment = {"PATH": os.environ["PATH"], "NO_PROXY": "*", "JOBQUEUE_TOKEN": ONE}
+        done = await asyncio.to_thread(
+            subprocess.run, ["sh"], input=line.encode(), env=environment, capture_output=True, check=True
+        )
+        one, other = [
+            (await server.get(f"/jobs/{id}", headers)).json for id in (made.json["id"], made.json["id"] + 1)
+        ]
+        assert f'"id":{other["id"]},'.encode() in done.stdout
+        for name in ("id", "created_at", "unique_key", "unique_while", "on_conflict"):
+            one.pop(name, None), other.pop(name, None)
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(first_id=1, trusted_proxies="127.0.0.1", allowed_hosts="q.example")]
+)
+async def test_the_line_for_curl_has_the_address_of_the_page(server):
+    await server.enqueue()
+    await server.enqueue(payload="y" * 20_000)
+    asked = {"X-Forwarded-Host": "q.example", "X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/a/queue"}
+    shown = (await server.get("/jobs/1", {**BROWSER, **asked})).body.decode()
+    assert line_of(shown).endswith(" https://q.example/a/queue/jobs/enqueue")
+    shown = (await server.get("/jobs/1", {**BROWSER, "Host": "[::1]:80"})).body.decode()
+    assert line_of(shown).endswith(" 'http://[::1]:80/jobs/enqueue'")
+    assert "The job is too long for a line" in await page(server, "/jobs/2")
+
+
+# -- without pages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [Settings(first_id=1, ui="off")])
+async def test_a_server_without_pages_answers_a_browser_as_a_program(server):
+    await server.enqueue(queue="q")
+    await server.call("PUT", "/schedules/s", {"cron": "@daily", "job": {"type": "x"}})
+    for path in ("/queues", "/queues/q", "/queues/q/series", "/jobs", "/jobs/1", "/jobs/groups?by=type", "/consumers",
+                 "/schedules", "/schedules/s", "/stats", "/cluster", "/jobs/1?format=html"):  # fmt: skip
+        answer = await server.get(path, BROWSER)
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json"), path
+    told = await server.get("/jobs/77", BROWSER)
+    assert (told.status, told.headers["content-type"]) == (404, "application/problem+json")
+    assert (await server.get("/", BROWSER)).body == (await server.get("/help")).body
+    for path in ("/worker.sh", "/worker.py", "/jobs?format=text"):
+        assert (await server.get(path, BROWSER)).headers["content-type"] == "text/plain; charset=utf-8"
+    for path in ("/login", "/static/dashboard.css", "/find?q=1", "/live"):
+        assert (await server.get(path, BROWSER)).status == 404, path
+    for path in ("/login", "/logout", "/form/queues/q/pause", "/form/jobs"):
+        assert (await server.post(path, b"", BROWSER)).status == 404, path

@@ -23,7 +23,8 @@ FORM = {**BROWSER, "Content-Type": "application/x-www-form-urlencoded"}
 def forms(page, path):
     """Returns the forms of a page that change something: button, address and hidden fields."""
     found = []
-    for action, inside in re.findall(r'<form class="fields" method="post" action="(.*?)">(.*?)</form>', page):
+    of_forms = r'(?s)<form class="fields" method="post" action="(.*?)">(.*?)</form>'
+    for action, inside in re.findall(of_forms, page):
         fields = re.findall(r'type="hidden" name="(.*?)" value="(.*?)"', inside)
         button = unescape(re.search(r"<button.*?>(.*?)</button>", inside)[1])
         address = urljoin(f"{HERE}{path}", unescape(action)).removeprefix(HERE)
@@ -108,7 +109,7 @@ async def test_a_job_is_enqueued_changed_put_forward_and_cancelled(server):
     assert (await server.job(1))["status"] == "queued"
     await submit(server, "/jobs/1", "Cancel")
     assert (await server.job(1))["status"] == "cancelled"
-    assert await offered(server, "/jobs/1") == []
+    assert [form[0] for form in await offered(server, "/jobs/1")] == ["Enqueue"]
 
 
 async def test_a_running_job_is_asked_to_stop_or_cancelled_at_once(server):
@@ -118,6 +119,63 @@ async def test_a_running_job_is_asked_to_stop_or_cancelled_at_once(server):
     assert (await server.job(1))["cancel_requested"]
     await submit(server, "/jobs/1", "Cancel at once")
     assert (await server.job(1))["status"] == "cancelled"
+
+
+# Each option that a job may have, and texts that HTML and forms could take for their own.
+OPTIONS = {
+    "type": "mail \"<b>' &amp;", "queue": "q", "priority": -3, "key": "k, 1 é",
+    "payload": {"a": ["</textarea>\n\x9b\U000e0001", 1.50]}, "headers": {"h": "<\u202e>"},
+    "backoff": {"base": 1, "factor": 3.0, "max": 60, "jitter": 0}, "max_attempts": None,
+    "lease_for": 30, "max_run_for": 90.5, "retain_for": 60,
+}  # fmt: skip
+
+
+def typed(page):
+    """Returns what the fields of the form that enqueues a job are filled with."""
+    form = re.search(r"<summary>Enqueue again</summary>(.*?)</form>", page, re.DOTALL)[1]
+    inputs = re.findall(r'<label>.*?<input name="(.*?)" value="(.*?)"', form)
+    areas = re.findall(r'<textarea name="(.*?)">(.*?)</textarea>', form, re.DOTALL)
+    # A browser sends line breaks as CRLF.
+    return {name: unescape(value).replace("\n", "\r\n") for name, value in [*inputs, *areas]}
+
+
+@pytest.mark.parametrize("tags", [["eu", "a b"], ["a,b", " c"], ["\u202e"]])
+async def test_a_job_is_enqueued_again_with_all_its_options_but_its_unique_key(server, tags):
+    asked = {**OPTIONS, "tags": tags}
+    id = await server.enqueue(**asked, unique_key="one", run_at="2000-01-01T00:00:00Z")
+    fields = typed((await server.get(f"/jobs/{id}", BROWSER)).body.decode())
+    assert fields["tags"] == ("eu,a b" if "eu" in tags else "")
+    answer = await submit(server, f"/jobs/{id}", "Enqueue", **fields)
+    assert back(answer) == "/queues/q#done"
+    new = await server.job(id + 1)
+    assert {name: new[name] for name in asked} == asked
+    assert "unique_key" not in new
+    edited = {**fields, "payload": "[2]", "delay": "1h"}
+    await submit(server, f"/jobs/{id}", "Enqueue", **edited)
+    new = await server.job(id + 2)
+    assert (new["payload"], new["status"], new["type"]) == ([2], "scheduled", OPTIONS["type"])
+
+
+async def test_a_job_that_a_form_cannot_have_is_not_enqueued_again_by_one(server):
+    await server.enqueue(payload="y" * 3000)
+    await server.enqueue(payload=list(range(500)))  # too long only as it is shown
+    await server.post("/queues/q/enqueue?raw=1", b"\xff", {"Content-Type": "image/png"})
+    await server.enqueue(key="\u202e")
+    for id, why in (
+        (1, "payload is too long"),
+        (2, "payload is too long"),
+        (3, "payload is not JSON"),
+        (4, "type or key"),
+    ):
+        page = (await server.get(f"/jobs/{id}", BROWSER)).body.decode()
+        assert f"No form to enqueue it again: its {why}" in page
+        assert "Enqueue" not in [form[0] for form in forms(page, f"/jobs/{id}")]
+
+
+async def test_options_beside_the_fields_of_a_form_are_checked_as_all_others(server):
+    for options in ("{", "[]", "1", '{"backoff":"x"}', '{"nothing":1}', "[" * 100_000):
+        fields = {"type": "x", "_options": options}
+        assert (await server.post("/form/queues/q/enqueue", urlencode(fields), FORM)).status == 400, options
 
 
 async def test_a_dead_job_is_redriven(server):
@@ -377,7 +435,7 @@ class TestWithTokens:
         count = {}
         for name in TOKENS:
             count[name] = [len(await offered(server, path, by(name))) for path in paths]
-        assert count == {"reader": [0, 0, 0, 0], "boss": [8, 2, 5, 0], "producer": [1, 2, 0, 0]}
+        assert count == {"reader": [0, 0, 0, 0], "boss": [8, 3, 5, 0], "producer": [1, 3, 0, 0]}
         answer = await server.post("/form/queues/q/pause", "", by("reader"))
         assert answer.status == 403
         assert b"not allowed" in answer.body

@@ -10,6 +10,7 @@ from serving import check_problem
 from jobqueue import Settings
 from jobqueue.engine.opening import open_journal
 from jobqueue.storage.data_dir import DataDir
+from jobqueue.web.access.identity import Authenticator
 from jobqueue.web.access.sessions import Sessions
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Request
@@ -126,6 +127,16 @@ def test_a_session_outlives_a_restart_of_a_server_with_a_journal(tmp_path, token
     assert caller(tmp_path / "b") is None  # another server
     tokens.write_text(text(boss="another-token", reader="reader-token"))
     assert caller(tmp_path / "a") is None
+
+
+def test_a_server_without_pages_knows_no_session(tokens):
+    auths = [
+        Authenticator(Settings(tokens_file=str(tokens), ui=ui), lambda: 1_800_000_000_000, b"s" * 32)
+        for ui in ("on", "off")
+    ]
+    cookie = b"jobqueue=" + auths[0].begin_session("boss-token", "127.0.0.1")[0].encode()
+    callers = [auth.caller(Request("GET", "/", "", {b"cookie": cookie}, b"", "", "1")) for auth in auths]
+    assert [caller and caller.name for caller in callers] == ["boss", None]
 
 
 async def test_nobody_makes_a_cookie_of_their_own(server):

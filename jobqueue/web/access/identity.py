@@ -230,9 +230,13 @@ class Authenticator(Generic[C]):
 
     def end_session(self, request: Request) -> None:
         """Ends the session of a request, if it has one."""
-        claim = self._sessions.claim(request.headers.get(b"cookie"))
+        claim = self._claim(request)
         if claim is not None and self._session_of(claim) is not None:
             self._sessions.finish(claim, self._wall())
+
+    def _claim(self, request: Request) -> Claim | None:
+        """Returns the session of a request; None: it has none, or the server has no pages."""
+        return self._sessions.claim(request.headers.get(b"cookie")) if self._settings.ui == "on" else None
 
     def _session_of(self, claim: Claim) -> Principal[C] | None:
         who = self._by_name.get(claim.name)
@@ -241,7 +245,7 @@ class Authenticator(Generic[C]):
 
     def _of_session(self, request: Request) -> Principal[C]:
         """Returns the caller of a request without a token. Raises `Unauthorized`."""
-        claim = self._sessions.claim(request.headers.get(b"cookie"))
+        claim = self._claim(request)
         if claim is None:
             raise _unauthorized("this server wants an access token")
         who = self._session_of(claim)
@@ -288,7 +292,7 @@ class Authenticator(Generic[C]):
         """
         header = request.headers.get(b"authorization")
         if header is None:
-            claim = self._sessions.claim(request.headers.get(b"cookie"))
+            claim = self._claim(request)
             return self._session_of(claim) if claim is not None else None
         who = self.known.get(header)
         if who is None and not self._tries.wait(network(request.peer), time.monotonic()):

@@ -36,6 +36,7 @@ _BULK = frozenset({*BULK, "move"})
 _BACK = re.compile(
     r"(?:(?:queues|jobs|schedules|consumers|stats)(?:/(?!\.)[A-Za-z0-9_.:%~-]+){0,2})?(?:\?[ -~]*)?"
 )
+_read_options = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_swept = msgspec.json.Decoder(BulkResult).decode
 
 
@@ -51,6 +52,7 @@ class FormCall:
         self._back = back_of(own)
         of_queue = _QUEUE.fullmatch(self._path)
         self._verb = of_queue[1] if of_queue is not None else ""
+        self._options = _options_of(own) if self._verb == "enqueue" else {}
         if self._verb in TYPED and "dry_run" not in self._fields:
             _check_number(own)
         self.request = self._call(method, own.get("_if_match"))
@@ -59,13 +61,14 @@ class FormCall:
         """Returns the request of the call."""
         outer = self._outer
         options = dict(self._fields)
-        body = b""
+        in_body = self._options
         if (payload := options.pop("payload", None)) is not None:
             try:
                 msgspec.json.decode(payload, type=Raw)
             except REFUSED as bad:
                 raise InvalidField(f"payload: must be JSON: {bad}", field="payload") from None
-            body = msgspec.json.encode({"payload": Raw(payload.encode())})
+            in_body = {**in_body, "payload": Raw(payload.encode())}
+        body = msgspec.json.encode(in_body) if in_body else b""
         headers = {
             name: value
             for name, value in outer.headers.items()
@@ -132,6 +135,14 @@ def _fields_of(request: Request) -> tuple[dict[str, str], dict[str, str]]:
     fields = {name: value for name, value in form_pairs(request) if value.strip()}
     own = {name: value for name, value in fields.items() if name.startswith("_")}
     return own, {name: value for name, value in fields.items() if not name.startswith("_")}
+
+
+def _options_of(own: Mapping[str, str]) -> dict[str, Raw]:
+    """Returns the options of an enqueue for which its form has no field."""
+    try:
+        return _read_options(own.get("_options", "{}"))
+    except REFUSED as bad:
+        raise InvalidField(f"_options: must be a JSON object: {bad}", field="_options") from None
 
 
 def form_pairs(request: Request) -> list[tuple[str, str]]:

@@ -23,9 +23,10 @@ _STATIC = "/static/"
 
 class Dashboard:
     """Finds the route of a request that is for the dashboard. `auth`: None, the server has no access
-    tokens."""
+    tokens. `on`: False, it has no pages; no request is for them then."""
 
-    def __init__(self, auth: Authenticator[Context] | None) -> None:
+    def __init__(self, auth: Authenticator[Context] | None, on: bool) -> None:
+        self._on = on
         self._form = Route("POST", PREFIX, ANY_TOKEN, refuse_form, "A form that makes no call", {})
         self._static = Route("GET", _STATIC, NO_TOKEN, static_file, "A file of the pages", {})
         login = Login(auth)
@@ -61,6 +62,8 @@ class Dashboard:
 
     def route(self, request: Request) -> Route | None:
         """Returns the route of a request, and sets its `param`; None: it is not for the dashboard."""
+        if not self._on:
+            return None
         method = "GET" if request.method == "HEAD" else request.method
         if request.path.startswith(_STATIC) and method == "GET":
             request.param = request.path[len(_STATIC) :]

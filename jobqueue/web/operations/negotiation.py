@@ -56,6 +56,13 @@ def chosen(request: Request, live: bool = True) -> str:
     return "json" if face == "events" and not live else face
 
 
+def format_for(context: Context, request: Request, live: bool = True) -> str:
+    """Returns the format of an answer: that which the request wants, but JSON in place of a page if the
+    server has no pages."""
+    face = chosen(request, live)
+    return "json" if face == "html" and context.settings.ui == "off" else face
+
+
 def asks_for_page(request: Request) -> bool:
     """Tells whether the answer is for a person, who opens a page or sends a form."""
     if request.method not in ("GET", "HEAD") and not request.path.startswith("/form/"):
@@ -99,7 +106,7 @@ def _like(part: str) -> tuple[str, float] | None:
 
 
 def list_queues(context: Context, request: Request) -> Response | Deferred | Stream:
-    face = chosen(request)
+    face = format_for(context, request)
     if face == "events":
         return watch(context, request, EventFilter(), context.admin.length_of_watch(request, "queues"))
     return dressed(
@@ -113,7 +120,7 @@ def list_queues(context: Context, request: Request) -> Response | Deferred | Str
 
 
 def get_queue(context: Context, request: Request) -> Response | Deferred | Stream:
-    face = chosen(request)
+    face = format_for(context, request)
     if face == "events":
         wanted = EventFilter(queues=frozenset({queue_of_path(request)}))
         return watch(context, request, wanted, context.admin.length_of_watch(request, "queue"))
@@ -128,7 +135,7 @@ def get_queue(context: Context, request: Request) -> Response | Deferred | Strea
 
 
 def get_series(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     return dressed(
         context,
         request,
@@ -140,7 +147,7 @@ def get_series(context: Context, request: Request) -> Response | Deferred:
 
 
 def list_consumers(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     return dressed(
         context,
         request,
@@ -152,7 +159,7 @@ def list_consumers(context: Context, request: Request) -> Response | Deferred:
 
 
 def group_jobs(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     return dressed(
         context,
         request,
@@ -208,7 +215,7 @@ def list_jobs(context: Context, request: Request) -> Response | Deferred:
     return dressed(
         context,
         request,
-        chosen(request, live=False),
+        format_for(context, request, live=False),
         jobs.list_jobs(context, request),
         text_tables.jobs,
         html_pages.jobs,
@@ -216,7 +223,7 @@ def list_jobs(context: Context, request: Request) -> Response | Deferred:
 
 
 def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
-    face = chosen(request)
+    face = format_for(context, request)
     if face == "events":
         id = job_id(request.param)
         context.engine.get(id)  # the stream of a job that does not exist is a 404
@@ -227,22 +234,23 @@ def get_job(context: Context, request: Request) -> Response | Deferred | Stream:
             context.admin.length_of_watch(request, "job"),
         )
     shown = jobs.get_job(context, request)
-    return dressed(context, request, face, shown, text_tables.one, partial(_job_page, context))
+    return dressed(context, request, face, shown, text_tables.one, partial(_job_page, context, request))
 
 
-def _job_page(context: Context, seen: View, body: bytes) -> bytes:
+def _job_page(context: Context, request: Request, seen: View, body: bytes) -> bytes:
     """Returns the page of a job, and why it waits."""
     id, status = job_page.job_of(body)
+    address, has_tokens = context.browser_policy.address(request), context.server.has_tokens
     if status not in WAITING:
-        return job_page.job(seen, body)
+        return job_page.job(seen, body, address, has_tokens)
     why = explain.explained(context, _plain(f"/jobs/{id}/explain"), context.engine.explain(id))
-    return job_page.job(seen, body, why.body)
+    return job_page.job(seen, body, address, has_tokens, why.body)
 
 
 def root(context: Context, request: Request) -> Response:
     """Returns a page for a browser, and the help text for all other clients. Raises `NotReady`."""
     may_read = context.caller is None or "read" in context.caller.rights
-    if chosen(request) != "html" or not may_read:
+    if format_for(context, request) != "html" or not may_read:
         return service.help_page(context, request)
     if context.engine.refuses is not None:
         raise NotReady(context.engine.refuses, retry_after=1)
@@ -257,20 +265,20 @@ def root(context: Context, request: Request) -> Response:
 def stats(context: Context, request: Request) -> Response:
     """Returns statistics, and the page of the server to a browser."""
     answer = service.stats(context, request)
-    if chosen(request, live=False) != "html":
+    if format_for(context, request, live=False) != "html":
         return answer
     return _page(answer, html_pages.server(view(context, request), answer.body))
 
 
 def cluster(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     shown = service.cluster(context, request)
     return dressed(context, request, face, shown, text_tables.cluster, html_pages.cluster)
 
 
 def events(context: Context, request: Request) -> Response | Stream:
     """Returns a stream of events, and to a browser a page that shows one."""
-    if chosen(request) != "html":
+    if format_for(context, request) != "html":
         return top.events(context, request)
     given = query_pairs(request.query)
     if left := [name for name, value in given if not value.strip()]:  # fields of the form that are empty

@@ -8,7 +8,7 @@ from jobqueue.units import instant
 from jobqueue.web.context import Context
 from jobqueue.web.http import Deferred, Request, Response
 from jobqueue.web.operations import explain
-from jobqueue.web.operations.negotiation import chosen, dressed
+from jobqueue.web.operations.negotiation import dressed, format_for
 from jobqueue.web.operations.replies import if_match, reply
 from jobqueue.web.schema import schedules as schema
 from jobqueue.web.schema.kinds import kind_of
@@ -22,7 +22,7 @@ _NEXT = 5
 
 
 def list_schedules(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     group, queues, paused, limit, after = context.readers.schedules.list(request)
     found = context.engine.schedules(group, queues, paused, limit + 1, after)
     shown: list[schema.ScheduleView] = []
@@ -46,7 +46,7 @@ def list_schedules(context: Context, request: Request) -> Response | Deferred:
 
 
 def get_schedule(context: Context, request: Request) -> Response | Deferred:
-    face = chosen(request, live=False)
+    face = format_for(context, request, live=False)
     count = context.readers.schedules.get(request)
     answer = _shown(context, context.engine.schedule(_name(request)), count=count)
     return dressed(context, request, face, answer, text_tables.one, html_pages.schedule)

@@ -82,14 +82,7 @@ def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], v
             asked = (Field("reason", "reason"), Field("for", "for", hint="2h; empty: until resumed"))
             forms.append(folded("Pause", action(view, f"{path}/pause", "Pause", match, asked)))
     if "enqueue" in view.rights:
-        job = (
-            Field("type", "type"),
-            Field("priority", "priority", kind="number"),
-            Field("delay", "delay", hint="5m"),
-            Field("unique_key", "unique key"),
-            Field("payload", "payload (JSON)", kind="textarea"),
-        )
-        forms.append(folded("Enqueue a job", action(view, f"{path}/enqueue", "Enqueue", {}, job)))
+        forms.append(folded("Enqueue a job", enqueue_form(view, name)))
     if "admin" in view.rights:
         known = [Field(one, one.replace("_", " "), settings.get(one, ""), kind) for one, kind in _SETTINGS]
         changed = action(view, path, "Change settings", {"_method": "PATCH", **match}, known)
@@ -98,6 +91,19 @@ def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], v
     return f'<div class="actions">{"".join(forms)}</div>'
 
 
+def enqueue_form(view: View, queue: str, given: Mapping[str, str] = {}, options: str = "") -> str:
+    """Returns the form that enqueues a job. `given` are values of its fields, `options` more options of the
+    call, as a JSON object."""
+    job = [Field(one, label, given.get(one, ""), kind, hint) for one, label, kind, hint in _ENQUEUE]
+    hidden = {"_options": options} if options else {}
+    return action(view, f"/queues/{queue}/enqueue", "Enqueue", hidden, job, f"queues/{queue}")
+
+
+_ENQUEUE = (
+    ("type", "type", "text", ""), ("priority", "priority", "number", ""), ("delay", "delay", "text", "5m"),
+    ("key", "key", "text", ""), ("unique_key", "unique key", "text", ""), ("tags", "tags", "text", "eu,new"),
+    ("payload", "payload (JSON)", "textarea", ""),
+)  # fmt: skip
 _SETTINGS = (
     ("lease_for", "text"), ("max_run_for", "text"), ("max_attempts", "number"), ("retain_for", "text"),
     ("dead_letter", "text"), ("max_jobs", "number"), ("max_bytes", "number"), ("max_in_progress", "number"),

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from jobqueue.web.schema.responses import Explained
-from jobqueue.web.writers import text_tables
+from jobqueue.web.writers import enqueued_again, text_tables
 from jobqueue.web.writers.action_forms import of_job
 from jobqueue.web.writers.page_layout import View, cell, facts_table, link, live, page, status, table
 
@@ -27,8 +27,11 @@ def job_of(body: bytes) -> tuple[int, str]:
     return int(bytes(known["id"])), text_tables.plain(known["status"])
 
 
-def job(view: View, body: bytes, explained: bytes | None = None) -> bytes:
-    """Returns the page of a job. `explained`: why it waits, as JSON."""
+def job(
+    view: View, body: bytes, address: tuple[str, str], has_tokens: bool, explained: bytes | None = None
+) -> bytes:
+    """Returns the page of a job. `address`: scheme and host by which it was asked for. `explained`: why it
+    waits, as JSON."""
     document, facts = _read(body), text_tables.facts(body)
     known = dict(facts)
     queue = known["queue"]
@@ -36,7 +39,8 @@ def job(view: View, body: bytes, explained: bytes | None = None) -> bytes:
         f"<p>{status(known['status'])}, {cell(known['type'])} in {link(view, f'queues/{queue}', queue)}</p>"
     )
     why = _why(explained) if explained is not None else ""
-    actions = f'<div class="actions">{of_job(view, known, view.version)}</div>'
+    again = enqueued_again.form(view, document) + enqueued_again.curl(document, *address, has_tokens)
+    actions = f'<div class="actions">{of_job(view, known, view.version)}{again}</div>'
     errors = [(name, value) for name, value in facts if name == "error" or name.startswith("error.")]
     parts = [f"<h2>last error</h2>{facts_table(errors)}"] if errors else []
     if "history" in document:
