@@ -8,8 +8,8 @@ the first:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from jobqueue.client.errors import AnswerLost, Unreachable
 from jobqueue.client.http import (
@@ -21,6 +21,7 @@ from jobqueue.client.http import (
     Transport,
 )
 
+A = TypeVar("A", Response, Streamed, AsyncStreamed)
 # Statuses of a server that is not ready, or of a gateway that has lost its server.
 _AWAY: Final = (502, 503, 504)
 
@@ -79,33 +80,26 @@ class FailoverTransport:
         self._turns = Turns(len(transports))
 
     def send(self, request: Request) -> Response:
-        failures = Failures(self._turns)
-        for number in self._turns.order():
-            try:
-                response = self._transports[number].send(request)
-            except Unreachable as error:
-                failures.add(number, error)
-            except AnswerLost:
-                self._turns.leave(number)
-                raise
-            else:
-                self._turns.answered(number, response.status)
-                return response
-        raise failures.error()
+        return self._each(lambda transport: transport.send(request))
 
     def stream(self, request: Request) -> Streamed:
+        return self._each(lambda transport: transport.stream(request))
+
+    def _each(self, call: Callable[[Transport], A]) -> A:
+        """Makes a call to one server after the other, until one answers. Raises `Unreachable` or
+        `AnswerLost`."""
         failures = Failures(self._turns)
         for number in self._turns.order():
             try:
-                opened = self._transports[number].stream(request)
+                answer = call(self._transports[number])
             except Unreachable as error:
                 failures.add(number, error)
             except AnswerLost:
                 self._turns.leave(number)
                 raise
             else:
-                self._turns.answered(number, opened.status)
-                return opened
+                self._turns.answered(number, answer.status)
+                return answer
         raise failures.error()
 
     def close(self) -> None:
@@ -121,33 +115,26 @@ class AsyncFailoverTransport:
         self._turns = Turns(len(transports))
 
     async def send(self, request: Request) -> Response:
-        failures = Failures(self._turns)
-        for number in self._turns.order():
-            try:
-                response = await self._transports[number].send(request)
-            except Unreachable as error:
-                failures.add(number, error)
-            except AnswerLost:
-                self._turns.leave(number)
-                raise
-            else:
-                self._turns.answered(number, response.status)
-                return response
-        raise failures.error()
+        return await self._each(lambda transport: transport.send(request))
 
     async def stream(self, request: Request) -> AsyncStreamed:
+        return await self._each(lambda transport: transport.stream(request))
+
+    async def _each(self, call: Callable[[AsyncTransport], Awaitable[A]]) -> A:
+        """Makes a call to one server after the other, until one answers. Raises `Unreachable` or
+        `AnswerLost`."""
         failures = Failures(self._turns)
         for number in self._turns.order():
             try:
-                opened = await self._transports[number].stream(request)
+                answer = await call(self._transports[number])
             except Unreachable as error:
                 failures.add(number, error)
             except AnswerLost:
                 self._turns.leave(number)
                 raise
             else:
-                self._turns.answered(number, opened.status)
-                return opened
+                self._turns.answered(number, answer.status)
+                return answer
         raise failures.error()
 
     def end_waits(self) -> None:
