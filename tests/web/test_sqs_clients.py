@@ -18,6 +18,7 @@ import pytest
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
 import botocore.exceptions  # noqa: E402  # with boto3
 
+from jobqueue import Client  # noqa: E402
 from jobqueue.testing import RunningServer  # noqa: E402
 from jobqueue.web.access.tokens import digest_of  # noqa: E402
 
@@ -169,9 +170,13 @@ def running(settings):
             process.kill()
 
 
+@contextmanager
 def serving(folder, port=0):
-    """The program on a journal."""
-    return running({"HOST": "127.0.0.1", "PORT": str(port), "DATA": str(folder)})
+    """The program on a journal, which it has read."""
+    with running({"HOST": "127.0.0.1", "PORT": str(port), "DATA": str(folder)}) as server:
+        with Client(server.url) as asking:
+            asking.server.ready()
+        yield server
 
 
 class Address:
