@@ -87,7 +87,7 @@ MODULES = [
     "web/readers/admin",
     "web/schema/kinds",
     "web/sqs/call",
-    "web/sqs/door",
+    "web/sqs/routes",
     "web/sqs/json_protocol",
     "web/sqs/message_attributes",
     "web/sqs/names",

@@ -187,7 +187,7 @@ ORDERS = {
         {"sqs.queues", "sqs.receipts", "sqs.send"},
         {"sqs.moves", "sqs.receive"},
         {"sqs.actions"},
-        {"sqs.door"},
+        {"sqs.routes"},
         {"dashboard.files", "dashboard.finding"},
         {"dashboard.form_calls", "dashboard.live", "dashboard.login"},
         {"dashboard.selected"},

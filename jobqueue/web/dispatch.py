@@ -41,7 +41,7 @@ from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
 from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
 from jobqueue.web.server_info import ServerInfo
-from jobqueue.web.sqs.door import SqsDoor
+from jobqueue.web.sqs.routes import SqsRoutes
 from jobqueue.web.streams.events import Events
 from jobqueue.web.streams.flow import Streams
 from jobqueue.web.writers.encoder import Encoder
@@ -101,7 +101,7 @@ class Dispatcher:
             self.auth = Authenticator(self.settings, engine.wall_now, engine.secret)
             self.auth.on_end = self.streams.check
         self.administrators = Administrators()
-        self.sqs = SqsDoor(engine, has_tokens) if self.settings.sqs == "on" else None
+        self.sqs = SqsRoutes(engine, has_tokens) if self.settings.sqs == "on" else None
         of_sqs = self.sqs.operations() if self.sqs is not None else []
         self.dashboard = Dashboard(self.auth, self.settings.ui == "on")
         self.meter = RequestMetrics(

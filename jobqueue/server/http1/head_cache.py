@@ -224,7 +224,7 @@ class HeadCache:
         """Reads a line with a query, by what is known of the line without it."""
         line = target + _END_OF_LINE
         found = self.lines.get(line) or self.line(line)
-        if found is None or found[1] == "/" or query.translate(None, _PLAIN):  # the first is for the SQS door
+        if found is None or found[1] == "/" or query.translate(None, _PLAIN):  # POST / may be for SQS
             return None
         method, path, _, route, parameter = found
         return method, path, query.decode("ascii"), route, parameter

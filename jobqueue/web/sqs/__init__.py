@@ -1,1 +1,1 @@
-"""The SQS door: AWS SDKs send, receive and delete jobs as messages of Amazon SQS (docs/sqs.md)."""
+"""The protocols of SQS: AWS SDKs send, receive and delete jobs as messages of Amazon SQS (docs/sqs.md)."""

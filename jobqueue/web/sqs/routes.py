@@ -1,4 +1,4 @@
-"""SqsDoor: recognises the requests of AWS SDKs, and answers them by the operations of the actions.
+"""SqsRoutes: recognises the requests of AWS SDKs, and answers them by the operations of the actions.
 
 The dispatcher asks it only about requests that no route of the API takes. Each action has a route of its own,
 so rights, limits, metrics and the audit log are those of all other calls.
@@ -76,7 +76,7 @@ def sqs_no_action(context: Context, request: Request) -> Answer:
     return Response(404, b"<UnknownOperationException/>\n", b"", "text/xml")
 
 
-class SqsDoor:
+class SqsRoutes:
     """Everything that the requests of all SDKs share. `use` comes before the first of them."""
 
     def __init__(self, engine: Engine, has_tokens: bool) -> None:
@@ -111,7 +111,7 @@ class SqsDoor:
         self._no_action = _counting(self._no_action, counts)
 
     def route(self, request: Request) -> Route | None:
-        """Returns the route of a request that is for this door, and sets its `sqs`; None: it is not."""
+        """Returns the route of a request that is for it, and sets its `sqs`; None: it is not."""
         if request.sqs is not None:
             return self._route_of(request.sqs)
         target = request.headers.get(TARGET)
