@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-_2026_MS: Final = 1_767_225_600_000
+MS_2026: Final = 1_767_225_600_000
 # Two readings at most this far apart count as one instant; how often to try for it.
 _ONE_INSTANT_MS: Final = 10
 _TRIES: Final = 5
@@ -69,4 +69,4 @@ def read_both(clock: Clock) -> tuple[int, int]:
 def first_id_at(wall: int) -> int:
     """Returns the first id of a server that starts without jobs. It is above every id of an earlier run that
     gave less than a million a second, and below 2^53 until the year 2311."""
-    return max((wall - _2026_MS) // 1000, 0) * 1_000_000 + 1
+    return max((wall - MS_2026) // 1000, 0) * 1_000_000 + 1
