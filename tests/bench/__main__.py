@@ -27,7 +27,7 @@ BENCHMARKS = {
     "ticks": "schedules, 10,000 of which none is due and 1,000 that are due at once; series of queues",
     "pages": "what open pages of the dashboard cost the requests that run meanwhile",
     "guard": "what metrics and access tokens cost on the way of a request",
-    "instructions": "instructions of each kind of request, by callgrind",
+    "instructions": "instructions of each kind of request, by callgrind; fails if they are not as recorded",
     "against": "this checkout against another one (BENCH_AGAINST=FOLDER), pair by pair",
     "profile": "where the server's time goes, by py-spy",
 }
@@ -62,6 +62,9 @@ def main() -> int:
             skips += [f"{name}: {skip}" for skip in report.skips]
             reports[name] = report
             outcome = "done"
+            if report.failures and not options.write:
+                failures += [f"{name}: {failure}" for failure in report.failures]
+                outcome = "FAILED"
         signal.alarm(0)
         print(f"{outcome}, {time.monotonic() - start:.1f} s", file=sys.stderr)
         if options.write and name in reports:

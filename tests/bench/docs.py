@@ -44,9 +44,11 @@ def load() -> float:
 
 
 def write(name: str, report: Report, on: str, load_before: float) -> None:
-    """Replaces the sections `name` and `machine`, and writes the plots beside the page."""
+    """Replaces the sections `name` and `machine`, and writes what else the report has."""
     for file, svg in report.plots.items():
         (PAGE.parent / file).write_text(svg, encoding="utf-8")
+    for record in report.writes:
+        record()
     day = time.strftime("%Y-%m-%d", time.gmtime())
     when = f"*{day}, {_commit()}, load average {load_before:.2f}: `./scripts/bench.sh {name} --write`*"
     page = PAGE.read_text(encoding="utf-8")

@@ -2,8 +2,11 @@
 
 The server runs in one process without sockets: requests go as bytes into 64 connections, whose transports only keep
 what is written, and each pass of the loop answers one request of each. Only user instructions from receiving the bytes
-to writing the answer count, so the figures are the same on a busy machine, and from run to run to about 1 %. They are
+to writing the answer count, so the figures are the same on a busy machine, and from run to run to 0.1 %. They are
 no times: a miss of a cache counts nothing.
+
+Each run of the compiled package is compared with `instructions.json`, and fails if a lifecycle takes 3 % more or fewer
+instructions than recorded there, or a request 6 %. `--write` records what was counted.
 
 The server remembers as many finished jobs as it may, so each conclude also forgets one. `BENCH_KEEP=FOLDER` keeps the
 files of callgrind there, for `callgrind_annotate`: the first one is of the first row of the table, and so on.
@@ -29,7 +32,7 @@ from jobqueue.server.http1.front import FastFront
 from jobqueue.server.log import AccessLog
 from jobqueue.settings import Settings
 from jobqueue.web.dispatch import Dispatcher
-from tests.bench import processes, subject
+from tests.bench import processes, recorded, reference, subject
 from tests.bench.processes import BUILD, HERE, PACKAGE
 from tests.bench.report import Broken, Report, Skip, check
 
@@ -106,41 +109,60 @@ LIFECYCLES = {
 }
 
 
-def run(quick: bool) -> Report:
+REFERENCE = "the reference workload"
+
+
+def run(quick: bool) -> Report:  # a quick run counts the same: fewer requests would be other figures
     report = Report("instructions: user instructions of a request, without sockets")
-    helper = _helper()
-    if quick:
-        _start([sys.executable], helper, 1)
-        report.note("In a quick run nothing is counted, only the requests are sent.")
-        return report
     rounds = 16
-    found = _count(helper, rounds)
+    found = _count(_helper(), rounds)
     report.table(
         f"Instructions of a request, {_CONNECTIONS} connections, {rounds} requests each",
         ["request", "instructions"],
-        [[name, f"{number:,.0f}"] for name, number in found.items()],
+        [[name, f"{number:,.0f}"] for name, number in found.items() if name != REFERENCE],
     )
     report.table(
         "Instructions of a lifecycle",
         ["lifecycle", "instructions"],
         [[name, f"{sum(found[part] for part in parts):,.0f}"] for name, parts in LIFECYCLES.items()],
     )
+    _compare(found, report)
     return report
 
 
+def _compare(found: dict[str, float], report: Report) -> None:
+    """Compares with what was recorded for this version of Python."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if PACKAGE == processes.ROOT:
+        report.skip("recorded figures are of the compiled package, and this ran the sources")
+        return
+    report.on_write(lambda: recorded.save(python, found))
+    known = recorded.load(python)
+    if known is None:
+        report.skip(f"there are no recorded figures for Python {python}; `instructions --write` records them")
+        return
+    differences = recorded.differences(found, known, LIFECYCLES, REFERENCE)
+    if differences:
+        report.fail(
+            "; ".join([
+                *differences, "if that is meant: ./scripts/bench.sh instructions --write records the new figures",
+            ])
+        )  # fmt: skip
+
+
 def _count(helper: Path, rounds: int) -> dict[str, float]:
-    """Returns the instructions of one request of each kind."""
+    """Returns the instructions of one request of each kind, and of the reference workload."""
     valgrind = processes.find("valgrind")
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(os.environ.get("BENCH_KEEP", scratch)).absolute()
         options = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out", "-q"]
         _start([valgrind, *options, sys.executable], helper, rounds)
-        for number, kind in enumerate(KINDS, 1):
+        counted = {kind.name: rounds * _CONNECTIONS * kind.depth for kind in KINDS}
+        for number, (name, requests) in enumerate([*counted.items(), (REFERENCE, 1)], 1):
             written = (folder / f"out.{number}").read_text()
-            check(f"Client Request: {kind.name}\n" in written, f"{kind.name}: callgrind has counted nothing")
-            totals = sum(int(total) for total in _TOTAL.findall(written))
-            found[kind.name] = totals / (rounds * _CONNECTIONS * kind.depth)
+            check(f"Client Request: {name}\n" in written, f"{name}: callgrind has counted nothing")
+            found[name] = sum(int(total) for total in _TOTAL.findall(written)) / requests
     return found
 
 
@@ -210,7 +232,7 @@ class _SteadyTime:
 
 class _Clients:
     def __init__(self, helper: str) -> None:
-        self._callgrind = ctypes.CDLL(helper)
+        self.callgrind = ctypes.CDLL(helper)
         self._time = _SteadyTime()
         self._dispatcher = Dispatcher(
             LocalEngine(Settings(retain_jobs=_FINISHED, max_jobs=None), subject.HandTickedClock())
@@ -240,13 +262,13 @@ class _Clients:
             transport.written.clear()
         receivers = [client.data_received for client, _ in self._connections]
         if counted:
-            self._callgrind.begin()
+            self.callgrind.begin()
         for batch in batches:
             for receive, data in zip(receivers, batch, strict=True):
                 receive(data)
             await self._pass()
         if counted:
-            self._callgrind.end(kind.name.encode())
+            self.callgrind.end(kind.name.encode())
         for _, transport in self._connections:
             answers = b"".join(transport.written)
             good = answers.count(b"HTTP/1.1 200") + answers.count(b"HTTP/1.1 201")
@@ -277,6 +299,10 @@ async def _measure(helper: str, rounds: int) -> None:
     subject.as_the_program_does()
     for kind in KINDS:
         await clients.measure(kind, rounds, True)
+    reference.work(100)
+    clients.callgrind.begin()
+    reference.work(2000)
+    clients.callgrind.end(REFERENCE.encode())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The result of a benchmark: tables, goals, notes and plots, and their layout in a terminal and in the docs."""
 
+from collections.abc import Callable
 from statistics import median
 
 QUICK_NOTE = "(quick: every figure comes from one tiny run and says nothing about speed)"
@@ -80,7 +81,9 @@ class Report:
         self.tables: list[Table] = []
         self.notes: list[str] = []
         self.skips: list[str] = []
+        self.failures: list[str] = []
         self.plots: dict[str, str] = {}
+        self.writes: list[Callable[[], None]] = []
         self._goals: list[list[str]] = []
 
     def table(self, caption: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -91,6 +94,14 @@ class Report:
 
     def skip(self, text: str) -> None:
         self.skips.append(text)
+
+    def fail(self, text: str) -> None:
+        """Fails the run, unless it writes: then what was measured is recorded."""
+        self.failures.append(text)
+
+    def on_write(self, write: Callable[[], None]) -> None:
+        """Calls `write` when figures are written, beside the page."""
+        self.writes.append(write)
 
     def at_most(self, what: str, value: float, limit: float, unit: str = "") -> None:
         """Adds a goal. It is shown beside the measured value and never enforced."""
