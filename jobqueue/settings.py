@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any, ClassVar, NamedTuple, Self
 
 from jobqueue.errors import InvalidField, SettingError
+from jobqueue.shards import MOST_SHARDS
 from jobqueue.units import duration_ms, size_bytes
 
 PREFIX = "JOBQUEUE_"
@@ -218,6 +219,11 @@ class Settings:
         None,
         "with PostgreSQL: where other servers reach this one: host or host:port; else its address, any port",
     )
+    shards: int | None = _declare(
+        _optional(_integer(1, MOST_SHARDS)),
+        None,
+        "with PostgreSQL: number of shards of a new database; default: as the database has it, or 1",
+    )
     sync: str = _declare(
         _choice("always", "interval", "os"),
         "always",
@@ -368,6 +374,12 @@ class Settings:
             setattr(self, name, value)
         if self.lease > self.lease_max:
             raise SettingError(f"{PREFIX}LEASE is longer than {PREFIX}LEASE_MAX")
+        if self.shards is not None and not is_database(self.data or ""):
+            raise SettingError(
+                f"{PREFIX}SHARDS={self.shards} is for a PostgreSQL database: set {PREFIX}DATA to its URL, or "
+                f"leave {PREFIX}SHARDS out"
+            )
+        refuse_first_id(self.first_id, self.shards or 1)
 
     @property
     def max_payload_text(self) -> int:
@@ -404,6 +416,15 @@ class Settings:
 
 
 Settings.declared = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
+
+
+def refuse_first_id(first_id: int | None, shards: int) -> None:
+    """Raises `SettingError` if ids are to begin at `first_id` in a database with several shards."""
+    if first_id is not None and shards > 1:
+        raise SettingError(
+            f"{PREFIX}FIRST_ID={first_id} is for one shard: with {shards} of them each has ids of its own; "
+            "leave it out"
+        )
 
 
 def _base64_length(size: int) -> int:

@@ -23,7 +23,7 @@ ARROWS = {
     "shards": {"clock"},
     "units": {"errors"},
     "model": {"errors", "histogram", "steps"},
-    "settings": {"errors", "units"},
+    "settings": {"errors", "shards", "units"},
     "core": {"errors", "histogram", "model", "steps"},
     "storage": {"core", "errors", "histogram", "model", "settings", "shards", "steps", "clock"},
     "engine": {
@@ -278,8 +278,9 @@ ORDERS = {
     "jobqueue.storage": [
         {"records", "salvage"},
         {"row_builder", "store"},
-        {"data_dir", "loader", "postgres_session", "sqlite", "writer"},
-        {"disk_watch", "maintenance", "postgres", "postgres_watch"},
+        {"data_dir", "loader", "postgres_schema", "sqlite", "writer"},
+        {"postgres_session"},
+        {"disk_watch", "maintenance", "postgres", "postgres_setup", "postgres_watch"},
         {"migration"},
     ],
 }

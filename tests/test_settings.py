@@ -210,6 +210,7 @@ BAD = [
     ("data", ""),
     ("advertise", "a:b:1"),
     ("advertise", "a:65536"),
+    ("shards", "65"),
     ("sync", "never"),
     ("sync_interval", "0s"),
     ("metrics_queues", "10001"),

@@ -92,9 +92,9 @@ class LocalEngine:
     """An `Engine` in this process. The contract of each verb is in `engine.api`.
 
     `clock`: the system's, or a `jobqueue.testing.ManualClock`. `commit`: None for jobs in memory only; with
-    any other policy `load` comes first. `identity` and `secret`: random if not given. `on_failure(error)` is
-    called once if the store cannot be written: from then on no request is accepted, and the process should
-    end.
+    any other policy `load` comes first. `identity` and `secret`: random if not given. `first_id`: the id of
+    the first job; if it is not given the settings or the clock tell. `on_failure(error)` is called once if
+    the store cannot be written: from then on no request is accepted, and the process should end.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class LocalEngine:
         commit: CommitPolicy | None = None,
         identity: str | None = None,
         secret: bytes | None = None,
+        first_id: int | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.identity = identity or os.urandom(6).hex()
@@ -120,7 +121,7 @@ class LocalEngine:
         ] = {}  # queues with metrics, by the caller to whom they are shown
         self._admission_error: JobQueueError | None = None  # with which new jobs are refused
         self._clock: Clock = clock or SystemClock()
-        self._queue = _new_queue(self.settings, self._clock)
+        self._queue = _new_queue(self.settings, self._clock, first_id)
         self._series = Series(self._queue.state)
         self._errors = ErrorKinds()
         self._driver = Driver(
@@ -765,12 +766,12 @@ class LocalEngine:
         self.on_failure(error)
 
 
-def _new_queue(settings: Settings, clock: Clock) -> JobQueue:
+def _new_queue(settings: Settings, clock: Clock, first_id: int | None) -> JobQueue:
     wall = clock.wall()
     limits = Limits(
         **{name: getattr(settings, name) for name in Limits.__struct_fields__ if name in Settings.declared}
     )
-    first_id = settings.first_id or first_id_at(wall)
+    first_id = first_id or settings.first_id or first_id_at(wall)
     return JobQueue(tokens().__next__, first_id, limits, wall - clock.monotonic(), random.random)
 
 

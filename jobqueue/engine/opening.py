@@ -4,10 +4,12 @@ from jobqueue.clock import Clock, CorrectedClock
 from jobqueue.engine.commit import GroupCommit
 from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import SettingError
-from jobqueue.settings import Settings
+from jobqueue.settings import Settings, refuse_first_id
+from jobqueue.shards import first_id_of
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.storage.postgres import PostgresStore
 from jobqueue.storage.postgres_session import Place, Silent
+from jobqueue.storage.postgres_setup import prepare_database
 from jobqueue.storage.sqlite import SQLiteStore
 
 
@@ -22,6 +24,17 @@ def open_journal(
     return LocalEngine(settings, clock, commit, data_dir.identity(), data_dir.secret())
 
 
+def prepare_shards(settings: Settings, patience: float = 10.0) -> int:
+    """Returns the number of shards of the database of `settings`. If there is no schema it is created with as
+    many as the settings say. Waits up to `patience` seconds for a database that is away. Raises
+    `SettingError` if the settings do not fit that number, and `JournalError` if the database cannot be used,
+    or has another number."""
+    assert settings.data is not None
+    shards = prepare_database(settings.data, settings.shards, patience)
+    refuse_first_id(settings.first_id, shards)
+    return shards
+
+
 def open_database(
     url: str,
     settings: Settings | None = None,
@@ -29,18 +42,23 @@ def open_database(
     patience: float = 10.0,
     place: Place | None = None,
     silent: Silent | None = None,
+    shard: int = 0,
+    shards: int = 1,
 ) -> LocalEngine:
-    """Returns an engine whose jobs are in the PostgreSQL database at `url`. Call `load` before any verb.
-    Waits up to `patience` seconds for a database that is away or that another server is using. `place`: where
-    the other servers reach this one. `silent`: the owner that it replaces. Raises `SettingError`, and
-    `JournalError` if the database cannot be used."""
+    """Returns an engine whose jobs are in a `shard`, out of `shards`, of the PostgreSQL database at `url`.
+    Call `load` before any verb. Waits up to `patience` seconds for a database that is away, or whose shard
+    another server is using. `place`: where the other servers reach this one. `silent`: the owner that it
+    replaces. Raises `SettingError`, and `JournalError` if the database cannot be used, or has another number
+    of shards."""
     settings = settings or Settings()
     if settings.sync != "always":
         raise SettingError(
             f"JOBQUEUE_SYNC={settings.sync} is for a journal on disk: with PostgreSQL leave it out; the "
             "database's synchronous_commit says when a change is safe"
         )
-    store = PostgresStore(url, patience, place, silent)
+    refuse_first_id(settings.first_id, shards)
+    store = PostgresStore(url, patience, place, silent, shard, shards)
     clock = clock or CorrectedClock(store.clock_offset)
     commit = GroupCommit(store, None, settings)
-    return LocalEngine(settings, clock, commit, store.identity(), store.secret())
+    first_id = first_id_of(shard, clock.wall()) if shards > 1 else None
+    return LocalEngine(settings, clock, commit, store.identity(), store.secret(), first_id)

@@ -1,4 +1,4 @@
-"""PostgresStore: rows in a PostgreSQL database, written by one server at a time.
+"""PostgresStore: rows of a shard of a PostgreSQL database, written by one server at a time.
 
 A group of changes is one statement. It locks the row of this server's session, and does nothing unless that
 is alive: the fence. It also inserts the group's number, which tells later whether a commit counted whose
@@ -52,17 +52,17 @@ _SIZE_INTERVAL = 30.0
 _NUMBERS = 64
 _COMMIT = f"""
     WITH fence AS MATERIALIZED (
-        SELECT 1 FROM jobqueue.session WHERE id = $1 AND alive FOR SHARE
+        SELECT shard FROM jobqueue.session WHERE id = $1 AND alive FOR SHARE
     ), noted AS (
         INSERT INTO jobqueue.done (session, number, counters) SELECT $1, $2, $3 FROM fence
     ), forgotten AS (
         DELETE FROM jobqueue.done USING fence WHERE session = $1 AND number = $2 - {_NUMBERS}
     ), gone AS (
-        DELETE FROM jobqueue.record USING fence WHERE key = ANY($4::bigint[])
+        DELETE FROM jobqueue.record USING fence WHERE record.shard = fence.shard AND key = ANY($4::bigint[])
     ), put AS (
-        INSERT INTO jobqueue.record (key, body)
-        SELECT key, body FROM fence, unnest($5::bigint[], $6::bytea[]) AS new (key, body)
-        ON CONFLICT (key) DO UPDATE SET body = excluded.body
+        INSERT INTO jobqueue.record (shard, key, body)
+        SELECT shard, key, body FROM fence, unnest($5::bigint[], $6::bytea[]) AS new (key, body)
+        ON CONFLICT (shard, key) DO UPDATE SET body = excluded.body
     )
     SELECT count(*) FROM fence
 """
@@ -70,7 +70,8 @@ _COMMIT = f"""
 _LOAD = """
     SELECT key, body FROM (
         SELECT key, body, sum(length(body)) OVER (ORDER BY key) - length(body) AS before FROM (
-            SELECT key, body FROM jobqueue.record WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3
+            SELECT key, body FROM jobqueue.record WHERE shard = $5 AND key > $1 AND key < $2
+            ORDER BY key LIMIT $3
         ) AS slice
     ) AS summed WHERE before < $4 ORDER BY key
 """
@@ -88,7 +89,9 @@ _BEAT = """
 _MEMBERS = """
     SELECT id::text, owner, server, address, (extract(epoch FROM started_at) * 1000)::bigint,
         (extract(epoch FROM now() - beat_at) * 1000)::bigint
-    FROM jobqueue.session WHERE alive AND (owner OR beat_at > now() - interval '5 seconds') ORDER BY serial
+    FROM jobqueue.session
+    WHERE alive AND (owner AND shard = $1 OR NOT owner AND beat_at > now() - interval '5 seconds')
+    ORDER BY serial
 """
 # The last one only sees transactions of the same role, unless the role is in pg_read_all_stats.
 _MEASURE = """
@@ -101,9 +104,10 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
 class PostgresStore:
-    """The journal in the database at `url`, whose schema is created if missing. Waits up to `patience`
-    seconds for a database that is away or that another server is using. Raises `JournalError`. The contract
-    of each method is in `Store`.
+    """The journal of a `shard`, out of `shards`, in the database at `url`, whose schema is created if it is
+    missing. Waits up to `patience` seconds for a database that is away, or whose shard another server is
+    using. Raises `JournalError`, also if the database has another number of shards. The contract of each
+    method is in `Store`; the size is that of all shards.
 
     `place`: where the other servers reach this one; None for a command. `silent`: the owner that this one
     replaces.
@@ -118,8 +122,11 @@ class PostgresStore:
         patience: float = _START,
         place: Place | None = None,
         silent: Silent | None = None,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
-        self.session = PostgresSession(url, place)
+        self.session = PostgresSession(url, place, shard, shards)
+        self._shard = shard
         self._silent = silent
         self._beaten_at = 0.0  # seconds since the machine was started, when the last good beat was sent
         self._members: list[Member] = []
@@ -208,7 +215,9 @@ class PostgresStore:
     async def _read(self, *limits: int) -> list[tuple[int, bytes]]:
         errors = self.session.driver.exceptions
         try:
-            return [(key, body) for key, body in await self.session.connection.fetch(_LOAD, *limits)]
+            return [
+                (key, body) for key, body in await self.session.connection.fetch(_LOAD, *limits, self._shard)
+            ]
         except (OSError, errors.InterfaceError, errors.InternalClientError) as bad:
             raise self._lost_while_reading(bad) from bad
         except errors.PostgresError as bad:
@@ -295,7 +304,7 @@ class PostgresStore:
         self._beaten_at = sent
         self._compare_clocks(wall - round((before + time.time()) * 500))
         if sent - self._members_at >= _MEMBERS_INTERVAL:
-            members = await self._guarded(connection.fetch(_MEMBERS, timeout=CONNECT))
+            members = await self._guarded(connection.fetch(_MEMBERS, self._shard, timeout=CONNECT))
             self._members = [self._with_history(Member(*member)) for member in members]
             self._members_at = sent
 

@@ -1,19 +1,12 @@
-"""The session of the owner in a PostgreSQL database: connecting, the schema, and who may write.
+"""The session of the owner of a shard in a PostgreSQL database: connecting, and who may write.
 
-Everything is in the schema `jobqueue`:
-
-    meta     one row: the version of the schema, the identity of the queue, and where the rows are stored
-    secret   one row: random digits, with which the owner makes what later owners are to recognise
-    session  one row for each run of a server. Only the `owner` that is `alive` may write
-    done     the numbers of the last commits of a session, and the counters as of each
-    record   the rows, by key
-
-Any number of servers may be started on one database. One of them is the owner of all jobs; the others stand
-by (`Watch`). Three things tell them apart. An advisory lock is held by the connection of the owner, so that
-the others know when it has gone. The owner counts up the `beat` of its row twice a second over that
-connection, so that they know when it hangs. And since a connection can break, and a process stand still,
-without the server's knowing, each commit locks the row of its session and is void unless that is alive: the
-fence (`PostgresStore`).
+Everything is in the schema `jobqueue` (`postgres_schema`). A database has one shard, or as many as were asked
+for when it was created. Any number of servers may be started on one database. Each shard has one owner, which
+has all jobs of it; the others stand by (`Watch`). Three things tell them apart. An advisory lock is held by
+the connection of the owner, so that the others know when it has gone. The owner counts up the `beat` of its
+row twice a second over that connection, so that they know when it hangs. And since a connection can break,
+and a process stand still, without the server's knowing, each commit locks the row of its session and is void
+unless that is alive: the fence (`PostgresStore`).
 """
 
 import asyncio
@@ -25,55 +18,24 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from jobqueue.clock import SystemClock, first_id_at
+from jobqueue.shards import first_id_of
+from jobqueue.storage.postgres_schema import check_schema
 from jobqueue.storage.records import COUNTERS, Counters, Damaged, Reader, put_counters
 from jobqueue.storage.store import JournalError, Unavailable
 
-VERSION = 2
 OLDEST_SERVER = 13  # the major version of PostgreSQL
 # Seconds that connecting, and a command of a session, may take.
 CONNECT = 3.0
 COMMAND = 20.0
-# The advisory lock of a server, one in each database: "jobq".
+# The advisory lock of the owner of shard 0: "jobq". Those of the other shards are the numbers after it.
 LOCK = 0x6A6F6271
 # How often, and after how many seconds, the lock of a connection that was just ended is tried again.
 _LOCK_TRIES = 40
 _LOCK_PAUSE = 0.05
-# Ended sessions that are kept for people to look at.
+# Ended sessions of a shard that are kept for people to look at.
 _KEPT_SESSIONS = 16
-_SCHEMA = """
-    CREATE TABLE jobqueue.meta (version integer NOT NULL, identity text NOT NULL, place text NOT NULL);
-    CREATE TABLE jobqueue.session (
-        id uuid PRIMARY KEY,
-        serial bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
-        alive boolean NOT NULL DEFAULT true,
-        server text NOT NULL,
-        started_at timestamptz NOT NULL DEFAULT now()
-    );
-    CREATE TABLE jobqueue.done (
-        session uuid NOT NULL, number bigint NOT NULL, counters bytea, PRIMARY KEY (session, number)
-    );
-    CREATE TABLE jobqueue.record (key bigint PRIMARY KEY, body bytea NOT NULL) WITH (
-        fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0
-    );
-    ALTER TABLE jobqueue.record ALTER COLUMN body SET STORAGE EXTERNAL;
-    INSERT INTO jobqueue.meta VALUES (1, $$IDENTITY$$, '');
-"""
-# Made where it is missing, without a new version: servers that do not know it are not concerned.
-_SECRET = "CREATE TABLE jobqueue.secret (digits text NOT NULL)"
-# What makes a schema of a version one of the next version.
-_UPGRADES = {
-    1: """
-        ALTER TABLE jobqueue.session
-            ADD COLUMN owner boolean NOT NULL DEFAULT true,
-            ADD COLUMN beat bigint,
-            ADD COLUMN beat_at timestamptz,
-            ADD COLUMN machine text NOT NULL DEFAULT '',
-            ADD COLUMN process integer NOT NULL DEFAULT 0,
-            ADD COLUMN address text,
-            ADD COLUMN secret text;
-    """,
-}
-# What the promises rest on, whatever the defaults of the database are.
+# What the promises rest on, whatever the defaults of the database are. A plan is made once: PostgreSQL would
+# plan small commits to a large table each time, which takes longer than executing them.
 _PARAMETERS = {
     "search_path": "pg_catalog",
     "default_transaction_isolation": "read committed",
@@ -81,30 +43,43 @@ _PARAMETERS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     # The database notices within about 15 s that the machine of a server is gone.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "5",
 }
-# Ends the session of any other owner. It waits for a commit of that session which is under way.
-END_OTHERS = "UPDATE jobqueue.session SET alive = false WHERE alive AND owner"
+# Ends the session of any other owner of a shard. It waits for a commit of that session which is under way.
+END_OTHERS = "UPDATE jobqueue.session SET alive = false WHERE alive AND owner AND shard = $1"
 # The same for one whose beat stands still.
 END_SILENT = """
     UPDATE jobqueue.session SET alive = false
-    WHERE id = $1 AND alive AND owner AND beat IS NOT DISTINCT FROM $2 RETURNING 1
+    WHERE id = $1 AND alive AND owner AND beat IS NOT DISTINCT FROM $2 AND shard = $3 RETURNING 1
 """
-_LAST_OWNER = "SELECT server, alive FROM jobqueue.session WHERE owner ORDER BY serial DESC LIMIT 1"
+_LAST_OWNER = """
+    SELECT server, alive FROM jobqueue.session WHERE owner AND shard = $1 ORDER BY serial DESC LIMIT 1
+"""
+# The same in a schema of any version, for messages.
+_OTHER_OWNER = """
+    SELECT server FROM jobqueue.session, to_jsonb(session) AS its WHERE alive
+    AND coalesce((its ->> 'owner')::boolean, true) AND coalesce((its ->> 'shard')::integer, 0) = $1
+    ORDER BY serial DESC LIMIT 1
+"""
+# The numbers of all sessions of a shard, and those whose session is not known.
+_FORGET_DONE = """
+    DELETE FROM jobqueue.done WHERE session NOT IN (SELECT id FROM jobqueue.session WHERE shard <> $1)
+"""
 # Old sessions, and those of servers on standby that did not come to end them.
 _FORGET_SESSIONS = """
     DELETE FROM jobqueue.session
-    WHERE serial < $1 AND NOT alive OR NOT owner AND beat_at < now() - interval '1 minute'
+    WHERE serial < $1 AND shard = $2 AND NOT alive OR NOT owner AND beat_at < now() - interval '1 minute'
 """
 _END_CONNECTIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = $1 AND pid <> pg_backend_pid()
 """
 LAST_COUNTERS = """
-    SELECT counters FROM jobqueue.done JOIN jobqueue.session ON session = id
+    SELECT counters FROM jobqueue.done JOIN jobqueue.session ON session = id WHERE shard = $1
     ORDER BY serial DESC, number DESC LIMIT 1
 """
 # Changes when the rows are on other storage: a restored dump, another cluster, a promoted replica.
@@ -112,6 +87,9 @@ _PLACE = """
     SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
         left(pg_walfile_name(pg_current_wal_lsn()), 8),
         'jobqueue.record'::regclass::oid, pg_relation_filenode('jobqueue.record'))
+"""
+_PUT_PLACE = """
+    INSERT INTO jobqueue.shard VALUES ($1, $2) ON CONFLICT (shard) DO UPDATE SET place = excluded.place
 """
 
 
@@ -179,14 +157,15 @@ def shown(url: str) -> str:
 
 
 class PostgresSession:
-    """One run of an owner on the database at `url`. `place`: where it is reached; None for a command, which
-    has no beat. `connection` is its connection, or None while there is none. `before`: the server that was
-    the owner before it; `forced`: that one had not ended its session. All methods run on the loop of the
-    store."""
+    """One run of an owner of a `shard`, out of `shards`, in the database at `url`. `place`: where it is
+    reached; None for a command, which has no beat. `connection` is its connection, or None while there is
+    none. `before`: the server that was the owner before it; `forced`: that one had not ended its session. All
+    methods run on the loop of the store."""
 
-    def __init__(self, url: str, place: Place | None = None) -> None:
+    def __init__(self, url: str, place: Place | None = None, shard: int = 0, shards: int = 1) -> None:
         self.driver = load_driver()
         self.url = url
+        self._shard, self._shards = shard, shards
         self._place = place
         self.location = shown(url)
         self.id: UUID = uuid4()  # never used again by another run
@@ -205,17 +184,17 @@ class PostgresSession:
         self.id = uuid4()  # a try before may have begun a session, without its answer
         connection = await self._connect()
         try:
-            if await connection.fetchval("SELECT pg_is_in_recovery()"):
-                raise JournalError(f"{self.location} is a read-only replica: give the URL of the primary")
+            await refuse_replica(connection, self.location)
             if silent is not None:
-                if not await connection.fetchval(END_SILENT, silent.session, silent.beat):
+                if not await connection.fetchval(END_SILENT, *silent, self._shard):
                     raise OtherOwner(await self._describe_other(connection))
                 await connection.execute(_END_CONNECTIONS, application(silent.session))
             if not await self._lock(connection, _LOCK_TRIES if silent is not None else 1):
                 other = await self._describe_other(connection)
                 raise Unavailable(other) if self._place is None else OtherOwner(other)
             async with connection.transaction():
-                await self._check_schema(connection)
+                schema = await check_schema(connection, self.location, self._shards)
+                self.identity, self.secret = schema.identity, schema.secret
                 counters = await self._begin(connection)
             self.forced = self.forced or silent is not None
         except BaseException as bad:
@@ -224,53 +203,44 @@ class PostgresSession:
         self._use(connection)
         return counters
 
-    async def _check_schema(self, connection: Any) -> None:
-        """Creates the schema, or refuses a newer one."""
-        if not await connection.fetchval("SELECT to_regclass('jobqueue.meta') IS NOT NULL"):
-            if not await connection.fetchval("SELECT to_regnamespace('jobqueue') IS NOT NULL"):
-                await connection.execute("CREATE SCHEMA jobqueue")
-            await connection.execute(_SCHEMA.replace("$$IDENTITY$$", f"'{os.urandom(6).hex()}'"))
-        version, self.identity = await connection.fetchrow("SELECT version, identity FROM jobqueue.meta")
-        if version > VERSION:
-            raise newer_schema(self.location, version)
-        if version < VERSION:
-            for older in range(version, VERSION):
-                await connection.execute(_UPGRADES[older])
-            await connection.execute("UPDATE jobqueue.meta SET version = $1", VERSION)
-        self.secret = await self._read_secret(connection)
-
-    async def _read_secret(self, connection: Any) -> str:
-        """Returns the secret of the database, which is made if there is none."""
-        if not await connection.fetchval("SELECT to_regclass('jobqueue.secret') IS NOT NULL"):
-            await connection.execute(_SECRET)
-        known: str | None = await connection.fetchval("SELECT digits FROM jobqueue.secret")
-        if known is None:
-            known = os.urandom(32).hex()
-            await connection.execute("INSERT INTO jobqueue.secret VALUES ($1)", known)
-        return known
-
     async def _begin(self, connection: Any) -> bytes | None:
-        if (last := await connection.fetchrow(_LAST_OWNER)) is not None:
+        shard = self._shard
+        if (last := await connection.fetchrow(_LAST_OWNER, shard)) is not None:
             self.before, self.forced = last["server"], last["alive"]
-        await connection.execute(END_OTHERS)
-        counters: bytes | None = await connection.fetchval(LAST_COUNTERS)
+        await connection.execute(END_OTHERS, shard)
+        counters: bytes | None = await connection.fetchval(LAST_COUNTERS, shard)
         place = await connection.fetchval(_PLACE)
-        if await connection.fetchval("SELECT place FROM jobqueue.meta") != place:
-            await connection.execute("UPDATE jobqueue.meta SET place = $1", place)
-            counters = counters and _with_raised_ids(counters)
-        await connection.execute("DELETE FROM jobqueue.done")
-        serial = await add_session(connection, self.id, self._place, True)
+        if await connection.fetchval("SELECT place FROM jobqueue.shard WHERE shard = $1", shard) != place:
+            await connection.execute(_PUT_PLACE, shard, place)
+            counters = counters and self._with_raised_ids(counters)
+        await connection.execute(_FORGET_DONE, shard)
+        serial = await add_session(connection, self.id, self._place, True, shard)
         await connection.execute("INSERT INTO jobqueue.done VALUES ($1, 0, $2)", self.id, counters)
-        await connection.execute(_FORGET_SESSIONS, serial - _KEPT_SESSIONS)
+        await connection.execute(_FORGET_SESSIONS, serial - _KEPT_SESSIONS, shard)
         return counters
+
+    def _with_raised_ids(self, body: bytes) -> bytes:
+        """Returns counters whose last number is at least the clock's. The rows may be older than the last ids
+        that were given out."""
+        try:
+            [(_, counters)] = Reader().read([(COUNTERS, body)])
+        except Damaged:  # the loader reports it
+            return body
+        assert isinstance(counters, Counters)
+        wall = SystemClock().wall()
+        first = first_id_at(wall) if self._shards == 1 else first_id_of(self._shard, wall)
+        raised = put_counters(counters._replace(last_number=max(counters.last_number, first)))[1]
+        assert raised is not None
+        return raised
 
     async def _describe_other(self, connection: Any) -> str:
         server = None
         if await connection.fetchval("SELECT to_regclass('jobqueue.session') IS NOT NULL"):
-            server = await connection.fetchval(
-                "SELECT server FROM jobqueue.session WHERE alive ORDER BY serial LIMIT 1"
-            )
-        return f"another server, {server or 'which is starting'}, is using {self.location}"
+            server = await connection.fetchval(_OTHER_OWNER, self._shard)
+        return f"another server, {server or 'which is starting'}, is using {self._what()}"
+
+    def _what(self) -> str:
+        return self.location if self._shards == 1 else f"shard {self._shard} of {self.location}"
 
     # -- connecting ---------------------------------------------------------------------------------
 
@@ -309,7 +279,7 @@ class PostgresSession:
             )
 
     def taken_over(self) -> SessionLost:
-        return SessionLost(f"another server has taken over {self.location}")
+        return SessionLost(f"another server has taken over {self._what()}")
 
     async def _end_old_connection(self, connection: Any) -> None:
         """Ends the backend of this session's former connection, which may take long to notice that it is
@@ -317,7 +287,7 @@ class PostgresSession:
         await connection.execute(_END_CONNECTIONS, application(self.id))
 
     async def _lock(self, connection: Any, tries: int = 1) -> bool:
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK + self._shard):
             tries -= 1
             if not tries:
                 return False
@@ -325,30 +295,7 @@ class PostgresSession:
         return True
 
     async def _connect(self) -> Any:
-        """Returns a connection to a server that is new enough. Raises `JournalError` and `Unavailable`."""
-        try:
-            connection = await self.driver.connect(
-                self.url,
-                timeout=CONNECT,
-                command_timeout=COMMAND,
-                server_settings=_PARAMETERS | {"application_name": application(self.id)},
-            )
-        except Exception as bad:
-            raise self._translate(bad) from bad
-        try:
-            major = connection.get_server_version().major
-            if major < OLDEST_SERVER:
-                raise JournalError(
-                    f"{self.location} is PostgreSQL {major}; jobqueue needs {OLDEST_SERVER} or newer"
-                )
-            if major >= 14:
-                await connection.execute("SET idle_session_timeout = 0")
-            if await connection.fetchval("SELECT current_setting('synchronous_commit')") == "off":
-                await connection.execute("SET synchronous_commit = on")
-        except BaseException as bad:
-            connection.terminate()
-            raise self._translate(bad) from bad
-        return connection
+        return await connect(self.driver, self.url, application(self.id))
 
     def _use(self, connection: Any) -> None:
         self.connection = connection
@@ -375,11 +322,37 @@ class PostgresSession:
         return explained(bad, self.driver.exceptions, self.location)
 
 
-def newer_schema(where: str, version: int) -> JournalError:
-    return JournalError(
-        f"the schema in {where} is of version {version}; this jobqueue knows versions up to {VERSION}: use a "
-        "newer one"
-    )
+async def connect(driver: Any, url: str, name: str) -> Any:
+    """Returns a connection of that `name` to a server that is new enough. Raises `JournalError` and
+    `Unavailable`."""
+    where = shown(url)
+    try:
+        connection = await driver.connect(
+            url,
+            timeout=CONNECT,
+            command_timeout=COMMAND,
+            server_settings=_PARAMETERS | {"application_name": name},
+        )
+    except Exception as bad:
+        raise explained(bad, driver.exceptions, where) from bad
+    try:
+        major = connection.get_server_version().major
+        if major < OLDEST_SERVER:
+            raise JournalError(f"{where} is PostgreSQL {major}; jobqueue needs {OLDEST_SERVER} or newer")
+        if major >= 14:
+            await connection.execute("SET idle_session_timeout = 0")
+        if await connection.fetchval("SELECT current_setting('synchronous_commit')") == "off":
+            await connection.execute("SET synchronous_commit = on")
+    except BaseException as bad:
+        connection.terminate()
+        raise explained(bad, driver.exceptions, where) from bad
+    return connection
+
+
+async def refuse_replica(connection: Any, where: str) -> None:
+    """Raises `JournalError` if the database at `where` is read-only."""
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        raise JournalError(f"{where} is a read-only replica: give the URL of the primary")
 
 
 def explained(bad: BaseException, errors: Any, where: str) -> BaseException:
@@ -413,19 +386,25 @@ def explained(bad: BaseException, errors: Any, where: str) -> BaseException:
     return bad
 
 
-async def add_session(connection: Any, id: UUID, place: Place | None, owner: bool) -> int:
-    """Inserts the row of a session, and returns its serial number."""
+async def add_session(connection: Any, id: UUID, place: Place | None, owner: bool, shard: int = 0) -> int:
+    """Inserts the row of a session, and returns its serial number. A server on standby is in no shard, which
+    is written as 0."""
+    values = {
+        "id": id,
+        "server": f"process {os.getpid()} on {socket.gethostname()}",
+        "owner": owner,
+        "beat": None if place is None else 0,
+        "machine": machine(),
+        "process": os.getpid(),
+        "address": place and place.address,
+        "secret": place and place.secret,
+    }
+    if shard:  # which no schema of an older version has
+        values["shard"] = shard
     serial: int = await connection.fetchval(
-        "INSERT INTO jobqueue.session (id, server, owner, beat, beat_at, machine, process, address, secret)"
-        " VALUES ($1, $2, $3, $4, now(), $5, $6, $7, $8) RETURNING serial",
-        id,
-        f"process {os.getpid()} on {socket.gethostname()}",
-        owner,
-        None if place is None else 0,
-        machine(),
-        os.getpid(),
-        place and place.address,
-        place and place.secret,
+        f"INSERT INTO jobqueue.session (beat_at, {', '.join(values)})"
+        f" VALUES (now(), {', '.join(f'${number + 1}' for number in range(len(values)))}) RETURNING serial",
+        *values.values(),
     )
     return serial
 
@@ -442,17 +421,3 @@ def is_passing(bad: Any) -> bool:
     """True for an error of PostgreSQL that may go away by itself: connections, resources, a shutdown, a
     replica. False for one about the statement or its data."""
     return str(bad.sqlstate)[:2] in {"08", "25", "40", "53", "55", "57", "58"}
-
-
-def _with_raised_ids(body: bytes) -> bytes:
-    """Returns counters whose last number is at least the clock's. The rows may be older than the last ids
-    that were given out."""
-    try:
-        [(_, counters)] = Reader().read([(COUNTERS, body)])
-    except Damaged:  # the loader reports it
-        return body
-    assert isinstance(counters, Counters)
-    last = max(counters.last_number, first_id_at(SystemClock().wall()))
-    raised = put_counters(counters._replace(last_number=last))[1]
-    assert raised is not None
-    return raised

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from jobqueue.storage.postgres_schema import other_number, version_and_shards
 from jobqueue.storage.postgres_session import (
     CHANNEL,
     CONNECT,
     LOCK,
-    VERSION,
     Place,
     Silent,
     add_session,
     explained,
     load_driver,
     machine,
-    newer_schema,
     shown,
 )
 
@@ -43,8 +42,6 @@ _OWNER = f"""
     ) AS connected
     FROM jobqueue.session WHERE alive AND owner ORDER BY serial DESC LIMIT 1
 """
-_READY = "SELECT to_regclass('jobqueue.meta') IS NOT NULL"
-_VERSION = "SELECT version FROM jobqueue.meta"
 
 
 class Watch:
@@ -93,25 +90,23 @@ class Watch:
 
     async def _look(self) -> Silent | bool:
         connection = self._connection
-        version = await connection.fetchval(_VERSION) if await connection.fetchval(_READY) else 0
+        self.owner = None
+        version, shards = await version_and_shards(connection, self.location)
         if version < 2:
-            self.owner, self.whose = None, "a server of an older version"
+            self.whose = "a server of an older version"
             return True  # to be created, or an older server is the owner: opening it will tell
-        if version > VERSION:
-            self.owner = None
-            raise newer_schema(self.location, version)
+        if shards != 1:
+            raise other_number(self.location, shards, 1)
         if self._id is None or not await connection.fetchval(_BEAT, self._id):
             self._id = uuid4()
             await add_session(connection, self._id, self._place, False)
         found = await connection.fetchrow(_OWNER)
         if found is None:
-            self.owner = None
             return True
         seen = Silent(found["id"], found["beat"])
         self._still = self._still + 1 if seen == self._seen and seen.beat is not None else 0
         self._gone = 0 if found["connected"] else self._gone + 1
         self._seen, self.whose = seen, found["server"]
-        self.owner = None
         if found["address"] is not None:
             self.owner = Place(found["address"], found["secret"])
         if self._still >= _STILL or self._gone >= _GONE or (self._gone and _has_ended(found)):

@@ -137,9 +137,9 @@ def test_what_it_cannot_use_is_said_in_one_line(postgres, url, database):
 def test_a_server_that_cannot_stand_by_says_why_and_ends(postgres, url, database):
     with served(url) as program:
         ready(program)
-        postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
+        postgres.sql("UPDATE jobqueue.meta SET version = 4", database)
         status, [line] = run(MODULE, url)
-        assert (status, "is of version 3; this jobqueue knows versions up to 2" in line) == (1, True)
+        assert (status, "is of version 4; this jobqueue knows versions up to 3" in line) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,11 @@ def test_a_session_that_was_ended_over_a_living_connection_writes_nothing(open_s
 
 
 class Interleaved:
-    """A commit of one session, and its end by another one, step by step in a given order. A step that waits
-    for the other side is passed over until it has ended."""
+    """A commit of one session of a shard, and its end by another one, step by step in a given order. A step
+    that waits for the other side is passed over until it has ended."""
 
-    def __init__(self, commit_statement):
-        self._statement = commit_statement
+    def __init__(self, commit_statement, shard=0):
+        self._statement, self._shard = commit_statement, shard
 
     async def run(self, url, order):
         """Returns whether the commit was acknowledged, and whether the next session sees all of it."""
@@ -109,7 +109,7 @@ class Interleaved:
         session = "00000000-0000-0000-0000-000000000001"
         await committer.execute(
             "TRUNCATE jobqueue.session, jobqueue.done, jobqueue.record;"
-            f"INSERT INTO jobqueue.session (id, server) VALUES ('{session}', 'first');"
+            f"INSERT INTO jobqueue.session (id, server, shard) VALUES ('{session}', 'first', {self._shard});"
             f"INSERT INTO jobqueue.done VALUES ('{session}', 0, 'before')"
         )
         seen = []
@@ -120,17 +120,17 @@ class Interleaved:
             )
 
         async def look():
-            seen.append(await killer.fetchval(postgres_session.LAST_COUNTERS) == b"after")
+            seen.append(await killer.fetchval(postgres_session.LAST_COUNTERS, self._shard) == b"after")
 
         async def load():
-            rows = await killer.fetch(postgres_module._LOAD, -9, 9, 9, 999)
+            rows = await killer.fetch(postgres_module._LOAD, -9, 9, 9, 999, self._shard)
             seen.append([tuple(row) for row in rows] == [(2, b"a"), (4, b"b")])
 
         steps = {
             "commit": iter([lambda: committer.execute("BEGIN"), send, lambda: committer.execute("COMMIT")]),
             "kill": iter([
                 lambda: killer.execute("BEGIN"),
-                lambda: killer.execute(postgres_session.END_OTHERS),
+                lambda: killer.execute(postgres_session.END_OTHERS, self._shard),
                 look,
                 lambda: killer.execute("COMMIT"),
                 load,
@@ -170,10 +170,10 @@ class Interleaved:
 ORDERS = sorted(set(itertools.permutations(["commit"] * 3 + ["kill"] * 5)))
 
 
-def wrong_orders(postgres, database, statement):
+def wrong_orders(postgres, database, statement, shard=0):
     """Returns in which orders a commit was acknowledged that the next session does not see."""
     PostgresStore(postgres.url(database), 0).close()
-    interleaved = Interleaved(statement)
+    interleaved = Interleaved(statement, shard)
     url = postgres.url(database)
 
     async def run_all():
@@ -192,6 +192,10 @@ def test_in_no_order_of_a_commit_and_the_end_of_its_session_is_something_acknowl
 ):
     assert len(ORDERS) == 56
     assert wrong_orders(postgres, database, postgres_module._COMMIT) == []
+
+
+def test_in_another_shard_it_is_the_same(postgres, database):
+    assert wrong_orders(postgres, database, postgres_module._COMMIT, 5) == []
 
 
 def test_without_its_lock_the_fence_would_lose_acknowledged_commits(postgres, database):
@@ -442,8 +446,8 @@ def test_a_role_that_owns_the_schema_needs_no_other_right(postgres, database):
 
 def test_a_newer_schema_is_refused_by_its_version(open_store, postgres, database):
     open_store().close()
-    postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
-    assert "is of version 3; this jobqueue knows versions up to 2: use a newer one" in refusal(
+    postgres.sql("UPDATE jobqueue.meta SET version = 4", database)
+    assert "is of version 4; this jobqueue knows versions up to 3: use a newer one" in refusal(
         postgres.url(database)
     )
 
@@ -471,11 +475,11 @@ def test_a_server_that_would_stand_by_but_cannot_is_told_why(open_store, postgre
     assert "permission denied for schema jobqueue. Use the role that owns the schema" in refusal_of_a_watch(
         nobody
     )
-    postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
-    assert "is of version 3; this jobqueue knows versions up to 2" in refusal_of_a_watch(
+    postgres.sql("UPDATE jobqueue.meta SET version = 4", database)
+    assert "is of version 4; this jobqueue knows versions up to 3" in refusal_of_a_watch(
         postgres.url(database)
     )
-    postgres.sql("UPDATE jobqueue.meta SET version = 2", database)
+    postgres.sql("UPDATE jobqueue.meta SET version = 3", database)
     postgres.sql(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     assert refusal_of_a_watch(postgres.url(database)).endswith("give the URL of the primary")
 
