@@ -201,7 +201,7 @@ ORDERS = {
         {"sqs.moves", "sqs.receive"},
         {"sqs.actions"},
         {"sqs.routes"},
-        {"dashboard.files", "dashboard.finding"},
+        {"dashboard.files", "dashboard.finding", "dashboard.queue_settings"},
         {"dashboard.form_calls", "dashboard.live", "dashboard.login"},
         {"dashboard.selected"},
         {"dashboard.routes"},

@@ -522,6 +522,49 @@ class Cluster(Struct):
     last_takeover: Takeover | None = None
 
 
+class Token(Struct):
+    """An access token, without its secret. `queues`: patterns of names; None: all. `sqs`: it has a secret for
+    AWS SDKs. `last_used_at`: since the start of the server."""
+
+    name: str
+    rights: list[str]
+    sqs: bool
+    expired: bool
+    queues: list[str] | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class TokenPage(Struct):
+    """Access tokens in the order of their names. `next` is the cursor of the next page."""
+
+    tokens: list[Token]
+    next: str | None = None
+
+
+class AuditedCall(Struct):
+    """An administrative call. `who`: the name of an access token. `changed`: how many jobs it has changed, of
+    a call on many."""
+
+    at: datetime
+    method: str
+    path: str
+    status: int
+    request_id: str
+    who: str | None = None
+    changed: int | None = None
+    peer: str | None = None
+
+
+class Audit(Struct):
+    """The last administrative calls, the newest first. `total`: how many there were since the start of the
+    server; None for a token for certain queues."""
+
+    since: datetime
+    calls: list[AuditedCall]
+    total: int | None = None
+
+
 class Stats(Struct):
     """Statistics of the server. The groups of figures are dicts, since what is in them grows."""
 

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from jobqueue.client.call import Call, StreamCall
 from jobqueue.client.encoding import Duration, Names, encode_json, query, read, read_text
 from jobqueue.client.http import Pairs, Response
-from jobqueue.client.models import Cluster, Event, Health, Ready, Stats
+from jobqueue.client.models import Audit, Cluster, Event, Health, Ready, Stats, TokenPage
 from jobqueue.client.streams import events
 from jobqueue.client.verbs import Group, M_co, stream, verb
 
@@ -36,6 +36,17 @@ class ServerVerbs(Group[M_co]):
     def stats(self) -> Call[Stats]:
         """Returns figures about the server, and the limits in force."""
         return Call("GET", "/stats", partial(read, kind=Stats), safe=True)
+
+    @verb
+    def tokens(self, *, limit: int | None = None, cursor: str | None = None) -> Call[TokenPage]:
+        """Returns a page of the access tokens by name, without their secrets."""
+        target = "/tokens" + query(limit=limit, cursor=cursor)
+        return Call("GET", target, partial(read, kind=TokenPage), safe=True)
+
+    @verb
+    def audit(self, *, limit: int | None = None) -> Call[Audit]:
+        """Returns the last administrative calls, the newest first."""
+        return Call("GET", "/audit" + query(limit=limit), partial(read, kind=Audit), safe=True)
 
     @verb
     def metrics(self) -> Call[str]:

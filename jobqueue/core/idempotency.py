@@ -13,6 +13,8 @@ _IDS = 4
 # The owner of the keys that remember the imports of callers without a name. That of a caller with one is
 # this, a slash and the name. No access token has such a name.
 IMPORTS = "/import"
+# That of the keys that remember which sessions of the dashboard were ended early.
+LOGOUTS = "/logout"
 
 
 class IdempotencyKeys:

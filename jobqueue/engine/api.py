@@ -398,6 +398,13 @@ class Engine(EngineView, Protocol):
 
     secret: bytes  # random, and kept with the jobs: the same after a restart, and for the next owner of them
 
+    def end_session(self, code: str) -> MaybeFuture[None]:
+        """Remembers that the session of the dashboard with this code was ended, as long as an idempotency key
+        and within their limits. Returns once that is durable."""
+
+    def has_ended(self, code: str) -> bool:
+        """Tells whether a session was ended."""
+
     def flush(self) -> None:
         """Hints that the current group of changes may be committed now. Optional: otherwise it is committed
         at the end of the loop pass."""

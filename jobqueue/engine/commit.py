@@ -274,6 +274,8 @@ class GroupCommit(CommitPolicy):
     def remember(self, key: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         until = self._queue.state.wall(now) + self._queue.state.limits.idempotency
         self._rows.answered(key.owner, key.key, RecordedAnswer(key.digest, ids, key.many, until))
+        if not self._commit_scheduled:  # nothing else may have changed
+            self._schedule()
 
     # -- holding answers ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from jobqueue.clock import Clock, SystemClock, first_id_at
 from jobqueue.core.counts import TransitionCounts
 from jobqueue.core.explain import explain, why_empty
-from jobqueue.core.idempotency import IMPORTS
+from jobqueue.core.idempotency import IMPORTS, LOGOUTS
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import OutcomeWaiter, Waiter
@@ -276,6 +276,13 @@ class LocalEngine:
     def _remember(self, key: IdempotencyKey, ids: tuple[int, ...], now: int) -> None:
         self._queue.state.idempotency.put(key.owner, key.key, key.digest, ids, key.many, now)
         self._commit.remember(key, ids, now)
+
+    def end_session(self, code: str) -> MaybeFuture[None]:
+        self._remember(IdempotencyKey(LOGOUTS, code, b"", False), (), self._driver.now())
+        return self._commit.hold(None)
+
+    def has_ended(self, code: str) -> bool:
+        return self._queue.state.idempotency.get(LOGOUTS, code, self._driver.now()) is not None
 
     # -- dequeue ------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from jobqueue.errors import (
     UnsupportedEncoding,
 )
 from jobqueue.web.access.administrators import Administrators
-from jobqueue.web.access.audit import audited
+from jobqueue.web.access.audit import AuditLog
 from jobqueue.web.access.authorized_engine import AuthorizedEngine
 from jobqueue.web.access.browser_policy import BrowserPolicy
 from jobqueue.web.access.identity import Authenticator, Principal
@@ -74,6 +74,7 @@ class Dispatcher:
         "_root",
         "access",
         "administrators",
+        "audit",
         "auth",
         "browser_policy",
         "context",
@@ -98,9 +99,10 @@ class Dispatcher:
         has_tokens = self.settings.access_token is not None or self.settings.tokens_file is not None
         self.auth: Authenticator[Context] | None = None
         if has_tokens:
-            self.auth = Authenticator(self.settings, engine.wall_now, engine.secret)
+            self.auth = Authenticator(self.settings, engine)
             self.auth.on_end = self.streams.check
         self.administrators = Administrators()
+        self.audit = AuditLog(engine.wall_now)
         self.sqs = SqsRoutes(engine, has_tokens) if self.settings.sqs == "on" else None
         of_sqs = self.sqs.operations() if self.sqs is not None else []
         self.dashboard = Dashboard(self.auth, self.settings.ui == "on")
@@ -114,7 +116,7 @@ class Dispatcher:
         counted = tuple([replace(route, counts=counts[route.operation]) for route in ROUTES])
         self._root = self.sqs.root if self.sqs is not None else None
         self.router = Router(counted, self._root)
-        self.server = ServerInfo(self.meter, has_tokens, self._document)
+        self.server = ServerInfo(self.meter, has_tokens, self._document, self.audit, self._tokens)
         self.context = Context(
             engine,
             None,
@@ -215,10 +217,12 @@ class Dispatcher:
             if not from_program:
                 self.browser_policy.check(request)
             if permitted is not None and (context := permitted.get(operation)) is not None:
-                request.caller = context.caller
+                caller = request.caller = context.caller
+                if caller is not None:
+                    caller.last_used = began
                 answer = operation(context, request)
             elif self.auth is not None:
-                answer = self._perform_for(self.auth, route, request)
+                answer = self._perform_for(self.auth, route, request, began)
             elif route.right == ADMIN:
                 answer = self._perform_administrative(route, request)
             else:
@@ -241,7 +245,7 @@ class Dispatcher:
                 if request.caller.expires_at is not None and self.auth is not None:
                     self.auth.watch_expiry(request.caller)
         elif isinstance(answer, (Stream, Upload)) and self.auth is not None and request.caller is not None:
-            answer.good = self.auth.validity(request.caller)
+            answer.good = self.auth.validity(request.caller, request)
             self.auth.watch_expiry(request.caller)
         return answer
 
@@ -257,7 +261,8 @@ class Dispatcher:
     def _administer(self, route: Route, request: Request, owner: Owner | None) -> Answer:
         """`owner`: of the client's socket, if that decides."""
         self.administrators.check_owner(owner)
-        return audited(route.operation(self.context, request), request, "")
+        answer = route.operation(self.context, request)
+        return self.audit.audited(answer, request, "") if route.audited else answer
 
     def _take_after(self, owner: Future[Owner], answer: Answer) -> Answer:
         """Returns an upload of which nothing is taken before it is known that the owner may administer."""
@@ -303,18 +308,21 @@ class Dispatcher:
                 retry_after=ceil(wait),
             )
 
-    def _perform_for(self, auth: Authenticator[Context], route: Route, request: Request) -> Answer:
+    def _perform_for(
+        self, auth: Authenticator[Context], route: Route, request: Request, began: float
+    ) -> Answer:
         """Serves a request with what the caller's token may see."""
         caller = request.caller = auth.check(route.right, request)
         if caller is None:
             return route.operation(self.context, request)
+        caller.last_used = began
         context = caller.context
         if context is None:
             context = self.context.for_caller(AuthorizedEngine(self.engine, caller), caller)
             caller.context = context
         answer = route.operation(context, request)
         if route.right == ADMIN:
-            return audited(answer, request, caller.name)
+            return self.audit.audited(answer, request, caller.name) if route.audited else answer
         if caller.expires_at is None:
             caller.permitted[route.operation] = context  # the next call need not be checked again
         return answer
@@ -409,7 +417,7 @@ class Dispatcher:
         self.meter.count(route.operation, status)
         if route.right == ADMIN:
             who = self._caller(request)
-            audited(Response(status), request, who.name if who is not None else "")
+            self.audit.audited(Response(status), request, who.name if who is not None else "")
 
     def finish(self, later: Deferred, request: Request) -> Answer:
         """Returns the answer of a `Deferred` whose future is done and was not cancelled."""
@@ -468,6 +476,10 @@ class Dispatcher:
         """Returns an id for a request that has none."""
         self._ids += 1
         return f"{self._of_this_run}{self._ids}"
+
+    def _tokens(self) -> list[Principal[Context]]:
+        """Returns the callers that have an access token."""
+        return self.auth.principals() if self.auth is not None else []
 
     def _document(self) -> bytes:
         """Returns the OpenAPI document. It is made when it is first requested."""

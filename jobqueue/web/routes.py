@@ -10,12 +10,22 @@ from jobqueue.errors import MethodNotAllowed, NoSuchRoute
 from jobqueue.web import http
 from jobqueue.web.context import Context
 from jobqueue.web.http import BYTES, EVENTS, HTML, JSON, LINES, TEXT, Request
-from jobqueue.web.operations import enqueue, jobs, leases, negotiation, queues, schedules, service
+from jobqueue.web.operations import (
+    administration,
+    enqueue,
+    jobs,
+    leases,
+    negotiation,
+    queues,
+    schedules,
+    service,
+)
 from jobqueue.web.operations.metrics import CONTENT_TYPE, metrics
 from jobqueue.web.readers import suggestions
 from jobqueue.web.schema import requests
 from jobqueue.web.schema import schedules as schema
 from jobqueue.web.schema.responses import (
+    AuditView,
     BulkResult,
     Cluster,
     ConsumersView,
@@ -34,6 +44,7 @@ from jobqueue.web.schema.responses import (
     Results,
     Series,
     Stats,
+    Tokens,
 )
 from jobqueue.web.streams import job_stream, top, transfer
 
@@ -59,6 +70,7 @@ class Route(Struct, frozen=True, eq=False):
     - `shape`: the struct of the request; `options`: the struct of its query, if that has more fields.
     - `many`: the body may be an array, or one value a line; "only": it must be.
     - `upload`: the body may have any length. The path has no parameter then.
+    - `audited`: an administrative call has an entry in the audit log.
     - `counts`: numbers of answers of the operation, by status. Each dispatcher has its own.
     """
 
@@ -73,6 +85,7 @@ class Route(Struct, frozen=True, eq=False):
     options: type[Struct] | None = None
     many: bool | Literal["only"] = False
     upload: bool = False
+    audited: bool = True
     counts: list[int] = []
 
 
@@ -196,6 +209,10 @@ ROUTES = (
     Route("GET", "/stats", READ, negotiation.stats, "Statistics of the server", {200: (Stats, HTML)}),
     Route("GET", "/cluster", READ, negotiation.cluster, "The servers that share the database",
           {200: (Cluster, TEXT, HTML)}, shape=requests.FormatShape),
+    Route("GET", "/tokens", ADMIN, administration.list_tokens, "The access tokens by name, without secrets",
+          {200: (Tokens, TEXT, HTML)}, shape=requests.TokensShape, audited=False),
+    Route("GET", "/audit", ADMIN, administration.list_audit, "The last administrative calls",
+          {200: (AuditView, TEXT, HTML)}, shape=requests.AuditShape, audited=False),
     Route("GET", "/metrics", READ, metrics, "Metrics for Prometheus", {200: CONTENT_TYPE}),
     Route("GET", "/healthz", NO_TOKEN, service.healthz, "Check that the server runs", {200: Health}),
     Route("GET", "/readyz", NO_TOKEN, service.readyz, "Check that it accepts requests", {200: Ready}),

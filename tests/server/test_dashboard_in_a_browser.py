@@ -16,12 +16,12 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"' \u202eright 
 PAGES = (
     "", "queues/mail", "jobs?order=desc", "jobs?queue=mail&status=dead", "jobs/1", "jobs/2",
     "jobs/groups?by=queue,type,error", "consumers", "schedules", "schedules/nightly", "stats",
-    "queues/mail/series", "queues/" + "n" * 128, "events", "cluster", "login",
+    "tokens", "audit", "queues/mail?for=6h", "queues/mail/series", "queues/" + "n" * 128, "events", "cluster", "login",
 )  # fmt: skip
 # One page of each kind. In the first ones all colours are used.
 KINDS = (
     "", "queues/mail", "jobs?queue=mail", "jobs/1", "jobs/groups?by=queue,type,error", "consumers",
-    "schedules/nightly", "stats", "events", "login", "jobs/404",
+    "schedules/nightly", "audit", "stats", "tokens", "events", "login", "jobs/404",
 )  # fmt: skip
 
 
@@ -187,7 +187,41 @@ def test_a_page_follows_what_happens(chromium, program):
     id = program.call("POST", "/queues/lively/enqueue", {"type": "x"})[1]["id"]
     page.locator("#jobs").get_by_role("link", name=str(id), exact=True).wait_for(timeout=5000)
     assert page.locator("#jobs time").first.inner_text() in ("now", "1 second ago", "2 seconds ago")
+    page.goto(f"http://127.0.0.1:{program.port}/schedules/nightly", wait_until="domcontentloaded")
+    page.locator("#state", has_text="Live").wait_for()
+    made = program.call("POST", "/schedules/nightly/run")[1]["id"]
+    page.locator("#history").get_by_role("link", name=str(made), exact=True).wait_for(timeout=5000)
     assert not complaints
+    page.context.close()
+
+
+def test_a_queue_is_limited_and_not_limited_any_more_without_scripts(chromium, program):
+    page, _ = opened(chromium, java_script_enabled=False)
+    here = f"http://127.0.0.1:{program.port}/queues/slow?for=6h"
+    limits = {"max_jobs": "7", "rate.count": "100", "rate.per": "1m", "key_limits.ordered": "true"}
+    for given in (limits, dict.fromkeys(limits, "")):
+        page.goto(here)
+        page.get_by_text("Settings", exact=True).click()
+        for name, value in given.items():
+            field = page.locator(f'.actions details [name="{name}"]')
+            field.select_option(value) if name.endswith("ordered") else field.fill(value)
+        page.get_by_role("button", name="Change settings").click()
+        assert page.url == f"{here}#done", page.inner_text("main")
+        kept = program.call("GET", "/queues/slow")[1]["settings"]
+        if given is limits:
+            assert kept == {
+                "max_jobs": 7,
+                "rate": {"count": 100, "per": 60, "burst": 10},
+                "key_limits": {"ordered": True},
+            }
+    assert kept == {}
+    page.goto(here)
+    page.get_by_text("Settings", exact=True).click()
+    program.call("PATCH", "/queues/slow", {"max_jobs": 5})
+    page.get_by_label("max jobs", exact=True).fill("9")
+    page.get_by_role("button", name="Change settings").click()
+    assert page.get_by_role("heading", name="changed meanwhile").is_visible()
+    assert program.call("GET", "/queues/slow")[1]["settings"] == {"max_jobs": 5}
     page.context.close()
 
 

@@ -196,6 +196,7 @@ GRANTED = {
     "admin": {
         "PATCH /queues/{name}", "POST /queues/{name}/pause", "POST /queues/{name}/resume",
         "POST /queues/{name}/purge", "POST /queues/{name}/redrive", "POST /queues/{name}/cancel",
+        "GET /tokens", "GET /audit",
         "POST /queues/{name}/run_now", "POST /queues/{name}/move", "GET /queues/{name}/export", "POST /import",
         "PUT /import", "PUT /schedules", "POST /schedules/import", "PUT /schedules/{name}", "DELETE /schedules/{name}",
         "POST /schedules/{name}/run", "POST /schedules/{name}/pause", "POST /schedules/{name}/resume",
@@ -654,7 +655,7 @@ async def test_an_address_that_tries_many_tokens_is_slowed_down_and_known_tokens
 
 
 def test_wrong_tokens_are_counted_by_address():
-    auth = Authenticator(Settings(access_token=ONE), lambda: 0, b"secret")
+    auth = Authenticator(Settings(access_token=ONE), MemoryEngine())
     stats = next(route for route in ROUTES if route.path == "/stats")
 
     def tried(peer, token):
@@ -671,7 +672,7 @@ def test_wrong_tokens_are_counted_by_address():
 
 
 def test_the_memory_of_wrong_and_right_tokens_is_bounded():
-    auth = Authenticator(Settings(access_token=ONE), lambda: 0, b"secret")
+    auth = Authenticator(Settings(access_token=ONE), MemoryEngine())
     stats = next(route for route in ROUTES if route.path == "/stats")
     for n in range(10_000):
         basic = b"Basic " + b64encode(f"user-{n}:{ONE}".encode())

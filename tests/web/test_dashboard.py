@@ -10,6 +10,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from leasing import later
 
 import jobqueue
 from jobqueue import Settings
@@ -164,6 +165,48 @@ async def test_the_page_of_the_server_has_its_limits(server):
     shown = await page(server, "/stats")
     assert '<th scope="row">limits.max_body</th>' in shown
     assert (await server.get("/stats")).headers["content-type"] == "application/json"
+
+
+async def test_the_charts_of_a_queue_show_as_many_hours_as_the_address_says(server):
+    await server.enqueue(queue="mail")
+    await later(server, 10)
+    for minute in range(3 * 60):
+        if minute == 50:
+            for _ in range(5):
+                await server.enqueue(queue="mail")
+        await later(server, 60)
+    for query, said in (("", "Nothing happened."), ("?for=6h", "Peak: 5 enqueued")):
+        shown = await page(server, f"/queues/mail{query}")
+        charts = re.search(r'<div class="charts">(.*?)</div>', shown)[1]
+        assert charts.count("<svg") == 2
+        assert said in charts
+        lengths = re.search(r'<nav class="tabs" aria-label="Length of the charts">(.*?)</nav>', shown)[1]
+        assert re.findall(r'href="\.\./queues/mail(.*?)"( aria-current="page")?', lengths) == [
+            ("", "" if query else ' aria-current="page"'),
+            ("?for=6h", ' aria-current="page"' if query else ""),
+        ]
+        assert f'name="_back" value="queues/mail{query}"' in shown  # an action leads back to the same charts
+    assert '<time datetime="2027-01-15T08:54:00.000Z">' in charts
+    assert "since 3 h ago" in charts
+    for query in ("?for=2h", "?for=7d", "?for=10ms"):
+        assert "<svg" in await page(server, f"/queues/mail{query}")
+
+
+async def test_the_page_of_a_schedule_shows_what_it_does_and_did(server):
+    await server.call(
+        "PUT", "/schedules/nightly", {"cron": "30 2 * * *", "job": {"type": "report", "queue": "q"}}
+    )
+    await server.post("/schedules/nightly/run")
+    shown = await page(server, "/schedules/nightly")
+    assert "At 02:30 every day" in shown
+    assert 'href="../queues/q"' in shown
+    assert re.search(
+        r'<td data-label="outcome">manual</td><td class="n" data-label="job"><a href="../jobs/1">', shown
+    )
+    assert 'data-watch="../live?schedule=nightly"' in shown
+    await server.post("/schedules/nightly/pause?reason=tea")
+    assert "Paused since" in await page(server, "/schedules/nightly")
+    assert 'data-watch="./live?list=schedules"' in await page(server, "/schedules")
 
 
 async def test_every_page_says_where_it_is_and_marks_its_place(server):

@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urljoin
 import pytest
 
 from jobqueue import Settings
+from jobqueue.web.schema import requests
 
 HERE = "http://127.0.0.1"
 BROWSER = {
@@ -77,14 +78,113 @@ async def test_a_queue_is_paused_with_a_reason_and_resumed(server):
     assert not (await server.get("/queues/mail")).json["paused"]
 
 
-async def test_settings_of_a_queue_are_changed_and_those_left_empty_are_not(server):
-    await server.call("PATCH", "/queues/mail", {"max_jobs": 7, "dead_letter": "d"})
-    answer = await submit(
-        server, "/queues/mail", "Change settings", max_attempts="3", lease_for="90s", max_jobs=""
-    )
-    assert answer.status == 303
-    settings = (await server.get("/queues/mail")).json["settings"]
-    assert settings == {"lease_for": 90, "max_attempts": 3, "dead_letter": "d", "max_jobs": 7}
+# Each setting of a queue as the form shows it, and as the API does.
+FILLED = {
+    "lease_for": ("90s", 90), "max_run_for": ("2h", 7200), "max_attempts": ("3", 3), "backoff": ("10s,1m,1h", [10, 60, 3600]),
+    "retain_for": ("1d", 86400), "dead_letter": ("7", "7"), "max_jobs": ("7", 7), "max_bytes": ("100", 100),
+    "max_in_progress": ("5", 5), "rate.count": ("100", 100), "rate.per": ("1m", 60), "rate.burst": ("0", 0),
+    "key_limits.max_in_progress": ("1", 1), "key_limits.ordered": ("true", True), "key_limits.batch": ("10", 10),
+    "key_limits.rate.count": ("2", 2), "key_limits.rate.per": ("500.5s", 500.5), "key_limits.rate.burst": ("1", 1),
+    "fair_keys": ("true", True), "attributes": ('{"owner": "é"}', {"owner": "é"}),
+}  # fmt: skip
+
+
+def flat(settings, before=""):
+    """Returns the settings by their names with dots."""
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and name in ("rate", "key_limits"):
+            found |= flat(value, f"{before}{name}.")
+        else:
+            found[before + name] = value
+    return found
+
+
+async def shown_settings(server, name="mail"):
+    """Returns the form for the settings of a queue, and what a browser would send of its fields."""
+    page = (await server.get(f"/queues/{name}", BROWSER)).body.decode()
+    [form] = [one for one in forms(page, f"/queues/{name}") if one[0] == "Change settings"]
+    inside = re.search(r"<summary>Settings</summary>(.*?)</form>", page, re.DOTALL)[1]
+    fields = re.findall(r'<label>[^<]*<input name="(.*?)" value="(.*?)"', inside)
+    fields += re.findall(r'<textarea name="(.*?)">(.*?)</textarea>', inside, re.DOTALL)
+    for choice, options in re.findall(r'<select name="(.*?)">(.*?)</select>', inside):
+        fields.append((choice, re.search(r'value="(\w*)" selected', options)[1]))
+    return form, {name: unescape(value).replace("\n", "\r\n") for name, value in fields}
+
+
+async def settings_of(server, name="mail"):
+    return (await server.get(f"/queues/{name}")).json["settings"]
+
+
+async def test_every_setting_of_a_queue_is_set_by_its_form_and_removed_again(server):
+    form, empty = await shown_settings(server)
+    assert empty == dict.fromkeys(FILLED, "")
+    tops = {name.partition(".")[0] for name in FILLED}
+    assert tops == set(requests.QueueShape.__struct_fields__)
+    answer = await send(server, form, **{name: text for name, (text, _) in FILLED.items()})
+    assert back(answer, "/form/queues/mail") == "/queues/mail#done"
+    assert flat(await settings_of(server)) == {name: value for name, (_, value) in FILLED.items()}
+    form, filled = await shown_settings(server)
+    assert {name: text for name, text in filled.items() if name != "attributes"} == {
+        name: text for name, (text, _) in FILLED.items() if name != "attributes"
+    }
+    assert (await send(server, form, **filled)).status == 303  # as it is
+    assert flat(await settings_of(server)) == {name: value for name, (_, value) in FILLED.items()}
+    form, _ = await shown_settings(server)
+    left = {"key_limits.max_in_progress": "1", "rate.count": "100"}
+    assert (await send(server, form, **{**empty, **left})).status == 303
+    assert await settings_of(server) == {
+        "rate": {"count": 100, "per": 1, "burst": 10}, "key_limits": {"max_in_progress": 1}
+    }  # fmt: skip
+    form, _ = await shown_settings(server)
+    assert (await send(server, form, **empty)).status == 303
+    assert await settings_of(server) == {}
+
+
+async def test_settings_that_a_form_does_not_change_are_not_sent(server):
+    """Such as attempts without a limit, as SQS has them: null would be the default."""
+    server.engine.configure("mail", {"max_attempts": None, "max_jobs": 7})
+    form, filled = await shown_settings(server)
+    assert filled["max_attempts"] == ""
+    assert (await send(server, form, **{**filled, "max_jobs": "", "dead_letter": "d"})).status == 303
+    assert await settings_of(server) == {"max_attempts": None, "dead_letter": "d"}
+    form, _ = await shown_settings(server)
+    assert (await send(server, form, max_jobs="9")).status == 303  # what is not sent at all stays
+    assert await settings_of(server) == {"max_attempts": None, "dead_letter": "d", "max_jobs": 9}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"max_jobs": "many"}, {"max_jobs": "1.5"}, {"lease_for": "soon"}, {"backoff": "10s,x"}, {"backoff": "{"},
+        {"attributes": "[1]"}, {"attributes": "{"}, {"rate.per": "1m"}, {"rate.count": "-1"}, {"dead_letter": "a b"},
+        {"key_limits.batch": "0"}, {"_given": "[]"}, {"_given": "{"}, {"attributes": "[" * 100_000},
+    ],
+)  # fmt: skip
+async def test_a_mistake_in_a_setting_is_told_and_changes_nothing(server, typed):
+    form, filled = await shown_settings(server)
+    answer = await send(server, form, **{**filled, **typed})
+    assert (answer.status, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert b'role="alert"' in answer.body
+    assert await settings_of(server) == {}
+
+
+async def test_attributes_of_any_content_stay_as_they_are(server):
+    own = '{"</textarea>":"\u202e\\n","n":1e999,"f":1.50,"a":[{"b":"\\u0000"}]}'.encode()
+    await server.call("PATCH", "/queues/mail", b'{"attributes":' + own + b"}")
+    before = (await server.get("/queues/mail")).body
+    form, filled = await shown_settings(server)
+    assert (await send(server, form, **filled)).status == 303
+    assert (await server.get("/queues/mail")).body == before
+
+
+async def test_a_stale_edit_of_settings_is_told_and_changes_nothing(server):
+    form, filled = await shown_settings(server)
+    await server.call("PATCH", "/queues/mail", {"max_jobs": 7})
+    answer = await send(server, form, **{**filled, "max_jobs": "9"})
+    assert answer.status == 412
+    assert b"changed meanwhile" in answer.body
+    assert await settings_of(server) == {"max_jobs": 7}
 
 
 async def test_a_change_of_what_has_changed_meanwhile_is_told(server):

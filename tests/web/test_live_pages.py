@@ -35,6 +35,42 @@ async def test_the_page_of_a_queue_is_told_of_its_settings_and_its_pause(server)
     assert await page.until(b"\n\n") == CHANGED
 
 
+async def test_the_pages_of_schedules_are_told_of_edits_and_of_instants(server):
+    daily = {"cron": "@daily", "job": {"type": "report"}}
+    await server.call("PUT", "/schedules/nightly", daily)
+    changes = (
+        lambda: server.post("/schedules/nightly/pause"),
+        lambda: server.post("/schedules/nightly/resume"),
+        lambda: server.post("/schedules/nightly/run"),
+        lambda: server.call("PUT", "/schedules/nightly", {**daily, "cron": "@hourly"}),
+        lambda: server.delete("/schedules/nightly"),
+    )
+    for change in changes:
+        pages = [await opened(server, query) for query in ("?schedule=nightly", "?list=schedules")]
+        await change()
+        for page in pages:
+            assert await page.until(b"\n\n") == CHANGED
+    page = await opened(server, "?list=schedules")
+    await server.call("PUT", "/schedules/other", daily)
+    assert await page.until(b"\n\n") == CHANGED
+
+
+async def test_the_page_of_a_schedule_is_not_told_of_others(server):
+    for name in ("a", "b"):
+        await server.call("PUT", f"/schedules/{name}", {"cron": "@daily", "job": {"type": "report"}})
+    page, other = await opened(server, "?schedule=a"), await opened(server, "?schedule=b")
+    await server.post("/schedules/b/pause")
+    assert await other.until(b"\n\n") == CHANGED
+    server.stop_waiting()
+    assert await page.rest() == b""
+
+
+async def test_the_page_of_the_audit_log_is_told_of_calls(server):
+    page = await opened(server, "?list=audit")
+    await server.post("/queues/mail/pause")
+    assert await page.until(b"\n\n") == CHANGED
+
+
 async def test_the_page_of_a_queue_is_not_told_of_others(server):
     page = await opened(server, "?queue=mail")
     await server.enqueue(queue="other")
@@ -73,6 +109,8 @@ async def test_it_ends_with_its_client_and_with_the_server(server):
 async def test_what_does_not_exist_is_not_watched(server):
     assert (await server.get("/live?job=77")).status == 404
     assert (await server.get("/live?queue=a/b")).status == 400
+    assert (await server.get("/live?schedule=none")).status == 404
+    assert (await server.get("/live?list=jobs")).status == 400
 
 
 async def test_expensive_pages_are_told_less_often(server, monkeypatch):

@@ -1,19 +1,22 @@
 """Logging in to the dashboard: a cookie in the place of an access token."""
 
+import asyncio
 import re
 from hashlib import sha256
 from urllib.parse import urlencode
 
 import pytest
 from serving import check_problem
+from streams import StreamReader
 
-from jobqueue import Settings
+from jobqueue import MemoryEngine, Settings
 from jobqueue.engine.opening import open_journal
 from jobqueue.storage.data_dir import DataDir
 from jobqueue.web.access.identity import Authenticator
 from jobqueue.web.access.sessions import Sessions
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.http import Request
+from jobqueue.web.streams import flow
 
 ORIGIN = {"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1"}
 BROWSER = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", **ORIGIN}
@@ -129,11 +132,34 @@ def test_a_session_outlives_a_restart_of_a_server_with_a_journal(tmp_path, token
     assert caller(tmp_path / "a") is None
 
 
+def test_a_session_that_was_ended_stays_ended_after_a_restart(tmp_path, settings, clock):
+    cookies = []
+
+    async def callers(log_out=False):
+        """Returns who has each of two sessions that were begun at the first start."""
+        engine = open_journal(DataDir(str(tmp_path / "data")), settings, clock)
+        try:
+            await engine.load()
+            auth = Dispatcher(engine).auth
+            if not cookies:
+                values = [auth.begin_session("boss-token", "127.0.0.1")[0] for _ in range(2)]
+                cookies.extend(b"jobqueue=" + value.encode() for value in values)
+            asked = [Request("GET", "/", "", {b"cookie": one}, b"", "127.0.0.1", "1") for one in cookies]
+            if log_out:
+                await auth.end_session(asked[0])  # the answer comes once that is on disk
+            return [found and found.name for found in map(auth.caller, asked)]
+        finally:
+            engine.close()
+
+    assert asyncio.run(callers()) == ["boss", "boss"]
+    assert asyncio.run(callers(log_out=True)) == [None, "boss"]
+    clock.advance("11h59m")
+    assert asyncio.run(callers()) == [None, "boss"]
+
+
 def test_a_server_without_pages_knows_no_session(tokens):
-    auths = [
-        Authenticator(Settings(tokens_file=str(tokens), ui=ui), lambda: 1_800_000_000_000, b"s" * 32)
-        for ui in ("on", "off")
-    ]
+    engine = MemoryEngine()
+    auths = [Authenticator(Settings(tokens_file=str(tokens), ui=ui), engine) for ui in ("on", "off")]
     cookie = b"jobqueue=" + auths[0].begin_session("boss-token", "127.0.0.1")[0].encode()
     callers = [auth.caller(Request("GET", "/", "", {b"cookie": cookie}, b"", "", "1")) for auth in auths]
     assert [caller and caller.name for caller in callers] == ["boss", None]
@@ -178,6 +204,19 @@ async def test_a_token_in_a_header_works_as_before(server):
     refused = await server.get("/", BROWSER)
     assert refused.status == 401
     assert "Basic" in refused.headers["www-authenticate"]
+
+
+async def test_an_open_page_ends_with_its_session_and_no_other_one_does(server, monkeypatch):
+    monkeypatch.setattr(flow, "LOOK", 0.01)
+    first, second = await session(server), await session(server)
+    pages = [await StreamReader.begin(server, "GET", "/live", None, who) for who in (first, second)]
+    for page in pages:
+        await page.until(b"\n\n")
+    await server.post("/logout", b"", first)
+    assert await pages[0].rest() == b""
+    assert len(server.dispatcher.streams) == 1
+    server.clock.advance("12h")
+    assert await pages[1].rest() == b""
 
 
 class TestWithoutTokens:

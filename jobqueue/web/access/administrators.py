@@ -106,7 +106,7 @@ def _check_host(request: Request) -> None:
 
 def _refused(why: str) -> Refused:
     return Refused(
-        "this call destroys or reconfigures; without access tokens it is answered only to requests that a "
+        "this call is for administrators; without access tokens it is answered only to requests that a "
         f"person on this machine sends, and {why}. Set JOBQUEUE_ACCESS_TOKEN or JOBQUEUE_TOKENS_FILE; or "
         "JOBQUEUE_OPEN_ADMIN=true, and it is answered to everybody",
         setting="JOBQUEUE_ACCESS_TOKEN",

@@ -18,7 +18,7 @@ from hashlib import sha256
 from math import ceil
 from typing import Any, Final, Generic, TypeVar
 
-from jobqueue.engine.api import Engine
+from jobqueue.engine.api import Engine, MaybeFuture
 from jobqueue.errors import Refused, TooManyRequests, Unauthorized
 from jobqueue.settings import Settings
 from jobqueue.web.access.rate_limits import TokenBuckets, network
@@ -63,6 +63,8 @@ class Principal(Generic[C]):
         self.permitted: dict[Operation, C] = {}
         # Whether queues may be used, by name; a bounded memo.
         self.queue_access: dict[str, bool] = {}
+        # When a call was last made with the token, in seconds of the monotonic clock; None: not yet.
+        self.last_used: float | None = None
         self.ended: str | None = None  # why the token is no longer valid
         self._waiting: dict[Future[Any], Engine] = {}
 
@@ -105,17 +107,18 @@ class Principal(Generic[C]):
 class Authenticator(Generic[C]):
     """All access tokens.
 
-    `wall` reads the wall clock in milliseconds. Sessions are valid for all servers that have this `secret`.
-    `on_end` is called when tokens have become invalid, once their waiting requests have ended. Raises
-    `SettingError` if the file of tokens cannot be read.
+    Sessions are valid for all servers whose engine has the same secret. Which of them were ended early is
+    kept with the jobs. `on_end` is called when tokens have become invalid, once their waiting requests have
+    ended. Raises `SettingError` if the file of tokens cannot be read.
     """
 
-    def __init__(self, settings: Settings, wall: Callable[[], int], secret: bytes) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
-        self._wall = wall
+        self._engine = engine
+        self._wall = engine.wall_now
         self._by_digest: dict[bytes, Principal[C]] = {}
         self._by_name: dict[str, Principal[C]] = {}
-        self._sessions = Sessions(secret, only_secure=settings.tls_cert is not None)
+        self._sessions = Sessions(engine.secret, only_secure=settings.tls_cert is not None)
         self._signers: dict[str, Principal[C]] = {}  # those with a secret for SQS, by name
         # A memo of valid tokens, by the Authorization header as it was sent.
         self.known: dict[bytes | None, Principal[C]] = {}  # emptied when it is full
@@ -127,6 +130,10 @@ class Authenticator(Generic[C]):
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def principals(self) -> list[Principal[C]]:
+        """Returns all callers that have a token."""
+        return list(self._by_digest.values())
 
     def reload(self, tokens: list[Token] | None = None) -> None:
         """Replaces the tokens by those that `read` returned, or reads them now.
@@ -189,11 +196,15 @@ class Authenticator(Generic[C]):
         if expired:
             self.on_end()
 
-    def validity(self, who: Principal[C]) -> Callable[[], bool]:
-        """Returns a function that tells whether the token of `who` is still valid."""
-        return partial(self._is_valid, who)
+    def validity(self, who: Principal[C], request: Request) -> Callable[[], bool]:
+        """Returns a function that tells whether the token of `who`, or the session by which it sent
+        `request`, is still valid."""
+        claim = None if b"authorization" in request.headers else self._claim(request)
+        return partial(self._is_valid, who, claim)
 
-    def _is_valid(self, who: Principal[C]) -> bool:
+    def _is_valid(self, who: Principal[C], claim: Claim | None) -> bool:
+        if claim is not None:
+            return self._session_of(claim) is who
         expired = who.expires_at is not None and self._wall() >= who.expires_at
         return not expired and self._by_digest.get(who.token.digest) is who
 
@@ -228,11 +239,12 @@ class Authenticator(Generic[C]):
         end = now + LENGTH if who.expires_at is None else min(now + LENGTH, who.expires_at)
         return self._sessions.begin(who.name, who.token.digest, end), (end - now) // 1000
 
-    def end_session(self, request: Request) -> None:
-        """Ends the session of a request, if it has one."""
+    def end_session(self, request: Request) -> MaybeFuture[None]:
+        """Ends the session of a request, if it has one, and returns when that is durable."""
         claim = self._claim(request)
-        if claim is not None and self._session_of(claim) is not None:
-            self._sessions.finish(claim, self._wall())
+        if claim is None or self._session_of(claim) is None:
+            return None
+        return self._engine.end_session(claim.code)
 
     def _claim(self, request: Request) -> Claim | None:
         """Returns the session of a request; None: it has none, or the server has no pages."""
@@ -240,8 +252,9 @@ class Authenticator(Generic[C]):
 
     def _session_of(self, claim: Claim) -> Principal[C] | None:
         who = self._by_name.get(claim.name)
-        valid = who is not None and self._sessions.holds(claim, who.token.digest, self._wall())
-        return who if valid else None
+        if who is None or not self._sessions.holds(claim, who.token.digest, self._wall()):
+            return None
+        return None if self._engine.has_ended(claim.code) else who
 
     def _of_session(self, request: Request) -> Principal[C]:
         """Returns the caller of a request without a token. Raises `Unauthorized`."""

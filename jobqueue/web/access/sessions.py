@@ -3,7 +3,7 @@
 A cookie has the name of the token, when the session ends, and a code made with a key that is kept with the
 jobs, so a session outlives a restart and is valid for the next owner of the jobs. The code covers the digest
 of the token, so a session ends with its token. Nothing is kept for a session but the fact that it was ended
-early, and that by this process only.
+early, and that by the engine.
 """
 
 import hmac
@@ -15,9 +15,6 @@ LENGTH = 12 * 3600 * 1000
 # Names of the cookie: browsers accept the first one only over TLS, for this host and for all of its paths.
 SECURE = "__Host-jobqueue"
 PLAIN = "jobqueue"
-# Sessions that were ended early and that are remembered. Beyond, the oldest are forgotten, and valid again
-# until they end by themselves.
-_ENDED = 10_000
 # Hexadecimal digits that make each cookie another one.
 _SALT = 16
 
@@ -29,7 +26,6 @@ class Sessions:
     def __init__(self, secret: bytes, only_secure: bool) -> None:
         self._key = hmac.digest(secret, b"sessions of the dashboard", "sha256")
         self._names = (SECURE,) if only_secure else (SECURE, PLAIN)
-        self._ended: dict[str, int] = {}  # when they would have ended, by code
 
     def begin(self, name: str, digest: bytes, end: int) -> str:
         """Returns the value of a cookie, another one each time. `end` is in wall-clock milliseconds."""
@@ -52,20 +48,12 @@ class Sessions:
         return None
 
     def holds(self, claim: "Claim", digest: bytes, wall: int) -> bool:
-        """Tells whether a session is valid for the token of this digest. `wall` is the wall clock in
-        milliseconds."""
+        """Tells whether a session, unless it was ended early, is valid for the token of this digest. `wall`
+        is the wall clock in milliseconds."""
         salt = claim.code[:_SALT]
         right = (salt + self._code(claim.name, digest, claim.end, salt)).encode("latin-1", "replace")
         same = hmac.compare_digest(right, claim.code.encode("latin-1", "replace"))
-        return same and wall < claim.end and claim.code not in self._ended
-
-    def finish(self, claim: "Claim", wall: int) -> None:
-        """Ends a valid session early."""
-        self._ended[claim.code] = claim.end
-        if len(self._ended) > _ENDED:
-            self._ended = {code: end for code, end in self._ended.items() if end > wall}
-        while len(self._ended) > _ENDED:
-            del self._ended[next(iter(self._ended))]
+        return same and wall < claim.end
 
     def _code(self, name: str, digest: bytes, end: int, salt: str) -> str:
         said = b"%b\0%b\0%d\0%b" % (name.encode(), digest, end, salt.encode("latin-1", "replace"))

@@ -15,6 +15,7 @@ from msgspec import Raw
 from jobqueue.errors import InvalidField, JobQueueError, NoSuchRoute
 from jobqueue.web.context import Context
 from jobqueue.web.dashboard.finding import redirect
+from jobqueue.web.dashboard.queue_settings import changes
 from jobqueue.web.http import HTML, PROBLEM, Answer, Deferred, Request, Response
 from jobqueue.web.operations.viewers import view as view_of
 from jobqueue.web.readers.decoder import query_pairs
@@ -24,6 +25,7 @@ from jobqueue.web.writers.action_forms import BULK, TYPED, confirm
 from jobqueue.web.writers.page_layout import HEADERS, View, link, page
 from jobqueue.web.writers.problem_pages import problem_page
 from jobqueue.web.writers.problems import problem
+from jobqueue.web.writers.queue_settings import GIVEN
 
 PREFIX = "/form"
 _QUEUE = re.compile(r"/queues/[^/]+/(pause|resume|enqueue|redrive|run_now|cancel|purge|move)")
@@ -52,7 +54,10 @@ class FormCall:
         self._back = back_of(own)
         of_queue = _QUEUE.fullmatch(self._path)
         self._verb = of_queue[1] if of_queue is not None else ""
-        self._options = _options_of(own) if self._verb == "enqueue" else {}
+        self._options: Mapping[str, object] = _options_of(own) if self._verb == "enqueue" else {}
+        if method == "PATCH" and self._path.startswith("/queues/"):
+            self._options = changes(_all_fields(outer), own.get(GIVEN, "{}"))
+            self._fields = {}
         if self._verb in TYPED and "dry_run" not in self._fields:
             _check_number(own)
         self.request = self._call(method, own.get("_if_match"))
@@ -61,7 +66,7 @@ class FormCall:
         """Returns the request of the call."""
         outer = self._outer
         options = dict(self._fields)
-        in_body = self._options
+        in_body = dict(self._options)
         if (payload := options.pop("payload", None)) is not None:
             try:
                 msgspec.json.decode(payload, type=Raw)
@@ -135,6 +140,11 @@ def _fields_of(request: Request) -> tuple[dict[str, str], dict[str, str]]:
     fields = {name: value for name, value in form_pairs(request) if value.strip()}
     own = {name: value for name, value in fields.items() if name.startswith("_")}
     return own, {name: value for name, value in fields.items() if not name.startswith("_")}
+
+
+def _all_fields(request: Request) -> dict[str, str]:
+    """Returns the fields for the call, also those that are empty."""
+    return {name: value.replace("\r\n", "\n") for name, value in form_pairs(request) if name[:1] != "_"}
 
 
 def _options_of(own: Mapping[str, str]) -> dict[str, Raw]:

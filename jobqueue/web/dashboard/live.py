@@ -7,7 +7,8 @@ single jobs (`/events`) would not. Pages that show the same share their looks.
 import time
 from collections.abc import AsyncGenerator
 
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import InvalidField, JobQueueError
+from jobqueue.model import Schedule
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, Request, Stream
 from jobqueue.web.operations.negotiation import MOST_QUEUES
@@ -24,6 +25,10 @@ _PAGE, _ROW = 0.001, 0.0003
 _SPARE = 40
 # Looks that are shared; all are dropped when there are more.
 _SHARED = 1000
+_KINDS = ("job", "queue", "schedule", "list")
+SCHEDULES, AUDIT, TOKENS = _LISTS = ("schedules", "audit", "tokens")
+# Schedules that a look at their list compares. Of further ones a page is told after `AT_LEAST`.
+_MOST_SCHEDULES = 1000
 _HELLO = b"retry: 2000\n\n"
 _CHANGED = b"event: changed\ndata:\n\n"
 
@@ -37,23 +42,27 @@ class Live:
         self._open = 0
 
     def live(self, context: Context, request: Request) -> Stream:
-        """Returns a stream for the page of a queue (`queue`), of a job (`job`), or of all queues."""
+        """Returns a stream for the page of a queue (`queue`), of a job (`job`), of a schedule (`schedule`),
+        of a `list`, or of all queues."""
         asked = dict(query_pairs(request.query))
-        kind, value = next(((one, asked[one]) for one in ("job", "queue") if asked.get(one)), ("", ""))
+        kind, value = next(((one, asked[one]) for one in _KINDS if asked.get(one)), ("", ""))
         request.param = value
         if kind == "job":
             context.engine.get(job_id(value))  # the page of a job that does not exist is not kept up to date
         elif kind == "queue":
             queue_of_path(request)
             context.check_queue(value)
+        elif kind == "schedule":
+            context.engine.schedule(value)
+        elif kind == "list" and value not in _LISTS:
+            raise InvalidField(f"list: one of {', '.join(_LISTS)}", field="list")
         rest = Wakeup()
         return Stream(self._pieces(context, kind, value, rest), rest.end, rest.end, EVENTS)
 
     async def _pieces(
         self, context: Context, kind: str, value: str, rest: Wakeup
     ) -> AsyncGenerator[bytes, None]:
-        queues = 1 if kind else min(context.engine.stats().queues, MOST_QUEUES)
-        cost = _PAGE + _ROW * queues
+        cost = _PAGE + _ROW * _rows(context, kind, value)
         before, told = self._look(context, kind, value), time.monotonic()
         self._open += 1
         try:
@@ -85,8 +94,28 @@ class Live:
         return seen
 
 
+def _rows(context: Context, kind: str, value: str) -> int:
+    """Returns about how many rows a page has that cost as much as one of a queue."""
+    if not kind:
+        return min(context.engine.stats().queues, MOST_QUEUES)
+    return len(_schedules(context)) if value == SCHEDULES and kind == "list" else 1
+
+
+def _schedules(context: Context) -> list[Schedule]:
+    return context.engine.schedules(None, None, None, _MOST_SCHEDULES)
+
+
 def _fingerprint(context: Context, kind: str, value: str) -> int:
     engine = context.engine
+    if kind == "list":
+        if value == SCHEDULES:
+            return hash(tuple(map(_of_schedule, _schedules(context))))
+        return context.server.audit.total if value == AUDIT else 0
+    if kind == "schedule":
+        try:
+            return _of_schedule(engine.schedule(value))
+        except JobQueueError:  # it was deleted
+            return 0
     if kind == "queue":
         view = engine.queue(value)
         return hash((*view.totals.values(), *view.jobs.values(), view.version, view.consumers_waiting))
@@ -99,3 +128,8 @@ def _fingerprint(context: Context, kind: str, value: str) -> int:
         return hash((job.version, job.status, lease.token if lease is not None else ""))
     stats = engine.stats()
     return hash((*stats.totals.values(), *stats.jobs.values(), stats.queues, stats.consumers_waiting))
+
+
+def _of_schedule(schedule: Schedule) -> int:
+    last = schedule.history[-1] if schedule.history else None
+    return hash((schedule.plan.name, schedule.version, schedule.next_at, schedule.blocked, last))

@@ -1,5 +1,6 @@
 """Logging in with an access token, and out again. A browser then sends a cookie in place of the token."""
 
+from functools import partial
 from html import escape
 
 from jobqueue.errors import JobQueueError
@@ -7,7 +8,8 @@ from jobqueue.web.access.identity import Authenticator
 from jobqueue.web.access.sessions import PLAIN, SECURE
 from jobqueue.web.context import Context
 from jobqueue.web.dashboard.finding import redirect
-from jobqueue.web.http import HTML, Request, Response
+from jobqueue.web.http import HTML, Deferred, Request, Response
+from jobqueue.web.operations.replies import reply
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.writers.page_layout import HEADERS, bare_page
 from jobqueue.web.writers.problems import problem
@@ -47,10 +49,12 @@ class Login:
         answer.headers += self._cookie(context, request, value, seconds)
         return answer
 
-    def log_out(self, context: Context, request: Request) -> Response:
+    def log_out(self, context: Context, request: Request) -> Response | Deferred:
         """Ends the session of the request."""
-        if self._auth is not None:
-            self._auth.end_session(request)
+        ended = self._auth.end_session(request) if self._auth is not None else None
+        return reply(context, ended, partial(self._logged_out, request))
+
+    def _logged_out(self, request: Request, context: Context, _: None) -> Response:
         answer = redirect("login")
         answer.headers += self._cookie(context, request, "", 0)
         return answer

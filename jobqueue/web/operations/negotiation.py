@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from msgspec.structs import replace
 
 from jobqueue.errors import InvalidField, JobQueueError, NotReady
-from jobqueue.model import Filter
+from jobqueue.model import SERIES_LENGTH, SERIES_STEP, Filter
 from jobqueue.steps import QUEUED, SCHEDULED
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
@@ -21,16 +21,20 @@ from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams import top
 from jobqueue.web.streams.top import watch
-from jobqueue.web.writers import encoder, html_pages, job_page, text_tables
+from jobqueue.web.writers import administration_pages, encoder, html_pages, job_page, text_tables
 from jobqueue.web.writers.answer_size import page
+from jobqueue.web.writers.html_pages import HOUR
 from jobqueue.web.writers.page_layout import HEADERS, View
+from jobqueue.web.writers.queue_settings import length_text
 
 # Queues of an overview, unless the address says how many.
 MOST_QUEUES = 100
 # What a job waits in.
 WAITING = (QUEUED, SCHEDULED)
 # Of the charts, in milliseconds.
-_HOUR, _MINUTE, _STEP = 3_600_000, 60_000, 30_000
+_MINUTE = 60_000
+# Points of a chart on the page of a queue, at most.
+_POINTS = 120
 # In order of preference, for clients that accept several equally.
 _FACES = {
     "application/json": "json",
@@ -130,7 +134,7 @@ def get_queue(context: Context, request: Request) -> Response | Deferred | Strea
         face,
         queues.get_queue(context, request),
         text_tables.one,
-        partial(_queue_page, context),
+        partial(_queue_page, context, request),
     )
 
 
@@ -170,18 +174,28 @@ def group_jobs(context: Context, request: Request) -> Response | Deferred:
     )
 
 
-def _queue_page(context: Context, seen: View, body: bytes) -> bytes:
-    """Returns the page of a queue, with its newest jobs."""
+def _queue_page(context: Context, request: Request, seen: View, body: bytes) -> bytes:
+    """Returns the page of a queue, with its newest jobs, and charts of the last `for`."""
     name = html_pages.name_of(body)
     wanted = Filter(queues=frozenset({name}))
     listed, following = context.engine.list_jobs(wanted, None, False, html_pages.JOBS)
     shown, following = page(listed, False, following)
-    lately = _series(context, name, _STEP)
-    return html_pages.queue(seen, body, context.encoder.listed(shown, False, following), lately)
+    length = min(max(context.admin.length_of_watch(request, "queue") or HOUR, _MINUTE), SERIES_LENGTH)
+    step = -(-length // (_POINTS * SERIES_STEP)) * SERIES_STEP
+    lately = encoder.series(context.engine.series(name, length, step))
+    jobs = context.encoder.listed(shown, False, following)
+    return html_pages.queue(seen, body, jobs, lately, length, _defaults(context))
 
 
-def _series(context: Context, name: str, step: int) -> bytes:
-    return encoder.series(context.engine.series(name, _HOUR, step))
+def _defaults(context: Context) -> dict[str, str]:
+    """Returns what holds for settings that a queue has not set."""
+    settings = context.settings
+    attempts = "no limit" if settings.max_attempts is None else str(settings.max_attempts)
+    return {
+        "lease_for": length_text(settings.lease / 1000),
+        "retain_for": length_text(settings.retain / 1000),
+        "max_attempts": attempts,
+    }
 
 
 def _overview(context: Context, seen: View, body: bytes) -> bytes:
@@ -196,7 +210,8 @@ def _stats(context: Context) -> bytes:
 def _charts(context: Context, body: bytes) -> dict[str, bytes]:
     """Returns the series of the first queues of a list."""
     names = [row[0] for row in text_tables.queue_rows(body)[: html_pages.SPARKS]]
-    return {name: _series(context, name, _MINUTE) for name in names}
+    engine = context.engine
+    return {name: encoder.series(engine.series(name, HOUR, _MINUTE)) for name in names}
 
 
 def _shorter(request: Request) -> Request:
@@ -267,7 +282,7 @@ def stats(context: Context, request: Request) -> Response:
     answer = service.stats(context, request)
     if format_for(context, request, live=False) != "html":
         return answer
-    return _page(answer, html_pages.server(view(context, request), answer.body))
+    return _page(answer, administration_pages.server(view(context, request), answer.body))
 
 
 def cluster(context: Context, request: Request) -> Response | Deferred:

@@ -12,9 +12,10 @@ from jobqueue.web.operations.negotiation import dressed, format_for
 from jobqueue.web.operations.replies import if_match, reply
 from jobqueue.web.schema import schedules as schema
 from jobqueue.web.schema.kinds import kind_of
-from jobqueue.web.writers import html_pages, schedules, text_tables
+from jobqueue.web.writers import schedule_pages, schedules, text_tables
 from jobqueue.web.writers.answer_size import PAGE_BYTES
 from jobqueue.web.writers.encoder import document, known
+from jobqueue.web.writers.page_layout import View
 
 _name_kind = kind_of(schema.ScheduleName)
 # Instants in the answer to a change.
@@ -41,15 +42,20 @@ def list_schedules(context: Context, request: Request) -> Response | Deferred:
         face,
         answer,
         text_tables.schedules,
-        html_pages.schedules,
+        schedule_pages.schedules,
     )
 
 
 def get_schedule(context: Context, request: Request) -> Response | Deferred:
     face = format_for(context, request, live=False)
     count = context.readers.schedules.get(request)
-    answer = _shown(context, context.engine.schedule(_name(request)), count=count)
-    return dressed(context, request, face, answer, text_tables.one, html_pages.schedule)
+    found = context.engine.schedule(_name(request))
+    page = partial(_page, found)
+    return dressed(context, request, face, _shown(context, found, count=count), text_tables.one, page)
+
+
+def _page(found: Schedule, seen: View, body: bytes) -> bytes:
+    return schedule_pages.schedule(seen, body, _history(found))
 
 
 def put_schedule(context: Context, request: Request) -> Response | Deferred:
@@ -105,10 +111,11 @@ def preview_schedule(context: Context, request: Request) -> Response:
 
 def schedule_history(context: Context, request: Request) -> Response:
     context.admin.nothing(request)
-    history = context.engine.schedule(_name(request)).history
-    return Response(
-        200, document(schema.ScheduleHistory([schedules.firing(entry) for entry in reversed(history)]))
-    )
+    return Response(200, _history(context.engine.schedule(_name(request))))
+
+
+def _history(found: Schedule) -> bytes:
+    return document(schema.ScheduleHistory([schedules.firing(entry) for entry in reversed(found.history)]))
 
 
 def _name(request: Request) -> str:

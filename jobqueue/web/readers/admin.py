@@ -62,9 +62,9 @@ class AdminReaders:
     """Reads lists, filters, settings of queues, and what a client watches."""
 
     __slots__ = (
-        "_cancel", "_cancel_many", "_consumers", "_count", "_events", "_export", "_format", "_groups",
-        "_limits", "_list", "_max_depth", "_move", "_nothing", "_pause", "_peek", "_purge", "_queues",
-        "_redrive", "_series", "_settings_of_queue", "_top", "_wait",
+        "_audit", "_cancel", "_cancel_many", "_consumers", "_count", "_events", "_export", "_format",
+        "_groups", "_limits", "_list", "_max_depth", "_move", "_nothing", "_pause", "_peek", "_purge",
+        "_queues", "_redrive", "_series", "_settings_of_queue", "_tokens", "_top", "_wait",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -87,6 +87,8 @@ class AdminReaders:
         self._groups = limits.decoder(requests.GroupsShape)
         self._consumers = limits.decoder(requests.ConsumersShape)
         self._series = limits.decoder(requests.SeriesShape)
+        self._tokens = limits.decoder(requests.TokensShape)
+        self._audit = limits.decoder(requests.AuditShape)
         self._peek = limits.decoder(requests.PeekShape)
         self._purge = limits.decoder(requests.PurgeShape)
         self._redrive = limits.decoder(requests.RedriveShape)
@@ -160,6 +162,18 @@ class AdminReaders:
         """Returns the limit of a list of consumers."""
         asked = self._consumers.read(request, self._max_depth)
         limit: int = self._consumers.value(asked, "limit")
+        return limit
+
+    def tokens(self, request: Request) -> tuple[int, str | None]:
+        """Returns the limit of a list of access tokens, and the name after which it begins."""
+        asked = self._tokens.read(request, self._max_depth)
+        limit, cursor = self._tokens.values(asked, "limit", "cursor")
+        return limit, cursor
+
+    def audit(self, request: Request) -> int:
+        """Returns the limit of a list of administrative calls."""
+        asked = self._audit.read(request, self._max_depth)
+        limit: int = self._audit.value(asked, "limit")
         return limit
 
     def count_jobs(self, request: Request) -> Filter:

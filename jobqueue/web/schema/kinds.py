@@ -563,6 +563,11 @@ def _name_of(what: str, title: str) -> Name:
 TAG: Final = text(64)
 QUEUE_NAME: Final = _name_of("queue", "QueueName")
 SCHEDULE_NAME: Final = _name_of("schedule", "ScheduleName")
+TOKEN_NAME: Final = Name(
+    "the name of an access token",
+    "a token's name is 1 to 64 letters, digits and . _ -",
+    {"title": "TokenName", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+)
 # An unknown token is reported by the core.
 LEASE: Final = Text("text", "the token that dequeue answered, 1 to 64 characters", 1, 64)
 MESSAGE: Final = Cut("text; beyond 500 characters it is cut", 500)

@@ -39,6 +39,7 @@ RunAt = Annotated[
     ).meta,
 ]  # fmt: skip
 QueueName = Annotated[str, kinds.QUEUE_NAME.meta]
+TokenName = Annotated[str, kinds.TOKEN_NAME.meta]
 Priority = Annotated[int, kinds.PRIORITY.meta]
 Attempts = Annotated[int, kinds.MAX_ATTEMPTS.meta]
 Count = Annotated[int, kinds.COUNT.meta]
@@ -395,6 +396,17 @@ class QueuesShape(FormatShape):
 
 
 class ConsumersShape(Shape):
+    format: Format | None = None
+    limit: Page = 100
+
+
+class TokensShape(Shape):
+    format: Format | None = None
+    limit: Page = 1000
+    cursor: TokenName | None = None
+
+
+class AuditShape(Shape):
     format: Format | None = None
     limit: Page = 100
 

@@ -471,6 +471,50 @@ class Cluster(Struct):
     last_takeover: Takeover | UnsetType = UNSET
 
 
+class TokenView(Struct, kw_only=True):
+    """An access token, without its secret. `queues`: patterns of names; left out: all. `sqs`: it has a secret
+    for AWS SDKs. `last_used_at`: left out if it was not used since the start of the server."""
+
+    name: str
+    rights: tuple[str, ...]
+    queues: tuple[str, ...] | UnsetType = UNSET
+    sqs: bool
+    expired: bool
+    expires_at: str | UnsetType = UNSET
+    last_used_at: str | UnsetType = UNSET
+
+
+class Tokens(Struct):
+    """The access tokens in the order of their names. `next` is the cursor of the next page; absent on the
+    last one."""
+
+    tokens: list[TokenView]
+    next: str | UnsetType = UNSET
+
+
+class AuditedCall(Struct, kw_only=True):
+    """An administrative call. `who`: the name of an access token. `peer`: the address of the caller.
+    `changed`: how many jobs it has changed, of a call on many."""
+
+    at: str
+    who: str | UnsetType = UNSET
+    method: str
+    path: str
+    status: int
+    changed: int | UnsetType = UNSET
+    peer: str | UnsetType = UNSET
+    request_id: str
+
+
+class AuditView(Struct):
+    """The last administrative calls, the newest first. `since`: when the server was started. `total`: how
+    many there were since; left out for an access token for certain queues."""
+
+    since: str
+    total: int | UnsetType
+    calls: list[AuditedCall]
+
+
 class Stats(Struct, kw_only=True):
     """Statistics of the server. An access token for certain queues does not see what others contribute to."""
 

@@ -23,7 +23,7 @@ TYPED = frozenset({"purge", "cancel"})
 
 
 class Field(Struct, frozen=True):
-    """An input of a form. `kind` is text, number or textarea."""
+    """An input of a form. `kind` is text, number, textarea or flag: "true" or nothing."""
 
     name: str
     label: str
@@ -40,9 +40,10 @@ def action(
     fields: Iterable[Field] = (),
     back: str | None = None,
     label: str = "",
+    inside: str = "",
 ) -> str:
     """Returns a form for the call at `path`. `label` says more than the button does, where several forms of a
-    page have the same one."""
+    page have the same one. `inside`: more of the form, as HTML."""
     values = {**hidden, "_back": view.here if back is None else back}
     kept = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
@@ -51,8 +52,13 @@ def action(
     named = f' aria-label="{escape(label)}"' if label else ""
     return (
         f'<form class="fields" method="post" action="{view.up}form{escape(path)}">{kept}'
-        f"{''.join(map(_field, fields))}<button{named}>{escape(button)}</button></form>"
+        f"{inputs(fields)}{inside}<button{named}>{escape(button)}</button></form>"
     )
+
+
+def inputs(fields: Iterable[Field]) -> str:
+    """Returns the inputs of a form, or of a part of it."""
+    return "".join(map(_field, fields))
 
 
 def _field(field: Field) -> str:
@@ -60,6 +66,12 @@ def _field(field: Field) -> str:
     hint = f' placeholder="{escape(field.hint)}"' if field.hint else ""
     if field.kind == "textarea":
         return f'<label>{escape(field.label)}<textarea name="{name}"{hint}>{value}</textarea></label>'
+    if field.kind == "flag":
+        chosen = (("", "no", not field.value), ("true", "yes", bool(field.value)))
+        options = "".join(
+            f'<option value="{one}"{" selected" if now else ""}>{said}</option>' for one, said, now in chosen
+        )
+        return f'<label>{escape(field.label)}<select name="{name}">{options}</select></label>'
     mode = ' inputmode="numeric"' if field.kind == "number" else ""
     return f'<label>{escape(field.label)}<input name="{name}" value="{value}"{mode}{hint}></label>'
 
@@ -71,8 +83,9 @@ def folded(summary: str, body: str) -> str:
 # -- queues -----------------------------------------------------------------------------------------
 
 
-def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], version: str) -> str:
-    """Returns the actions on a queue. `version` is that of its entity tag."""
+def of_queue(view: View, name: str, paused: bool, version: str, settings: str) -> str:
+    """Returns the actions on a queue. `version` is that of its entity tag, `settings` the form for its
+    settings, as HTML."""
     path, match = f"/queues/{name}", {"_if_match": version}
     forms = []
     if "admin" in view.rights:
@@ -84,9 +97,7 @@ def of_queue(view: View, name: str, paused: bool, settings: Mapping[str, str], v
     if "enqueue" in view.rights:
         forms.append(folded("Enqueue a job", enqueue_form(view, name)))
     if "admin" in view.rights:
-        known = [Field(one, one.replace("_", " "), settings.get(one, ""), kind) for one, kind in _SETTINGS]
-        changed = action(view, path, "Change settings", {"_method": "PATCH", **match}, known)
-        forms.append(folded("Settings", changed))
+        forms.append(folded("Settings", settings))
         forms.append(folded("All jobs of the queue", bulk(view, name, {})))
     return f'<div class="actions">{"".join(forms)}</div>'
 
@@ -103,10 +114,6 @@ _ENQUEUE = (
     ("type", "type", "text", ""), ("priority", "priority", "number", ""), ("delay", "delay", "text", "5m"),
     ("key", "key", "text", ""), ("unique_key", "unique key", "text", ""), ("tags", "tags", "text", "eu,new"),
     ("payload", "payload (JSON)", "textarea", ""),
-)  # fmt: skip
-_SETTINGS = (
-    ("lease_for", "text"), ("max_run_for", "text"), ("max_attempts", "number"), ("retain_for", "text"),
-    ("dead_letter", "text"), ("max_jobs", "number"), ("max_bytes", "number"), ("max_in_progress", "number"),
 )  # fmt: skip
 
 

@@ -6,10 +6,11 @@ _WIDTH, _HEIGHT = 600, 100
 _GRID = f"M0 2H{_WIDTH}M0 {_HEIGHT // 2}H{_WIDTH}M0 {_HEIGHT - 2}H{_WIDTH}"
 
 
-def chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], since: str) -> str:
+def chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], since: str, peak: str) -> str:
     """Returns a chart of several lines of one scale. A line is its name, its class and its numbers; `since`
-    says when it begins. The texts are no part of the drawing, so they stay legible at any width."""
-    highest = max((max(numbers, default=0) for _, _, numbers in lines), default=0)
+    says when it begins, and `peak` what was highest, as HTML. The texts are no part of the drawing, so they
+    stay legible at any width."""
+    highest = highest_of(lines)
     drawn = "".join(
         f'<polyline class="{kind}" points="{_points(numbers, highest, _WIDTH, _HEIGHT)}"/>'
         for _, kind, numbers in lines
@@ -21,8 +22,14 @@ def chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], since: st
         f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
         f'aria-label="{title}, since {since}; {said}; highest {highest:,}">'
         f'<path class="grid" d="{_GRID}"/>{drawn}</svg>'
-        f'<span class="least">0</span><span class="since">{since}</span><span class="now">now</span></figure>'
+        f'<span class="least">0</span><span class="since">{since}</span><span class="now">now</span>'
+        f'<span class="peak">{peak}</span></figure>'
     )
+
+
+def highest_of(lines: Sequence[tuple[str, str, Sequence[int]]]) -> int:
+    """Returns the highest number of all lines."""
+    return max((max(numbers, default=0) for _, _, numbers in lines), default=0)
 
 
 def spark(title: str, lines: Sequence[tuple[str, Sequence[int]]]) -> str:

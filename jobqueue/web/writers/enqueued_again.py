@@ -28,7 +28,7 @@ def form(view: View, job: Mapping[str, Raw]) -> str:
         return ""
     if "content_type" in job or "payload_encoding" in job:
         return _without("its payload is not JSON")
-    payload = _printable(bytes(job["payload"]).decode())
+    payload = printable(bytes(job["payload"]).decode())
     if payload[0] in "[{" and len(payload) <= _IN_A_FORM:
         payload = msgspec.json.format(payload, indent=2)
     if len(payload) > _IN_A_FORM:
@@ -43,7 +43,7 @@ def form(view: View, job: Mapping[str, Raw]) -> str:
             given["tags"] = ",".join(tags)
         else:
             more["tags"] = job["tags"]
-    options = _printable(msgspec.json.encode(more).decode()) if more else ""
+    options = printable(msgspec.json.encode(more).decode()) if more else ""
     shown = enqueue_form(view, _text(job["queue"]), {**given, "payload": payload}, options)
     return folded("Enqueue again", shown)
 
@@ -66,7 +66,7 @@ def curl(job: Mapping[str, Raw], scheme: str, host: str, has_tokens: bool) -> st
 def curl_line(job: Mapping[str, Raw], scheme: str, host: str, has_tokens: bool) -> str:
     """Returns a command for a POSIX shell that enqueues a job like this one; "" if it would be too long."""
     asked = {name: job[name] for name in ("type", "queue", "priority", "payload", *_OPTIONS) if name in job}
-    body = _printable(msgspec.json.encode(asked).decode())
+    body = printable(msgspec.json.encode(asked).decode())
     if len(body) > _IN_A_LINE:
         return ""
     at = host if HOST.fullmatch(host) else "localhost:8080"
@@ -74,7 +74,7 @@ def curl_line(job: Mapping[str, Raw], scheme: str, host: str, has_tokens: bool) 
     return f"curl {token}-d {shlex.quote(body)} {shlex.quote(f'{scheme}://{at}/jobs/enqueue')}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Returns JSON with escapes for what a page or a terminal would not show as it is. JSON has such
     characters in its strings only."""
     if text.isprintable():

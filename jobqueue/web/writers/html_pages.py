@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from jobqueue.steps import STATUSES
+from jobqueue.units import instant, parse_instant
 from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.schema.events import EVENT_NAMES
 from jobqueue.web.schema.responses import Cluster, PauseView, Queue, Queues, Series, Takeover
@@ -16,11 +17,10 @@ from jobqueue.web.writers.action_forms import (
     bulk,
     folded,
     of_queue,
-    of_schedule,
     of_selected,
     redrive_group,
 )
-from jobqueue.web.writers.charts import chart, spark
+from jobqueue.web.writers.charts import chart, highest_of, spark
 from jobqueue.web.writers.overview import paused, what_is_wrong
 from jobqueue.web.writers.page_layout import (
     View,
@@ -29,11 +29,14 @@ from jobqueue.web.writers.page_layout import (
     facts_table,
     link,
     live,
+    mark_current,
+    more_link,
     page,
     status,
     table,
     tiles,
 )
+from jobqueue.web.writers.queue_settings import settings_form
 
 # Jobs on the page of a queue.
 JOBS = 50
@@ -43,6 +46,9 @@ _FILTERS = (
     ("queue", "queue"), ("type", "type"), ("tag", "tag"), ("key", "key"), ("error", "error"),
     ("text", "text in the payload"),
 )  # fmt: skip
+# Lengths of the charts on the page of a queue: label, milliseconds, query of the page.
+HOUR = 3_600_000
+_LENGTHS = (("1 h", HOUR, ""), ("6 h", 6 * HOUR, "?for=6h"))
 # Columns of a group before those by which it is one.
 _COUNTS = 3
 # Filters of a list that bulk calls take, too.
@@ -74,19 +80,23 @@ def name_of(body: bytes) -> str:
     return dict(text_tables.facts(body))["name"]
 
 
-def queue(view: View, body: bytes, listed: bytes, series: bytes) -> bytes:
-    """`body` is the queue as JSON, `listed` its newest jobs, `series` what happened in it lately."""
+def queue(
+    view: View, body: bytes, listed: bytes, series: bytes, length: int, defaults: Mapping[str, str]
+) -> bytes:
+    """`body` is the queue as JSON, `listed` its newest jobs, `series` what happened in it in the last
+    `length` milliseconds. `defaults`: what holds if a setting is not set."""
     seen, facts = _read_queue(body), text_tables.facts(body)
-    name, before = seen.name, "settings."
-    settings = {fact.removeprefix(before): value for fact, value in facts if fact.startswith(before)}
+    name = seen.name
     shown = _jobs(view, f"queue={name}&order=desc", listed)
     pause = f'<p class="warn">Paused{paused(seen.pause)}</p>' if isinstance(seen.pause, PauseView) else ""
     return page(
         view,
         f"queue {name}",
         live("figures", pause + _figures(view, seen))
-        + live("actions", of_queue(view, name, seen.paused, settings, view.version))
-        + live("charts", _charts(series))
+        + live(
+            "actions", of_queue(view, name, seen.paused, view.version, settings_form(view, seen, defaults))
+        )
+        + live("charts", _charts(view, name, series, length))
         + live("jobs", f"<h2>newest jobs</h2>{shown}")
         + live("facts", folded("All figures and settings", facts_table(facts))),
         f"?queue={name}",
@@ -174,30 +184,6 @@ def consumers(view: View, body: bytes) -> bytes:
     )
 
 
-def schedules(view: View, body: bytes) -> bytes:
-    """Returns a list of schedules."""
-    rows = [
-        [link(view, f"schedules/{name}", name), *map(cell, cells)]
-        for name, *cells in text_tables.schedule_rows(body)
-    ]
-    heads = [head.lower() for head in text_tables.SCHEDULE_HEADS]
-    shown = table(heads, rows, {0: "t", 1: "t", 6: "t", 7: "t"})
-    return page(view, "schedules", live("schedules", shown + _more(view, "schedules", view.query, body)))
-
-
-def schedule(view: View, body: bytes) -> bytes:
-    facts = text_tables.facts(body)
-    known = dict(facts)
-    actions = of_schedule(view, known["name"], known["paused"] == "true", view.version)
-    return page(view, f"schedule {known['name']}", actions + live("facts", facts_table(facts)))
-
-
-def server(view: View, stats: bytes) -> bytes:
-    """Returns the page of the server: its figures and limits."""
-    facts = live("facts", facts_table(text_tables.facts(stats)))
-    return page(view, "server", facts, watch="", refresh=True)
-
-
 def cluster(view: View, body: bytes) -> bytes:
     """Returns the servers that share a database."""
     rows = [[*map(cell, row)] for row in text_tables.server_rows(body)]
@@ -263,7 +249,9 @@ def _overview(view: View, body: bytes, stats: bytes | None, charts: Mapping[str,
     return (
         what_is_wrong(view, body, stats)
         + table(heads, rows, kinds)
-        + _more(view, "queues", view.query if view.here.startswith("queues") else "", body)
+        + more_link(
+            view, "queues", view.query if view.here.startswith("queues") else "", text_tables.more(body)
+        )
     )
 
 
@@ -274,24 +262,42 @@ def _spark(series: bytes) -> str:
     return spark("jobs in and out in the last hour", [("in", found.enqueued), ("out", found.concluded)])
 
 
-def _charts(series: bytes) -> str:
+def _charts(view: View, name: str, series: bytes, length: int) -> str:
+    """Returns the charts of the last `length` milliseconds, and links to other lengths."""
+    links = "".join(
+        f'<li><a href="{view.up}queues/{escape(name)}{query}"{mark_current(length == one)}>{label}</a></li>'
+        for label, one, query in _LENGTHS
+    )
+    shown = f'<nav class="tabs" aria-label="Length of the charts"><ul>{links}</ul></nav>'
     found = _read_series(series)
     if not found.kept:
         return '<p class="dim">No charts: there are too many queues, or this one has not been used.</p>'
     if not found.enqueued:
-        return '<p class="dim">The charts begin half a minute after the first job.</p>'
-    since = f"{age(len(found.enqueued) * float(found.step))} ago"
-    flow = chart(
-        f"jobs every {found.step} s",
-        [
-            ("enqueued", "in", found.enqueued),
-            ("concluded", "out", found.concluded),
-            ("failed", "bad", found.failed),
-        ],
-        since,
+        return f'{shown}<p class="dim">The charts begin after the first step of {_length(found.step)}.</p>'
+    flow = [
+        ("enqueued", "in", found.enqueued),
+        ("concluded", "out", found.concluded),
+        ("failed", "bad", found.failed),
+    ]
+    depth = [("queued", "depth", found.queued)]
+    return (
+        f'{shown}<div class="charts">{_chart(f"jobs every {_length(found.step)}", flow, found)}'
+        f"{_chart('jobs that wait', depth, found)}</div>"
     )
-    depth = chart("jobs that wait", [("queued", "depth", found.queued)], since)
-    return f'<div class="charts">{flow}{depth}</div>'
+
+
+def _chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], found: Series) -> str:
+    """Returns a chart that says what its peak was, and when."""
+    shown = len(found.enqueued) * float(found.step)
+    since = f"{shown / 3600:.2g} h ago" if shown >= 3600 else f"{age(shown)} ago"
+    highest = highest_of(lines)
+    if not highest:
+        return chart(title, lines, since, "Nothing happened.")
+    name, _, numbers = next(line for line in lines if highest in line[2])
+    # The end of the step, since what happened is known then.
+    before = (len(numbers) - 1 - numbers.index(highest)) * float(found.step)
+    at = instant(round((parse_instant(found.until) or 0) - before * 1000))
+    return chart(title, lines, since, f"Peak: {highest:,} {name}, {cell(at)}")
 
 
 def _filter(view: View, asked: Mapping[str, str]) -> str:
@@ -329,13 +335,4 @@ def _jobs(view: View, query: str, body: bytes) -> str:
         rows = [[box(id), *row] for id, row in zip(ids, rows, strict=True)]
         kinds = {0: "c", **{at + 1: kind for at, kind in kinds.items()}}
         heads = ["select", *heads]
-    return table(heads, rows, kinds) + acts + _more(view, "jobs", query, body)
-
-
-def _more(view: View, what: str, query: str, body: bytes) -> str:
-    """Returns a link to the next page of a list; nothing on the last one."""
-    if (cursor := text_tables.more(body)) is None:
-        return ""
-    asked = [(name, value) for name, value in query_pairs(query) if name.lower() != "cursor"]
-    following = urlencode([*asked, ("cursor", cursor)])
-    return f"<p>{link(view, f'{what}?{following}', 'more')}</p>"
+    return table(heads, rows, kinds) + acts + more_link(view, "jobs", query, text_tables.more(body))

@@ -7,9 +7,11 @@ this server. Links are relative, so that they also work behind a proxy that publ
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from urllib.parse import urlencode
 
 from msgspec import Struct
 
+from jobqueue.web.readers.decoder import query_pairs
 from jobqueue.web.writers.static_files import static_files
 from jobqueue.web.writers.text_tables import visible
 
@@ -33,6 +35,8 @@ _LINKS = (
     ("cluster", "cluster"),
     ("help", "help"),
 )
+# Pages whose place is that of another one.
+_WITHIN = {"tokens": "stats", "audit": "stats"}
 _ZEROS = frozenset({"0", "0.0"})
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _INSTANTS = re.compile(rf'\["{_INSTANT.pattern}"(?:,"{_INSTANT.pattern}")*\]')
@@ -89,7 +93,8 @@ def page(
     up = view.up
     seconds = again or (_REFRESH if refresh else None)
     noscript = f'<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>' if seconds else ""
-    section = "" if view.here.startswith("queues") else view.here.partition("?")[0]
+    section = view.here.partition("?")[0]
+    section = "" if section.startswith("queues") else _WITHIN.get(section, section)
     links = "".join(
         f'<li><a href="{up}{escape(to)}"{_current(section, to)}>{name}</a></li>'
         for name, to in _LINKS
@@ -127,7 +132,12 @@ def _head(up: str, title: str, more: str) -> str:
 
 
 def _current(section: str, to: str) -> str:
-    return ' aria-current="page"' if section == to.partition("?")[0] else ""
+    return mark_current(section == to.partition("?")[0])
+
+
+def mark_current(current: bool) -> str:
+    """Returns the attribute of a link that leads to where the page is."""
+    return ' aria-current="page"' if current else ""
 
 
 def live(name: str, body: str) -> str:
@@ -156,6 +166,15 @@ def status(text: str) -> str:
 def link(view: View, to: str, text: str) -> str:
     """Returns a link. `to` is an address from the root."""
     return f'<a href="{view.up}{escape(to)}">{_text(text)}</a>'
+
+
+def more_link(view: View, what: str, query: str, cursor: str | None) -> str:
+    """Returns a link to the next page of a list; nothing on the last one."""
+    if cursor is None:
+        return ""
+    asked = [(name, value) for name, value in query_pairs(query) if name.lower() != "cursor"]
+    following = urlencode([*asked, ("cursor", cursor)])
+    return f"<p>{link(view, f'{what}?{following}', 'more')}</p>"
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> str:

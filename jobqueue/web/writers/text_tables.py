@@ -8,6 +8,7 @@ from msgspec import Raw
 Document = dict[str, Raw]
 
 _decode = msgspec.json.Decoder(Document).decode
+_names = msgspec.json.Decoder(list[str]).decode
 _list_of = msgspec.json.Decoder(list[Document]).decode
 # Characters of a long text that are shown.
 _LONG = 2000
@@ -233,6 +234,48 @@ def cluster(body: bytes) -> str:
         how = "which had not handed over" if bytes(last["forced"]) == b"true" else "which handed over"
         text += f"last takeover: {plain(last['at'])}, from {plain(last['before'])}, {how}\n"
     return text
+
+
+# -- access tokens and the audit log ---------------------------------------------------------------
+
+TOKEN_HEADS = ("TOKEN", "RIGHTS", "QUEUES", "SQS", "EXPIRES", "LAST USED")
+AUDIT_HEADS = ("AT", "WHO", "METHOD", "PATH", "STATUS", "JOBS", "FROM", "REQUEST")
+AUDIT_NUMBERS = frozenset({4, 5})
+
+
+def token_rows(body: bytes) -> list[list[str]]:
+    """Returns a row for each access token of the answer to `/tokens`."""
+    return [
+        [
+            plain(one["name"]),
+            ", ".join(_names(one["rights"])),
+            ", ".join(_names(one["queues"])) if "queues" in one else "all",
+            "yes" if bytes(one["sqs"]) == b"true" else "",
+            _plain_of(one, "expires_at"),
+            _plain_of(one, "last_used_at"),
+        ]
+        for one in _list_of(_decode(body)["tokens"])
+    ]
+
+
+def tokens(body: bytes) -> str:
+    return _with_more(table([TOKEN_HEADS, *token_rows(body)]), body)
+
+
+def audit_rows(body: bytes) -> list[list[str]]:
+    """Returns a row for each call of the answer to `/audit`."""
+    return [
+        [
+            plain(one["at"]), _plain_of(one, "who") or "-", plain(one["method"]), plain(one["path"]),
+            plain(one["status"]), _plain_of(one, "changed"), _plain_of(one, "peer") or "-",
+            plain(one["request_id"]),
+        ]
+        for one in _list_of(_decode(body)["calls"])
+    ]  # fmt: skip
+
+
+def audit(body: bytes) -> str:
+    return table([AUDIT_HEADS, *audit_rows(body)], AUDIT_NUMBERS)
 
 
 # -- schedules --------------------------------------------------------------------------------------
