@@ -3,9 +3,9 @@
 Units: a time named `…_at`, `until` or `at` is wall-clock milliseconds since 1970 unless its comment says
 otherwise; `expires` and `due` are monotonic milliseconds; a length of time is milliseconds.
 
-The records of jobs are structs that the garbage collector does not track (`gc=False`): with millions of jobs,
-one collection would stop the program for seconds. Such a record must therefore never be part of a reference
-cycle.
+Jobs and leases are in `jobqueue.job`, their options and histories in `jobqueue.job_parts`. Records of which
+there may be many are not tracked by the garbage collector (`gc=False`), so such a record must never be part
+of a reference cycle.
 
 A journal stores the fields of a record in the order in which they are declared here (`array_like`). A new
 field must be added at the end and have a default, so that older files can still be read.
@@ -20,172 +20,30 @@ from msgspec.json import Decoder
 
 from jobqueue.errors import JobQueueError
 from jobqueue.histogram import DecayingHistogram, Histogram
-from jobqueue.steps import FAIL, FAILS, QUEUED, SCHEDULED, STALE, Status, Step
+from jobqueue.job import Delivery, Job, JobExtras, Lease, last_attempt, overran, retries
+from jobqueue.job_parts import (
+    FAILED,
+    INHERIT,
+    JITTER,
+    Attempt,
+    Backoff,
+    JobTrace,
+    OnConflict,
+    Options,
+    Overrun,
+    Reason,
+    UniqueWhile,
+)
+from jobqueue.steps import Status
 
-# An int that is kept in millions of jobs, or in two fields of one. Typed as `int`, compiled code would create
-# a new object of 32 bytes for each.
+# Other modules import these from here.
+__all__ = [
+    "FAILED", "INHERIT", "JITTER", "Attempt", "Backoff", "Delivery", "Job", "JobExtras", "JobTrace", "Lease",
+    "OnConflict", "Options", "Overrun", "Reason", "UniqueWhile", "last_attempt", "overran", "retries",
+]  # fmt: skip
+# An int that is kept in the optional fields of many jobs. Typed as `int`, compiled code would create a new
+# object of 32 bytes for each.
 OneObject: TypeAlias = Any
-# Why a job is dead: its attempts are exhausted, its consumer asked for no retry, or it expired.
-Reason = Literal["attempts", "no_retry", "expired"]
-# Why a lease ended that did not simply expire: the job ran for as long as it may.
-Overrun = Literal["max_run_for"]
-# While a job is in one of these statuses it owns its unique key: scheduled and queued; those and in progress;
-# or any, until it is forgotten.
-UniqueWhile = Literal["queued", "active", "exists"]
-# The action of an enqueue whose unique key is taken.
-OnConflict = Literal["ignore", "reject", "replace"]
-
-# The steps that end a lease and charge its attempt, after which a scheduled job waits for its retry.
-FAILED: Final = (FAIL, STALE)
-# The value of `max_attempts` that means: inherited from the queue, or from the server.
-INHERIT: Final = -1
-
-
-# The jitter of a backoff that names none, and of each one that is a list.
-JITTER: Final = 0.1
-
-
-class Backoff(Struct, frozen=True, array_like=True):
-    """How long a failed job waits for its next attempt.
-
-    If there are `steps`, these are the waits after the first, second, … attempt, and the last one repeats.
-    Otherwise the wait is `base` after the first attempt, `factor` times longer after each further one, and
-    never more than `longest`.
-    """
-
-    base: int = 10_000
-    factor: float = 2.0
-    longest: int = 21_600_000
-    jitter: float = JITTER  # the share by which a wait is randomly longer or shorter
-    steps: tuple[int, ...] = ()
-
-
-# -- jobs ------------------------------------------------------------------------------------------
-
-
-class Lease(Struct, gc=False, eq=False, array_like=True):
-    """The right of one consumer to work on a job for a time. A job keeps its last lease after that ended."""
-
-    token: str  # the secret that the consumer sends to finish or extend it
-    consumer: str | None  # the name that the consumer gave
-    started_at: int
-    granted: int  # the length given by the dequeue; a heartbeat without a length sets it again
-    length: int  # the length in force, set by the last heartbeat
-    expires: int
-    attempt: int = 0  # the number of the attempt, as charged
-    ended_at: int | None = None
-    ended_by: Step | None = None  # None: the lease is current
-    # The end that no heartbeat moves, by `max_run_for`; monotonic milliseconds, as `expires`. None: there is
-    # none, or the lease was lost before.
-    ends: int | None = None
-
-
-def overran(lease: Lease) -> bool:
-    """Returns whether a lease ended because the job ran for as long as its `max_run_for` allows."""
-    return lease.ended_by == STALE and lease.ends is not None and lease.expires >= lease.ends
-
-
-class Attempt(Struct, gc=False, frozen=True, array_like=True):
-    """A past attempt in the history of a job."""
-
-    attempt: int
-    consumer: str | None
-    started_at: int
-    ended_at: int | None
-    outcome: Step | None  # the step that ended the lease
-    error: bytes | None  # JSON
-    reason: Overrun | None = None  # why its lease ended, if it did not simply expire
-
-
-class Options(Struct, gc=False, eq=False, array_like=True):
-    """The optional settings of a job. None: inherited from the queue, or not set."""
-
-    lease_for: int | None = None
-    max_attempts: int | None = INHERIT  # None: no limit
-    backoff: Backoff | None = None
-    retain_for: int | None = None  # how long the job is remembered after it finished
-    expires_at: int | None = None  # when the job is buried if it is still scheduled or queued
-    unique_key: str | None = None
-    unique_while: UniqueWhile = "active"
-    on_conflict: OnConflict = "ignore"
-    key: str | None = None  # for the limits per key of its queue
-    tags: tuple[str, ...] = ()
-    headers: bytes | None = None  # a JSON object, as received
-    content_type: str | None = None  # of a payload that is not JSON, as an HTTP header has it
-    claim_seq: int = 0  # sequence number of its claim on the unique key; 0: none
-    # `expires_at` on the monotonic clock; set for a length that began in this run, and then this one counts.
-    expires_due: int | None = None
-    max_run_for: int | None = None  # the longest that one lease may last, however often it is extended
-    # What another protocol keeps of the job beside its payload, as bytes that mean nothing to the HTTP API.
-    envelope: bytes | None = None
-
-
-class JobTrace(Struct, gc=False, eq=False, array_like=True):
-    """The history of a job: its errors, its earlier attempts, and the reports of its consumers."""
-
-    reason: Reason | None = None  # why it is dead
-    dead_from: str | None = None  # the queue in which it died, if it went on to a dead-letter queue
-    error: bytes | None = None  # the last one; JSON
-    history: tuple[Attempt, ...] = ()  # the attempts before the last lease, the oldest first
-    progress: int | None = None  # reported by the last heartbeat of the lease that gave one
-    message: str | None = None  # the same
-    dead_from_reason: Reason | None = None  # why it died there
-
-
-class JobExtras(Struct, gc=False, eq=False, array_like=True):
-    """The fields that most queued jobs do not have. Created when first needed."""
-
-    finished_at: int | None = None
-    result: bytes | None = None  # JSON; or a zero byte, which no JSON begins with, and then any bytes
-    cancel_requested: bool = False  # the consumer of the job in progress is asked to stop
-    run_at: int | None = None  # when the job becomes ready; only while it is scheduled
-    due: int | None = None  # the same on the monotonic clock; set for a delay, and then this one counts
-    options: Options | None = None
-    trace: JobTrace | None = None
-
-
-class Job(Struct, gc=False, eq=False, array_like=True):
-    """One unit of work. It takes about 200 bytes, and its payload. `jobqueue.steps` draws its statuses."""
-
-    id: int
-    queue: str
-    type: str
-    priority: int  # a higher one is leased first
-    payload: bytes  # JSON on one line, as received; any bytes if its options have a content type
-    created_at: int
-    # The position among the jobs of its queue and priority: the lowest is leased first. A place is a number
-    # of the same counter as ids. The job keeps it while it is leased, and when it comes back at once. 0: it
-    # rests, or was never ready, and gets one when it is queued.
-    place: int
-    status: Status = QUEUED
-    attempts: int = 0  # a lease adds one, a release takes it off again, a redrive starts from 0
-    leases: int = 0  # all leases it ever had
-    version: int = 0  # incremented by every step and change, but not by heartbeats
-    lease: Lease | None = None  # the current one, or the last one
-    extras: JobExtras | None = None
-
-
-def retries(job: Job) -> bool:
-    """Returns whether a job is scheduled because its last attempt failed. After a redrive it has none."""
-    lease = job.lease
-    return job.status == SCHEDULED and job.attempts > 0 and lease is not None and lease.ended_by in FAILED
-
-
-def last_attempt(job: Job) -> Attempt:
-    """Returns the attempt whose lease ended last, as a history keeps it."""
-    lease = job.lease
-    assert lease is not None
-    trace = job.extras.trace if job.extras is not None else None
-    error = trace.error if trace is not None and lease.ended_by in FAILS else None
-    reason: Overrun | None = "max_run_for" if overran(lease) else None
-    return Attempt(
-        lease.attempt, lease.consumer, lease.started_at, lease.ended_at, lease.ended_by, error, reason
-    )
-
-
-# A job as it is delivered to a consumer, with its lease.
-Delivery = tuple[Job, Lease]
-
 
 # -- requests --------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ MODULES = [
     "core/unique_keys",
     "core/waiters",
     "histogram",
+    "job",
     "storage/row_builder",
     "clock",
     "storage/loader",

@@ -13,7 +13,7 @@ from jobqueue import steps
 from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.state import QueueState
 from jobqueue.errors import QueueFull
-from jobqueue.model import Change, Job, JobExtras, NewJob, OneObject, Options
+from jobqueue.model import Change, Job, JobExtras, NewJob, Options
 
 # How many queues of each kind are examined when names are scarce.
 EXAMINED: Final = 250
@@ -132,7 +132,7 @@ def _check_queue(queue: NamedQueue, jobs: int, size: int, now: int) -> None:
 
 def add_job(state: QueueState, new: NewJob, queue: NamedQueue, now: int) -> Job:
     """Makes a job and queues it, or schedules it if it has a delay or a later `run_at`."""
-    id: OneObject = state.last_number + 1
+    id = state.last_number + 1
     state.last_number = id
     job = Job(id, queue.name, new.type, new.priority, new.payload, state.wall(now), id)
     if new.options is not None or new.delay or new.run_at is not None or new.expires_in is not None:

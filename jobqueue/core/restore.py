@@ -130,8 +130,6 @@ class Restoration:
         """Lets equal values of many jobs be one object."""
         texts = self._texts
         job.type = texts.setdefault(job.type, job.type)
-        if job.place == job.id:
-            job.place = job.id
         lease = job.lease
         if lease is not None and lease.consumer is not None:
             lease.consumer = texts.setdefault(lease.consumer, lease.consumer)

@@ -11,7 +11,7 @@ from jobqueue.core.admission import (
 from jobqueue.core.dedup import unique_owner
 from jobqueue.core.forgetting import make_room
 from jobqueue.core.state import QueueState
-from jobqueue.model import ExistingJob, ImportedHistory, Job, JobExtras, Lease, NewJob, OneObject
+from jobqueue.model import ExistingJob, ImportedHistory, Job, JobExtras, Lease, NewJob
 
 
 def import_job(state: QueueState, new: NewJob, past: ImportedHistory, now: int) -> Job | ExistingJob:
@@ -26,7 +26,7 @@ def import_job(state: QueueState, new: NewJob, past: ImportedHistory, now: int) 
         queue = state.new_queue(new.queue, now)
     elif queue.bounded and past.died_at is None:  # the limits of a queue do not count its dead jobs
         check_capacity(state, [new], {}, now)
-    id: OneObject = state.last_number + 1
+    id = state.last_number + 1
     state.last_number = id
     job = Job(id, queue.name, new.type, new.priority, new.payload, past.created_at, id)
     job.attempts, job.leases = past.attempts, past.leases

@@ -19,6 +19,8 @@ from zlib import crc32
 
 import msgspec
 
+from jobqueue.job import job_row
+from jobqueue.job_rows import JobRow, job_of
 from jobqueue.model import Firing, Job, Options, Pause, Plan, QueueSettings, RecordedAnswer, Schedule
 
 # Payloads of more bytes have a row of their own.
@@ -80,6 +82,15 @@ class StoredJob(NamedTuple):
     job: Job
 
 
+class _StoredRow(NamedTuple):
+    """A `StoredJob` as it is encoded."""
+
+    expires: int | None
+    due: int | None
+    payload_row: bool
+    job: JobRow
+
+
 class StoredProgress(NamedTuple):
     """The progress of a schedule."""
 
@@ -106,7 +117,7 @@ Stored = Counters | StoredQueue | StoredKey | StoredJob | StoredSchedule
 _counters = msgspec.msgpack.Decoder(Counters).decode
 _queue = msgspec.msgpack.Decoder(StoredQueue).decode
 _key = msgspec.msgpack.Decoder(StoredKey).decode
-_job = msgspec.msgpack.Decoder(StoredJob).decode
+_job = msgspec.msgpack.Decoder(_StoredRow).decode
 _plan = msgspec.msgpack.Decoder(Plan).decode
 _progress = msgspec.msgpack.Decoder(StoredProgress).decode
 
@@ -204,12 +215,8 @@ def put_job(job: Job, expires: int | None, due: int | None) -> bytes:
     """Returns the body of a job's row, with the payload unless that has a row of its own. `expires`, `due`:
     wall-clock milliseconds or None."""
     payload = job.payload
-    if len(payload) <= PAYLOAD_ROW_ABOVE:
-        body = _encode((expires, due, False, job))
-    else:
-        job.payload = b""
-        body = _encode((expires, due, True, job))
-        job.payload = payload
+    apart = len(payload) > PAYLOAD_ROW_ABOVE
+    body = _encode((expires, due, apart, job_row(job, b"" if apart else payload)))
     return with_checksum(job.id << 1, body)
 
 
@@ -255,7 +262,8 @@ class Reader:
 
     def _decode(self, key: int, body: bytes) -> Stored:
         if key > 0:
-            return _job(body)
+            row = _job(body)
+            return StoredJob(row.expires, row.due, row.payload_row, job_of(row.job))
         if key == COUNTERS:
             return _counters(body)
         if key <= SCHEDULES:

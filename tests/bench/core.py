@@ -63,8 +63,8 @@ def _memory(report: Report, jobs: int) -> None:
             ["server, enqueued over HTTP by the thousand", figure(in_server)],
         ],
     )
-    report.at_most("a queued job in the engine", in_engine, 350, "bytes")
-    report.at_most("a queued job in the server", in_server, 350, "bytes")
+    report.at_most("a queued job in the engine", in_engine, 295, "bytes")
+    report.at_most("a queued job in the server", in_server, 295, "bytes")
 
 
 # -- in a process of their own ----------------------------------------------------------------------

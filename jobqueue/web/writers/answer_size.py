@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from jobqueue.job import with_extras
 from jobqueue.model import Job, JobExtras, Options, QueueView
 
 # Bytes of an answer after which no further job is added to it. A dequeue has the same limit:
@@ -65,15 +66,16 @@ class AnswerSize:
         if self._left >= 0:
             return job
         options, trace = extras.options, extras.trace
-        return replace(
-            job,
-            extras=replace(
-                extras,
-                result=None,
-                options=None if options is None else replace(options, headers=None),
-                trace=None if trace is None else replace(trace, error=None),
-            ),
+        shown = JobExtras(
+            extras.finished_at,
+            None,
+            extras.cancel_requested,
+            extras.run_at,
+            extras.due,
+            None if options is None else replace(options, headers=None),
+            None if trace is None else replace(trace, error=None),
         )
+        return with_extras(job, shown)
 
 
 def _long(extras: JobExtras | None) -> int:
