@@ -99,17 +99,26 @@ JOURNAL: Final = Verb(_declare_journal, _journal)
 def _declare_migrate(parser: Parser) -> None:
     parser.description = (
         "Copy a whole journal, with ids, leases, settings and schedules, from a folder to an empty "
-        "PostgreSQL database, or from a database to an empty folder. Stop the server first. The source stays "
-        "as it is."
+        "PostgreSQL database, or from a database to an empty folder or database. Stop the servers first. The "
+        "source stays as it is."
     )
     parser.add_argument("source", metavar="FROM", help="where it is: as JOBQUEUE_DATA")
     parser.add_argument("target", metavar="TO", help="where it is to be: as JOBQUEUE_DATA")
+    parser.add_argument(
+        "--shards",
+        metavar="N",
+        help="number of shards of a database that is created by it (JOBQUEUE_SHARDS; else 1)",
+    )
 
 
 def _migrate(given: Namespace) -> int:
     from jobqueue.server.migrate_cli import main
+    from jobqueue.settings import is_database
 
-    return main(given.source, given.target)
+    shards = given.shards
+    if shards is None and is_database(given.target):
+        shards = os.environ.get("JOBQUEUE_SHARDS")
+    return main(given.source, given.target, shards)
 
 
 MIGRATE: Final = Verb(_declare_migrate, _migrate)
