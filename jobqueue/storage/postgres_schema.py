@@ -89,8 +89,10 @@ async def version_and_shards(connection: Any, where: str) -> tuple[int, int]:
 async def check_schema(connection: Any, where: str, shards: int | None) -> Schema:
     """Creates the schema with that many shards (None: 1), or brings it up to date. To be called in a
     transaction. `where`: the database, for messages. Raises `JournalError`."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _CHANGING)
     version, there = await version_and_shards(connection, where)
+    if version < VERSION:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _CHANGING)
+        version, there = await version_and_shards(connection, where)
     if version == 0:
         if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'jobqueue'"):
             await connection.execute("CREATE SCHEMA jobqueue")

@@ -122,6 +122,30 @@ def test_a_silent_owner_is_replaced_in_its_shard_only(open_shard, postgres, data
     stores[0].commit([(2, b"a")])
 
 
+def test_a_takeover_that_waits_for_a_commit_holds_up_no_other_shard(open_shard, postgres, database):
+    first = open_shard(0)
+    name = first.session.id
+    under_way = asyncio.new_event_loop()
+    committer = under_way.run_until_complete(asyncpg.connect(postgres.url(database)))
+    under_way.run_until_complete(committer.execute("BEGIN"))
+    locking = "SELECT 1 FROM jobqueue.session WHERE id = $1 FOR SHARE"
+    under_way.run_until_complete(committer.fetchval(locking, name))
+    cut(postgres, database, first)
+    taking_over = threading.Thread(target=lambda: open_shard(0))
+    taking_over.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = "
+    while postgres.sql(f"{waiting}'{database}'") == "0":
+        assert taking_over.is_alive()
+    open_shard(1).commit([(2, b"a")])
+    assert taking_over.is_alive()
+    under_way.run_until_complete(committer.execute("COMMIT"))
+    taking_over.join()
+    under_way.run_until_complete(committer.close())
+    under_way.close()
+    with pytest.raises(SessionLost):
+        commit_in_the_end(first, [(2, b"late")])
+
+
 def test_going_back_in_time_is_noticed_in_the_shard_that_did(open_shard, postgres, database):
     stores = [open_shard(shard) for shard in range(2)]
     for store in stores:
