@@ -2,7 +2,7 @@
 requests, one by one and along the links. No response may be a 5xx, or have a status, content type, header or
 body that the document does not describe.
 
-With TEST_ALL=1 there are some 5,000 requests. A failure names the seed and a curl command that repeat it.
+With TEST_ALL=1 there are some 9,000 requests. A failure names the seed and a curl command that repeat it.
 """
 
 import importlib.util
@@ -106,6 +106,20 @@ def strict(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+# Calls that take what another one does, with the same reader: its edges are theirs.
+TWINS = ("PUT /import", "POST /queues/{name}/enqueue", "POST /queues/{name}/dequeue")
+
+
+def without_twins(program: Program) -> Program:
+    """Leaves the calls of `TWINS` out of the document, which have a quarter of all edges."""
+    document = json.loads(program.document.read_text())
+    for twin in TWINS:
+        method, path = twin.split()
+        del document["paths"][path][method.lower()]
+    program.document.write_text(json.dumps(document))
+    return program
+
+
 def run(program: Program, phase: str, examples: int, seed: int = 1) -> str:
     """Runs schemathesis, which must find nothing. Returns its output."""
     config = program.document.with_name("schemathesis.toml")
@@ -134,7 +148,7 @@ def test_a_few_made_up_requests_are_answered_as_the_document_says(program: Progr
 @only_all
 @pytest.mark.parametrize("program", ["fast"], indirect=True)
 def test_values_at_the_edges_of_the_document_are_answered_as_it_says(program: Program):
-    assert number(r"([\d,]+) generated", run(program, "coverage", 1)) > 2000
+    assert number(r"([\d,]+) generated", run(without_twins(program), "coverage", 1)) > 5000
 
 
 @only_all

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import struct
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import pytest
 from http_client import Client
@@ -11,13 +13,15 @@ from serving import check_problem
 
 from jobqueue import Settings
 from jobqueue.errors import Overloaded, Refused
-from jobqueue.web.access import administrators
+from jobqueue.web.access import administrators, socket_diag
 from jobqueue.web.access.administrators import Administrators, is_local, is_loopback_name, is_person
 from jobqueue.web.access.socket_owners import (
     _MOST,
+    TABLES,
     Ends,
     Owner,
     SocketOwners,
+    asked_owner,
     ends_of,
     owners,
 )
@@ -295,12 +299,59 @@ def test_a_table_that_takes_too_long_is_not_read_to_its_end(table, monkeypatch):
 
 
 @needs_linux
-async def test_the_owner_of_a_real_connection_is_found(server):
+@pytest.mark.parametrize("tables", [None, TABLES])
+async def test_the_owner_of_a_real_connection_is_found(server, tables):
     client = await server.connect()
     connected = client._writer.get_extra_info("socket")
     ends = Ends(connected.getsockname(), connected.getpeername())
-    found = await asyncio.gather(*[SocketOwners().find(ends) for _ in range(3)])
+    found = await asyncio.gather(*[SocketOwners(tables).find(ends) for _ in range(3)])
     assert found == [Owner(os.getuid())] * 3
+
+
+@needs_linux
+@pytest.mark.parametrize(
+    ("family", "listens_at", "asked"),
+    [(socket.AF_INET, "127.0.0.1", "127.0.0.1"), (socket.AF_INET6, "::1", "::1"),
+     (socket.AF_INET, "127.0.0.1", "::ffff:127.0.0.1")],
+)  # fmt: skip
+def test_the_kernel_tells_of_each_socket_what_its_tables_have(family, listens_at, asked):
+    with socket.create_server((listens_at, 0), family=family) as listening:
+        client = socket.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET)
+        client.connect((asked, listening.getsockname()[1]))
+        accepted, _ = listening.accept()
+        ends = ends_of(accepted.fileno())
+        with accepted:
+            assert [asked_owner(ends)] == owners([ends]) == [Owner(os.getuid())]
+            client.close()
+            accepted.recv(1)
+            assert [asked_owner(ends)] == owners([ends])
+            assert asked_owner(ends).uid is None
+
+
+@needs_linux
+def test_who_listens_on_the_port_of_a_client_that_has_gone_is_not_taken_for_it():
+    """The kernel shows that socket if there is no other."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        ends, mine = ends_of(accepted.fileno()), client.getsockname()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # without a trace
+        with accepted, socket.create_server(mine):
+            assert asked_owner(ends) is None
+            assert owners([ends]) == [Owner(None, "this system shows no such socket")]
+
+
+@needs_linux
+async def test_where_the_kernel_may_not_be_asked_its_tables_are_read(server, monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(socket_diag.socket, "socket", refused)
+    assert socket_diag.holder((ip_address("127.0.0.1"), 1), (ip_address("127.0.0.1"), 2)) is None
+    monkeypatch.undo()
+    monkeypatch.setattr("jobqueue.web.access.socket_owners.holder", lambda *_: None)
+    assert (await server.post("/queues/q/pause")).status == 200
 
 
 def test_the_ends_of_a_connection_are_those_of_its_socket():

@@ -1,6 +1,7 @@
 """SocketOwners: which user's process is at the other end of a connection on this machine.
 
-Linux tells it in `/proc/net/tcp` and `/proc/net/tcp6`, which have a row for every socket of the machine:
+The kernel is asked for the one socket (`socket_diag`). Where it does not answer, `/proc/net/tcp` and
+`/proc/net/tcp6` tell it, which have a row for every socket of the machine:
 
     sl  local_address rem_address   st tx_queue:rx_queue tr:tm->when retrnsmt   uid  timeout inode
      7: 0100007F:C1A4 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 51234 …
@@ -21,6 +22,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from jobqueue.errors import Overloaded
+from jobqueue.web.access.socket_diag import holder
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 # Bytes that are searched at once; the lock of the interpreter is free in between.
@@ -49,10 +51,12 @@ class Ends(NamedTuple):
 
 
 class SocketOwners:
-    """Finds the owners of clients' sockets. `tables`: the files with a row for each socket."""
+    """Finds the owners of clients' sockets. `tables`: the files with a row for each socket, which are read in
+    the place of asking the kernel."""
 
-    def __init__(self, tables: Sequence[str] = TABLES) -> None:
-        self._tables = tables
+    def __init__(self, tables: Sequence[str] | None = None) -> None:
+        self._asks = tables is None
+        self._tables = TABLES if tables is None else tables
         self._wanted: list[tuple[Ends, Future[Owner]]] = []
         self._reading = False
 
@@ -61,6 +65,9 @@ class SocketOwners:
         if len(self._wanted) >= _MOST:
             raise Overloaded("too many administrative calls at once; try again", retry_after=1)
         found: Future[Owner] = asyncio.get_running_loop().create_future()
+        if self._asks and (owner := asked_owner(ends)) is not None:
+            found.set_result(owner)
+            return found
         self._wanted.append((ends, found))
         if not self._reading:
             self._read()
@@ -92,6 +99,15 @@ def _answer(batch: "list[Future[Owner]]", known: list[Owner], error: BaseExcepti
             found.set_result(known[index] if known else Owner(None, str(error or "the server stops")))
 
 
+def asked_owner(ends: Ends) -> Owner | None:
+    """Returns the owner of a client's socket as the kernel tells it; None: it does not."""
+    client, server = _addresses(ends)
+    if type(client) is not type(server):
+        return None
+    held = holder((client, ends.client[1]), (server, ends.server[1]))
+    return None if held is None else _owner(held.uid, held.inode)
+
+
 def owners(wanted: Sequence[Ends], tables: Sequence[str] = TABLES) -> list[Owner]:
     """Returns the owner of each client's socket. Blocks, for some seconds at most."""
     until = time.monotonic() + _LONGEST
@@ -121,27 +137,30 @@ def _search(path: str, left: dict[Ends, list[bytes]], found: dict[Ends, Owner], 
             for ends, patterns in left.items():
                 for pattern in patterns:
                     if (at := rows.find(pattern)) >= 0:
-                        found[ends] = _owner(rows[at:].partition(b"\n")[0].split())
+                        row = rows[at:].partition(b"\n")[0].split()  # it begins with the local address
+                        found[ends] = _owner(int(row[6]), int(row[8]))
             if time.monotonic() > until:
                 return False
     return True
 
 
-def _owner(row: Sequence[bytes]) -> Owner:
-    """Returns the owner of the socket of a row, which begins with its local address.
+def _owner(uid: int, inode: int) -> Owner:
+    """Returns the owner of a socket.
 
-    A socket that no process holds any more is shown with uid 0 and inode 0: a proxy that has hung up after
-    its request would pass for root.
+    One that no process holds any more is shown with uid 0 and inode 0: a proxy that has hung up after its
+    request would pass for root.
     """
-    if row[8] == b"0":
-        return Owner(None, "the client has closed the connection")
-    return Owner(int(row[6]))
+    return Owner(uid) if inode else Owner(None, "the client has closed the connection")
+
+
+def _addresses(ends: Ends) -> tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address]:
+    client, server = (_plain(ip_address(address.partition("%")[0])) for address, _ in ends)
+    return client, server
 
 
 def _patterns(ends: Ends) -> list[str]:
     """Returns how a row of the client begins. IPv4 has two forms: a socket of IPv6 may use it, too."""
-    client, server = (ip_address(address.partition("%")[0]) for address, _ in ends)
-    client, server = _plain(client), _plain(server)
+    client, server = _addresses(ends)
     ports = [port for _, port in ends]
     forms = [(client, server)]
     if isinstance(client, IPv4Address) and isinstance(server, IPv4Address):
