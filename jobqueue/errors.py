@@ -71,6 +71,12 @@ class LeaseRequired(BadInput):
     code = "lease_required"
 
 
+class SeveralFamilies(BadInput):
+    """A call that is all or nothing names queues that several servers may have."""
+
+    code = "several_families"
+
+
 class BadRequest(BadInput):
     """The HTTP framing of the request is broken or ambiguous."""
 

@@ -29,6 +29,14 @@ class Histogram:
     def count(self) -> int:
         return sum(self._counts)
 
+    def joined(self, others: Sequence["Histogram"]) -> "Histogram":
+        """Returns a histogram of these values and those of `others`, which have the same bounds."""
+        both = Histogram(self._bounds)
+        for each in (self, *others):
+            both._counts = [one + other for one, other in zip(both._counts, each._counts, strict=True)]
+            both.total += each.total
+        return both
+
     def below(self) -> list[tuple[str, float]]:
         """Returns each bound, and "+Inf" at the end, with the number of values that were at most that."""
         total = 0

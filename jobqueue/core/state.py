@@ -67,6 +67,7 @@ class QueueState:
         "_wall_at",
         "_wall_now",
         "admitted_until",
+        "belongs",
         "by_check",
         "changed",
         "compactions",
@@ -76,6 +77,7 @@ class QueueState:
         "dropped",
         "event",
         "expiry_timers",
+        "foreign",
         "find",
         "finished",
         "first_id",
@@ -118,6 +120,10 @@ class QueueState:
         self.jobs = JobIndex()
         self.find: Callable[[int], Job | None] = self.jobs.get
         self.queues: dict[str, NamedQueue] = {}
+        # In a cluster: whether a queue belongs to these jobs, and the names of those that do not, in which
+        # jobs wait to go where they belong.
+        self.belongs: Callable[[str], bool] | None = None
+        self.foreign: set[str] = set()
         self.schedules: dict[str, Schedule] = {}
         self.counts = TransitionCounts()
         self._counts_by_step = self.counts.steps
@@ -397,6 +403,8 @@ class QueueState:
             queue.go_on_from(past, now)
         self.queues[name] = queue
         self.by_check[queue] = None
+        if self.belongs is not None and not self.belongs(name):
+            self.foreign.add(name)
         return queue
 
     def queue_of(self, job: Job, now: int) -> NamedQueue:
@@ -412,6 +420,7 @@ class QueueState:
         """Drops a queue that has at most finished jobs, no settings, no pause and no waiters."""
         del self.queues[queue.name]
         del self.by_check[queue]
+        self.foreign.discard(queue.name)
         self.idle_queues.pop(queue, None)
         if queue.size or queue.measured:
             self.past[queue.name] = PastQueue(queue)

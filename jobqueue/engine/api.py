@@ -57,6 +57,7 @@ class EngineView(Protocol):
     """
 
     settings: Settings
+    reads_wait: bool  # reads may have to ask another server, see `run`
     durability: str  # "memory", or a description of the journal
     identity: str  # unique to this engine; the origins of its exported jobs begin with it
 
@@ -81,9 +82,11 @@ class EngineView(Protocol):
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None, /
-    ) -> MaybeFuture[list[Job | ExistingJob]]:
-        """Creates all of the jobs or none, in order. The answer is remembered under `key`. Raises as
-        `enqueue`, with the fact `index` if a single job is the reason."""
+    ) -> MaybeFuture[list[Job | ExistingJob] | PriorAnswer]:
+        """Creates all of the jobs or none, in order. The answer is remembered under `key`; if a request under
+        it has an answer already, that is returned. Raises as `enqueue`, with the fact `index` if a single job
+        is the reason; `SeveralFamilies` if other servers may have some of the queues; and
+        `IdempotencyMismatch`."""
 
     def enqueue_each(self, news: Sequence[NewJob], /) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         """Creates each of the jobs independently, in order. Returns for each what `enqueue` returns or
@@ -388,9 +391,15 @@ class EngineView(Protocol):
     def members(self) -> Sequence[Member]:
         """Returns the servers that share the database, this one included; none without a database."""
 
-    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+    def stats(self, within: Callable[[str], bool] | None = None, own: bool = False) -> EngineStats:
         """Returns statistics. `jobs`, `queues`, `consumers_waiting` and `totals` count only the queues in
-        `within`. Takes time proportional to the number of lanes."""
+        `within`. `own`: only of what this server has, where there are several. Takes time proportional to the
+        number of lanes."""
+
+    def run(self, work: Callable[[], T], /) -> MaybeFuture[T]:
+        """Returns what `work` returns, which may call the engine. Where a read has to ask another server, the
+        work goes on later, and a Future is returned. Reads are made inside of `work`, except those that tell
+        the time."""
 
 
 class Engine(EngineView, Protocol):

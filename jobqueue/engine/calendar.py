@@ -26,7 +26,7 @@ from cronsim import CronSim, CronSimError
 from msgspec.structs import replace
 
 from jobqueue.errors import InvalidField
-from jobqueue.model import NewJob, Options, Plan
+from jobqueue.model import NewJob, Options, Plan, Schedule
 from jobqueue.units import instant as shown
 
 # The shortest interval, in milliseconds.
@@ -66,6 +66,16 @@ class PlanCalendar:
             raise InvalidField(_NEVER, field="cron")
         if plan.starts_at is not None and plan.ends_at is not None and plan.ends_at < plan.starts_at:
             raise InvalidField("ends_at: is before starts_at", field="ends_at")
+
+    def described(self, of: Schedule | Plan, after: int, count: int) -> tuple[str, list[int]]:
+        """Returns in words when a schedule or plan is due, and its next instants after `after`. Raises
+        `InvalidField` for a plan that never is."""
+        if isinstance(of, Plan):
+            self.check(of, after)
+            return self.means(of), self.upcoming(of, after, count)
+        if self.fault(of.plan) is not None:
+            return "", []
+        return self.means(of.plan), self.upcoming(of.plan, max(of.done_until, after), count)
 
     def fault(self, plan: Plan) -> str | None:
         try:

@@ -109,6 +109,7 @@ class LocalEngine:
         self.settings = settings or Settings()
         self.identity = identity or os.urandom(6).hex()
         self.secret = secret or os.urandom(32)
+        self.reads_wait = False
         self.stopping = False
         self._refuses = None if commit is None else "the server is reading its journal"
         self.on_failure: Callable[[Exception], None] = lambda error: None
@@ -181,10 +182,12 @@ class LocalEngine:
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None
-    ) -> MaybeFuture[list[Job | ExistingJob]]:
+    ) -> MaybeFuture[list[Job | ExistingJob] | PriorAnswer]:
         self._admit()
         now = self._driver.now()
-        made = self._queue.enqueue_many(news, now)
+        if key is not None and (prior := self.find_prior_answer(key.owner, key.key, key.digest)) is not None:
+            return self._commit.hold(prior)
+        made: list[Job | ExistingJob] = self._queue.enqueue_many(news, now)
         if key is not None:
             ids = tuple(one.id if isinstance(one, Job) else one.job.id for one in made)
             self._remember(key, ids, now)
@@ -386,6 +389,27 @@ class LocalEngine:
         finally:
             self._commit.batching = False
         return self._commit.hold(results)
+
+    # -- jobs of other servers ----------------------------------------------------------------------
+
+    def own_only(self, belongs: Callable[[str], bool]) -> None:
+        """Has `foreign_queues` tell those that do not belong here. Called after `load`."""
+        state = self._queue.state
+        state.belongs = belongs
+        state.foreign = {name for name in state.queues if not belongs(name)}
+
+    def foreign_queues(self) -> list[str]:
+        """Returns the queues that do not belong here."""
+        queues = self._queue.state.queues
+        return [name for name in self._queue.state.foreign if name in queues]
+
+    def remove_transferred(self, job: Job, version: int) -> None:
+        """Removes a job that went where it belongs, unless it has changed since it had this version."""
+        if job.version == version:
+            now = self._driver.now()
+            self._queue.purge_one(job, now)
+            self._queue.match(now)
+            self._commit.schedule()
 
     # -- single jobs --------------------------------------------------------------------------------
 
@@ -638,9 +662,7 @@ class LocalEngine:
         return self._scheduler.figures(self._driver.now(), within)
 
     def upcoming(self, of: Schedule | Plan, after: int, count: int) -> tuple[str, list[int]]:
-        if isinstance(of, Schedule):
-            return self._scheduler.described(of, count, after)
-        return self._scheduler.upcoming(of, after, count)
+        return self._scheduler.calendar.described(of, after, count)
 
     def _run_schedules(self, now: int) -> bool:
         """Does a slice of what is due. While the server stops, that is left to the next one."""
@@ -675,7 +697,10 @@ class LocalEngine:
     def flush(self) -> None:
         self._commit.flush()
 
-    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
+    def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
+        return work()
+
+    def stats(self, within: Callable[[str], bool] | None = None, own: bool = False) -> EngineStats:
         state, driver = self._queue.state, self._driver
         counts, queues, waiting = state.counts, len(state.queues), state.waiters.count
         if within is not None:

@@ -212,18 +212,6 @@ class Scheduler:
     def explain(self, name: str, now: int) -> ScheduleExplanation:
         return self._schedules.explain(self._schedules.get(name), now)
 
-    def upcoming(self, plan: Plan, after: int, count: int) -> tuple[str, list[int]]:
-        """Returns in words when a plan is due, and its next instants after `after`. Raises `InvalidField`."""
-        self.calendar.check(plan, after)
-        return self.calendar.means(plan), self.calendar.upcoming(plan, after, count)
-
-    def described(self, schedule: Schedule, count: int, wall: int) -> tuple[str, list[int]]:
-        """Returns the same of a schedule; its instants after `wall`."""
-        plan = schedule.plan
-        if self.calendar.fault(plan) is not None:
-            return "", []
-        return self.calendar.means(plan), self.calendar.upcoming(plan, max(schedule.done_until, wall), count)
-
     def _put(self, plan: Plan, paused: bool | None, now: int) -> Schedule:
         schedule = self._state.schedules.get(plan.name)
         if schedule is None:

@@ -22,7 +22,7 @@ from jobqueue.errors import SettingError
 from jobqueue.server import log
 from jobqueue.server.front import Front
 from jobqueue.server.gc_control import GcControl
-from jobqueue.server.link import Link
+from jobqueue.cluster.link import Link
 from jobqueue.server.listener import CannotListenError, Listener, connection_limit, listen
 from jobqueue.server.log_writer import LogStream, LogWriter
 from jobqueue.server.member import Sockets, Standby, warn_unless_reached

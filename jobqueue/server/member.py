@@ -14,8 +14,9 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+from jobqueue.cluster.link import connect, reason
 from jobqueue.server.listener import CannotListenError, Listener, bind, connection_limit, listen
-from jobqueue.server.passing import Passing, connect, reason
+from jobqueue.server.passing import Passing
 from jobqueue.settings import Settings
 from jobqueue.storage.postgres_session import Place, Silent
 from jobqueue.storage.postgres_watch import INTERVAL, Watch

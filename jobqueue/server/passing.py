@@ -6,13 +6,12 @@ it."""
 
 import asyncio
 import logging
-import os
 import socket
 from contextlib import suppress
 from typing import cast
 
 from jobqueue.errors import NotReady
-from jobqueue.server.link import NONCE, greeting, receive, watch_other_side
+from jobqueue.cluster.link import NONCE, connect, greeting, reason, receive, watch_other_side
 from jobqueue.storage.postgres_session import Place
 from jobqueue.web.http import REASONS
 from jobqueue.web.writers.problems import problem
@@ -199,35 +198,6 @@ class Passing:
             f"X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\nConnection: close"
         )
         return head.encode("latin-1") + answer.headers + b"\r\n\r\n" + answer.body
-
-
-async def connect(address: str) -> socket.socket:
-    """Returns a connection to `host:port`. Raises `OSError` or `ValueError`."""
-    loop = asyncio.get_running_loop()
-    host, _, port = address.rpartition(":")
-    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    family, kind, protocol, _, place = found[0]
-    link = socket.socket(family, kind, protocol)
-    try:
-        link.setblocking(False)
-        await loop.sock_connect(link, place)
-    except BaseException:
-        link.close()
-        raise
-    return link
-
-
-def reason(failed: Exception) -> str:
-    """Returns why a connection could not be made."""
-    if isinstance(failed, socket.gaierror):
-        return failed.strerror or str(failed)
-    if isinstance(failed, TimeoutError):
-        return "no answer in time"
-    if isinstance(failed, EOFError):
-        return "the connection was closed"
-    if isinstance(failed, OSError) and failed.errno:
-        return os.strerror(failed.errno)
-    return str(failed)
 
 
 class _End(asyncio.Protocol):

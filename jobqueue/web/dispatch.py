@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -69,6 +69,8 @@ class Dispatcher:
         "_documents",
         "_has_checks",
         "_ids",
+        "_reading",
+        "_reads_wait",
         "_of_this_run",
         "_rates",
         "_root",
@@ -137,6 +139,8 @@ class Dispatcher:
         self._documents: list[bytes] = []  # one, once it was requested
         self._of_this_run = f"{os.urandom(4).hex()}-"
         self._ids = 0  # given to requests so far
+        self._reads_wait = engine.reads_wait
+        self._reading = False  # `perform` was called inside of `engine.run`
 
     def answer(self, request: Request) -> Answer:
         """Returns the answer to a request. Never raises.
@@ -204,6 +208,8 @@ class Dispatcher:
         `from_program` means that no browser sent it. `began` is when it came, in seconds of the monotonic
         clock. `permitted` is that of the principal whose token the request carries, if the front knows it.
         """
+        if self._reads_wait and not self._reading:
+            return self._perform_reading(route, request, from_program, began, permitted)
         if route is self._root:
             called = self.sqs.route(request) if self.sqs is not None else None
             if called is None:
@@ -248,6 +254,15 @@ class Dispatcher:
             answer.good = self.auth.validity(request.caller, request)
             self.auth.watch_expiry(request.caller)
         return answer
+
+    def _perform_reading(self, *arguments: Any) -> Answer:
+        """Performs a request whose reads may have to ask other servers."""
+        self._reading = True
+        try:
+            answer: Any = self.engine.run(partial(self.perform, *arguments))
+        finally:
+            self._reading = False
+        return Deferred(answer, _unchanged) if isinstance(answer, Future) else answer
 
     def _perform_administrative(self, route: Route, request: Request) -> Answer:
         """Serves an administrative call on a server without access tokens."""
@@ -422,7 +437,16 @@ class Dispatcher:
     def finish(self, later: Deferred, request: Request) -> Answer:
         """Returns the answer of a `Deferred` whose future is done and was not cancelled."""
         try:
-            answer = later.render(later.future.result())
+            result = later.future.result()
+            if later.render is _unchanged:
+                performed: Answer = result
+                return performed
+            if self._reads_wait:
+                answer = self.engine.run(partial(later.render, result))
+                if isinstance(answer, Future):
+                    return Deferred(answer, _rendered, False, later.began, later.operation)
+            else:
+                answer = later.render(result)
         except Exception as error:
             answer = self.failed_later(error, request)
         if not isinstance(answer, Response):
@@ -486,3 +510,13 @@ class Dispatcher:
         if not self._documents:
             self._documents.append(document(self.context.readers, self.settings, self.server.version))
         return self._documents[0]
+
+
+def _unchanged(answer: Answer) -> Answer:
+    """Renders what was performed later, and is an answer already."""
+    return answer
+
+
+def _rendered(answer: Answer) -> Answer:
+    """Renders what was rendered later. Unlike `_unchanged` it is still to be counted."""
+    return answer

@@ -4,7 +4,7 @@ from asyncio import Future
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import EngineView, MaybeFuture
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -15,6 +15,12 @@ def then(first: MaybeFuture[T], go_on: Callable[[T], MaybeFuture[U]]) -> MaybeFu
     already.
     """
     return Chained(first, go_on) if isinstance(first, Future) else go_on(first)
+
+
+async def reading(engine: EngineView, work: Callable[[], T]) -> T:
+    """Returns what `work` reads from the engine, in a coroutine."""
+    found = engine.run(work)
+    return await found if isinstance(found, Future) else found
 
 
 def under_way(future: "Future[Any]") -> "Future[Any]":

@@ -376,9 +376,8 @@ class Connection:
         response = self._dispatcher.finish(deferred, request)
         if not isinstance(response, Response):  # it had to be admitted first, and has only begun
             self._begin(response, request, close, started)
-            if self._writer.gone and self._stream is not None:  # the client left in this pass of the loop
-                self._stream.hung_up()
-                self._stream = None
+            if self._writer.gone:
+                self._left_meanwhile()
             return
         give_back = response.on_undelivered
         waited = deferred.is_long_poll or monotonic() - started > _LONG
@@ -541,6 +540,14 @@ class Connection:
         else:
             return False
         return True
+
+    def _left_meanwhile(self) -> None:
+        """The client left in the pass of the loop in which its stream, or its wait, begins."""
+        if self._stream is not None:
+            self._stream.hung_up()
+            self._stream = None
+        elif self._pending is not None:
+            self._pending[0].future.cancel()
 
     def _finish_upload(self, upload: UploadReceiver, response: Response, close: bool) -> None:
         self._upload = None

@@ -78,6 +78,7 @@ class AuthorizedEngine:
         "_who",
         "durability",
         "identity",
+        "reads_wait",
         "settings",
     )
 
@@ -90,6 +91,7 @@ class AuthorizedEngine:
         self._conclude, self._heartbeat = engine.conclude, engine.heartbeat
         self._release, self._fail = engine.release, engine.fail
         self.settings = engine.settings
+        self.reads_wait = engine.reads_wait
         self.durability = engine.durability
         self.identity = engine.identity
 
@@ -149,9 +151,17 @@ class AuthorizedEngine:
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None
-    ) -> MaybeFuture[list[Job | ExistingJob]]:
+    ) -> MaybeFuture[list[Job | ExistingJob] | PriorAnswer]:
         self._check_queues(news)
-        return self._engine.enqueue_many(news, key and key._replace(owner=self._who.name))
+        if key is None:
+            return self._engine.enqueue_many(news, None)
+        made: Any = self._engine.enqueue_many(news, key._replace(owner=self._who.name))
+        return then(made, self._seen_prior)
+
+    def _seen_prior(
+        self, made: list[Job | ExistingJob] | PriorAnswer
+    ) -> list[Job | ExistingJob] | PriorAnswer:
+        return self._visible(made) if isinstance(made, PriorAnswer) else made
 
     def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._check_queues(news)
@@ -309,8 +319,9 @@ class AuthorizedEngine:
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
         """Returns jobs that were moved out of sight like forgotten ones."""
         found = self._engine.find_prior_answer(self._who.name, key, digest)
-        if found is None:
-            return None
+        return None if found is None else self._visible(found)
+
+    def _visible(self, found: PriorAnswer) -> PriorAnswer:
         may_use = self._who.may_use
         made = [job if isinstance(job, int) or may_use(job.queue) else job.id for job in found.made]
         return PriorAnswer(made, found.many)
@@ -515,8 +526,11 @@ class AuthorizedEngine:
     def members(self) -> Sequence[Member]:
         return self._engine.members()
 
-    def stats(self, within: Callable[[str], bool] | None = None) -> EngineStats:
-        return self._engine.stats(None if self._who.token.queues is None else self._who.may_use)
+    def stats(self, within: Callable[[str], bool] | None = None, own: bool = False) -> EngineStats:
+        return self._engine.stats(None if self._who.token.queues is None else self._who.may_use, own)
+
+    def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
+        return self._engine.run(work)
 
     def wall_now(self) -> int:
         return self._engine.wall_now()

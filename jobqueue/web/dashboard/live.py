@@ -6,10 +6,12 @@ single jobs (`/events`) would not. Pages that show the same share their looks.
 
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from jobqueue.errors import InvalidField, JobQueueError
 from jobqueue.model import Schedule
 from jobqueue.web.context import Context
+from jobqueue.web.futures import reading
 from jobqueue.web.http import EVENTS, Request, Stream
 from jobqueue.web.operations.negotiation import MOST_QUEUES
 from jobqueue.web.operations.replies import job_id, queue_of_path
@@ -62,8 +64,9 @@ class Live:
     async def _pieces(
         self, context: Context, kind: str, value: str, rest: Wakeup
     ) -> AsyncGenerator[bytes, None]:
-        cost = _PAGE + _ROW * _rows(context, kind, value)
-        before, told = self._look(context, kind, value), time.monotonic()
+        engine, look = context.engine, partial(self._look, context, kind, value)
+        cost = _PAGE + _ROW * await reading(engine, partial(_rows, context, kind, value))
+        before, told = await reading(engine, look), time.monotonic()
         self._open += 1
         try:
             yield _HELLO
@@ -71,7 +74,7 @@ class Live:
                 await rest.wait(LOOK)
                 if rest.over:
                     return
-                seen, now = self._look(context, kind, value), time.monotonic()
+                seen, now = await reading(engine, look), time.monotonic()
                 due = seen != before and now - told >= self._open * cost * _SPARE
                 if due or now - told >= max(AT_LEAST, self._open * cost * _SPARE):
                     before, told = seen, now

@@ -45,7 +45,8 @@ def _enqueue(context: Context, request: Request) -> Response | Deferred:
         )
     good = [job for job in new.jobs if isinstance(job, NewJob)]
     if new.atomic:
-        return reply(context, context.engine.enqueue_many(good), _created_many)
+        several: Any = context.engine.enqueue_many(good)
+        return reply(context, several, partial(_created_once, True))
     return reply(context, context.engine.enqueue_each(good), partial(_created_each, new.jobs, request.id))
 
 
@@ -59,9 +60,8 @@ def _enqueue_once(context: Context, request: Request, sent: bytes) -> Response |
         raise InvalidField("an Idempotency-Key is for one job, or for all or nothing", field="atomic")
     news = [job for job in new.jobs if isinstance(job, NewJob)] if isinstance(new, Many) else [new]
     once = IdempotencyKey("", key, digest, isinstance(new, Many))
-    return reply(
-        context, context.engine.enqueue_many(news, once), _created_many if once.many else _created_one
-    )
+    made: Any = context.engine.enqueue_many(news, once)
+    return reply(context, made, partial(_created_once, once.many))
 
 
 def _created_before(context: Context, known: PriorAnswer) -> Response:
@@ -71,8 +71,10 @@ def _created_before(context: Context, known: PriorAnswer) -> Response:
     return Response(200, context.encoder.made_before(PriorAnswer(fitting, known.many)), tag)
 
 
-def _created_one(context: Context, made: list[Job | ExistingJob]) -> Response:
-    return _created(context, made[0])
+def _created_once(many: bool, context: Context, made: list[Job | ExistingJob] | PriorAnswer) -> Response:
+    if isinstance(made, PriorAnswer):
+        return _created_before(context, made)
+    return _created_many(context, made) if many else _created(context, made[0])
 
 
 def _created(context: Context, made: Job | ExistingJob) -> Response:

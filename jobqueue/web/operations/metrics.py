@@ -77,7 +77,7 @@ class _Only(Collector):
 
 
 def _families(context: Context) -> Iterator[Metric]:
-    stats = context.engine.stats()
+    stats = context.engine.stats(own=True)
     queues = context.engine.measured_queues(context.settings.metrics_queues)
     yield from _of_queues(stats, queues, whole=context.may_use_all)
     yield from _of_the_engine(stats)

@@ -2,9 +2,10 @@
 
 import re
 from asyncio import Future
+from typing import Any
 
 from jobqueue.engine.api import MaybeFuture
-from jobqueue.model import ExistingJob, IdempotencyKey, Job
+from jobqueue.model import ExistingJob, IdempotencyKey, Job, PriorAnswer
 from jobqueue.steps import FINISHED
 from jobqueue.web.context import Context
 from jobqueue.web.futures import then
@@ -33,7 +34,7 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
     """
     sent = request.headers.get(b"idempotency-key")
     once = None if sent is None else look_up(context, request, sent)
-    made: MaybeFuture[list[Job | ExistingJob]]  # one job, or the one that was there before
+    made: Any  # one job, or the one that was there before; or a Future
     if once is not None and once.known is not None:
         job = once.known.made[0]
         if once.known.many or not isinstance(job, Job):
@@ -49,8 +50,12 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
     request.body = b""  # the wait may be long, and the job has its payload
     duplicate = False
 
-    def outcome(several: list[Job | ExistingJob]) -> MaybeFuture[Job]:
+    def outcome(several: list[Job | ExistingJob] | PriorAnswer) -> MaybeFuture[Job]:
         nonlocal duplicate
+        if isinstance(several, PriorAnswer):
+            [id] = [one.id if isinstance(one, Job) else one for one in several.made[:1]]
+            duplicate = True
+            return context.engine.wait_for(id, wait)
         [made] = several
         duplicate = isinstance(made, ExistingJob)
         job = made.job if isinstance(made, ExistingJob) else made

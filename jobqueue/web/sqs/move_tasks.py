@@ -5,6 +5,7 @@ They are in memory only: a restart ends them, and they are not listed after it.
 
 import asyncio
 from asyncio import Future
+from functools import partial
 from typing import Final, Literal
 
 from jobqueue.engine.api import EngineView
@@ -97,7 +98,7 @@ class MoveTask:
         try:
             if self._caller is not None:
                 self._caller.check(engine.wall_now())
-            self.run(engine)
+            engine.run(partial(self.run, engine))
         except JobQueueError as refused:
             self.status, self.failure = "FAILED", refused.detail
 

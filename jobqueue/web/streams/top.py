@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from jobqueue.web.context import Context
+from jobqueue.web.futures import reading
 from jobqueue.web.http import TEXT, Request, Stream
 from jobqueue.web.schema.events import EventFilter
 from jobqueue.web.streams.flow import Wakeup
@@ -55,7 +56,7 @@ class _Screen:
         until = None if self._length is None else time.monotonic() + self._length / 1000
         yield _CLEAR.encode()
         while not self.rest.over:
-            yield self._context.screen()
+            yield await reading(self._context.engine, self._context.screen)
             left = REDRAW if until is None else until - time.monotonic()
             if left <= 0:
                 return

@@ -4,11 +4,13 @@ loop.
 
 from asyncio import Future, sleep
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 
 from jobqueue.errors import BadInput, BodyTooLarge, JobQueueError
 from jobqueue.model import Filter, ImportItem, ImportResult, Job
 from jobqueue.steps import IN_PROGRESS
 from jobqueue.web.context import Context
+from jobqueue.web.futures import reading
 from jobqueue.web.http import LINES, Request, Response, Stream, Upload
 from jobqueue.web.operations.replies import queue_of_path
 from jobqueue.web.schema.responses import Imported
@@ -37,10 +39,11 @@ class _Export:
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         engine, encoder = self._context.engine, self._context.encoder.exported
-        newest = engine.newest_id()
+        newest = await reading(engine, engine.newest_id)
         after: int | None = 0
         while after is not None and not self._over:
-            jobs, after = engine.list_jobs(self._wanted, after, True, _AT_ONCE)
+            following = partial(engine.list_jobs, self._wanted, after, True, _AT_ONCE)
+            jobs, after = await reading(engine, following)
             for piece in gathered(encoder(job) for job in jobs if job.id <= newest and not _leaving(job)):
                 yield piece
             if after is not None and after >= newest:

@@ -115,3 +115,32 @@ async def receive(loop: asyncio.AbstractEventLoop, connected: socket.socket, cou
             raise EOFError
         data += piece
     return data
+
+
+async def connect(address: str) -> socket.socket:
+    """Returns a connection to `host:port`. Raises `OSError` or `ValueError`."""
+    loop = asyncio.get_running_loop()
+    host, _, port = address.rpartition(":")
+    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    family, kind, protocol, _, place = found[0]
+    link = socket.socket(family, kind, protocol)
+    try:
+        link.setblocking(False)
+        await loop.sock_connect(link, place)
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def reason(failed: Exception) -> str:
+    """Returns why a connection could not be made."""
+    if isinstance(failed, socket.gaierror):
+        return failed.strerror or str(failed)
+    if isinstance(failed, TimeoutError):
+        return "no answer in time"
+    if isinstance(failed, EOFError):
+        return "the connection was closed"
+    if isinstance(failed, OSError) and failed.errno:
+        return os.strerror(failed.errno)
+    return str(failed)

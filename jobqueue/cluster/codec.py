@@ -1,0 +1,297 @@
+"""How calls, answers and events pass between two servers: as MessagePack, in frames.
+
+    length 4 | number 4 | kind 1 | shard 1 | body        to the owner: a call, by the number of its verb
+    length 4 | number 4 | kind 1 |           body        from the owner: an answer to that number, or a notice
+
+A verb is a method of the engine. `VERBS` has the types of its arguments and of its result.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from struct import Struct as Layout
+from typing import Any, Final, NamedTuple, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from jobqueue import errors
+from jobqueue.errors import JobQueueError
+from jobqueue.histogram import DecayingHistogram, Histogram
+from jobqueue.model import (
+    BulkResult,
+    Change,
+    Consumers,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    Explanation,
+    Filter,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    JobGroups,
+    LeaseClaim,
+    NewError,
+    NewJob,
+    Plan,
+    PriorAnswer,
+    QueueSeries,
+    QueueSettings,
+    QueueView,
+    Schedule,
+    ScheduleChanges,
+    ScheduleExplanation,
+    ScheduleFigures,
+)
+
+# Of a call, and of an answer: length of what follows, number, kind; of a call also the shard.
+CALL: Final = Layout("!IIBB")
+ANSWER: Final = Layout("!IIB")
+LENGTH: Final = 4
+# Bytes of the longest frame. A body of a request is far shorter.
+LONGEST: Final = 1 << 30
+# Kinds of answers.
+RESULT, REFUSED, NOT_OWNER, BUG, WITHDRAWN = range(5)
+# Kinds of notices of the owner: an event, the end of a lease, and its clock.
+EVENT, LEASE_ENDED, CLOCK = range(8, 11)
+# Kinds of calls that are no verbs and have no answer. They come before the verbs.
+CANCEL, GIVE_BACK, LOSE, WATCH_LEASES, WATCH, FIRST_VERB = range(6)
+
+
+class QueuePatterns:
+    """Accepts the names of queues that match one of the patterns of an access token; without them all."""
+
+    def __init__(self, patterns: tuple[str, ...] | None) -> None:
+        self.patterns = patterns
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, queue: str) -> bool:
+        known = self._known.get(queue)
+        if known is None:
+            known = self._known[queue] = self.patterns is None or any(
+                fnmatchcase(queue, pattern) for pattern in self.patterns
+            )
+        return known
+
+
+def to_wire(value: object) -> object:
+    """Returns what is sent in the place of a value that MessagePack does not know."""
+    if isinstance(value, JobQueueError):
+        return [type(value).__name__, value.detail, value.facts]
+    if isinstance(value, (Histogram, DecayingHistogram)):
+        return [getattr(value, name) for name in _FIELDS[type(value)]]
+    if isinstance(value, QueuePatterns):
+        return value.patterns
+    if isinstance(value, Mapping):
+        return dict(value)
+    if inspect.ismethod(value) and hasattr(value.__self__, "patterns"):
+        return value.__self__.patterns  # of the caller, whose method tells which queues it may use
+    return str(value)  # a fact of an error
+
+
+_FIELDS: Final[dict[type, tuple[str, ...]]] = {
+    Histogram: ("_bounds", "_counts", "total"),
+    DecayingHistogram: ("all_counts", "all_ms", "_counts", "_total", "skip"),
+}
+
+
+def from_wire(kind: Any, sent: Any) -> object:
+    """The reverse of `to_wire`, for a value of the type `kind`."""
+    if kind is Histogram or kind is DecayingHistogram:
+        made = object.__new__(kind)
+        for name, value in zip(_FIELDS[kind], sent, strict=True):
+            setattr(made, name, value)
+        return made
+    if isinstance(kind, type) and issubclass(kind, JobQueueError):
+        name, detail, facts = sent
+        found = getattr(errors, name, None)
+        if not (isinstance(found, type) and issubclass(found, JobQueueError)):
+            found = JobQueueError
+        return found(detail, **facts)
+    return QueuePatterns(None if sent is None else tuple(sent))
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=to_wire).encode
+
+
+def decoder(kind: Any) -> Callable[[bytes], Any]:
+    return msgspec.msgpack.Decoder(kind, dec_hook=from_wire).decode
+
+
+class _Made(NamedTuple):
+    """A result of an enqueue: a new job, an existing one, or an error."""
+
+    job: Job | None
+    exists: bool = False
+    error: JobQueueError | None = None
+
+
+def _pack_made(made: object) -> _Made:
+    if isinstance(made, ExistingJob):
+        return _Made(made.job, True)
+    return _Made(made) if isinstance(made, Job) else _Made(None, False, made)  # type: ignore[arg-type]
+
+
+def _unpack_made(made: _Made) -> Job | ExistingJob | JobQueueError:
+    if made.job is None:
+        assert made.error is not None
+        return made.error
+    return ExistingJob(made.job) if made.exists else made.job
+
+
+class _Many(NamedTuple):
+    """The results of several enqueues, or the answer to an earlier request with the same key."""
+
+    made: list[_Made]
+    prior: PriorAnswer | None = None
+
+
+def _pack_many(made: Any) -> _Many:
+    if isinstance(made, PriorAnswer):
+        return _Many([], made)
+    return _Many([_pack_made(one) for one in made])
+
+
+def _unpack_many(many: _Many) -> Any:
+    return many.prior if many.prior is not None else [_unpack_made(one) for one in many.made]
+
+
+def _pack_deliveries(deliveries: Sequence[Delivery]) -> list[Job]:
+    return [job for job, _ in deliveries]
+
+
+def _unpack_deliveries(jobs: list[Job]) -> list[Delivery]:
+    return [(job, job.lease) for job in jobs if job.lease is not None]
+
+
+class _Settings(NamedTuple):
+    """Changes of the settings of a queue."""
+
+    fields: dict[str, Any]
+
+
+_SETTINGS = get_type_hints(QueueSettings)
+
+
+def _settings(changes: dict[str, Any]) -> dict[str, object]:
+    return {name: msgspec.convert(value, _SETTINGS[name]) for name, value in changes.items()}
+
+
+class Verb(Struct, frozen=True, eq=False):
+    """One method of the engine.
+
+    `again`: it may be called again if the answer was lost: a second call changes nothing more, or only what
+    is undone by the end of a lease. `waits`: which argument is the time for which it waits.
+    """
+
+    kind: int
+    name: str
+    read: Callable[[bytes], Any]  # decodes the arguments
+    result: Callable[[bytes], Any]
+    pack: Callable[[Any], Any] | None = None
+    unpack: Callable[[Any], Any] | None = None
+    again: bool = False
+    waits: int | None = None
+    unpack_arguments: Callable[[Any], Any] | None = None
+
+
+_Within = Callable[[str], bool] | None
+_DELIVERIES = (list[Job], _pack_deliveries, _unpack_deliveries)
+_MADE = (_Many, _pack_many, _unpack_many)
+# Name, types of the arguments, type of the result (with how it is packed and unpacked), `again`, `waits`.
+_TABLE: Final[tuple[tuple[Any, ...], ...]] = (
+    ("enqueue", (NewJob,), (_Made, _pack_made, _unpack_made)),
+    ("enqueue_many", (list[NewJob], IdempotencyKey | None), _MADE),
+    ("enqueue_each", (list[NewJob],), _MADE),
+    ("import_jobs", (list[ImportItem], str, _Within), ImportResult, True),
+    ("unique_owner", (str, str), Job | None, True),
+    ("dequeue", (DequeueRequest, int), _DELIVERIES, True, 1),
+    ("dequeue_job", (int, DequeueRequest), _DELIVERIES),
+    ("conclude", (LeaseClaim, bytes | None), Job, True),
+    ("release", (LeaseClaim, int, int | None), Job),
+    ("fail", (LeaseClaim, bytes | None, bool, int | None), Job),
+    ("heartbeat", (LeaseClaim, int | None, int | None, str | None), Job, True),
+    ("renew", (LeaseClaim, int), Job, True),
+    ("get", (int,), Job, True),
+    ("wait_for", (int, int), Job, True, 1),
+    ("explain", (int,), Explanation, True),
+    ("state", (list[str],), str, True),
+    ("cancel", (int, bool, int | None), Job, True),
+    ("change", (int, Change, int | None), Job),
+    ("redrive", (int, int | None), Job),
+    ("list_jobs", (Filter, int | None, bool, int), tuple[list[Job], int | None], True),
+    ("newest_id", (), int, True),
+    ("peek", (str, int), list[Job], True),
+    ("series", (str, int, int), QueueSeries, True),
+    ("count_jobs", (Filter,), int, True),
+    ("group_jobs", (Filter, list[str], int), JobGroups, True),
+    ("purge", (Filter, bool), BulkResult),
+    ("redrive_many", (Filter, int | None, bool), BulkResult),
+    ("cancel_many", (Filter, bool, int | None, bool), BulkResult),
+    ("run_many_now", (Filter, int | None, bool), BulkResult),
+    ("move_many", (Filter, str | None, int | None, bool), BulkResult),
+    ("configure", (str, dict[str, Any], int | None), QueueView),
+    ("pause", (str, int | None, str | None, int | None, str | None), QueueView),
+    ("resume", (str, int | None), QueueView, True),
+    ("consumers", (int, _Within), Consumers, True),
+    ("queue", (str,), QueueView, True),
+    ("queue_settings", (str,), QueueSettings, True),
+    ("queues", (int, str | None, _Within), list[QueueView], True),
+    ("new_errors", (int, int, _Within), list[NewError], True),
+    ("schedule", (str,), Schedule, True),
+    ("schedules", (str | None, frozenset[str] | None, bool | None, int, str | None, _Within),
+     list[Schedule], True),
+    ("put_schedule", (Plan, bool | None, int | None), tuple[Schedule, bool]),
+    ("put_schedules", (list[tuple[Plan, bool | None]], str | None, bool), ScheduleChanges),
+    ("delete_schedule", (str, int | None), Schedule),
+    ("pause_schedule", (str, str | None, int | None), Schedule),
+    ("resume_schedule", (str, int | None), Schedule),
+    ("run_schedule", (str,), (_Made, _pack_made, _unpack_made)),
+    ("explain_schedule", (str,), ScheduleExplanation, True),
+    ("schedule_figures", (_Within,), ScheduleFigures, True),
+    ("stats", (_Within,), EngineStats, True),
+)  # fmt: skip
+
+
+def _verbs() -> Iterator[Verb]:
+    for kind, (name, arguments, result, *more) in enumerate(_TABLE, FIRST_VERB):
+        shape, pack, unpack = result if isinstance(result, tuple) else (result, None, None)
+        again, waits, *_ = (*more, False, None)[:2] if more else (False, None)
+        yield Verb(
+            kind,
+            name,
+            decoder(tuple[arguments] if arguments else tuple[()]),  # type: ignore[valid-type]
+            decoder(shape),
+            pack,
+            unpack,
+            again,
+            waits if len(more) > 1 else None,
+            (lambda given: (given[0], _settings(given[1]), given[2])) if name == "configure" else None,
+        )
+
+
+VERBS: Final[dict[str, Verb]] = {verb.name: verb for verb in _verbs()}
+BY_KIND: Final[dict[int, Verb]] = {verb.kind: verb for verb in VERBS.values()}
+
+read_ids = decoder(list[tuple[int, str]])
+read_event = decoder(tuple[str, Job | None, str])
+read_job = decoder(Job)
+read_error = decoder(JobQueueError)
+
+
+def shift(job: Job, by: int) -> Job:
+    """Moves the times of the owner's monotonic clock in a job to that of this machine, in place."""
+    lease, extras = job.lease, job.extras
+    if lease is not None:
+        lease.expires += by
+        if lease.ends is not None:
+            lease.ends += by
+    if extras is not None:
+        if extras.due is not None:
+            extras.due += by
+        if extras.options is not None and extras.options.expires_due is not None:
+            extras.options.expires_due += by
+    return job

@@ -1,0 +1,685 @@
+"""ClusterEngine: the jobs of several servers as one engine.
+
+A call for one shard goes to its owner, here or at another server. A call for several is divided, and the
+answers are joined. Reads return at once, as those of any engine: where one has to ask another server, the
+greenlet of the operation waits (`waiting`).
+"""
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from jobqueue.clock import SystemClock
+from jobqueue.cluster import joining
+from jobqueue.cluster.several import SeveralDequeue, gathered, outcomes
+from jobqueue.cluster.shard import Shard
+from jobqueue.cluster.waiting import run, wait
+from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.calendar import PlanCalendar
+from jobqueue.engine.local import LocalEngine
+from jobqueue.engine.memory_limit import MemoryLimit, resident
+from jobqueue.engine.versions import check_version
+from jobqueue.engine.wait_future import WaitFuture
+from jobqueue.errors import (
+    JobForgotten,
+    JobNotFound,
+    JobQueueError,
+    OtherGroup,
+    ScheduleNotFound,
+    SeveralFamilies,
+    Stopping,
+)
+from jobqueue.model import (
+    BulkResult,
+    Change,
+    Consumers,
+    Delivery,
+    DequeueRequest,
+    EngineStats,
+    ExistingJob,
+    Explanation,
+    Filter,
+    IdempotencyKey,
+    ImportItem,
+    ImportResult,
+    Job,
+    JobGroups,
+    LeaseClaim,
+    Member,
+    NewError,
+    NewJob,
+    Plan,
+    PriorAnswer,
+    QueueSeries,
+    QueueSettings,
+    QueueView,
+    Schedule,
+    ScheduleChanges,
+    ScheduleExplanation,
+    ScheduleFigures,
+)
+from jobqueue.settings import Settings
+from jobqueue.shards import family, shard_of_id, shard_of_queue
+from jobqueue.steps import Kind
+
+T = TypeVar("T")
+# Schedules that are read at once from a shard.
+_SCHEDULES: Final = 1_000
+
+
+class ClusterEngine:
+    """An `Engine` over the shards of a database. The contract of each verb is in `engine.api`.
+
+    `refuses` is a reason until the first look at the database. `members_seen` returns the servers that take
+    part. `on_watch(observer)` is called when events of the other servers are wanted, or no longer.
+    """
+
+    def __init__(self, settings: Settings, shards: int, identity: str, secret: bytes) -> None:
+        self.settings = settings
+        self.reads_wait = True
+        self.durability = "PostgreSQL"
+        self.identity = identity
+        self.secret = secret
+        self.shards = [Shard(index) for index in range(shards)]
+        self.stopping = False
+        self.refuses: str | None = "the server is looking for the other servers of its database"
+        self.memory_limit = MemoryLimit(settings.memory_limit)
+        self.on_failure: Callable[[Exception], None] = lambda error: None
+        self.members_seen: Callable[[], Sequence[Member]] = lambda: ()
+        self.on_watch: Callable[[Callable[[Kind, Job | str], None] | None], None] = lambda observer: None
+        self.own: list[LocalEngine] = []  # of the shards that this server owns
+        self._clock = SystemClock()
+        self._calendar = PlanCalendar()
+        self._stop_callbacks: list[Callable[[], None]] = []
+        self._stop_refusal: Stopping | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # -- finding shards -----------------------------------------------------------------------------
+
+    def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
+        return run(work)
+
+    def _of_queue(self, name: str) -> Shard:
+        return self.shards[shard_of_queue(name, len(self.shards))]
+
+    def _of_id(self, id: int) -> Shard:
+        """Returns the shard that has a job, if any has. The id of a job that was moved here with a journal
+        does not tell, so all shards are asked for it."""
+        index = shard_of_id(id)
+        if index is None:
+            return self._of_old_id(id)
+        if index >= len(self.shards):
+            raise JobNotFound("this server has never given that id")
+        return self.shards[index]
+
+    def _of_old_id(self, id: int) -> Shard:
+        found = wait(outcomes([partial(shard.call, "get", id) for shard in self.shards]))
+        for shard, job in zip(self.shards, found, strict=True):
+            if isinstance(job, Job):
+                return shard
+        for shard, error in zip(self.shards, found, strict=True):
+            if isinstance(error, JobForgotten):
+                return shard
+            if not isinstance(error, JobNotFound):
+                raise error
+        return self.shards[0]
+
+    def _of_filter(self, where: Filter) -> list[Shard]:
+        if where.queues is None:
+            return self.shards
+        return list({(shard := self._of_queue(name)).index: shard for name in where.queues}.values())
+
+    def _here_or(self, shard: Shard, verb: str, *arguments: Any) -> Any:
+        """Reads from one shard."""
+        return wait(shard.call(verb, *arguments))
+
+    def _from_all(self, verb: str, *arguments: Any) -> list[Any]:
+        """Reads from all shards."""
+        return self._from(self.shards, verb, *arguments)
+
+    def _from(self, shards: Iterable[Shard], verb: str, *arguments: Any) -> list[Any]:
+        return wait(gathered([shard.call(verb, *arguments) for shard in shards]))
+
+    def _task(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _admit(self) -> None:
+        if self._stop_refusal is not None:
+            raise Stopping(self._stop_refusal.detail, **self._stop_refusal.facts)
+
+    # -- enqueue ------------------------------------------------------------------------------------
+
+    def enqueue(self, new: NewJob) -> MaybeFuture[Job | ExistingJob]:
+        shard = self.shards[shard_of_queue(new.queue, len(self.shards))]
+        if (engine := shard.local()) is not None:
+            return engine.enqueue(new)
+        self._admit()
+        return shard.call("enqueue", new)
+
+    def enqueue_many(
+        self, news: Sequence[NewJob], key: IdempotencyKey | None = None
+    ) -> MaybeFuture[list[Job | ExistingJob] | PriorAnswer]:
+        self._admit()
+        if not news:
+            return []
+        first = family(news[0].queue)
+        for index, new in enumerate(news):
+            if family(new.queue) != first:
+                raise SeveralFamilies(
+                    f"jobs for the queues {news[0].queue!r} and {new.queue!r} cannot be enqueued all or "
+                    "nothing: what stands before the first colon differs, so other servers may have them. Use "
+                    "atomic=false, or names such as mail and mail:high",
+                    index=index,
+                )
+        return self._of_queue(news[0].queue).call("enqueue_many", list(news), key)
+
+    def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
+        self._admit()
+        parts: dict[int, list[int]] = {}
+        for index, new in enumerate(news):
+            parts.setdefault(shard_of_queue(new.queue, len(self.shards)), []).append(index)
+        calls = [
+            partial(self.shards[shard].call, "enqueue_each", [news[index] for index in places])
+            for shard, places in parts.items()
+        ]
+
+        def in_order(answers: list[Any]) -> list[Job | ExistingJob | JobQueueError]:
+            results: list[Any] = [None] * len(news)
+            for places, answer in zip(parts.values(), answers, strict=True):
+                for number, index in enumerate(places):
+                    results[index] = answer if isinstance(answer, JobQueueError) else answer[number]
+            return results
+
+        return outcomes(calls, in_order)
+
+    def import_jobs(
+        self,
+        items: Sequence[ImportItem],
+        owner: str = "",
+        within: Callable[[str], bool] | None = None,
+    ) -> MaybeFuture[ImportResult]:
+        self._admit()
+        runs: list[tuple[Shard, list[ImportItem]]] = []
+        for item in items:
+            shard = self._of_queue(item.new.queue)
+            if not runs or runs[-1][0] is not shard:
+                runs.append((shard, []))
+            runs[-1][1].append(item)
+        if len(runs) == 1:
+            return runs[0][0].call("import_jobs", runs[0][1], owner, within)
+        return self._task(self._import_in_turn(runs, owner, within))
+
+    async def _import_in_turn(
+        self,
+        runs: Sequence[tuple[Shard, list[ImportItem]]],
+        owner: str,
+        within: Callable[[str], bool] | None,
+    ) -> ImportResult:
+        imported = known = 0
+        for shard, items in runs:
+            try:
+                part = await awaited(shard.call("import_jobs", items, owner, within))
+            except JobQueueError as refused:
+                if not imported + known:
+                    raise
+                return ImportResult(imported, known, refused)
+            imported, known = imported + part.imported, known + part.known
+            if part.refused is not None:
+                return ImportResult(imported, known, part.refused)
+        return ImportResult(imported, known)
+
+    def unique_owner(self, name: str, key: str) -> Job | None:
+        found: Job | None = self._here_or(self._of_queue(name), "unique_owner", name, key)
+        return found
+
+    def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
+        """Returns None: a key counts within a family, so only `enqueue_many` can know."""
+        return None
+
+    # -- dequeue ------------------------------------------------------------------------------------
+
+    def dequeue(self, request: DequeueRequest, wait: int = 0) -> MaybeFuture[list[Delivery]]:
+        if self.stopping:
+            return []
+        queues = request.queues
+        shard = self.shards[shard_of_queue(queues[0], len(self.shards))]
+        if len(queues) == 1:
+            if (engine := shard.local()) is not None:
+                return engine.dequeue(request, wait)
+            return shard.call("dequeue", request, wait)
+        groups: list[tuple[Shard, list[str]]] = []
+        for name in queues:
+            shard = self._of_queue(name)
+            if not groups or groups[-1][0] is not shard:
+                groups.append((shard, []))
+            groups[-1][1].append(name)
+        if len(groups) == 1:
+            return groups[0][0].call("dequeue", request, wait)
+        return SeveralDequeue(groups, request, wait)
+
+    def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
+        return [] if self.stopping else self._of_id(id).call("dequeue_job", id, request)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for shard, part in self._divided(deliveries):
+            shard.give_back(part)
+
+    def lose(self, deliveries: Sequence[Delivery]) -> None:
+        for shard, part in self._divided(deliveries):
+            shard.give_back(part, lose=True)
+
+    def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
+        for shard, part in self._divided(deliveries):
+            shard.on_lease_end(part, ended)
+
+    def _divided(self, deliveries: Sequence[Delivery]) -> Iterable[tuple[Shard, list[Delivery]]]:
+        parts: dict[int, list[Delivery]] = {}
+        for one in deliveries:
+            index = shard_of_id(one[0].id)
+            if index is None:
+                index = shard_of_queue(one[0].queue, len(self.shards))
+            parts.setdefault(index, []).append(one)
+        return [(self.shards[index], part) for index, part in parts.items()]
+
+    def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
+        if isinstance(future, WaitFuture) and not future.done():
+            future.end()
+            future.set_exception(error)
+
+    # -- under a lease ------------------------------------------------------------------------------
+
+    def conclude(self, claim: LeaseClaim, result: bytes | None) -> MaybeFuture[Job]:
+        shard = self._of_id(claim.id)
+        if (engine := shard.local()) is not None:
+            return engine.conclude(claim, result)
+        return shard.call("conclude", claim, result)
+
+    def release(self, claim: LeaseClaim, delay: int = 0, priority: int | None = None) -> MaybeFuture[Job]:
+        return self._of_id(claim.id).call("release", claim, delay, priority)
+
+    def fail(
+        self,
+        claim: LeaseClaim,
+        error: bytes | None = None,
+        retry: bool = True,
+        retry_in: int | None = None,
+    ) -> MaybeFuture[Job]:
+        return self._of_id(claim.id).call("fail", claim, error, retry, retry_in)
+
+    def heartbeat(
+        self,
+        claim: LeaseClaim,
+        lease_for: int | None = None,
+        progress: int | None = None,
+        message: str | None = None,
+    ) -> MaybeFuture[Job]:
+        return self._of_id(claim.id).call("heartbeat", claim, lease_for, progress, message)
+
+    def renew(self, claim: LeaseClaim, lease_for: int) -> MaybeFuture[Job]:
+        return self._of_id(claim.id).call("renew", claim, lease_for)
+
+    def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
+        return outcomes(calls)
+
+    # -- single jobs --------------------------------------------------------------------------------
+
+    def get(self, id: int) -> Job:
+        shard = self._of_id(id)
+        if (engine := shard.local()) is not None:
+            return engine.get(id)
+        job: Job = self._here_or(shard, "get", id)
+        return job
+
+    def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
+        return self._of_id(id).call("wait_for", id, wait)
+
+    def explain(self, id: int) -> Explanation:
+        found: Explanation = self._here_or(self._of_id(id), "explain", id)
+        return found
+
+    def state(self, names: Sequence[str]) -> str:
+        if self.stopping:
+            return "stopping"
+        parts: dict[int, list[str]] = {}
+        for name in names:
+            parts.setdefault(self._of_queue(name).index, []).append(name)
+        return joining.state(
+            wait(gathered([self.shards[index].call("state", part) for index, part in parts.items()]))
+        )
+
+    def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
+        return self._of_id(id).call("cancel", id, force, version)
+
+    def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
+        return self._of_id(id).call("change", id, change, version)
+
+    def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
+        return self._of_id(id).call("redrive", id, version)
+
+    # -- many jobs ----------------------------------------------------------------------------------
+
+    def list_jobs(
+        self, where: Filter, after: int | None, ascending: bool, limit: int
+    ) -> tuple[list[Job], int | None]:
+        parts = self._from(self._of_filter(where), "list_jobs", where, after, ascending, limit)
+        return joining.page(parts, ascending, limit)
+
+    def newest_id(self) -> int:
+        found: list[int] = self._from_all("newest_id")
+        return max(found)
+
+    def peek(self, name: str, limit: int) -> list[Job]:
+        found: list[Job] = self._here_or(self._of_queue(name), "peek", name, limit)
+        return found
+
+    def series(self, name: str, length: int, step: int) -> QueueSeries:
+        found: QueueSeries = self._here_or(self._of_queue(name), "series", name, length, step)
+        return found
+
+    def count_jobs(self, where: Filter) -> MaybeFuture[int]:
+        return gathered([shard.call("count_jobs", where) for shard in self._of_filter(where)], sum)
+
+    def group_jobs(self, where: Filter, by: Sequence[str], limit: int) -> MaybeFuture[JobGroups]:
+        calls = [shard.call("group_jobs", where, list(by), limit) for shard in self._of_filter(where)]
+        return gathered(calls, partial(joining.groups, limit=limit))
+
+    def purge(self, where: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return gathered(
+            [shard.call("purge", where, dry_run) for shard in self._of_filter(where)], joining.bulk
+        )
+
+    def redrive_many(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, limit, lambda left: ("redrive_many", where, left, dry_run))
+
+    def cancel_many(
+        self, where: Filter, force: bool, limit: int | None, dry_run: bool
+    ) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, limit, lambda left: ("cancel_many", where, force, left, dry_run))
+
+    def run_many_now(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, limit, lambda left: ("run_many_now", where, left, dry_run))
+
+    def move_many(
+        self, where: Filter, target: str | None, limit: int | None, dry_run: bool
+    ) -> MaybeFuture[BulkResult]:
+        return self._bulk(where, limit, lambda left: ("move_many", where, target, left, dry_run))
+
+    def _bulk(
+        self, where: Filter, limit: int | None, call: Callable[[int | None], tuple[Any, ...]]
+    ) -> MaybeFuture[BulkResult]:
+        shards = self._of_filter(where)
+        if len(shards) == 1:
+            return shards[0].call(*call(limit))
+        return self._task(self._in_turn(shards, limit, call))
+
+    async def _in_turn(
+        self, shards: Sequence[Shard], limit: int | None, call: Callable[[int | None], tuple[Any, ...]]
+    ) -> BulkResult:
+        results: list[BulkResult] = []
+        for shard in shards:
+            left = None if limit is None else limit - sum(result.matched for result in results)
+            if left == 0 or (results and results[-1].refused is not None):
+                break
+            results.append(await awaited(shard.call(*call(left))))
+        return joining.bulk(results)
+
+    # -- queues -------------------------------------------------------------------------------------
+
+    def configure(
+        self, name: str, changes: dict[str, object], version: int | None = None
+    ) -> MaybeFuture[QueueView]:
+        return self._of_queue(name).call("configure", name, changes, version)
+
+    def pause(
+        self,
+        name: str,
+        duration: int | None,
+        reason: str | None,
+        version: int | None = None,
+        by: str | None = None,
+    ) -> MaybeFuture[QueueView]:
+        return self._of_queue(name).call("pause", name, duration, reason, version, by)
+
+    def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
+        return self._of_queue(name).call("resume", name, version)
+
+    def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
+        return joining.consumers(self._from_all("consumers", limit, within), limit)
+
+    def queue(self, name: str) -> QueueView:
+        found: QueueView = self._here_or(self._of_queue(name), "queue", name)
+        return found
+
+    def queue_settings(self, name: str) -> QueueSettings:
+        found: QueueSettings = self._here_or(self._of_queue(name), "queue_settings", name)
+        return found
+
+    def queues(
+        self, limit: int, after: str | None = None, within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        parts = self._from_all("queues", limit, after, within)
+        own = [
+            [view for view in part if self._of_queue(view.name) is shard]  # without those on their way
+            for shard, part in zip(self.shards, parts, strict=True)
+        ]
+        return joining.queues(own, limit)
+
+    def measured_queues(
+        self, limit: int, owner: str = "", within: Callable[[str], bool] | None = None
+    ) -> list[QueueView]:
+        """Returns queues of this server only: each server has metrics of its own."""
+        found: list[QueueView] = []
+        for engine in self.own:
+            found += engine.measured_queues(max(limit - len(found), 0), owner, within)
+        return found
+
+    def new_errors(
+        self, since: int, limit: int, within: Callable[[str], bool] | None = None
+    ) -> list[NewError]:
+        found = [new for part in self._from_all("new_errors", since, limit, within) for new in part]
+        return sorted(found, key=lambda new: -new.times)[:limit]
+
+    # -- schedules ----------------------------------------------------------------------------------
+
+    def _with_schedule(self, name: str) -> tuple[Shard, Schedule]:
+        """Returns the shard that has a schedule: that of the queue of its jobs. Raises `ScheduleNotFound`."""
+        found = wait(outcomes([partial(shard.call, "schedule", name) for shard in self.shards]))
+        for shard, schedule in zip(self.shards, found, strict=True):
+            if isinstance(schedule, Schedule):
+                return shard, schedule
+        raise next((error for error in found if not isinstance(error, ScheduleNotFound)), found[0])
+
+    def schedule(self, name: str) -> Schedule:
+        return self._with_schedule(name)[1]
+
+    def schedules(
+        self,
+        group: str | None,
+        queues: frozenset[str] | None,
+        paused: bool | None,
+        limit: int,
+        after: str | None = None,
+        within: Callable[[str], bool] | None = None,
+    ) -> list[Schedule]:
+        found: list[Schedule] = []
+        for shard in self.shards:
+            last, more = after, True
+            while more:
+                part: list[Schedule] = self._here_or(
+                    shard, "schedules", group, queues, paused, _SCHEDULES, last, None
+                )
+                found += [one for one in part if within is None or within(one.plan.job.queue)]
+                more = len(part) == _SCHEDULES
+                last = part[-1].plan.name if part else None
+        return sorted(found, key=lambda schedule: schedule.plan.name)[:limit]
+
+    def put_schedule(
+        self, plan: Plan, paused: bool | None, version: int | None = None
+    ) -> MaybeFuture[tuple[Schedule, bool]]:
+        self._admit()
+        target = self._of_queue(plan.job.queue)
+        try:
+            shard, existing = self._with_schedule(plan.name)
+        except ScheduleNotFound:
+            return target.call("put_schedule", plan, paused, version)
+        if shard is target:
+            return target.call("put_schedule", plan, paused, version)
+        check_version("schedule", existing.version, version)
+        if paused is None:
+            paused = existing.paused_at is not None
+        return self._task(self._move_schedule(shard, target, plan, paused))
+
+    async def _move_schedule(
+        self, shard: Shard, target: Shard, plan: Plan, paused: bool
+    ) -> tuple[Schedule, bool]:
+        """Replaces a schedule by one whose jobs go to a queue of another shard."""
+        schedule, _ = await awaited(target.call("put_schedule", plan, paused, None))
+        await awaited(shard.call("delete_schedule", plan.name, None))
+        return schedule, False
+
+    def put_schedules(
+        self, plans: Sequence[tuple[Plan, bool | None]], group: str | None, dry_run: bool
+    ) -> MaybeFuture[ScheduleChanges]:
+        """All or nothing within each shard. What cannot be done is found out before anything changes."""
+        if not dry_run:
+            self._admit()
+        parts: dict[int, list[tuple[Plan, bool | None]]] = {shard.index: [] for shard in self.shards}
+        for plan, paused in plans:
+            parts[self._of_queue(plan.job.queue).index].append((plan, paused))
+        elsewhere: dict[int, list[str]] = {}
+        known = self._places_of_schedules()
+        for number, (plan, _) in enumerate(plans):
+            if (place := known.get(plan.name)) is None or place[0] is self._of_queue(plan.job.queue):
+                continue
+            shard, existing = place
+            if group is not None and existing.plan.group != group:
+                raise OtherGroup(
+                    f"the schedule {plan.name!r} belongs to another group", index=number, name=plan.name
+                )
+            if existing.plan.group is None or existing.plan.group != group:
+                elsewhere.setdefault(shard.index, []).append(plan.name)
+        concerned = {
+            index: part for index, part in parts.items() if part or (group is not None)
+        }  # an empty part deletes what the group has there
+        checked = gathered(
+            [self.shards[index].call("put_schedules", part, group, True) for index, part in concerned.items()],
+            joining.changes,
+        )
+        if dry_run:
+            return checked
+        wait(checked)
+        return self._task(self._put_parts(concerned, group, elsewhere))
+
+    def _places_of_schedules(self) -> dict[str, tuple[Shard, Schedule]]:
+        known: dict[str, tuple[Shard, Schedule]] = {}
+        for schedule in self.schedules(None, None, None, 1 << 30):
+            known[schedule.plan.name] = (self._of_queue(schedule.plan.job.queue), schedule)
+        return known
+
+    async def _put_parts(
+        self,
+        parts: dict[int, list[tuple[Plan, bool | None]]],
+        group: str | None,
+        elsewhere: dict[int, list[str]],
+    ) -> ScheduleChanges:
+        results: list[ScheduleChanges] = []
+        for index, part in parts.items():
+            results.append(await awaited(self.shards[index].call("put_schedules", part, group, False)))
+        for index, names in elsewhere.items():
+            for name in names:
+                await awaited(self.shards[index].call("delete_schedule", name, None))
+                results.append(ScheduleChanges([], [], [], [name]))
+        return joining.changes(results)
+
+    def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        return self._with_schedule(name)[0].call("delete_schedule", name, version)
+
+    def pause_schedule(
+        self, name: str, reason: str | None, version: int | None = None
+    ) -> MaybeFuture[Schedule]:
+        return self._with_schedule(name)[0].call("pause_schedule", name, reason, version)
+
+    def resume_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
+        return self._with_schedule(name)[0].call("resume_schedule", name, version)
+
+    def run_schedule(self, name: str) -> MaybeFuture[Job | ExistingJob]:
+        return self._with_schedule(name)[0].call("run_schedule", name)
+
+    def explain_schedule(self, name: str) -> ScheduleExplanation:
+        found: ScheduleExplanation = self._here_or(self._with_schedule(name)[0], "explain_schedule", name)
+        return found
+
+    def schedule_figures(self, within: Callable[[str], bool] | None = None) -> ScheduleFigures:
+        """Returns figures of this server only, as `measured_queues`."""
+        own = [engine.schedule_figures(within) for engine in self.own]
+        return joining.figures(own) if own else ScheduleFigures({}, 0, {})
+
+    def upcoming(self, of: Schedule | Plan, after: int, count: int) -> tuple[str, list[int]]:
+        return self._calendar.described(of, after, count)
+
+    # -- time, durability, statistics ---------------------------------------------------------------
+
+    def clock(self) -> int:
+        """Returns the wall clock at the time when the monotonic clock was 0."""
+        return self.own[0].wall(0) if self.own else self._clock.wall() - self._clock.monotonic()
+
+    def wall_now(self) -> int:
+        return self.own[0].wall_now() if self.own else self._clock.wall()
+
+    def wall(self, monotonic: int) -> int:
+        return monotonic + self.clock()
+
+    def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
+        if not self.own:
+            return answer
+        committed = gathered([engine.after_commit(None) for engine in self.own])
+        if not isinstance(committed, Future):
+            return answer
+        later: MaybeFuture[T] = gathered([committed, answer], lambda both: both[1])
+        return later
+
+    def flush(self) -> None:
+        for engine in self.own:
+            engine.flush()
+
+    def members(self) -> Sequence[Member]:
+        return self.members_seen()
+
+    def stats(self, within: Callable[[str], bool] | None = None, own: bool = False) -> EngineStats:
+        parts = [engine.stats(within) for engine in self.own] if own else self._from_all("stats", within)
+        if not parts:
+            parts = [LocalEngine(self.settings).stats()]
+        return joining.stats(parts, resident(), self.memory_limit.limit)
+
+    def held(self) -> int:
+        return sum(engine.held() for engine in self.own)
+
+    def watch(self, observer: Callable[[Kind, Job | str], None] | None) -> None:
+        self.on_watch(observer)
+
+    # -- stopping -----------------------------------------------------------------------------------
+
+    def when_stopping(self, callback: Callable[[], None]) -> None:
+        self._stop_callbacks.append(callback)
+
+    def stop_waiting(self) -> None:
+        self.stopping = True
+        self._stop_refusal = Stopping("the server is stopping and accepts no new jobs", retry_after=5)
+        for engine in self.own:
+            engine.stop_waiting()
+        for callback in self._stop_callbacks:
+            callback()
+
+    def close(self) -> None:
+        self.stop_waiting()
+        for engine in self.own:
+            engine.close()
+
+
+async def awaited(answer: MaybeFuture[T]) -> T:
+    return await answer if isinstance(answer, Future) else answer

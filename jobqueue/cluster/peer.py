@@ -1,0 +1,256 @@
+"""Peer: a connection to another server, on which calls are passed on to the shards that it owns.
+
+    waiting      not sent: there is no connection yet
+    sent         the answer has not come
+    withdrawn    sent, but whoever called has left: what the answer delivers is given back
+
+When the connection is lost, calls that were not sent find out who owns their shard now. So do those that may
+be made again. The others fail with `OutcomeUnknown`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from jobqueue.cluster import codec
+from jobqueue.cluster.link import NONCE, connect, greeting, reason, receive, watch_other_side
+from jobqueue.model import Delivery, Job, Lease
+from jobqueue.steps import Kind
+from jobqueue.storage.postgres_session import Place
+
+_log: Final = logging.getLogger("jobqueue")
+# Seconds that connecting may take, and before the next try.
+_CONNECT: Final = 2.0
+_PAUSE: Final = 0.2
+# Milliseconds by which the clocks of two servers may differ before times are converted.
+_TOLERANCE: Final = 5
+# Milliseconds for which another server may read nothing.
+UNREAD: Final = 10_000
+# Who says this in a greeting passes on calls, not the connection of a client.
+PASSES_CALLS: Final = "calls 1, from "
+
+
+class Call(Protocol):
+    """A call for a shard of another server."""
+
+    kind: int
+    shard_index: int
+    body: bytes
+    left: bool  # whoever called has left
+
+    def answered(self, kind: int, body: memoryview, behind: int) -> None:
+        """Takes the answer. `behind`: milliseconds to add to the times of the owner's clock."""
+
+    def unsent(self) -> None:
+        """The call was not sent."""
+
+    def lost(self, why: str) -> None:
+        """The call was sent, and its answer is lost."""
+
+
+class Peer(asyncio.Protocol):
+    """The connection to the server at `place`. `own`: the address of this server, for the log of that one.
+    `clock()`: the wall clock of this server when its monotonic clock was 0."""
+
+    def __init__(self, place: Place, own: str, clock: Callable[[], int]) -> None:
+        self.place = place
+        self._own = own
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: list[Call] = []
+        self._sent: dict[int, Call] = {}
+        self._number = 0
+        self._out: list[bytes] = []
+        self._received = bytearray()
+        self._their_clock: int | None = None
+        self._leases: dict[tuple[int, str], tuple[Lease, Callable[[Job], None]]] = {}
+        self._observer: Callable[[Kind, Job | str], None] | None = None
+        self._closed = False
+        self._warned = False
+        self._connecting = self._loop.create_task(self._connect())
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def send(self, call: Call) -> None:
+        if self._transport is None:
+            if self._closed:
+                call.unsent()
+            else:
+                self._waiting.append(call)
+            return
+        self._number = number = (self._number + 1) & 0xFFFFFFFF or 1
+        self._sent[number] = call
+        body = call.body
+        self._write(
+            codec.CALL.pack(codec.CALL.size - codec.LENGTH + len(body), number, call.kind, call.shard_index)
+            + body
+        )
+
+    def cancel(self, call: Call) -> None:
+        """Tells the owner that whoever made this call has left."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+            return
+        for number, sent in self._sent.items():
+            if sent is call:
+                self._tell(codec.CANCEL, number, b"")
+                return
+
+    def give_back(self, shard: int, deliveries: Sequence[Delivery], lose: bool = False) -> None:
+        """As `give_back` of the engine, or `lose`. Without a connection the leases expire."""
+        leases = codec.encode([(job.id, lease.token) for job, lease in deliveries])
+        self._tell(codec.LOSE if lose else codec.GIVE_BACK, shard, leases)
+
+    def on_lease_end(self, shard: int, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
+        for job, lease in deliveries:
+            self._leases[job.id, lease.token] = lease, ended
+        self._tell(
+            codec.WATCH_LEASES, shard, codec.encode([(job.id, lease.token) for job, lease in deliveries])
+        )
+
+    def watch(self, observer: Callable[[Kind, Job | str], None] | None) -> None:
+        """Has the events of all shards of the other server passed to `observer`, or ends that."""
+        self._observer = observer
+        self._tell(codec.WATCH, 0, b"\x01" if observer is not None else b"")
+
+    def _tell(self, kind: int, about: int, body: bytes) -> None:
+        """Sends what has no answer. `about`: a call, or a shard."""
+        if self._transport is not None:
+            number, shard = (about, 0) if kind == codec.CANCEL else (0, about)
+            self._write(
+                codec.CALL.pack(codec.CALL.size - codec.LENGTH + len(body), number, kind, shard) + body
+            )
+
+    def _write(self, frame: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None:
+            self._transport.write(b"".join(out))
+
+    # -- the connection -----------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        while not self._closed:
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    link = await connect(self.place.address)
+                    try:
+                        watch_other_side(link, UNREAD)
+                        nonce = await receive(self._loop, link, NONCE)
+                        said = greeting(PASSES_CALLS + self._own, nonce, self.place.secret)
+                        await self._loop.sock_sendall(link, said)
+                        await self._loop.create_connection(lambda: self, sock=link)
+                    except BaseException:
+                        link.close()
+                        raise
+                return
+            except (OSError, EOFError, ValueError) as failed:
+                if not self._warned:
+                    self._warned = True
+                    _log.warning(
+                        "the server at %s cannot be reached: %s. Calls for its jobs get 503. Is its "
+                        "JOBQUEUE_ADVERTISE right, and may this machine connect there?",
+                        self.place.address,
+                        reason(failed),
+                    )
+                waiting, self._waiting = self._waiting, []
+                for call in waiting:
+                    call.unsent()
+            await asyncio.sleep(_PAUSE)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's has another base
+        if self._warned:
+            self._warned = False
+            _log.info("the server at %s is reached", self.place.address)
+        if self._observer is not None:
+            self.watch(self._observer)
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            self.send(call)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._received.clear()
+        self._their_clock = None
+        sent, self._sent = self._sent, {}
+        for call in sent.values():
+            call.lost(f"the connection to the server at {self.place.address} was lost")
+        self._leases.clear()
+        if not self._closed:
+            self._connecting = self._loop.create_task(self._connect())
+
+    def close(self) -> None:
+        """Closes the connection: the other server has gone, or this one goes."""
+        self._closed = True
+        self._connecting.cancel()
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call.unsent()
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        start, end = 0, len(received)
+        size = codec.ANSWER.size
+        frames: list[tuple[int, int, bytes]] = []
+        while end - start >= size:
+            length, number, kind = codec.ANSWER.unpack_from(received, start)
+            following = start + codec.LENGTH + length
+            if length > codec.LONGEST:
+                _log.error("the server at %s sent no frame", self.place.address)
+                assert self._transport is not None
+                self._transport.abort()
+                return
+            if following > end:
+                break
+            frames.append((number, kind, bytes(received[start + size : following])))
+            start = following
+        del received[:start]
+        for number, kind, body in frames:
+            if number:
+                if (call := self._sent.pop(number, None)) is not None:
+                    call.answered(kind, body, self._behind())  # type: ignore[arg-type]
+            else:
+                self._notice(kind, body)
+
+    def _behind(self) -> int:
+        """Returns by how much the monotonic clock of the other server is behind this one's, or 0 if there is
+        hardly a difference."""
+        if self._their_clock is None:
+            return 0
+        behind = self._their_clock - self._clock()
+        return behind if abs(behind) > _TOLERANCE else 0
+
+    def _notice(self, kind: int, body: bytes) -> None:
+        if kind == codec.CLOCK:
+            self._their_clock = int.from_bytes(body, "big", signed=True)
+        elif kind == codec.EVENT:
+            if self._observer is not None:
+                what, job, name = codec.read_event(body)
+                self._observer(what, codec.shift(job, self._behind()) if job is not None else name)
+        elif kind == codec.LEASE_ENDED:
+            self._lease_ended(body)
+
+    def _lease_ended(self, body: bytes) -> None:
+        job: Job = codec.shift(codec.read_job(body), self._behind())
+        ended = job.lease
+        if ended is None or (known := self._leases.pop((job.id, ended.token), None)) is None:
+            return
+        lease, callback = known
+        lease.ended_at, lease.ended_by = ended.ended_at, ended.ended_by
+        lease.expires, lease.length = ended.expires, ended.length
+        callback(job)
+
+

@@ -1,0 +1,233 @@
+"""Serving: performs the calls that another server passes on, for the shards that this one owns."""
+
+import asyncio
+import logging
+import socket
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from msgspec import MsgspecError
+
+from jobqueue.cluster import codec
+from jobqueue.cluster.codec import BY_KIND, Verb
+from jobqueue.engine.local import LocalEngine
+from jobqueue.errors import JobForgotten, JobNotFound, JobQueueError, NotReady
+from jobqueue.model import Delivery, Job
+from jobqueue.steps import Kind
+
+_log: Final = logging.getLogger("jobqueue")
+
+
+class Servings:
+    """The connections of the servers that pass calls on. `engine_of(shard)`: the engine of a shard that this
+    server owns, or None. `clock()`: the wall clock when the monotonic clock was 0."""
+
+    def __init__(self, engine_of: Callable[[int], LocalEngine | None], clock: Callable[[], int]) -> None:
+        self.engine_of = engine_of
+        self._clock = clock
+        self._told_clock = clock()
+        self._open: set[Serving] = set()
+        self.watchers: set[Serving] = set()
+        self.on_watchers: Callable[[], None] = lambda: None  # called when there are none, or some, now
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def take(self, link: socket.socket) -> None:
+        """Serves a connection that has been greeted, and owns its socket."""
+        task = asyncio.get_running_loop().create_task(self._connect(link))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, link: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link)
+        except OSError:
+            link.close()
+
+    def opened(self, serving: "Serving") -> None:
+        self._open.add(serving)
+        serving.tell_clock(self._told_clock)
+
+    def closed(self, serving: "Serving") -> None:
+        self._open.discard(serving)
+        self.watch(serving, False)
+
+    def watch(self, serving: "Serving", on: bool) -> None:
+        before = bool(self.watchers)
+        (self.watchers.add if on else self.watchers.discard)(serving)
+        if before != bool(self.watchers):
+            self.on_watchers()
+
+    def event(self, kind: Kind, subject: Job | str) -> None:
+        """Tells the servers that watch what happened here."""
+        if self.watchers:
+            job, name = (subject, "") if isinstance(subject, Job) else (None, subject)
+            body = codec.encode((kind, job, name))
+            for serving in self.watchers:
+                serving.answer(0, codec.EVENT, body)
+
+    def tell_clock(self) -> None:
+        """Tells the other servers the clock if it was set."""
+        clock = self._clock()
+        if abs(clock - self._told_clock) > 1:
+            self._told_clock = clock
+            for serving in self._open:
+                serving.tell_clock(clock)
+
+    def close(self) -> None:
+        for task in self._connecting:
+            task.cancel()
+        for serving in list(self._open):
+            serving.close()
+
+
+class Serving(asyncio.Protocol):
+    """One of them."""
+
+    def __init__(self, servings: Servings) -> None:
+        self._servings = servings
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._under_way: dict[int, Future[Any]] = {}
+        self._out: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's has another base
+        self._servings.opened(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """All who called through the other server have left."""
+        self._transport = None
+        self._servings.closed(self)
+        for future in list(self._under_way.values()):
+            future.cancel()
+        self._under_way.clear()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        start, end = 0, len(received)
+        size = codec.CALL.size
+        frames: list[tuple[int, int, int, bytes]] = []
+        while end - start >= size:
+            length, number, kind, shard = codec.CALL.unpack_from(received, start)
+            following = start + codec.LENGTH + length
+            if length > codec.LONGEST:
+                _log.error("a server of the cluster sent no frame")
+                assert self._transport is not None
+                self._transport.abort()
+                return
+            if following > end:
+                break
+            frames.append((number, kind, shard, bytes(received[start + size : following])))
+            start = following
+        del received[:start]
+        for number, kind, shard, body in frames:
+            if (verb := BY_KIND.get(kind)) is not None:
+                self._perform(number, verb, shard, body)
+            else:
+                self._told(number, kind, shard, body)
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def _perform(self, number: int, verb: Verb, shard: int, body: bytes) -> None:
+        engine = self._servings.engine_of(shard)
+        if engine is None:
+            self.answer(number, codec.NOT_OWNER, b"")
+            return
+        try:
+            if (refuses := engine.refuses) is not None:
+                raise NotReady(refuses, retry_after=1)
+            given = verb.read(body)
+            if verb.unpack_arguments is not None:
+                given = verb.unpack_arguments(given)
+            result = getattr(engine, verb.name)(*given)
+        except Exception as error:
+            self._refuse(number, error)
+            return
+        if isinstance(result, Future):
+            self._under_way[number] = result
+            result.add_done_callback(partial(self._done, number, verb))
+        else:
+            self._answer_with(number, verb, result)
+
+    def _done(self, number: int, verb: Verb, future: Future[Any]) -> None:
+        if self._under_way.pop(number, None) is None:  # the other server has gone
+            return
+        if future.cancelled():
+            self.answer(number, codec.WITHDRAWN, b"")
+        elif (error := future.exception()) is not None:
+            self._refuse(number, error)
+        else:
+            self._answer_with(number, verb, future.result())
+
+    def _answer_with(self, number: int, verb: Verb, result: Any) -> None:
+        self.answer(number, codec.RESULT, codec.encode(verb.pack(result) if verb.pack is not None else result))
+
+    def _refuse(self, number: int, error: BaseException) -> None:
+        if isinstance(error, JobQueueError):
+            self.answer(number, codec.REFUSED, codec.encode(error))
+            return
+        if isinstance(error, MsgspecError):
+            _log.error("a call of a server of the cluster cannot be read: %s", error)
+        else:
+            _log.error("unexpected error in a call of a server of the cluster", exc_info=error)
+        self.answer(number, codec.BUG, b"")
+
+    def _told(self, number: int, kind: int, shard: int, body: bytes) -> None:
+        if kind == codec.CANCEL:
+            if (future := self._under_way.get(number)) is not None:
+                future.cancel()
+            return
+        if kind == codec.WATCH:
+            self._servings.watch(self, bool(body))
+            return
+        engine = self._servings.engine_of(shard)
+        if engine is None:
+            return
+        deliveries = current_deliveries(engine, codec.read_ids(body))
+        if kind == codec.GIVE_BACK:
+            engine.give_back(deliveries)
+        elif kind == codec.LOSE:
+            engine.lose(deliveries)
+        elif kind == codec.WATCH_LEASES:
+            engine.on_lease_end(deliveries, self._lease_ended)
+
+    def _lease_ended(self, job: Job) -> None:
+        self.answer(0, codec.LEASE_ENDED, codec.encode(job))
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def answer(self, number: int, kind: int, body: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(codec.ANSWER.pack(codec.ANSWER.size - codec.LENGTH + len(body), number, kind))
+        self._out.append(body)
+
+    def tell_clock(self, clock: int) -> None:
+        self.answer(0, codec.CLOCK, clock.to_bytes(8, "big", signed=True))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(b"".join(out))
+
+
+def current_deliveries(engine: LocalEngine, leases: Sequence[tuple[int, str]]) -> list[Delivery]:
+    """Returns the jobs of an engine that were last leased under these tokens."""
+    found: list[Delivery] = []
+    for id, token in leases:
+        try:
+            job = engine.get(id)
+        except (JobNotFound, JobForgotten):
+            continue
+        if job.lease is not None and job.lease.token == token:
+            found.append((job, job.lease))
+    return found
