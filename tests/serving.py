@@ -12,6 +12,8 @@ from http_client import Answer, Body, Client, request
 from tornado.ioloop import IOLoop
 
 from jobqueue import MemoryEngine, Settings
+from jobqueue.cluster.engine import ClusterEngine
+from jobqueue.cluster.links import Links
 from jobqueue.engine.opening import open_database, open_journal
 from jobqueue.server import log
 from jobqueue.server.front import Front
@@ -20,6 +22,7 @@ from jobqueue.server.listener import Listener, bind
 from jobqueue.server.tornado_front import TornadoFront
 from jobqueue.settings import is_database
 from jobqueue.storage.data_dir import DataDir
+from jobqueue.storage.postgres_session import Place
 from jobqueue.testing import ManualClock
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.tornado_app import application
@@ -44,6 +47,27 @@ def patch_engine(monkeypatch: pytest.MonkeyPatch, server: "Server", **verbs: Cal
     monkeypatch.setattr(server.dispatcher.context, "engine", patched)
 
 
+class OtherServer:
+    """A server that passes all calls on to the one that has `owned`. `engine`: what it serves."""
+
+    def __init__(self, owned: MemoryEngine, clock: ManualClock) -> None:
+        place = Place("127.0.0.1:0", "secret")
+        parts = (owned.settings, 1, owned.identity, owned.secret, clock)
+        owner, self.engine = ClusterEngine(*parts), ClusterEngine(*parts)
+        owner.refuses = self.engine.refuses = None
+        owner.own = [owned]
+        owner.shards[0].owned_by(owned, None)
+        listening = bind("127.0.0.1", 0)
+        self._links = [Links(owner, listening, place), Links(self.engine, bind("127.0.0.1", 0), place)]
+        there = Place(f"127.0.0.1:{listening.getsockname()[1]}", "secret")
+        self.engine.shards[0].owned_by(None, self._links[1].peer(there))
+
+    def close(self) -> None:
+        self.engine.stop_waiting()
+        for links in self._links:
+            links.close()
+
+
 class Server:
     """One server, put together as `jobqueue.server.main` does it. Nothing ticks or sweeps by itself:
     `engine.tick()`, `front.sweep()`. Make it on the running loop.
@@ -60,6 +84,7 @@ class Server:
         clock: ManualClock,
         again: bool = False,
         folder: str | None = None,
+        passed_on: bool = False,
     ) -> None:
         self.clock = clock
         self.again = again
@@ -70,7 +95,8 @@ class Server:
                 if is_database(folder)
                 else open_journal(DataDir(folder), settings, clock)
             )
-        self.dispatcher = Dispatcher(self.engine)
+        self.other: OtherServer | None = OtherServer(self.engine, clock) if passed_on else None
+        self.dispatcher = Dispatcher(self.other.engine if self.other is not None else self.engine)
         access = log.AccessLog(settings.access_log)
         self.dispatcher.access = access.request
         self.front: Front = (
@@ -158,6 +184,8 @@ class Server:
     def stop_waiting(self) -> None:
         """Stops as the program does at its first signal, but still accepts the next request of a test."""
         self.engine.stop_waiting()
+        if self.other is not None:
+            self.other.engine.stop_waiting()
         self.front.drain()
 
     async def close(self) -> None:
@@ -168,6 +196,8 @@ class Server:
         self.front.drain()
         self.front.close()
         self.engine.close()
+        if self.other is not None:
+            self.other.close()
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=5)
         await asyncio.sleep(0)
@@ -190,6 +220,8 @@ def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) 
     with tempfile.TemporaryDirectory() as folder:
 
         async def start() -> Server:
+            if how == "passed on":
+                return Server(front, settings, clock, passed_on=True)
             if how != "journal":
                 return Server(front, settings, clock, how == "again")
             server = Server(front, settings, clock, folder=folder)

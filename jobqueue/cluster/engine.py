@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from jobqueue.clock import SystemClock
+from jobqueue.clock import Clock, SystemClock
 from jobqueue.cluster import joining
 from jobqueue.cluster.several import SeveralDequeue, gathered, outcomes
-from jobqueue.cluster.shard import Shard
-from jobqueue.cluster.waiting import run, wait
+from jobqueue.cluster.shard import RemoteCall, Shard
+from jobqueue.cluster.waiting import inside, run, wait
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.calendar import PlanCalendar
 from jobqueue.engine.local import LocalEngine
@@ -76,7 +76,9 @@ class ClusterEngine:
     part. `on_watch(observer)` is called when events of the other servers are wanted, or no longer.
     """
 
-    def __init__(self, settings: Settings, shards: int, identity: str, secret: bytes) -> None:
+    def __init__(
+        self, settings: Settings, shards: int, identity: str, secret: bytes, clock: Clock | None = None
+    ) -> None:
         self.settings = settings
         self.reads_wait = True
         self.durability = "PostgreSQL"
@@ -90,7 +92,7 @@ class ClusterEngine:
         self.members_seen: Callable[[], Sequence[Member]] = lambda: ()
         self.on_watch: Callable[[Callable[[Kind, Job | str], None] | None], None] = lambda observer: None
         self.own: list[LocalEngine] = []  # of the shards that this server owns
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._calendar = PlanCalendar()
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stop_refusal: Stopping | None = None
@@ -108,6 +110,8 @@ class ClusterEngine:
         """Returns the shard that has a job, if any has. The id of a job that was moved here with a journal
         does not tell, so all shards are asked for it."""
         index = shard_of_id(id)
+        if len(self.shards) == 1:
+            return self.shards[0]
         if index is None:
             return self._of_old_id(id)
         if index >= len(self.shards):
@@ -135,6 +139,15 @@ class ClusterEngine:
         """Reads from one shard."""
         return wait(shard.call(verb, *arguments))
 
+    def _call(self, shard: Shard, verb: str, *arguments: Any) -> MaybeFuture[Any]:
+        """Calls a verb of one shard. If another server has it, the operation waits, so that what is refused
+        there is raised here."""
+        answer = shard.call(verb, *arguments)
+        if isinstance(answer, RemoteCall) and inside():
+            result: Any = wait(answer)
+            return result
+        return answer
+
     def _from_all(self, verb: str, *arguments: Any) -> list[Any]:
         """Reads from all shards."""
         return self._from(self.shards, verb, *arguments)
@@ -159,7 +172,7 @@ class ClusterEngine:
         if (engine := shard.local()) is not None:
             return engine.enqueue(new)
         self._admit()
-        return shard.call("enqueue", new)
+        return self._call(shard, "enqueue", new)
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None
@@ -169,14 +182,14 @@ class ClusterEngine:
             return []
         first = family(news[0].queue)
         for index, new in enumerate(news):
-            if family(new.queue) != first:
+            if family(new.queue) != first and len(self.shards) > 1:
                 raise SeveralFamilies(
                     f"jobs for the queues {news[0].queue!r} and {new.queue!r} cannot be enqueued all or "
                     "nothing: what stands before the first colon differs, so other servers may have them. Use "
                     "atomic=false, or names such as mail and mail:high",
                     index=index,
                 )
-        return self._of_queue(news[0].queue).call("enqueue_many", list(news), key)
+        return self._call(self._of_queue(news[0].queue), "enqueue_many", list(news), key)
 
     def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._admit()
@@ -251,7 +264,7 @@ class ClusterEngine:
         if len(queues) == 1:
             if (engine := shard.local()) is not None:
                 return engine.dequeue(request, wait)
-            return shard.call("dequeue", request, wait)
+            return shard.call("dequeue", request, wait) if wait else self._call(shard, "dequeue", request, 0)
         groups: list[tuple[Shard, list[str]]] = []
         for name in queues:
             shard = self._of_queue(name)
@@ -263,7 +276,7 @@ class ClusterEngine:
         return SeveralDequeue(groups, request, wait)
 
     def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
-        return [] if self.stopping else self._of_id(id).call("dequeue_job", id, request)
+        return [] if self.stopping else self._call(self._of_id(id), "dequeue_job", id, request)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         for shard, part in self._divided(deliveries):
@@ -297,10 +310,10 @@ class ClusterEngine:
         shard = self._of_id(claim.id)
         if (engine := shard.local()) is not None:
             return engine.conclude(claim, result)
-        return shard.call("conclude", claim, result)
+        return self._call(shard, "conclude", claim, result)
 
     def release(self, claim: LeaseClaim, delay: int = 0, priority: int | None = None) -> MaybeFuture[Job]:
-        return self._of_id(claim.id).call("release", claim, delay, priority)
+        return self._call(self._of_id(claim.id), "release", claim, delay, priority)
 
     def fail(
         self,
@@ -309,7 +322,7 @@ class ClusterEngine:
         retry: bool = True,
         retry_in: int | None = None,
     ) -> MaybeFuture[Job]:
-        return self._of_id(claim.id).call("fail", claim, error, retry, retry_in)
+        return self._call(self._of_id(claim.id), "fail", claim, error, retry, retry_in)
 
     def heartbeat(
         self,
@@ -318,13 +331,13 @@ class ClusterEngine:
         progress: int | None = None,
         message: str | None = None,
     ) -> MaybeFuture[Job]:
-        return self._of_id(claim.id).call("heartbeat", claim, lease_for, progress, message)
+        return self._call(self._of_id(claim.id), "heartbeat", claim, lease_for, progress, message)
 
     def renew(self, claim: LeaseClaim, lease_for: int) -> MaybeFuture[Job]:
-        return self._of_id(claim.id).call("renew", claim, lease_for)
+        return self._call(self._of_id(claim.id), "renew", claim, lease_for)
 
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
-        return outcomes(calls)
+        return outcomes([partial(run, call) for call in calls])
 
     # -- single jobs --------------------------------------------------------------------------------
 
@@ -353,13 +366,13 @@ class ClusterEngine:
         )
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
-        return self._of_id(id).call("cancel", id, force, version)
+        return self._call(self._of_id(id), "cancel", id, force, version)
 
     def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
-        return self._of_id(id).call("change", id, change, version)
+        return self._call(self._of_id(id), "change", id, change, version)
 
     def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
-        return self._of_id(id).call("redrive", id, version)
+        return self._call(self._of_id(id), "redrive", id, version)
 
     # -- many jobs ----------------------------------------------------------------------------------
 
@@ -414,7 +427,7 @@ class ClusterEngine:
     ) -> MaybeFuture[BulkResult]:
         shards = self._of_filter(where)
         if len(shards) == 1:
-            return shards[0].call(*call(limit))
+            return self._call(shards[0], *call(limit))
         return self._task(self._in_turn(shards, limit, call))
 
     async def _in_turn(
@@ -433,7 +446,7 @@ class ClusterEngine:
     def configure(
         self, name: str, changes: dict[str, object], version: int | None = None
     ) -> MaybeFuture[QueueView]:
-        return self._of_queue(name).call("configure", name, changes, version)
+        return self._call(self._of_queue(name), "configure", name, changes, version)
 
     def pause(
         self,
@@ -443,10 +456,10 @@ class ClusterEngine:
         version: int | None = None,
         by: str | None = None,
     ) -> MaybeFuture[QueueView]:
-        return self._of_queue(name).call("pause", name, duration, reason, version, by)
+        return self._call(self._of_queue(name), "pause", name, duration, reason, version, by)
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
-        return self._of_queue(name).call("resume", name, version)
+        return self._call(self._of_queue(name), "resume", name, version)
 
     def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
         return joining.consumers(self._from_all("consumers", limit, within), limit)
@@ -526,9 +539,9 @@ class ClusterEngine:
         try:
             shard, existing = self._with_schedule(plan.name)
         except ScheduleNotFound:
-            return target.call("put_schedule", plan, paused, version)
+            return self._call(target, "put_schedule", plan, paused, version)
         if shard is target:
-            return target.call("put_schedule", plan, paused, version)
+            return self._call(target, "put_schedule", plan, paused, version)
         check_version("schedule", existing.version, version)
         if paused is None:
             paused = existing.paused_at is not None
@@ -597,18 +610,18 @@ class ClusterEngine:
         return joining.changes(results)
 
     def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
-        return self._with_schedule(name)[0].call("delete_schedule", name, version)
+        return self._call(self._with_schedule(name)[0], "delete_schedule", name, version)
 
     def pause_schedule(
         self, name: str, reason: str | None, version: int | None = None
     ) -> MaybeFuture[Schedule]:
-        return self._with_schedule(name)[0].call("pause_schedule", name, reason, version)
+        return self._call(self._with_schedule(name)[0], "pause_schedule", name, reason, version)
 
     def resume_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
-        return self._with_schedule(name)[0].call("resume_schedule", name, version)
+        return self._call(self._with_schedule(name)[0], "resume_schedule", name, version)
 
     def run_schedule(self, name: str) -> MaybeFuture[Job | ExistingJob]:
-        return self._with_schedule(name)[0].call("run_schedule", name)
+        return self._call(self._with_schedule(name)[0], "run_schedule", name)
 
     def explain_schedule(self, name: str) -> ScheduleExplanation:
         found: ScheduleExplanation = self._here_or(self._with_schedule(name)[0], "explain_schedule", name)

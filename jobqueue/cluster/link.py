@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 NONCE = 32
 GREETING = 160
@@ -84,7 +85,12 @@ class Link:
             accepted.setblocking(False)
             task = self._loop.create_task(self._greet(accepted))
             self._greeted.add(task)
-            task.add_done_callback(self._greeted.discard)
+            task.add_done_callback(partial(self._greeting_over, accepted))
+
+    def _greeting_over(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._greeted.discard(task)
+        if task.cancelled():
+            accepted.close()
 
     async def _greet(self, accepted: socket.socket) -> None:
         nonce = os.urandom(NONCE)
@@ -95,9 +101,6 @@ class Link:
         except (OSError, EOFError):
             accepted.close()
             return
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
         peer = told[65:].rstrip().decode("latin-1")
         if hmac.compare_digest(told, greeting(peer, nonce, self._secret)):
             watch_other_side(accepted, self._unread)

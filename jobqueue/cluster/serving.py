@@ -37,12 +37,14 @@ class Servings:
         """Serves a connection that has been greeted, and owns its socket."""
         task = asyncio.get_running_loop().create_task(self._connect(link))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(partial(self._connected, link))
 
     async def _connect(self, link: socket.socket) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link)
-        except OSError:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link)
+
+    def _connected(self, link: socket.socket, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if task.cancelled() or task.exception() is not None:
             link.close()
 
     def opened(self, serving: "Serving") -> None:

@@ -70,7 +70,11 @@ class _Gathered(Future[Any]):
         if error is not None and not (self._keep_errors and isinstance(error, JobQueueError)):
             self.set_exception(error)
             return
-        self._results[index] = error or call.result()
+        result = self._results[index] = error or call.result()
+        if isinstance(result, Future):  # of work that waited, and then called what takes time
+            self._left += 1
+            result.add_done_callback(partial(self._one_done, index))
+            return
         if not self._left:
             try:
                 self.set_result(self._join(self._results))

@@ -27,6 +27,11 @@ def run(work: Callable[[], T]) -> MaybeFuture[T]:
     return result if worker.dead else _Working(worker, result)
 
 
+def inside() -> bool:
+    """Returns whether this is called inside of `run`, so that `wait` may be called."""
+    return getcurrent().parent is not None
+
+
 def wait(answer: MaybeFuture[T]) -> T:
     """Returns the result of a Future, for which the work of `run` stops. Raises what it fails with."""
     if not isinstance(answer, Future):

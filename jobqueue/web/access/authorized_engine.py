@@ -126,7 +126,9 @@ class AuthorizedEngine:
         return job
 
     def _still_here(self, job: Job) -> Job:
-        return job if self._who.may_use(job.queue) else self._check_job(job.id)
+        if not self._who.may_use(job.queue):
+            raise JobNotFound("this server has never given that id")
+        return job
 
     def _check_lease(self, id: int) -> None:
         lease = self._check_job(id).lease

@@ -68,6 +68,11 @@ class Principal(Generic[C]):
         self.ended: str | None = None  # why the token is no longer valid
         self._waiting: dict[Future[Any], Engine] = {}
 
+    @property
+    def patterns(self) -> tuple[str, ...] | None:
+        """Returns those of the names of queues for which `may_use` is true; None: all names."""
+        return self.token.queues
+
     def may_use(self, queue: str) -> bool:
         """Tells whether the caller may use the queue of this name."""
         seen = self.queue_access.get(queue)

@@ -50,18 +50,21 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
     request.body = b""  # the wait may be long, and the job has its payload
     duplicate = False
 
-    def outcome(several: list[Job | ExistingJob] | PriorAnswer) -> MaybeFuture[Job]:
+    def outcome(several: list[Job | ExistingJob] | PriorAnswer) -> MaybeFuture[Any]:
         nonlocal duplicate
         if isinstance(several, PriorAnswer):
-            [id] = [one.id if isinstance(one, Job) else one for one in several.made[:1]]
+            if several.many or not isinstance(known := several.made[0], Job):
+                return several
             duplicate = True
-            return context.engine.wait_for(id, wait)
+            return context.engine.wait_for(known.id, wait)
         [made] = several
         duplicate = isinstance(made, ExistingJob)
         job = made.job if isinstance(made, ExistingJob) else made
         return context.engine.wait_for(job.id, wait)
 
-    def answer(job: Job) -> Response:
+    def answer(job: Job | PriorAnswer) -> Response:
+        if isinstance(job, PriorAnswer):
+            return Response(200, context.encoder.made_before(job))
         status = 200 if job.status in FINISHED else 202
         headers = b'\r\nLocation: /jobs/%d\r\nETag: "%d"\r\nPreference-Applied: wait=%d' % (
             job.id,
@@ -70,5 +73,5 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
         )
         return Response(status, context.encoder.new_job(ExistingJob(job) if duplicate else job), headers)
 
-    finished: MaybeFuture[Job] = then(made, outcome)
+    finished: Any = then(made, outcome)
     return Deferred(finished, answer) if isinstance(finished, Future) else answer(finished)
