@@ -531,7 +531,7 @@ class Member(NamedTuple):
     `server`: its process and machine. `address`: where others reach it; None for a command. `started_at`:
     wall-clock milliseconds. `age`: milliseconds since its last beat. Of the owner, `before` is the
     server that was the owner before it, None if it is the first one, and `forced` says that that one had not
-    handed over."""
+    handed over. `shards`: those that it owns, in a database with several."""
 
     session: str
     owner: bool
@@ -541,6 +541,7 @@ class Member(NamedTuple):
     age: int | None
     before: str | None = None
     forced: bool = False
+    shards: tuple[int, ...] = ()
 
 
 class DatabaseStats(NamedTuple):

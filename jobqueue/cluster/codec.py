@@ -18,11 +18,12 @@ from msgspec import Struct
 from jobqueue import errors
 from jobqueue.errors import JobQueueError
 from jobqueue.histogram import DecayingHistogram, Histogram
+from jobqueue.job import Delivery, Job, job_row
+from jobqueue.job_rows import JobRow, job_of
 from jobqueue.model import (
     BulkResult,
     Change,
     Consumers,
-    Delivery,
     DequeueRequest,
     EngineStats,
     ExistingJob,
@@ -31,7 +32,6 @@ from jobqueue.model import (
     IdempotencyKey,
     ImportItem,
     ImportResult,
-    Job,
     JobGroups,
     LeaseClaim,
     NewError,
@@ -79,6 +79,8 @@ class QueuePatterns:
 
 def to_wire(value: object) -> object:
     """Returns what is sent in the place of a value that MessagePack does not know."""
+    if isinstance(value, Job):
+        return job_row(value, value.payload)
     if isinstance(value, JobQueueError):
         return [type(value).__name__, value.detail, value.facts]
     if isinstance(value, (Histogram, DecayingHistogram)):
@@ -100,6 +102,8 @@ _FIELDS: Final[dict[type, tuple[str, ...]]] = {
 
 def from_wire(kind: Any, sent: Any) -> object:
     """The reverse of `to_wire`, for a value of the type `kind`."""
+    if kind is Job:
+        return job_of(msgspec.convert(sent, JobRow))
     if kind is Histogram or kind is DecayingHistogram:
         made = object.__new__(kind)
         for name, value in zip(_FIELDS[kind], sent, strict=True):
@@ -143,20 +147,27 @@ def _unpack_made(made: _Made) -> Job | ExistingJob | JobQueueError:
 
 
 class _Many(NamedTuple):
-    """The results of several enqueues, or the answer to an earlier request with the same key."""
+    """The results of several enqueues; or with `prior` the answer to an earlier request with the same key,
+    which was for `many`: jobs, and the ids of those that are forgotten."""
 
     made: list[_Made]
-    prior: PriorAnswer | None = None
+    prior: list[tuple[Job | None, int]] | None = None
+    many: bool = False
 
 
 def _pack_many(made: Any) -> _Many:
     if isinstance(made, PriorAnswer):
-        return _Many([], made)
+        known: list[tuple[Job | None, int]] = [
+            (one, one.id) if isinstance(one, Job) else (None, one) for one in made.made
+        ]
+        return _Many([], known, made.many)
     return _Many([_pack_made(one) for one in made])
 
 
 def _unpack_many(many: _Many) -> Any:
-    return many.prior if many.prior is not None else [_unpack_made(one) for one in many.made]
+    if many.prior is not None:
+        return PriorAnswer([id if job is None else job for job, id in many.prior], many.many)
+    return [_unpack_made(one) for one in many.made]
 
 
 def _pack_deliveries(deliveries: Sequence[Delivery]) -> list[Job]:
@@ -167,17 +178,13 @@ def _unpack_deliveries(jobs: list[Job]) -> list[Delivery]:
     return [(job, job.lease) for job in jobs if job.lease is not None]
 
 
-class _Settings(NamedTuple):
-    """Changes of the settings of a queue."""
-
-    fields: dict[str, Any]
+_SETTINGS: Final = get_type_hints(QueueSettings)
 
 
-_SETTINGS = get_type_hints(QueueSettings)
-
-
-def _settings(changes: dict[str, Any]) -> dict[str, object]:
-    return {name: msgspec.convert(value, _SETTINGS[name]) for name, value in changes.items()}
+def _typed_settings(given: tuple[str, dict[str, Any], int | None]) -> tuple[object, ...]:
+    """Returns the arguments of `configure`, whose values have the types of the settings."""
+    name, changes, version = given
+    return name, {key: msgspec.convert(value, _SETTINGS[key]) for key, value in changes.items()}, version
 
 
 class Verb(Struct, frozen=True, eq=False):
@@ -253,24 +260,18 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("explain_schedule", (str,), ScheduleExplanation, True),
     ("schedule_figures", (_Within,), ScheduleFigures, True),
     ("stats", (_Within,), EngineStats, True),
+    ("end_session", (str,), None, True),
+    ("has_ended", (str,), bool, True),
 )  # fmt: skip
 
 
 def _verbs() -> Iterator[Verb]:
     for kind, (name, arguments, result, *more) in enumerate(_TABLE, FIRST_VERB):
         shape, pack, unpack = result if isinstance(result, tuple) else (result, None, None)
-        again, waits, *_ = (*more, False, None)[:2] if more else (False, None)
-        yield Verb(
-            kind,
-            name,
-            decoder(tuple[arguments] if arguments else tuple[()]),  # type: ignore[valid-type]
-            decoder(shape),
-            pack,
-            unpack,
-            again,
-            waits if len(more) > 1 else None,
-            (lambda given: (given[0], _settings(given[1]), given[2])) if name == "configure" else None,
-        )
+        again, waits = (*more, False, None)[:2] if len(more) != 1 else (more[0], None)
+        given: Any = tuple[arguments] if arguments else tuple[()]  # type: ignore[valid-type]
+        changes = _typed_settings if name == "configure" else None
+        yield Verb(kind, name, decoder(given), decoder(shape), pack, unpack, again, waits, changes)
 
 
 VERBS: Final[dict[str, Verb]] = {verb.name: verb for verb in _verbs()}

@@ -91,6 +91,7 @@ class ClusterEngine:
         self.on_failure: Callable[[Exception], None] = lambda error: None
         self.members_seen: Callable[[], Sequence[Member]] = lambda: ()
         self.on_watch: Callable[[Callable[[Kind, Job | str], None] | None], None] = lambda observer: None
+        self.arriving: Callable[[], bool] | None = None
         self.own: list[LocalEngine] = []  # of the shards that this server owns
         self._clock = clock or SystemClock()
         self._calendar = PlanCalendar()
@@ -185,8 +186,8 @@ class ClusterEngine:
             if family(new.queue) != first and len(self.shards) > 1:
                 raise SeveralFamilies(
                     f"jobs for the queues {news[0].queue!r} and {new.queue!r} cannot be enqueued all or "
-                    "nothing: what stands before the first colon differs, so other servers may have them. Use "
-                    "atomic=false, or names such as mail and mail:high",
+                    "nothing: what stands before the first colon differs, so other servers may have them. "
+                    "Use atomic=false, or names such as mail and mail:high",
                     index=index,
                 )
         return self._call(self._of_queue(news[0].queue), "enqueue_many", list(news), key)
@@ -580,7 +581,10 @@ class ClusterEngine:
             index: part for index, part in parts.items() if part or (group is not None)
         }  # an empty part deletes what the group has there
         checked = gathered(
-            [self.shards[index].call("put_schedules", part, group, True) for index, part in concerned.items()],
+            [
+                self.shards[index].call("put_schedules", part, group, True)
+                for index, part in concerned.items()
+            ],
             joining.changes,
         )
         if dry_run:
@@ -660,6 +664,17 @@ class ClusterEngine:
         for engine in self.own:
             engine.flush()
 
+    def end_session(self, code: str) -> MaybeFuture[None]:
+        return self._call(self.shards[0], "end_session", code)
+
+    def has_ended(self, code: str) -> bool:
+        """Tells whether a session was ended. Where nothing can be asked, before the body of a request is
+        there, it has not; it is asked again."""
+        if self.shards[0].engine is None and not inside():
+            return False
+        ended: bool = self._here_or(self.shards[0], "has_ended", code)
+        return ended
+
     def members(self) -> Sequence[Member]:
         return self.members_seen()
 
@@ -668,6 +683,12 @@ class ClusterEngine:
         if not parts:
             parts = [LocalEngine(self.settings).stats()]
         return joining.stats(parts, resident(), self.memory_limit.limit)
+
+    def watch_arrivals(self, arriving: Callable[[], bool]) -> None:
+        """As that of `LocalEngine`, for all shards that this server has now or later."""
+        self.arriving = arriving
+        for engine in self.own:
+            engine.watch_arrivals(arriving)
 
     def held(self) -> int:
         return sum(engine.held() for engine in self.own)

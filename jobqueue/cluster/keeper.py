@@ -40,20 +40,27 @@ class Found(Protocol):
     """What a look shows of one shard. `replace`: False: it has an owner; True: it has none; `Silent`: its
     owner has gone or hangs."""
 
-    owner: Place | None
-    whose: str
-    replace: Silent | bool
+    @property
+    def owner(self) -> Place | None: ...
+
+    @property
+    def replace(self) -> Silent | bool: ...
 
 
 class Watcher(Protocol):
     """What looks at the database. `servers`: the addresses of those that live. `woken` is set when it is
     worth while to look at once."""
 
-    servers: Sequence[str]
     woken: asyncio.Event
 
+    @property
+    def servers(self) -> Sequence[str]: ...
+
     async def look(self) -> Sequence[Found]:
-        """Raises `Unavailable` or `JournalError`."""
+        """Returns what it finds of each shard. Raises `Unavailable` or `JournalError`."""
+
+    async def leave(self) -> None:
+        """Tells the others that this server is to own nothing any more."""
 
 
 class Keeper:
@@ -103,6 +110,7 @@ class Keeper:
         self._leaving = True
         while self._changing:
             await asyncio.wait(self._changing.values())
+        await self._watch.leave()
         await asyncio.gather(
             *(self._give_up(shard) for shard in self._engine.shards if shard.engine is not None)
         )
@@ -202,6 +210,8 @@ class Keeper:
         count = len(self._engine.shards)
         engine.memory_limit.limit = self._engine.memory_limit.limit
         engine.own_only(lambda name: shard_of_queue(name, count) == shard.index)
+        if self._engine.arriving is not None:
+            engine.watch_arrivals(self._engine.arriving)
         self._engine.own.append(engine)
         self._links.watch(engine)
         self._vacant[shard.index] = 0
@@ -240,7 +250,7 @@ class Keeper:
             await asyncio.sleep(_TRANSFERS)
             for engine in list(self._engine.own):
                 try:
-                    while engine.foreign_queues() and await self._transfers.run(engine):
-                        await asyncio.sleep(0)
+                    if engine.foreign_queues():
+                        await self._transfers.run(engine)
                 except Exception:
                     _log.exception("unexpected error")

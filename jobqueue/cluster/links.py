@@ -13,7 +13,6 @@ from jobqueue.steps import Kind
 from jobqueue.storage.postgres_session import Place
 
 
-
 class Links:
     """`listening`: the socket on which other servers connect. `place`: where they find it."""
 

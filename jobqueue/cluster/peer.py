@@ -252,5 +252,3 @@ class Peer(asyncio.Protocol):
         lease.ended_at, lease.ended_by = ended.ended_at, ended.ended_by
         lease.expires, lease.length = ended.expires, ended.length
         callback(job)
-
-

@@ -171,7 +171,9 @@ class Serving(asyncio.Protocol):
             self._answer_with(number, verb, future.result())
 
     def _answer_with(self, number: int, verb: Verb, result: Any) -> None:
-        self.answer(number, codec.RESULT, codec.encode(verb.pack(result) if verb.pack is not None else result))
+        self.answer(
+            number, codec.RESULT, codec.encode(verb.pack(result) if verb.pack is not None else result)
+        )
 
     def _refuse(self, number: int, error: BaseException) -> None:
         if isinstance(error, JobQueueError):

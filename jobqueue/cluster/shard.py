@@ -120,7 +120,9 @@ class RemoteCall(WaitFuture[Any]):
 
     def _give_up(self) -> None:
         self._shard.forget(self)
-        self._fail(NotReady("no server owns these jobs at present; one takes over in a few seconds", retry_after=1))
+        self._fail(
+            NotReady("no server owns these jobs at present; one takes over in a few seconds", retry_after=1)
+        )
 
     def _call_here(self, engine: LocalEngine) -> None:
         """This server has become the owner meanwhile."""

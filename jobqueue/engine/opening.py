@@ -35,6 +35,15 @@ def prepare_shards(settings: Settings, patience: float = 10.0) -> int:
     return shards
 
 
+def check_sync(settings: Settings) -> None:
+    """Raises `SettingError` for a setting that means nothing with a database."""
+    if settings.sync != "always":
+        raise SettingError(
+            f"JOBQUEUE_SYNC={settings.sync} is for a journal on disk: with PostgreSQL leave it out; the "
+            "database's synchronous_commit says when a change is safe"
+        )
+
+
 def open_database(
     url: str,
     settings: Settings | None = None,
@@ -51,11 +60,7 @@ def open_database(
     replaces. Raises `SettingError`, and `JournalError` if the database cannot be used, or has another number
     of shards."""
     settings = settings or Settings()
-    if settings.sync != "always":
-        raise SettingError(
-            f"JOBQUEUE_SYNC={settings.sync} is for a journal on disk: with PostgreSQL leave it out; the "
-            "database's synchronous_commit says when a change is safe"
-        )
+    check_sync(settings)
     refuse_first_id(settings.first_id, shards)
     store = PostgresStore(url, patience, place, silent, shard, shards)
     clock = clock or CorrectedClock(store.clock_offset)

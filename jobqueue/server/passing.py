@@ -10,8 +10,8 @@ import socket
 from contextlib import suppress
 from typing import cast
 
-from jobqueue.errors import NotReady
 from jobqueue.cluster.link import NONCE, connect, greeting, reason, receive, watch_other_side
+from jobqueue.errors import NotReady
 from jobqueue.storage.postgres_session import Place
 from jobqueue.web.http import REASONS
 from jobqueue.web.writers.problems import problem

@@ -12,11 +12,13 @@ By the same rules a server that takes part counts as gone.
 """
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+from jobqueue.model import Member
 from jobqueue.storage.postgres_schema import other_number, version_and_shards
 from jobqueue.storage.postgres_session import (
     CHANNEL,
@@ -40,6 +42,7 @@ _GONE = 5
 _BEAT = """
     UPDATE jobqueue.session SET beat = beat + 1, beat_at = now() WHERE id = $1 AND alive RETURNING 1
 """
+_END = "UPDATE jobqueue.session SET alive = false WHERE id = $1"
 # The connection of an owner holds the lock of its shard, and that of a watch is called after its session. A
 # schema of version 2 has no column `shard`.
 _NAME = "jobqueue standby "
@@ -52,9 +55,11 @@ _SESSIONS = f"""
         SELECT application_name AS name FROM pg_stat_activity WHERE datname = current_database()
     ), living AS (
         SELECT session.*, coalesce((to_jsonb(session) ->> 'shard')::bigint, 0) AS its_shard
-        FROM jobqueue.session WHERE alive AND (owner OR id <> $1)
+        FROM jobqueue.session WHERE alive
     )
-    SELECT id, owner, its_shard::integer AS shard, beat, address, secret, server, machine, process,
+    SELECT id, owner, its_shard::integer AS shard, beat, address,
+        (extract(epoch FROM started_at) * 1000)::bigint AS started_at,
+        (extract(epoch FROM now() - beat_at) * 1000)::bigint AS age, secret, server, machine, process,
         CASE WHEN owner THEN its_shard IN (SELECT shard FROM held)
         ELSE '{_NAME}' || id IN (SELECT name FROM named) END AS connected
     FROM living ORDER BY serial
@@ -91,9 +96,10 @@ class _Pulse:
 
 class ShardsWatch:
     """The session of a server that takes part in a database with that many `shards`, whether it owns some or
-    none. `servers`: the addresses of the servers that take part and live, this one included, sorted. `woken`
-    is set when it is worth while to look before the next interval. `fits`: False if the last look found a
-    newer schema, or another number of shards. The methods are to be called on a running loop."""
+    none. `servers`: the addresses of the servers that take part and live, this one included unless it has
+    left, sorted; `members`: their figures as of the last look. `woken` is set when it is worth while to look
+    before the next interval. `fits`: False if the last look found a newer schema, or another number of
+    shards. The methods are to be called on a running loop."""
 
     def __init__(self, url: str, place: Place, shards: int) -> None:
         self._driver = load_driver()
@@ -106,6 +112,8 @@ class ShardsWatch:
         self._counted_at = -INTERVAL
         self.woken = asyncio.Event()
         self.fits = True
+        self._left = False
+        self.members: list[Member] = []
         self.servers = [place.address]
 
     @property
@@ -142,9 +150,9 @@ class ShardsWatch:
             return [Found(None, "a server of an older version", True)] * self._shards
         if not self.fits:
             raise other_number(self.location, shards, self._shards)
-        if self._id is None or not await connection.fetchval(_BEAT, self._id):
+        if not self._left and (self._id is None or not await connection.fetchval(_BEAT, self._id)):
             await self._begin()
-        return self._judge(await connection.fetch(_SESSIONS, self._id))
+        return self._judge(await connection.fetch(_SESSIONS))
 
     async def _begin(self) -> None:
         self._id = uuid4()
@@ -165,8 +173,10 @@ class ShardsWatch:
         counts = self._counts()
         pulses, self._pulses = self._pulses, {}
         found = [Found(None, "", True)] * self._shards
-        servers = {self._place.address}
+        servers = set() if self._left else {self._place.address}
         for row in rows:
+            if row["id"] == self._id:
+                continue
             # A server that this one has never seen with a connection does not count.
             pulse = pulses.get(row["id"]) or _Pulse(0 if row["owner"] else _GONE)
             self._pulses[row["id"]] = pulse
@@ -179,7 +189,31 @@ class ShardsWatch:
                 silent = Silent(row["id"], row["beat"])
                 found[row["shard"]] = Found(None if stopped else place, row["server"], stopped and silent)
         self.servers = sorted(servers)
+        self.members = [self._member(row, found) for row in rows if not row["owner"]]
         return found
+
+    def _member(self, row: Any, found: list[Found]) -> Member:
+        """Returns a server that takes part, with the shards that it owns."""
+        address = row["address"]
+        shards = tuple(
+            [
+                index
+                for index, one in enumerate(found)
+                if one.owner is not None and one.owner.address == address
+            ]
+        )
+        started = row["started_at"]
+        return Member(
+            str(row["id"]), bool(shards), row["server"], address, started, row["age"], shards=shards
+        )
+
+    async def leave(self) -> None:
+        """Ends the session; what the looks find is still found. Never raises."""
+        self._left = True
+        if self._connection is not None and self._id is not None:
+            with contextlib.suppress(Exception):  # the beat stands still in any case
+                await self._connection.execute(_END, self._id, timeout=CONNECT)
+                await self._connection.execute(f"NOTIFY {CHANNEL}", timeout=CONNECT)
 
     async def close(self, for_good: bool = False) -> None:
         """Closes the connection; `for_good` ends the session, too. Never raises."""
@@ -188,8 +222,7 @@ class ShardsWatch:
             return
         try:
             if for_good and self._id is not None:
-                ending = "UPDATE jobqueue.session SET alive = false WHERE id = $1"
-                await connection.execute(ending, self._id, timeout=CONNECT)
+                await connection.execute(_END, self._id, timeout=CONNECT)
                 self._id = None
                 if self._shards > 1:
                     await connection.execute(f"NOTIFY {CHANNEL}", timeout=CONNECT)

@@ -38,9 +38,7 @@ class InProcess:
         settings = Settings(**given)
         self.servers = [Server(settings, shards) for _ in range(servers)]
         self.engines = [
-            LocalEngine(
-                Settings(**given, first_id=first_id_of(shard, 0)), None, None, IDENTITY, SECRET
-            )
+            LocalEngine(Settings(**given, first_id=first_id_of(shard, 0)), None, None, IDENTITY, SECRET)
             for shard in range(shards)
         ]
         self.owners = [shard % servers for shard in range(shards)]
@@ -76,7 +74,9 @@ class InProcess:
         """Moves the jobs that belong to other shards."""
         for shard, engine in enumerate(self.engines):
             owner = self.servers[self.owners[shard]].engine
-            transfers = Transfers(lambda name, owner=owner: owner.shards[shard_of_queue(name, len(owner.shards))])
+            transfers = Transfers(
+                lambda name, owner=owner: owner.shards[shard_of_queue(name, len(owner.shards))]
+            )
             while await transfers.run(engine):
                 pass
 
@@ -99,5 +99,3 @@ def queues_of_servers(servers: int, shards: int = SHARDS, each: int = 1) -> list
         if len(names) < each:
             names.append(name)
     return found
-
-

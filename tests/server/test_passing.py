@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from jobqueue import Settings
-from jobqueue.server import passing as passing_module
 from jobqueue.cluster.link import Link, watch_other_side
+from jobqueue.server import passing as passing_module
 from jobqueue.server.member import warn_unless_reached
 from jobqueue.server.passing import Passing
 from jobqueue.storage.postgres_session import Place

@@ -12,7 +12,11 @@ from jobqueue.testing import ManualClock
 
 # "fast again" is the fast front with cached heads, so it shows all that "fast" does and more. "fast" runs in CI,
 # and so does the engine with a journal, which gives the same answers later.
-FRONTS = ["fast passed on"] if os.environ.get("PASSED_ON") else ["fast again", "tornado", *(["fast", "fast journal"] if os.environ.get("TEST_ALL") else [])]
+FRONTS = (
+    ["fast passed on"]
+    if os.environ.get("PASSED_ON")
+    else ["fast again", "tornado", *(["fast", "fast journal"] if os.environ.get("TEST_ALL") else [])]
+)
 
 
 @pytest.fixture(params=FRONTS)

@@ -1,0 +1,83 @@
+"""ClusterProgram: a server of a database with several shards. It always serves, owns some of the shards, and
+passes on what is asked of the others."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+
+from jobqueue.cluster.engine import ClusterEngine
+from jobqueue.cluster.keeper import Keeper
+from jobqueue.cluster.links import Links
+from jobqueue.engine.local import LocalEngine
+from jobqueue.engine.memory_limit import default_limit
+from jobqueue.engine.opening import check_sync, open_database
+from jobqueue.server.log_writer import LogWriter
+from jobqueue.server.member import Sockets
+from jobqueue.server.program import Program
+from jobqueue.server.signals import Signals
+from jobqueue.settings import Settings
+from jobqueue.storage.postgres_schema import Schema
+from jobqueue.storage.postgres_session import Silent
+from jobqueue.storage.postgres_watch import INTERVAL, ShardsWatch
+
+
+class ClusterProgram(Program):
+    """`sockets`: of this server. `schema`: what its database says."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        out: LogWriter,
+        signals: Signals,
+        sockets: Sockets,
+        schema: Schema,
+    ) -> None:
+        super().__init__(settings, environ, out, signals, sockets=sockets)
+        assert settings.data is not None
+        self._place = sockets.place
+        self._servers = sockets.servers
+        self._schema = schema
+        self._watch = ShardsWatch(settings.data, sockets.place, schema.shards)
+
+    def _open_engine(self) -> ClusterEngine:
+        check_sync(self._settings)
+        schema = self._schema
+        engine = ClusterEngine(self._settings, schema.shards, schema.identity, bytes.fromhex(schema.secret))
+        engine.memory_limit.limit = engine.memory_limit.limit or default_limit()
+        engine.members_seen = lambda: self._watch.members
+        sys.setswitchinterval(0.0005)  # the writer threads should not wait 5 ms for each turn
+        self._cluster = engine
+        return engine
+
+    def _connect_servers(self) -> None:
+        self._links = Links(self._cluster, self._servers.dup(), self._place)
+        self._keeper = Keeper(
+            self._cluster, self._links, self._watch, self._place, self._open_shard, INTERVAL, self._say
+        )
+
+    def _open_shard(self, shard: int, silent: Silent | None) -> LocalEngine:
+        """Opens a shard that this server takes. Called on a thread."""
+        settings, shards = self._settings, self._schema.shards
+        assert settings.data is not None
+        return open_database(settings.data, settings, None, 0.0, self._place, silent, shard, shards)
+
+    def _say(self, line: str) -> None:
+        self._out.write(f"jobqueue: {line}")
+
+    async def _load_jobs(self) -> int:
+        await self._keeper.start()
+        return self._keeper.loaded
+
+    async def stop(self) -> int:
+        """Hands all shards over, and stops as any server does."""
+        try:
+            async with asyncio.timeout(self._settings.drain / 2000):
+                await self._keeper.leave()
+        except TimeoutError:
+            self._say("the database does not answer; other servers take over")
+        status = await super().stop()
+        await self._keeper.stop()
+        self._links.close()
+        await self._watch.close(for_good=True)
+        return status
