@@ -572,9 +572,7 @@ class ClusterEngine:
                 continue
             shard, existing = place
             if group is not None and existing.plan.group != group:
-                raise OtherGroup(
-                    f"the schedule {plan.name!r} belongs to another group", index=number, name=plan.name
-                )
+                raise OtherGroup(f"the schedule {plan.name!r} belongs to another group", index=number)
             if existing.plan.group is None or existing.plan.group != group:
                 elsewhere.setdefault(shard.index, []).append(plan.name)
         concerned = {

@@ -90,6 +90,7 @@ class Keeper:
         self._changing: dict[int, asyncio.Task[None]] = {}  # it is being taken or given up
         self._loading = asyncio.Semaphore(_LOADING)
         self._transfers = Transfers(lambda name: engine.shards[shard_of_queue(name, count)])
+        self._bad: dict[int, JournalError] = {}  # shards that could not be taken, which was logged
         self._tasks: list[asyncio.Task[None]] = []
         self._away = False
         self._leaving = False
@@ -97,10 +98,13 @@ class Keeper:
         self.loaded = 0  # jobs
 
     async def start(self) -> None:
-        """Looks for the first time, and takes what is to be ours. Raises `JournalError` and `Unavailable`."""
+        """Looks for the first time, and takes what is to be ours. Raises `Unavailable`, and `JournalError`
+        also if one shard cannot be loaded."""
         self._see(await self._watch.look())
         while self._changing:
             await asyncio.wait(self._changing.values())
+        if self._bad:
+            raise next(iter(self._bad.values()))
         self._engine.refuses = None
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._look_on()), loop.create_task(self._transfer())]
@@ -191,8 +195,12 @@ class Keeper:
                 self.loaded += await engine.load()
         except (OtherOwner, SessionLost):
             pass
-        except (JournalError, Unavailable) as bad:
-            _log.warning("shard %d could not be taken: %s", shard.index, bad.detail)
+        except JournalError as bad:
+            if shard.index not in self._bad:
+                _log.error("shard %d cannot be taken: %s", shard.index, bad.detail)
+            self._bad[shard.index] = bad
+        except Unavailable as away:
+            _log.warning("shard %d could not be taken: %s", shard.index, away.detail)
         except asyncio.CancelledError:
             if engine is not None:
                 engine.close()
@@ -200,6 +208,7 @@ class Keeper:
         except Exception:
             _log.exception("unexpected error")
         else:
+            self._bad.pop(shard.index, None)
             self._serve(shard, engine)
             self.takeovers += silent is not None
             return

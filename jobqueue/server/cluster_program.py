@@ -38,6 +38,7 @@ class ClusterProgram(Program):
         self._place = sockets.place
         self._servers = sockets.servers
         self._schema = schema
+        self._shards = f", {schema.shards} shards"
         self._watch = ShardsWatch(settings.data, sockets.place, schema.shards)
 
     def _open_engine(self) -> ClusterEngine:

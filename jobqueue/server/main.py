@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from jobqueue.engine.opening import prepare_shards
 from jobqueue.errors import SettingError
 from jobqueue.server import log
-from jobqueue.server.cluster_program import ClusterProgram
 from jobqueue.server.listener import CannotListenError
 from jobqueue.server.log_writer import LogStream, LogWriter
 from jobqueue.server.member import Sockets, Standby, warn_unless_reached
@@ -79,6 +78,13 @@ async def _share(settings: Settings, environ: Mapping[str, str], out: LogWriter,
         await warn_unless_reached(settings, sockets.place)
         if shards == 1:
             return await _take_turns(settings, environ, out, signals, sockets)
+        try:
+            from jobqueue.server.cluster_program import ClusterProgram
+        except ImportError:
+            raise JournalError(
+                f"a database with {shards} shards needs the package greenlet: pip install "
+                "'jobqueue-http[server,postgres]'"
+            ) from None
         assert settings.data is not None
         schema = read_schema(settings.data, PATIENCE)
         return await ClusterProgram(settings, environ, out, signals, sockets, schema).run()

@@ -8,9 +8,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.link import Link
 from jobqueue.engine import local
 from jobqueue.engine.local import LocalEngine
@@ -35,6 +34,9 @@ from jobqueue.storage.store import JournalError
 from jobqueue.version import VERSION
 from jobqueue.web.dispatch import Dispatcher
 from jobqueue.web.tornado_app import application
+
+if TYPE_CHECKING:  # a package that it needs comes with PostgreSQL only
+    from jobqueue.cluster.engine import ClusterEngine
 
 _log = logging.getLogger("jobqueue")
 # Each connection is checked for its deadline once in two seconds: one of 20 parts every 100 ms.
@@ -65,6 +67,8 @@ class Turn(NamedTuple):
 class Program:
     """One running server. `environ` is searched for variables that users confuse with settings. `turn`: of a
     member. `sockets`: those that it has already. `lost`: another member is the owner now, or is to be."""
+
+    _shards = ""  # for the first line
 
     def __init__(
         self,
@@ -169,7 +173,7 @@ class Program:
         else:
             front.take(client, peer)
 
-    def _open_engine(self) -> LocalEngine | ClusterEngine:
+    def _open_engine(self) -> "LocalEngine | ClusterEngine":
         settings = self._settings
         if settings.data is None:
             engine = LocalEngine(settings)
@@ -332,7 +336,7 @@ class Program:
         if settings.data is not None:
             kept = f"journal in {settings.data}, sync {settings.sync}"
             if is_database(settings.data):
-                kept = f"PostgreSQL at {shown(settings.data)}{self._of_shards()}"
+                kept = f"PostgreSQL at {shown(settings.data)}{self._shards}"
         access = "no access tokens: anyone who can reach it may use it"
         if auth is not None:
             access = f"access tokens: {len(auth)}"
@@ -345,10 +349,6 @@ class Program:
         if "JOBQUEUE_TOKEN" in self._environ and auth is None:
             line += "; JOBQUEUE_TOKEN is for workers: set JOBQUEUE_ACCESS_TOKEN to require a token"
         return line
-
-    def _of_shards(self) -> str:
-        engine = self._engine
-        return f", {len(engine.shards)} shards" if isinstance(engine, ClusterEngine) else ""
 
     def _stop_line(self) -> str:
         jobs = self._engine.stats().jobs

@@ -189,7 +189,9 @@ class ShardsWatch:
                 silent = Silent(row["id"], row["beat"])
                 found[row["shard"]] = Found(None if stopped else place, row["server"], stopped and silent)
         self.servers = sorted(servers)
-        self.members = [self._member(row, found) for row in rows if not row["owner"]]
+        self.members = [
+            self._member(row, found) for row in rows if not row["owner"] and row["address"] in servers
+        ]
         return found
 
     def _member(self, row: Any, found: list[Found]) -> Member:
