@@ -107,7 +107,7 @@ class KeyGroup:
                 heappop(heap)
             elif head.place != place:
                 lane.indexed_place = head.place
-                heapreplace(heap, (rank, head.place, lane))
+                _replace_first(heap, (rank, head.place, lane))
             else:
                 return lane
         return None
@@ -120,11 +120,21 @@ class KeyGroup:
             heappop(self._heap)
         else:
             lane.indexed_place = head.place
-            heapreplace(self._heap, (-lane.priority, head.place, lane))
+            _replace_first(self._heap, (-lane.priority, head.place, lane))
 
     def jobs(self) -> Jobs:
         """Yields all jobs in order and takes none. The first few cost little."""
         return in_order(self._heap, _jobs_of)
+
+
+def _replace_first(heap: list[tuple[int, int, GroupLane]], entry: tuple[int, int, GroupLane]) -> None:
+    """Replaces the first entry of a heap. Mostly the new one is the first again, since a group has one lane
+    for each priority: then nothing is moved, where `heapreplace` goes down the whole heap and up again."""
+    size, rank = len(heap), entry[0]
+    if (size < 2 or rank < heap[1][0]) and (size < 3 or rank < heap[2][0]):
+        heap[0] = entry
+    else:
+        heapreplace(heap, entry)
 
 
 def _jobs_of(place: int, lane: GroupLane) -> Jobs:
