@@ -77,12 +77,16 @@ def _dequeue(name: str, path: str, depth: int = 1) -> Kind:
     return Kind(name, "queued", lambda _: path, lambda _: "", depth)
 
 
-def _conclude(name: str, query: str, body: str = "", needs: str = "held") -> Kind:
-    """`query` and `body` may have LEASE in them."""
+def _holding(name: str, call: str, body: str = "", needs: str = "held") -> Kind:
+    """A call with the job that a connection holds. `call` and `body` may have LEASE in them."""
     return Kind(
-        name, needs, lambda held: f"/jobs/{held.id}/conclude{query}".replace("LEASE", held.lease),
+        name, needs, lambda held: f"/jobs/{held.id}/{call}".replace("LEASE", held.lease),
         lambda held: body.replace("LEASE", held.lease),
     )  # fmt: skip
+
+
+def _conclude(name: str, query: str, body: str = "", needs: str = "held") -> Kind:
+    return _holding(name, f"conclude{query}", body, needs)
 
 
 _IN_BODY = '{"lease":"LEASE"}'
@@ -102,6 +106,13 @@ KINDS = (
     _enqueue("enqueue, 4 in one read", "/jobs/enqueue", 4),
     _dequeue("dequeue, 4 in one read", "/jobs/dequeue", 4),
     _enqueue("enqueue, 16 in one read", "/jobs/enqueue", 16),
+    _holding("heartbeat", "heartbeat", _IN_BODY),
+    _holding("heartbeat?lease=…", "heartbeat?lease=LEASE"),
+    _holding("heartbeat?lease_for=…", "heartbeat?lease_for=60", _IN_BODY),
+    _holding("release?lease=…", "release?lease=LEASE"),
+    _holding("release?delay=…", "release?delay=5", _IN_BODY),
+    _holding("fail?lease=…&retry=…", "fail?lease=LEASE&retry=false"),
+    _holding("fail?retry_in=…", "fail?retry_in=5", '{"lease":"LEASE","error":"no"}'),
 )
 LIFECYCLES = {
     "enqueue, dequeue, conclude": ("enqueue", "dequeue", "conclude"),

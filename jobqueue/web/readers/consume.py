@@ -89,11 +89,13 @@ class ConsumeReaders:
         self._conclude_each = limits.decoder(
             requests.ConcludeItem, headers=_HOLDER, nulls=frozenset({"result"})
         )
-        self._heartbeat = limits.decoder(requests.HeartbeatShape, headers=_HOLDER)
+        self._heartbeat = limits.decoder(requests.HeartbeatShape, headers=_HOLDER, remembers=True)
         self._heartbeat_each = limits.decoder(requests.HeartbeatItem, headers=_HOLDER)
-        self._release = limits.decoder(requests.ReleaseShape, headers=_HOLDER)
+        self._release = limits.decoder(requests.ReleaseShape, headers=_HOLDER, remembers=True)
         self._release_each = limits.decoder(requests.ReleaseItem, headers=_HOLDER)
-        self._fail = limits.decoder(requests.FailOptions, headers=_HOLDER, body=requests.FailShape)
+        self._fail = limits.decoder(
+            requests.FailOptions, headers=_HOLDER, body=requests.FailShape, remembers=True
+        )
         self._fail_each = limits.decoder(requests.FailItem, headers=_HOLDER)
         self._stream = limits.decoder(requests.StreamShape, headers=("consumer",))
         # Of all calls that claim a lease, which share `HolderShape`.

@@ -54,6 +54,22 @@ Option: TypeAlias = tuple[str, Any, Kind]
 _UNDECODED: Final[tuple[type[Any], ...]] = (bytes, Raw)
 
 
+# Options with texts of their own in each request, and the secret: a query with one is not remembered.
+_OFTEN_NEW: Final = frozenset({"lease", "message", "error", "result"})
+
+
+class _KnownQuery:
+    """What a query says. `asked`: the struct of the query alone. `options`: attribute, default and value of
+    each. `is_raw`: the body is not JSON and is not read."""
+
+    __slots__ = ("asked", "is_raw", "options")
+
+    def __init__(self, asked: Any, options: list[tuple[str, Any, Any]], is_raw: bool) -> None:
+        self.asked = asked
+        self.options = options
+        self.is_raw = is_raw
+
+
 class RequestDecoder(Generic[S]):
     """Decodes the requests of one call into its struct, and checks the values of its fields.
 
@@ -64,6 +80,7 @@ class RequestDecoder(Generic[S]):
       the body is not JSON and is not read.
     - `first`: a smaller struct that fits most bodies and is tried first.
     - `bound`: gives a kind of field the limits of the settings.
+    - `remembers`: what a query says is remembered. The struct has a `lease`.
     """
 
     def __init__(
@@ -75,6 +92,7 @@ class RequestDecoder(Generic[S]):
         body: Any = None,
         first: Any = None,
         bound: Callable[[Kind], Kind] | None = None,
+        remembers: bool = False,
     ) -> None:
         self.shape = shape
         self.nulls = nulls
@@ -103,6 +121,11 @@ class RequestDecoder(Generic[S]):
         self._attributes = {field.encode_name: field.name for field in declared}
         self._renamed = {name: own for name, own in self._attributes.items() if name != own}
         self.required = [field.encode_name for field in declared if field.required]
+        self._defaults = {
+            field.encode_name: (field.name, field.default) for field in declared if not field.required
+        }
+        # What was made of queries, without their lease: clients send the same ones again and again.
+        self._known: dict[str, _KnownQuery] | None = {} if remembers else None
 
     def read(self, request: Request, max_depth: int) -> S:
         """Returns the struct of a request with at most one JSON object. Raises `BadInput`."""
@@ -119,11 +142,59 @@ class RequestDecoder(Generic[S]):
                     return self._decode_whole(body)
                 except REFUSED:
                     pass
+        is_known = False
+        if self._known is not None and request.query and OPTION_HEADERS.isdisjoint(request.headers):
+            query, lease = without_lease(request.query)
+            known = self._known.get(query)
+            if known is not None:
+                is_known = True
+                asked = self._by_query(known, lease, body)
+                if asked is not None:
+                    return asked
         options = self.options(request)
         if options.get("raw") and "raw" in self._of_query:
             body = b""
         check_utf8(body)
-        return self.merge(body, options, max_depth, self._consumer(request))
+        whole = self.merge(body, options, max_depth, self._consumer(request))
+        if self._known is not None and request.query and not is_known:
+            self._remember(self._known, without_lease(request.query)[0], max_depth)
+        return whole
+
+    def _remember(self, known: "dict[str, _KnownQuery]", query: str, max_depth: int) -> None:
+        """Remembers what a query says, unless it names a lease, or has a text that differs each time."""
+        try:
+            options = self.options(Request("", "", query, {}, b"", "", ""))
+            if _OFTEN_NEW.isdisjoint(options):
+                asked = self.merge(b"", options, max_depth)
+                defaults = [(*self._defaults[name], value) for name, value in options.items()]
+                remember(known, query, _KnownQuery(asked, defaults, bool(options.get("raw"))))
+        except (BadInput, KeyError):  # what it needs besides is in the body
+            pass
+
+    def _by_query(self, known: "_KnownQuery", lease: str | None, body: bytes) -> S | None:
+        """Returns the struct of a request whose query is known, and has `lease`. None: it has to be read as a
+        whole, since an option is given twice, or there is something special in the body."""
+        asked: Any
+        if known.is_raw or not body:
+            asked = known.asked.__copy__()
+        else:
+            try:
+                if not body.isascii():
+                    check_utf8(body)
+                asked = (self._decode_whole or self.decode)(body)
+            except (InvalidJson, *REFUSED):
+                return None
+            for name, default, value in known.options:
+                if name in self._of_query:
+                    continue
+                if getattr(asked, name) is not default:
+                    return None
+                setattr(asked, name, value)
+        if lease is not None:
+            if asked.lease is not None:
+                return None
+            asked.lease = lease
+        return asked  # type: ignore[no-any-return]  # the struct of a body has all that is given there
 
     def options(self, request: Request) -> dict[str, Any]:
         """Returns the options in the query and the headers, by canonical name."""
