@@ -35,7 +35,7 @@ def test_a_restart_on_a_database_changes_nothing_that_a_client_could_see(machine
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60 if THOROUGH else 8, stateful_step_count=40 if THOROUGH else 20, deadline=None,
+            max_examples=25 if THOROUGH else 8, stateful_step_count=40 if THOROUGH else 20, deadline=None,
             derandomize=True, print_blob=True, database=None,
         ),
     )  # fmt: skip

@@ -124,6 +124,9 @@ class Authenticator(Generic[C]):
         self._by_digest: dict[bytes, Principal[C]] = {}
         self._by_name: dict[str, Principal[C]] = {}
         self._sessions = Sessions(engine.secret, only_secure=settings.tls_cert is not None)
+        # Codes of sessions that this process has ended: their streams end although the engine, which may be
+        # that of another server, cannot be asked then. The oldest ones are dropped.
+        self._ended_here: dict[str, None] = {}
         self._signers: dict[str, Principal[C]] = {}  # those with a secret for SQS, by name
         # A memo of valid tokens, by the Authorization header as it was sent.
         self.known: dict[bytes | None, Principal[C]] = {}  # emptied when it is full
@@ -209,7 +212,7 @@ class Authenticator(Generic[C]):
 
     def _is_valid(self, who: Principal[C], claim: Claim | None) -> bool:
         if claim is not None:
-            return self._session_of(claim) is who
+            return claim.code not in self._ended_here and self._session_of(claim) is who
         expired = who.expires_at is not None and self._wall() >= who.expires_at
         return not expired and self._by_digest.get(who.token.digest) is who
 
@@ -249,6 +252,9 @@ class Authenticator(Generic[C]):
         claim = self._claim(request)
         if claim is None or self._session_of(claim) is None:
             return None
+        self._ended_here[claim.code] = None
+        while len(self._ended_here) > _KNOWN:
+            del self._ended_here[next(iter(self._ended_here))]
         return self._engine.end_session(claim.code)
 
     def _claim(self, request: Request) -> Claim | None:
