@@ -541,7 +541,7 @@ class Member(NamedTuple):
     age: int | None
     before: str | None = None
     forced: bool = False
-    shards: tuple[int, ...] = ()
+    shards: tuple[int, ...] | None = None
 
 
 class DatabaseStats(NamedTuple):

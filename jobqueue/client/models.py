@@ -494,14 +494,15 @@ class ScheduleChanges(Struct):
 
 
 class ClusterServer(Struct):
-    """A server on the database. `owner`: it has the jobs. `seen`: seconds since it last showed that it
-    lives."""
+    """A server on the database. `owner`: it has the jobs, or some of them. `seen`: seconds since it last
+    showed that it lives. `shards`: those that it owns, in a database with several."""
 
     server: str
     owner: bool
     started_at: datetime
     seen: Seconds
     address: str | None = None
+    shards: list[int] | None = None
 
 
 class Takeover(Struct):

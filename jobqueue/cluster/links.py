@@ -20,6 +20,7 @@ class Links:
         self._engine = engine
         self._place = place
         self._peers: dict[Place, Peer] = {}
+        self._passed_on = 0  # calls, over connections that are closed
         self._observer: Callable[[Kind, Job | str], None] | None = None
         self.servings = Servings(self._own, engine.clock)
         self.servings.on_watchers = self._watch_own
@@ -47,10 +48,16 @@ class Links:
                 peer.watch(self._observer)
         return peer
 
+    def passed_on(self) -> int:
+        """Returns how many calls were passed on to other servers since the start."""
+        return self._passed_on + sum(peer.passed_on for peer in self._peers.values())
+
     def keep_only(self, places: Iterable[Place]) -> None:
         """Closes the connections to other servers than these."""
         for place in self._peers.keys() - set(places):
-            self._peers.pop(place).close()
+            peer = self._peers.pop(place)
+            self._passed_on += peer.passed_on
+            peer.close()
 
     # -- events -------------------------------------------------------------------------------------
 

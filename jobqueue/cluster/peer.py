@@ -62,6 +62,7 @@ class Peer(asyncio.Protocol):
         self._waiting: list[Call] = []
         self._sent: dict[int, Call] = {}
         self._number = 0
+        self.passed_on = 0  # calls that were sent
         self._out: list[bytes] = []
         self._received = bytearray()
         self._their_clock: int | None = None
@@ -82,6 +83,7 @@ class Peer(asyncio.Protocol):
             return
         self._number = number = (self._number + 1) & 0xFFFFFFFF or 1
         self._sent[number] = call
+        self.passed_on += 1
         body = call.body
         self._write(
             codec.CALL.pack(codec.CALL.size - codec.LENGTH + len(body), number, call.kind, call.shard_index)

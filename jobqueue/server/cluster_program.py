@@ -3,7 +3,9 @@ passes on what is asked of the others."""
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.keeper import Keeper
@@ -55,6 +57,31 @@ class ClusterProgram(Program):
         self._links = Links(self._cluster, self._servers.dup(), self._place)
         self._keeper = Keeper(
             self._cluster, self._links, self._watch, self._place, self._open_shard, INTERVAL, self._say
+        )
+
+        self._dispatcher.server.more_metrics.append(self._metrics)
+
+    def _metrics(self) -> Iterator[Metric]:
+        shards = self._cluster.shards
+        yield GaugeMetricFamily(
+            "jobqueue_cluster_shards",
+            "Shards that this server owns.",
+            sum(each.engine is not None for each in shards),
+        )
+        yield GaugeMetricFamily(
+            "jobqueue_cluster_shards_without_owner",
+            "Shards that no server owns, as far as this one knows.",
+            sum(each.engine is None and each.peer is None for each in shards),
+        )
+        yield CounterMetricFamily(
+            "jobqueue_cluster_takeovers",
+            "Shards that this server took from one that had not handed them over.",
+            self._keeper.takeovers,
+        )
+        yield CounterMetricFamily(
+            "jobqueue_cluster_calls_passed_on",
+            "Calls that this server passed on to others.",
+            self._links.passed_on(),
         )
 
     def _open_shard(self, shard: int, silent: Silent | None) -> LocalEngine:

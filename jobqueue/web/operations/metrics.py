@@ -252,11 +252,12 @@ def _of_the_journal(journal: JournalStats) -> Iterator[Metric]:
 
 def _of_the_database(database: DatabaseStats, members: Sequence[Member]) -> Iterator[Metric]:
     yield GaugeMetricFamily("jobqueue_cluster_servers", "Servers that share the database.", len(members))
-    yield GaugeMetricFamily(
-        "jobqueue_cluster_owner_start_time_seconds",
-        "When the owner of the jobs became it, in Unix time.",
-        next((member.started_at / 1000 for member in members if member.owner), 0.0),
-    )
+    if not any(member.shards is not None for member in members):
+        yield GaugeMetricFamily(
+            "jobqueue_cluster_owner_start_time_seconds",
+            "When the owner of the jobs became it, in Unix time.",
+            next((member.started_at / 1000 for member in members if member.owner), 0.0),
+        )
     yield CounterMetricFamily(
         "jobqueue_database_doubts", "Commits whose answer was lost and that were sent again.", database.doubts
     )

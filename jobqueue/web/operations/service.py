@@ -67,7 +67,7 @@ def _new_errors(context: Context) -> list[responses.NewErrorView]:
 
 
 def cluster(context: Context, request: Request) -> Response:
-    """Shows the servers on the database, and which one is the owner of the jobs."""
+    """Shows the servers on the database, and who owns the jobs."""
     context.admin.only_format(request)
     members = context.engine.members()
     servers = [
@@ -77,6 +77,7 @@ def cluster(context: Context, request: Request) -> Response:
             instant(member.started_at),
             seconds(member.age or 0),
             known(member.address),
+            UNSET if member.shards is None else member.shards,
         )
         for member in members
     ]

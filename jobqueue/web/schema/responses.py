@@ -443,14 +443,16 @@ class NewErrorView(Struct):
 
 
 class ServerView(Struct):
-    """`owner`: it has the jobs, and the others pass connections on to it. `address`: where it is reached by
-    the others. `seen`: seconds since it last showed that it lives."""
+    """`owner`: it has the jobs, or some of them, and the others pass on to it what concerns them. `address`:
+    where it is reached by the others. `seen`: seconds since it last showed that it lives. `shards`: those
+    that it owns, in a database with several."""
 
     server: str
     owner: bool
     started_at: str
     seen: Length
     address: str | UnsetType = UNSET
+    shards: tuple[int, ...] | UnsetType = UNSET
 
 
 class Takeover(Struct):

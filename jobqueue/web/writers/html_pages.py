@@ -190,6 +190,8 @@ def cluster(view: View, body: bytes) -> bytes:
     heads = [head.lower() for head in text_tables.SERVER_HEADS]
     if rows:
         said = "One server has the jobs. The others pass their clients on to it; one of them takes its place."
+        if isinstance(_read_cluster(body).servers[0].shards, tuple):
+            said = "Each server has some shards of the jobs. It passes on what concerns those of the others."
         shown = table(heads, rows, {0: "t", 4: "t"})
         if isinstance(last := _read_cluster(body).last_takeover, Takeover):
             how = "had not handed over" if last.forced else "handed over"

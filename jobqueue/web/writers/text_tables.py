@@ -215,13 +215,20 @@ def server_rows(body: bytes) -> list[list[str]]:
     return [
         [
             plain(one["server"]),
-            "owner of the jobs" if bytes(one["owner"]) == b"true" else "on standby",
+            _role(one),
             plain(one["started_at"]),
             f"{plain(one['seen'])} s ago",
             _plain_of(one, "address"),
         ]
         for one in _list_of(_decode(body)["servers"])
     ]
+
+
+def _role(server: dict[str, Raw]) -> str:
+    if "shards" in server:
+        count = len(_list_of(server["shards"]))
+        return "owns 1 shard" if count == 1 else f"owns {count} shards"
+    return "owner of the jobs" if bytes(server["owner"]) == b"true" else "on standby"
 
 
 def cluster(body: bytes) -> str:
