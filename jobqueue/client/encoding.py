@@ -305,6 +305,23 @@ def batches(items: Iterable[bytes], most: int | None = BATCH) -> Iterator[list[b
         yield batch
 
 
+def families(items: list[bytes]) -> list[tuple[list[int], list[bytes]]]:
+    """Returns jobs by what stands before the first colon of their queue: their places, and the jobs."""
+    found: dict[str, tuple[list[int], list[bytes]]] = {}
+    for place, item in enumerate(items):
+        places, jobs = found.setdefault(_read_queue(item).queue.partition(":")[0], ([], []))
+        places.append(place)
+        jobs.append(item)
+    return list(found.values())
+
+
+class _Queued(Struct):
+    queue: str = "default"
+
+
+_read_queue = msgspec.json.Decoder(_Queued).decode
+
+
 def arrays(items: Iterable[bytes]) -> Iterator[bytes]:
     """Yields items as JSON arrays that fit into one request."""
     return (b"[%b]" % b",".join(batch) for batch in batches(items))

@@ -22,10 +22,12 @@ from jobqueue.client.encoding import (
     Release,
     arrays,
     at_cursor,
+    batches,
     body,
     checked,
     decoder,
     encode_json,
+    families,
     if_match,
     many,
     many_jobs,
@@ -45,7 +47,7 @@ from jobqueue.client.http import Pairs, Response
 from jobqueue.client.models import Explanation, Job, JobGroups, JobPage, Outcome
 from jobqueue.client.streams import decoded
 from jobqueue.client.verbs import Group, M_co, Pages, Steps, pages, steps, stream, verb
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import JobQueueError, SeveralFamilies
 
 T = TypeVar("T")
 Held = Job | int
@@ -105,7 +107,8 @@ class JobVerbs(Group[M_co]):
         """Enqueues any number of jobs, up to 1,000 in a request, and returns them in order.
 
         A job is a `NewJob`, or a mapping of `type`, `payload` and options. Each request enqueues all of its
-        jobs or none, under an idempotency key of its own, so a lost answer is asked for again. Give
+        jobs or none, under an idempotency key of its own, so a lost answer is asked for again. Where several
+        servers own the queues, it enqueues all of a family or none. Give
         `idempotency_key` to make the whole call safe to repeat with the same jobs.
 
         An error has the number of jobs enqueued before in its fact `enqueued`, and in `index` the place of
@@ -113,10 +116,12 @@ class JobVerbs(Group[M_co]):
         """
         key = idempotency_key or uuid4().hex
         made: list[Job] = []
-        for number, batch in enumerate(arrays(many_jobs(jobs))):
-            headers = ((b"Idempotency-Key", b"%b-%d" % (key.encode("latin-1"), number)),)
+        for number, batch in enumerate(batches(many_jobs(jobs))):
+            part_key = f"{key}-{number}"
             try:
-                made += yield Call("POST", "/jobs/enqueue", _jobs, batch, headers, safe=True, enqueues=True)
+                made += yield _all_or_none(batch, part_key)
+            except SeveralFamilies:
+                made += yield from _by_family(batch, part_key, len(made))
             except JobQueueError as error:
                 error.facts["enqueued"] = len(made)
                 if isinstance(index := error.facts.get("index"), int):
@@ -543,3 +548,26 @@ def _each(target: str, items: Iterable[Item]) -> Steps[list[Outcome]]:
                 outcome.index += len(outcomes)
         outcomes += found
     return outcomes
+
+
+def _all_or_none(batch: list[bytes], key: str) -> Call[list[Job]]:
+    """Returns the call that enqueues jobs under this idempotency key."""
+    headers = ((b"Idempotency-Key", key.encode("latin-1")),)
+    body = b"[%b]" % b",".join(batch)
+    return Call("POST", "/jobs/enqueue", _jobs, body, headers, safe=True, enqueues=True)
+
+
+def _by_family(batch: list[bytes], key: str, before: int) -> Steps[list[Job]]:
+    """Enqueues jobs whose queues several servers of a cluster may have: all of a family or none.
+    `before`: how many of the call were enqueued already."""
+    made: dict[int, Job] = {}
+    for number, (places, family) in enumerate(families(batch)):
+        try:
+            jobs: list[Job] = yield _all_or_none(family, f"{key}-{number}")
+        except JobQueueError as error:
+            error.facts["enqueued"] = before + len(made)
+            if isinstance(index := error.facts.get("index"), int):
+                error.facts["index"] = before + places[index]
+            raise
+        made |= zip(places, jobs, strict=True)
+    return [made[place] for place in sorted(made)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.link import Link
+from jobqueue.cluster.link_tls import LinkTls, proof
 from jobqueue.cluster.peer import PASSES_CALLS, UNREAD, Peer
 from jobqueue.cluster.serving import Servings
 from jobqueue.engine.local import LocalEngine
@@ -14,15 +15,23 @@ from jobqueue.storage.postgres_session import Place
 
 
 class Links:
-    """`listening`: the socket on which other servers connect. `place`: where they find it."""
+    """`listening`: the socket on which other servers connect. `place`: where they find it. `tls`: None: they
+    speak in the clear."""
 
-    def __init__(self, engine: ClusterEngine, listening: socket.socket, place: Place) -> None:
+    def __init__(
+        self, engine: ClusterEngine, listening: socket.socket, place: Place, tls: LinkTls | None = None
+    ) -> None:
         self._engine = engine
         self._place = place
         self._peers: dict[Place, Peer] = {}
         self._passed_on = 0  # calls, over connections that are closed
         self._observer: Callable[[Kind, Job | str], None] | None = None
-        self.servings = Servings(self._own, engine.clock)
+        self._calling = tls.calling if tls is not None else None
+        self.servings = (
+            Servings(self._own, engine.clock)
+            if tls is None
+            else Servings(self._own, engine.clock, tls.accepting, proof(place.secret, tls.certificate))
+        )
         self.servings.on_watchers = self._watch_own
         engine.on_watch = self._watch
         self._link = Link(listening, place.secret, self._take, UNREAD)
@@ -43,7 +52,7 @@ class Links:
         """Returns the connection to another server, which is made if there is none."""
         peer = self._peers.get(place)
         if peer is None:
-            peer = self._peers[place] = Peer(place, self._place.address, self._engine.clock)
+            peer = self._peers[place] = Peer(place, self._place.address, self._engine.clock, self._calling)
             if self._observer is not None:
                 peer.watch(self._observer)
         return peer

@@ -10,11 +10,13 @@ be made again. The others fail with `OutcomeUnknown`.
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, connect, greeting, reason, receive, watch_other_side
+from jobqueue.cluster.link_tls import proof
 from jobqueue.model import Delivery, Job, Lease
 from jobqueue.steps import Kind
 from jobqueue.storage.postgres_session import Place
@@ -51,12 +53,15 @@ class Call(Protocol):
 
 class Peer(asyncio.Protocol):
     """The connection to the server at `place`. `own`: the address of this server, for the log of that one.
-    `clock()`: the wall clock of this server when its monotonic clock was 0."""
+    `clock()`: the wall clock of this server when its monotonic clock was 0. `tls`: with which it calls."""
 
-    def __init__(self, place: Place, own: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, place: Place, own: str, clock: Callable[[], int], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.place = place
         self._own = own
         self._clock = clock
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiting: list[Call] = []
@@ -132,7 +137,7 @@ class Peer(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(out))
 
     # -- the connection -----------------------------------------------------------------------------
@@ -147,7 +152,12 @@ class Peer(asyncio.Protocol):
                         nonce = await receive(self._loop, link, NONCE)
                         said = greeting(PASSES_CALLS + self._own, nonce, self.place.secret)
                         await self._loop.sock_sendall(link, said)
-                        await self._loop.create_connection(lambda: self, sock=link)
+                        await self._loop.create_connection(
+                            lambda: self,
+                            sock=link,
+                            ssl=self._tls,
+                            server_hostname="" if self._tls is not None else None,
+                        )
                     except BaseException:
                         link.close()
                         raise
@@ -168,6 +178,9 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's has another base
+        if self._tls is not None:
+            certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            self._write(proof(self.place.secret, certificate))
         if self._warned:
             self._warned = False
             _log.info("the server at %s is reached", self.place.address)

@@ -1,8 +1,10 @@
 """Serving: performs the calls that another server passes on, for the shards that this one owns."""
 
 import asyncio
+import hmac
 import logging
 import socket
+import ssl
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,12 +24,21 @@ _log: Final = logging.getLogger("jobqueue")
 
 class Servings:
     """The connections of the servers that pass calls on. `engine_of(shard)`: the engine of a shard that this
-    server owns, or None. `clock()`: the wall clock when the monotonic clock was 0."""
+    server owns, or None. `clock()`: the wall clock when the monotonic clock was 0. `tls`: with which it
+    accepts; `expected`: what each caller sends first then."""
 
-    def __init__(self, engine_of: Callable[[int], LocalEngine | None], clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine_of: Callable[[int], LocalEngine | None],
+        clock: Callable[[], int],
+        tls: ssl.SSLContext | None = None,
+        expected: bytes = b"",
+    ) -> None:
         self.engine_of = engine_of
         self._clock = clock
         self._told_clock = clock()
+        self._tls = tls
+        self.expected = expected
         self._open: set[Serving] = set()
         self.watchers: set[Serving] = set()
         self.on_watchers: Callable[[], None] = lambda: None  # called when there are none, or some, now
@@ -40,7 +51,7 @@ class Servings:
         task.add_done_callback(partial(self._connected, link))
 
     async def _connect(self, link: socket.socket) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link, ssl=self._tls)
 
     def _connected(self, link: socket.socket, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -92,6 +103,7 @@ class Serving(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
+        self._expected = servings.expected
         self._under_way: dict[int, Future[Any]] = {}
         self._out: list[bytes] = []
 
@@ -115,6 +127,8 @@ class Serving(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         received = self._received
         received += data
+        if self._expected and not self._proved():
+            return
         start, end = 0, len(received)
         size = codec.CALL.size
         frames: list[tuple[int, int, int, bytes]] = []
@@ -136,6 +150,20 @@ class Serving(asyncio.Protocol):
                 self._perform(number, verb, shard, body)
             else:
                 self._told(number, kind, shard, body)
+
+    def _proved(self) -> bool:
+        """Returns whether the caller has proved that nobody is in between. Ends the connection if not."""
+        received, expected = self._received, self._expected
+        if len(received) < len(expected):
+            return False
+        if not hmac.compare_digest(bytes(received[: len(expected)]), expected):
+            _log.error("a server of the cluster did not see the certificate of this one")
+            assert self._transport is not None
+            self._transport.abort()
+            return False
+        del received[: len(expected)]
+        self._expected = b""
+        return True
 
     # -- calls --------------------------------------------------------------------------------------
 
@@ -220,7 +248,7 @@ class Serving(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and out:
+        if self._transport is not None and out and not self._transport.is_closing():
             self._transport.write(b"".join(out))
 
 

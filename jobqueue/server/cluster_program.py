@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.keeper import Keeper
+from jobqueue.cluster.link_tls import link_tls
 from jobqueue.cluster.links import Links
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.memory_limit import default_limit
@@ -54,7 +55,9 @@ class ClusterProgram(Program):
         return engine
 
     def _connect_servers(self) -> None:
-        self._links = Links(self._cluster, self._servers.dup(), self._place)
+        settings = self._settings
+        tls = None if settings.tls_cert is None else link_tls(settings.tls_cert, settings.tls_key)
+        self._links = Links(self._cluster, self._servers.dup(), self._place, tls)
         self._keeper = Keeper(
             self._cluster, self._links, self._watch, self._place, self._open_shard, INTERVAL, self._say
         )

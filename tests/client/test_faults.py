@@ -5,6 +5,8 @@ done twice is repeated until it is answered.
 """
 
 import asyncio
+import json
+import re
 import socket
 import threading
 import time
@@ -380,6 +382,26 @@ def test_without_retry_for_nothing_is_sent_again(kind):
         with pytest.raises(errors.NotReady):
             call(get)
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_jobs_for_queues_of_several_servers_are_enqueued_family_by_family_in_order(kind):
+    def serve(peer, _):
+        while (request := server.take(peer)) is not None:
+            jobs = json.loads(request.partition(b"\r\n\r\n")[2])
+            if len({job["queue"].partition(":")[0] for job in jobs}) > 1:
+                peer.send(refusing("400 Bad Request", "several_families"))
+            else:
+                made = [{"id": int(job["queue"][-1]), "queue": job["queue"]} for job in jobs]
+                peer.send(answer(json.dumps({"jobs": made}).encode()))
+
+    queues = ["a:1", "b:2", "a:3", "b:4"]
+    with FakeServer(serve) as server, Driver(kind, server.url) as call:
+        jobs = [{"type": "x", "queue": queue} for queue in queues]
+        made = call(lambda client: client.jobs.enqueue_many(jobs, idempotency_key="k"))
+        assert [job.queue for job in made] == queues
+        keys = [re.search(rb"(?i)idempotency-key: (\S+)", request)[1] for request in server.requests]
+        assert keys == [b"k-0", b"k-0-0", b"k-0-1"]
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -1,9 +1,11 @@
 """A cluster whose servers are in one process: engines in memory, and real connections between them."""
 
 import asyncio
+from collections.abc import Sequence
 from socket import create_server
 
 from jobqueue.cluster.engine import ClusterEngine
+from jobqueue.cluster.link_tls import LinkTls
 from jobqueue.cluster.links import Links
 from jobqueue.cluster.transfers import Transfers
 from jobqueue.engine.local import LocalEngine
@@ -19,13 +21,13 @@ SECRET = b"s" * 32
 class Server:
     """One server: an engine over all shards, and links to the other servers."""
 
-    def __init__(self, settings: Settings, shards: int) -> None:
+    def __init__(self, settings: Settings, shards: int, tls: LinkTls | None = None) -> None:
         listening = create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         self.place = Place(f"127.0.0.1:{listening.getsockname()[1]}", "secret")
         self.engine = ClusterEngine(settings, shards, IDENTITY, SECRET)
         self.engine.refuses = None
-        self.links = Links(self.engine, listening, self.place)
+        self.links = Links(self.engine, listening, self.place, tls)
 
     def close(self) -> None:
         self.links.close()
@@ -34,9 +36,15 @@ class Server:
 class InProcess:
     """`servers[n].engine` is that of a server. Shard n is owned by server n modulo their number."""
 
-    def __init__(self, servers: int = 3, shards: int = SHARDS, **given: object) -> None:
+    def __init__(
+        self,
+        servers: int = 3,
+        shards: int = SHARDS,
+        tls: Sequence[LinkTls | None] = (None, None, None),
+        **given: object,
+    ) -> None:
         settings = Settings(**given)
-        self.servers = [Server(settings, shards) for _ in range(servers)]
+        self.servers = [Server(settings, shards, tls[number]) for number in range(servers)]
         self.engines = [
             LocalEngine(Settings(**given, first_id=first_id_of(shard, 0)), None, None, IDENTITY, SECRET)
             for shard in range(shards)
