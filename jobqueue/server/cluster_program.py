@@ -101,14 +101,22 @@ class ClusterProgram(Program):
         return self._keeper.loaded
 
     async def stop(self) -> int:
-        """Hands all shards over, and stops as any server does."""
-        try:
-            async with asyncio.timeout(self._settings.drain / 2000):
-                await self._keeper.leave()
-        except TimeoutError:
-            self._say("the database does not answer; other servers take over")
+        """Hands all shards over, and stops as any server does. The only server keeps them to the end, so that
+        workers that are stopped at the same moment can conclude what they have finished."""
+        if len(self._watch.servers) > 1:
+            await self._hand_over()
         status = await super().stop()
         await self._keeper.stop()
         self._links.close()
         await self._watch.close(for_good=True)
         return status
+
+    async def _hand_over(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain / 2000):
+                await self._keeper.leave()
+        except TimeoutError:
+            self._say("the database does not answer; other servers take over")
+
+    def _stop_line(self) -> str:
+        return super()._stop_line() if self._cluster.own else "stopped; other servers take over its shards"

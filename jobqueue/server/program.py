@@ -290,7 +290,9 @@ class Program:
         handed_over = self.lost or len(engine.members()) > 1
         if loaded and self._settings.data is not None and not handed_over:
             # Workers are often stopped at the same moment: what they have finished is still taken and kept.
-            cut_short = await self._drain(lambda: front.busy() + engine.stats().jobs["in_progress"], share)
+            cut_short = await self._drain(
+                lambda: front.busy() + engine.stats(own=True).jobs["in_progress"], share
+            )
         self._listener.close()
         if self._link is not None:
             self._link.close()
@@ -351,7 +353,7 @@ class Program:
         return line
 
     def _stop_line(self) -> str:
-        jobs = self._engine.stats().jobs
+        jobs = self._engine.stats(own=True).jobs
         fate = "discarded" if self._settings.data is None else "kept"
         return (
             f"stopped; {jobs['queued']:,} queued, {jobs['in_progress']:,} in progress, "

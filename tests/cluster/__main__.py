@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from tests.cluster.long_scenes import LONG_SCENES, Scene, servers
 from tests.cluster.scenes import SCENES
+from tests.cluster.shard_scenes import FAKETIME, MORE_SHARD_SCENES, SHARD_SCENES, SHARDS
 
 
-def _with_three(scene: Callable[..., str]) -> Callable[[int], str]:
+def _with_three(scene: Callable[..., str], shards: int = 1) -> Callable[[int], str]:
     def run(rounds: int) -> str:
-        with servers(3) as crew:
+        with servers(3, shards) as crew:
             return scene(crew, rounds)
 
     return run
@@ -23,7 +24,12 @@ def main() -> int:
     scenes = {
         name: Scene(promise, _with_three(scene), long, short)
         for name, (promise, scene, long, short) in SCENES.items()
-    } | LONG_SCENES
+    }
+    for name, (promise, run, long, short) in (SHARD_SCENES | MORE_SHARD_SCENES).items():
+        scenes[name] = Scene(promise, _with_three(run, SHARDS), long, short)
+    scenes |= LONG_SCENES
+    if not FAKETIME:
+        scenes["shards-clock"] = scenes["shards-clock"]._replace(missing=lambda: "faketime is not installed")
     parser = argparse.ArgumentParser(prog="cluster.sh")
     parser.add_argument("scenes", nargs="*", choices=[*scenes, []], metavar="scene", help=", ".join(scenes))
     parser.add_argument(

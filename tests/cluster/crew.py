@@ -2,21 +2,24 @@
 
 import random
 import signal
-import threading
 import time
-from collections import Counter
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
-from running import MODULE, Answer, Connection, Program, until
+from running import MODULE, Program, until
+
+from jobqueue.shards import shard_of_queue
+from tests.crash.clients import Answer, Caller, Crowd, Cut, Unsent, all_jobs
+from tests.crash.ledger import Ledger, check
 
 
 class Crew:
     """The servers on a database of `postgres`: a `Postgres`, or what has its `url` and `sql`. `servers`: those that
-    run."""
+    run. With several `shards` each of them is the owner of some."""
 
-    def __init__(self, postgres: Any, database: str) -> None:
-        self.postgres, self.database = postgres, database
+    def __init__(self, postgres: Any, database: str, shards: int = 1) -> None:
+        self.postgres, self.database, self.shards = postgres, database, shards
         self.servers: list[Program] = []
 
     def start(self, inside: tuple[str, ...] = (), host: str = "127.0.0.1", **settings: str) -> Program:
@@ -25,6 +28,7 @@ class Crew:
         own = {
             "JOBQUEUE_DATA": self.postgres.url(self.database), "JOBQUEUE_RETAIN": "24h",
             "JOBQUEUE_RETAIN_JOBS": "10000000", "JOBQUEUE_RETAIN_BYTES": "8GiB", "JOBQUEUE_ACCESS_LOG": "off",
+            "JOBQUEUE_SHARDS": str(self.shards),
         }  # fmt: skip
         server = Program((*inside, *MODULE), True, host, **own | settings)
         server.__enter__()
@@ -34,7 +38,9 @@ class Crew:
     def start_all(self, count: int) -> None:
         for _ in range(count):
             self.start()
-            self.wait_for_owner()
+            self.wait_until_served()
+        if self.shards > 1:
+            self.wait_until_spread()
 
     def sql(self, text: str) -> str:
         found: str = self.postgres.sql(text, self.database)
@@ -64,6 +70,46 @@ class Crew:
         owner = self.owner
         return [server for server in self.servers if server is not owner and server.running]
 
+    # -- several shards -----------------------------------------------------------------------------
+
+    def owners(self) -> dict[int, str]:
+        """Returns the process of the owner of each shard that has one, as the database says."""
+        rows = self.sql("SELECT shard, process FROM jobqueue.session WHERE alive AND owner").splitlines()
+        return {int(shard): process for shard, _, process in (row.partition("|") for row in rows)}
+
+    def shards_of(self, server: Program) -> list[int]:
+        return [shard for shard, process in self.owners().items() if process == str(server.pid)]
+
+    def queue_of(self, server: Program) -> str:
+        """Returns the name of a queue whose shard this server owns."""
+        shards = self.shards_of(server)
+        return next(name for n in count() if shard_of_queue(name := f"queue{n}", self.shards) in shards)
+
+    def is_served(self, at: Program | None = None) -> bool:
+        """Returns whether all jobs can be read, at one of the servers or at that one."""
+        with suppress(OSError, ValueError, IndexError), (at or self.servers[0]).connect() as connection:
+            connection.socket.settimeout(2)
+            return connection.call("GET", "/jobs?limit=1").status == 200
+        return False
+
+    def wait_until_served(self, seconds: float = 20) -> None:
+        until(self.is_served, seconds)
+
+    def wait_until_spread(self, seconds: float = 30) -> None:
+        """Waits until each server owns its part of the shards."""
+        most = -(-self.shards // len(self.servers))
+
+        def spread() -> bool:
+            found = list(self.owners().values())
+            return len(found) == self.shards and all(
+                0 < found.count(str(server.pid)) <= most for server in self.servers
+            )
+
+        until(spread, seconds)
+        self.wait_until_served(seconds)
+
+    # -- the end of servers -------------------------------------------------------------------------
+
     def kill(self, server: Program) -> None:
         self.servers.remove(server)
         server.signal(signal.SIGKILL)
@@ -72,7 +118,8 @@ class Crew:
 
     def stop(self, server: Program) -> None:
         self.servers.remove(server)
-        assert server.stop() == 0
+        status = server.stop()
+        assert status == 0, (status, server.lines)
         server.__exit__(None)
 
     def end(self) -> None:
@@ -82,109 +129,108 @@ class Crew:
             server.__exit__(None)
 
 
-class Client(threading.Thread):
-    """Enqueues, takes and concludes jobs at a server that it picks anew each time, until it is told to stop. `made`
-    and `concluded` are what was acknowledged; `taken` the leases that it got; `errors` answers other than
-    success and 503; `times` the seconds that each answer took; `lost` counts the requests without an answer."""
+class Roaming(Caller):
+    """A client that goes to another server of the crew, picked at random, after each few requests. `seen` gets what
+    it sees."""
 
-    def __init__(self, crew: Crew, number: int, stopping: threading.Event) -> None:
-        super().__init__()
-        self._crew, self._number, self._stopping = crew, number, stopping
-        self._random = random.Random(number)
-        self.made: list[int] = []
-        self.concluded: list[int] = []
-        self.taken: list[tuple[int, int]] = []
-        self.errors: list[Answer] = []
-        self.times: list[float] = []
-        self.refused = self.lost = 0
+    def __init__(self, crew: Crew, seen: "Seen", seed: int) -> None:
+        super().__init__(0, 30)
+        self._crew, self._seen = crew, seen
+        self._random = random.Random(seed)
+        self._left = 0
 
-    def run(self) -> None:
-        count = 0
-        while not self._stopping.is_set():
-            count += 1
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        if self._connection is None or self._left == 0:
+            self.close()
             server = self._random.choice(self._crew.servers)
-            try:
-                with server.connect() as connection:
-                    connection.socket.settimeout(30)
-                    for _ in range(self._random.randint(1, 20)):
-                        self._work(connection, f"{self._number}-{count}")
-            except (OSError, ValueError, IndexError):  # that server has gone, or the owner has
-                self.lost += 1
-                time.sleep(0.02)
-
-    def _work(self, connection: Connection, type_: str) -> None:
-        answer = self._called(connection, "/jobs/enqueue", {"type": type_})
-        if answer.status == 201:
-            self.made.append(answer.json["id"])
-        answer = self._called(connection, "/jobs/dequeue", {"lease_for": "10m"})
-        if answer.status == 200:
-            job = answer.json
-            self.taken.append((job["id"], job["leases"]))
-            answer = self._called(connection, f"/jobs/{job['id']}/conclude?lease={job['lease']}")
-            if answer.status == 200:
-                self.concluded.append(job["id"])
-
-    def _called(self, connection: Connection, path: str, body: Any = None) -> Answer:
+            self._host, self._port = server.host, server.port
+            self._left = self._random.randint(1, 20)
+        self._left -= 1
         began = time.monotonic()
-        answer = connection.call("POST", path, body)
-        self.times.append(time.monotonic() - began)
+        try:
+            answer = super().call(method, path, body, **headers)
+        except (Unsent, Cut, ValueError):
+            self._seen.lost += 1
+            time.sleep(0.02)
+            raise
+        self._seen.times.append(time.monotonic() - began)
         if answer.status == 503:
-            assert "retry-after" in answer.headers
-            self.refused += 1
+            self._seen.refused.append((answer.json or {}).get("code", ""))
+            if "retry-after" not in answer.headers:
+                self._seen.wrong.append(f"503 without Retry-After: {answer}")
             time.sleep(0.1)
-        elif answer.status not in (200, 201, 204):
-            self.errors.append(answer)
         return answer
 
 
+class Seen:
+    """What clients have seen: the seconds that each answer took, the codes of the answers 503, how often a connection
+    ended, and what must not be."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.refused: list[str] = []
+        self.lost = 0
+        self.wrong: list[str] = []
+
+    def p99(self) -> float:
+        times = sorted(self.times)
+        return times[int(len(times) * 0.99)]
+
+
 class Load:
-    """Clients at work for the length of a `with`."""
+    """Clients at work for the length of a `with`, which ask servers of a crew at random. They use queues of their own,
+    of 24 families, so that there are some in most shards."""
+
+    _numbers = count()
 
     def __init__(self, crew: Crew, clients: int = 6) -> None:
-        self._stopping = threading.Event()
-        self.clients = [Client(crew, number, self._stopping) for number in range(clients)]
+        self._crew = crew
+        self.ledger = Ledger()
+        self.seen = Seen()
+        seeds = count()
+        own = f"load{next(self._numbers)}"
+        self.queues = [f"{own}-{n}{more}" for n in range(24) for more in ("", ":high")]
+        self._crowd = Crowd(
+            self.ledger,
+            producers=clients // 2,
+            workers=clients - clients // 2,
+            connect=lambda: Roaming(crew, self.seen, next(seeds)),
+            queues=self.queues,
+            taken=3,
+            keys=f"{own}-",
+        )
 
     def __enter__(self) -> "Load":
-        for client in self.clients:
-            client.start()
+        self._crowd.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for client in self.clients:
-            client.join()
+        self._crowd.stop()
 
     def made(self) -> int:
-        return sum(len(client.made) for client in self.clients)
+        return self.ledger.made()
 
     def wait_for_more(self, count: int = 20) -> None:
         """Waits until so many further jobs were acknowledged."""
         wanted = self.made() + count
         until(lambda: self.made() >= wanted, 40)
 
-    def times(self) -> list[float]:
-        return sorted(each for client in self.clients for each in client.times)
+    def check(self) -> None:
+        """Compares what was acknowledged with what is there. To be called after the `with`."""
+        self._crew.wait_until_served()
+        server = self._crew.servers[-1]
+        jobs, counts = all_jobs(server.port, server.host)
+        own = [job for job in jobs if job["queue"] in self.queues]
+        for job in jobs:
+            counts[job["status"]] -= job["queue"] not in self.queues
+        found = self.seen.wrong + check(self.ledger, own, counts)
+        assert self.ledger.concluded() > 0, "the clients got nothing done, so nothing is shown"
+        assert not found, "\n".join([f"{len(found)} things are wrong:", *found[:20]])
 
-
-def wrong(load: Load, at: Connection) -> list[str]:
-    """Compares what was acknowledged with what is there. Returns what is wrong."""
-    clients = load.clients
-    found = [f"{answer.status} {answer.body!r}" for client in clients for answer in client.errors]
-    made = [id for client in clients for id in client.made]
-    concluded = [id for client in clients for id in client.concluded]
-    found += [f"id {id} was given {count} times" for id, count in Counter(made).items() if count > 1]
-    found += [f"{id} was concluded {count} times" for id, count in Counter(concluded).items() if count > 1]
-    leases = Counter(lease for client in clients for lease in client.taken)
-    found += [f"lease {lease} was given {count} times" for lease, count in leases.items() if count > 1]
-    done = set(concluded)
-    statuses: dict[int, str] = {}
-    cursor = ""
-    while True:
-        page = at.call("GET", f"/jobs?limit=1000{cursor}").json
-        statuses |= {job["id"]: job["status"] for job in page["jobs"]}
-        if "next" not in page:
-            break
-        cursor = f"&cursor={page['next']}"
-    found += [f"{id} is lost" for id in made if id not in statuses]
-    found += [f"{id} is back, {statuses.get(id)}" for id in done if statuses.get(id) != "concluded"]
-    return found
+    def sum(self) -> str:
+        seen, ledger = self.seen, self.ledger
+        return (
+            f"{ledger.made():,} enqueues and {ledger.concluded():,} conclusions acknowledged; p99 "
+            f"{seen.p99() * 1000:.0f} ms, at most {max(seen.times):.1f} s; {len(seen.refused)} answers 503, {seen.lost} "
+            "connections ended"
+        )

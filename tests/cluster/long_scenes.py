@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from postgres_server import ENVIRONMENT, Postgres
+from running import Connection, Program, until
 
 from tests.cluster import network, patroni
-from tests.cluster.crew import Connection, Crew, Load, Program, until
-from tests.cluster.scenes import _check, _sum
+from tests.cluster.crew import Crew, Load
 
 # Seconds that a cut lasts, and in which every waiting client must have its answer after the begin of one.
 _CUT = 8.0
@@ -26,10 +26,10 @@ _RATE = 300
 
 
 @contextmanager
-def servers(count: int) -> Iterator[Crew]:
+def servers(count: int, shards: int = 1) -> Iterator[Crew]:
     """Servers on a database of their own."""
     postgres = Postgres()
-    crew = Crew(postgres, postgres.create_database())
+    crew = Crew(postgres, postgres.create_database(), shards)
     try:
         crew.start_all(count)
         yield crew
@@ -226,7 +226,7 @@ def cuts(rounds: int) -> str:
                             net.heal(source, target)
                         load.wait_for_more()
             assert all(server.running for server in crew.servers)
-            _check(load, crew)
+            load.check()
         except BaseException:
             for server in crew.servers:
                 print(f"{where.get(server.pid)}:", *server.lines, sep="\n    ", file=sys.stderr)
@@ -235,7 +235,7 @@ def cuts(rounds: int) -> str:
             crew.end()
             postgres.remove()
     taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in away.items())
-    return f"{_sum(load)}; taken over ({taken}); every waiting dequeue answered after {waited:.0f} s at most"
+    return f"{load.sum()}; taken over ({taken}); every waiting dequeue answered after {waited:.0f} s at most"
 
 
 class _Remote:
@@ -278,8 +278,8 @@ def switchover(rounds: int) -> str:
                 silent.append(time.monotonic() - began)
                 database.wait_until_synchronous()
         assert all(server.running for server in crew.servers)
-        _check(load, crew)
-    return f"{_sum(load)}; no server ended; served again {max(silent):.1f} s at most after the database took commits"
+        load.check()
+    return f"{load.sum()}; no server ended; served again {max(silent):.1f} s at most after the database took commits"
 
 
 def node(rounds: int) -> str:
@@ -299,10 +299,10 @@ def node(rounds: int) -> str:
                 primary.start()
                 database.wait_until_synchronous()
         assert all(server.running for server in crew.servers)
-        _check(load, crew)
+        load.check()
     assert max(silent) <= 30, silent
     return (
-        f"{_sum(load)}; no server ended; served again {max(silent):.1f} s at most after the node was killed"
+        f"{load.sum()}; no server ended; served again {max(silent):.1f} s at most after the node was killed"
     )
 
 

@@ -5,19 +5,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.cluster.crew import Connection, Crew, Load, until, wrong
+from running import Connection, until
 
-
-def _sum(load: Load) -> str:
-    made, concluded = load.made(), sum(len(client.concluded) for client in load.clients)
-    return f"{made:,} enqueues and {concluded:,} conclusions acknowledged"
-
-
-def _check(load: Load, crew: Crew) -> None:
-    with crew.wait_for_owner().connect() as connection:
-        connection.socket.settimeout(60)
-        found = wrong(load, connection)
-    assert not found, "\n".join([f"{len(found)} things are wrong:", *found[:20]])
+from tests.cluster.crew import Crew, Load
 
 
 def kill(crew: Crew, rounds: int) -> str:
@@ -37,9 +27,9 @@ def kill(crew: Crew, rounds: int) -> str:
                 owners += 1
                 silent.append(time.monotonic() - began)
             crew.start()
-    _check(load, crew)
+    load.check()
     assert max(silent) < 8, silent
-    return f"{_sum(load)}; {owners} owners killed, served again after {max(silent):.1f} s at most"
+    return f"{load.sum()}; {owners} owners killed, served again after {max(silent):.1f} s at most"
 
 
 def roll(crew: Crew, rounds: int) -> str:
@@ -51,15 +41,9 @@ def roll(crew: Crew, rounds: int) -> str:
             crew.stop(victim)
             load.wait_for_more()
             crew.start()
-    _check(load, crew)
-    times = load.times()
-    p99 = times[int(len(times) * 0.99)]
-    assert p99 < 1, p99
-    refused, lost = (sum(getattr(client, name) for client in load.clients) for name in ("refused", "lost"))
-    return (
-        f"{_sum(load)}; p99 {p99 * 1000:.0f} ms, at most {times[-1]:.1f} s; {refused} answers 503, {lost} connections "
-        "ended"
-    )
+    load.check()
+    assert load.seen.p99() < 1, load.seen.p99()
+    return load.sum()
 
 
 def frozen(crew: Crew, rounds: int) -> str:
@@ -137,8 +121,8 @@ def restart(crew: Crew, rounds: int) -> str:
             silent.append(time.monotonic() - began)
         pids = {server.pid for server in crew.servers}
     assert all(server.running for server in crew.servers)
-    _check(load, crew)
-    return f"{_sum(load)}; {len(pids)} servers ran on; back {max(silent):.1f} s at most after the database"
+    load.check()
+    return f"{load.sum()}; {len(pids)} servers ran on; back {max(silent):.1f} s at most after the database"
 
 
 # Name: promise, scene, rounds of the long and of the short run.

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tests.bench.processes import HOST
@@ -17,6 +18,7 @@ LEASE = 300
 class Answer(NamedTuple):
     status: int
     json: Any
+    headers: Mapping[str, str]
 
 
 class Unsent(Exception):
@@ -30,14 +32,15 @@ class Cut(Exception):
 class Caller:
     """One connection, opened again after each failure."""
 
-    def __init__(self, port: int, timeout: float = 20) -> None:
+    def __init__(self, port: int, timeout: float = 20, host: str = HOST) -> None:
+        self._host = host
         self._port = port
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(HOST, self._port, timeout=self._timeout)
+            self._connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
             try:
                 self._connection.connect()
             except OSError:
@@ -51,7 +54,7 @@ class Caller:
         except (OSError, http.client.HTTPException):
             self.close()
             raise Cut from None
-        return Answer(answer.status, json.loads(text) if text else None)
+        return Answer(answer.status, json.loads(text) if text else None, answer.headers)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -65,13 +68,27 @@ def _refused_early(answer: Answer) -> bool:
 
 
 class Crowd:
-    """Clients of the server on `port`, from `start` to `stop`."""
+    """Clients of the server on `port`, from `start` to `stop`. `connect` makes the caller of each client instead.
+    Jobs go to one of `queues`; a worker takes from `taken` of them at once, or from all. `keys`: the begin of
+    idempotency keys."""
 
     def __init__(
-        self, ledger: Ledger, port: int, producers: int = 4, workers: int = 4, seed: int = 0
+        self,
+        ledger: Ledger,
+        port: int = 0,
+        producers: int = 4,
+        workers: int = 4,
+        seed: int = 0,
+        connect: Callable[[], Caller] | None = None,
+        queues: Sequence[str] = QUEUES,
+        taken: int | None = None,
+        keys: str = "n",
     ) -> None:
         self._ledger = ledger
-        self._port = port
+        self._connect = connect or (lambda: Caller(port))
+        self._queues = queues
+        self._taken = taken or len(queues)
+        self._keys = keys
         self._stop = threading.Event()
         self._random = random.Random(seed)
         self._threads = [threading.Thread(target=self._produce, daemon=True) for _ in range(producers)]
@@ -92,13 +109,13 @@ class Crowd:
     # -- enqueue ------------------------------------------------------------------------------------
 
     def _produce(self) -> None:
-        caller = Caller(self._port)
+        caller = self._connect()
         ledger = self._ledger
         while not self._stop.is_set():
             with_key = self._random.random() < 0.5
-            order = ledger.order(self._random.choice(QUEUES), self._random.choice((0, 0, 5)), with_key)
+            order = ledger.order(self._random.choice(self._queues), self._random.choice((0, 0, 5)), with_key)
             body = {"type": "x", "queue": order.queue, "priority": order.priority, "payload": order.number}
-            headers = {"Idempotency-Key": f"n{order.number}"} if with_key else {}
+            headers = {"Idempotency-Key": f"{self._keys}{order.number}"} if with_key else {}
             while True:
                 try:
                     answer = caller.call("POST", "/jobs/enqueue", body, **headers)
@@ -133,12 +150,13 @@ class Crowd:
     # -- dequeue, then conclude or release ----------------------------------------------------------
 
     def _work(self) -> None:
-        caller = Caller(self._port)
+        caller = self._connect()
         while not self._stop.is_set():
             asked = now()
             try:
+                queues = self._random.sample(self._queues, self._taken)
                 answer = caller.call(
-                    "POST", "/jobs/dequeue", {"queues": QUEUES, "wait": 0.2, "lease_for": LEASE}
+                    "POST", "/jobs/dequeue", {"queues": queues, "wait": 0.2, "lease_for": LEASE}
                 )
             except (Unsent, Cut):
                 time.sleep(0.01)
@@ -199,9 +217,9 @@ class Crowd:
             self._ledger.note(f"release of job {delivery.id}: {answer}")
 
 
-def all_jobs(port: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def all_jobs(port: int, host: str = HOST) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Returns all jobs with payload and result, and the counts of the server by status."""
-    caller = Caller(port)
+    caller = Caller(port, 60, host)
     jobs: list[dict[str, Any]] = []
     cursor = ""
     while True:
