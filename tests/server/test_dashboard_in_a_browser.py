@@ -187,6 +187,12 @@ def test_a_page_follows_what_happens(chromium, program):
     id = program.call("POST", "/queues/lively/enqueue", {"type": "x"})[1]["id"]
     page.locator("#jobs").get_by_role("link", name=str(id), exact=True).wait_for(timeout=5000)
     assert page.locator("#jobs time").first.inner_text() in ("now", "1 second ago", "2 seconds ago")
+    page.get_by_text("Settings", exact=True).click()  # what is chosen and not yet sent stays
+    page.locator('[name="fair_keys"]').select_option("true")
+    page.get_by_role("heading").first.click()
+    id = program.call("POST", "/queues/lively/enqueue", {"type": "x"})[1]["id"]
+    page.locator("#jobs").get_by_role("link", name=str(id), exact=True).wait_for(timeout=5000)
+    assert page.locator('[name="fair_keys"]').input_value() == "true"
     page.goto(f"http://127.0.0.1:{program.port}/schedules/nightly", wait_until="domcontentloaded")
     page.locator("#state", has_text="Live").wait_for()
     made = program.call("POST", "/schedules/nightly/run")[1]["id"]

@@ -13,9 +13,11 @@ function inUse(part) {
   const chosen = getSelection();
   if (!chosen.isCollapsed && part.contains(chosen.anchorNode)) return true;
   if (part.contains(document.activeElement)) return true;
-  return [...part.querySelectorAll("input, textarea")].some(
-    (one) => one.value !== one.defaultValue || one.checked !== one.defaultChecked,
-  );
+  return [...part.querySelectorAll("input, textarea, option")].some((one) => {
+    if (one.tagName === "OPTION") return one.selected !== one.defaultSelected;
+    // The value of a box says nothing, and has no default if a script has made it.
+    return one.type === "checkbox" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue;
+  });
 }
 
 function replace(part, fresh) {

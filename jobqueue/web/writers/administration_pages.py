@@ -65,7 +65,7 @@ def audit(view: View, body: bytes) -> bytes:
         "Its log has all of them.</p>"
     )
     shown = live("calls", said + table(heads, rows, kinds))
-    return page(view, "audit log", _pages(view) + shown, watch="?list=audit")
+    return page(view, "audit log", _pages(view) + shown, watch="?list=audit", refresh=True)
 
 
 def _linked(view: View, method: str, path: str, found: re.Match[str]) -> str:

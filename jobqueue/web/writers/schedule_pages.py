@@ -45,7 +45,6 @@ def schedule(view: View, body: bytes, history: bytes) -> bytes:
         + live("history", f"<h2>last instants</h2>{_history(view, _read_history(history))}")
         + live("facts", folded("All fields", facts_table(text_tables.facts(body)))),
         f"?schedule={seen.name}",
-        refresh=True,
     )
 
 
