@@ -232,6 +232,11 @@ class Settings:
     sync_interval: int = _declare(
         _duration("1ms", "10s"), "50ms", "how often the journal is written with sync=interval"
     )
+    sync_leases: bool = _declare(
+        _boolean,
+        True,
+        "with sync=always: a dequeue waits for the disk; false: its lease is on disk with the next change",
+    )
     lease: int = _declare(_duration("1s", "24h"), "5m", "how long a dequeued job belongs to its consumer")
     lease_max: int = _declare(_duration("1s", "24h"), "24h", "longest lease that a client may request")
     wait_max: int = _declare(_duration("0s", "1h"), "60s", "longest wait that a client may request")

@@ -207,6 +207,7 @@ BAD = [
     ("tokens_file", ""),
     ("tokens_file", "a\nb"),
     ("open_admin", "yes"),
+    ("sync_leases", "yes"),
     ("data", ""),
     ("advertise", "a:b:1"),
     ("advertise", "a:65536"),

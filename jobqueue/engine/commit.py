@@ -210,6 +210,9 @@ class _Group:
 class GroupCommit(CommitPolicy):
     """Commits groups of changes to `store`, and holds the answers until then.
 
+    With `sync_leases=False` a group of nothing but leases is written, and not synced: a later group's sync is
+    good enough. Answers are held until it is written.
+
     With `sync=interval` answers are not held unless the disk falls behind, and a commit follows each tick and
     each interval.
 
@@ -224,6 +227,7 @@ class GroupCommit(CommitPolicy):
         self._store = store
         self._data_dir = data_dir
         self._sync_before_answer = settings.sync != "interval"
+        self._sync_leases = settings.sync_leases
         self._interval = settings.sync_interval
         self._interval_ticker: Ticker | None = None
         self._writer: Writer | None = None
@@ -239,6 +243,7 @@ class GroupCommit(CommitPolicy):
         self._pending: _Pending = []
         self._payload_bytes = 0
         self._commit_scheduled = False
+        self._must_sync = False  # the group has more than leases
         # Groups on their way to the disk, the oldest first, and their sums.
         self._in_flight: deque[_Group] = deque()
         self._rows_in_flight = self._bytes_in_flight = 0
@@ -253,6 +258,7 @@ class GroupCommit(CommitPolicy):
         self._writer.start()
         self._disk.start()
         if not self._rows.has_counters:
+            self._must_sync = True
             self._schedule()
         if not (self._sync_before_answer or clock.manual):
             self._interval_ticker = Ticker(self.schedule, self._interval)
@@ -302,13 +308,13 @@ class GroupCommit(CommitPolicy):
             return deliveries
         held: WaitFuture[list[Delivery]] = WaitFuture(loop=self._loop)
         held.withdraw = partial(self._give_back, deliveries)
-        self._finish_later(held, deliveries)
+        self._finish_later(held, deliveries, self._sync_leases)
         return held
 
     def deliver(self, waiting: WaitFuture[list[Delivery]], deliveries: list[Delivery]) -> None:
         if deliveries and self._sync_before_answer:
             waiting.withdraw = partial(self._give_back, deliveries)
-            self._finish_later(waiting, deliveries)
+            self._finish_later(waiting, deliveries, self._sync_leases)
         else:
             _finish(waiting, deliveries)
 
@@ -329,7 +335,8 @@ class GroupCommit(CommitPolicy):
         if not operation.cancelled():
             self._finish_later(held, operation.exception() or operation.result())
 
-    def _finish_later(self, held: Future[Any], answer: object) -> None:
+    def _finish_later(self, held: Future[Any], answer: object, sync: bool = True) -> None:
+        self._must_sync = self._must_sync or sync
         self._pending.append((held, answer))
         if not self._commit_scheduled:
             self._schedule()
@@ -337,8 +344,10 @@ class GroupCommit(CommitPolicy):
     # -- committing ---------------------------------------------------------------------------------
 
     def schedule(self) -> None:
-        if self._changed and not self._commit_scheduled:
-            self._schedule()
+        if self._changed:
+            self._must_sync = True
+            if not self._commit_scheduled:
+                self._schedule()
 
     def _schedule(self) -> None:
         """What else changes in this loop pass goes into the same group."""
@@ -366,11 +375,12 @@ class GroupCommit(CommitPolicy):
             return
         payload_bytes, rows = self._payload_bytes, self._take_rows()
         pending, self._pending = self._pending, []
+        sync, self._must_sync = self._must_sync, False
         if rows:
             self._in_flight.append(_Group(len(rows), payload_bytes, pending))
             self._rows_in_flight += len(rows)
             self._bytes_in_flight += payload_bytes
-            self._writer.write(rows)
+            self._writer.write(rows, sync)
             if self._data_dir is None and self._silent_since is None:
                 self._silent_since = self._now()
         elif self._in_flight:  # the last group may hold what these answers tell of

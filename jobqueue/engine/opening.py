@@ -42,6 +42,8 @@ def check_sync(settings: Settings) -> None:
             f"JOBQUEUE_SYNC={settings.sync} is for a journal on disk: with PostgreSQL leave it out; the "
             "database's synchronous_commit says when a change is safe"
         )
+    if not settings.sync_leases:
+        raise SettingError("JOBQUEUE_SYNC_LEASES is for a journal on disk: with PostgreSQL leave it out")
 
 
 def open_database(

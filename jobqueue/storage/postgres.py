@@ -230,7 +230,7 @@ class PostgresStore:
 
     # -- writing ------------------------------------------------------------------------------------
 
-    def commit(self, rows: Sequence[Row]) -> None:
+    def commit(self, rows: Sequence[Row], sync: bool = True) -> None:
         self._run(self._commit(rows))
 
     async def _commit(self, rows: Sequence[Row]) -> None:

@@ -82,6 +82,7 @@ class SQLiteStore:
         self._version = self._number("user_version")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[sync]}")
+        self._may_sync = self._syncs = sync != "os"
         self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `commit` does it, and sees its errors
         self._db.execute("PRAGMA cache_size = -16384")
         _allocate_log(self.path.with_name(FILE + "-wal"))
@@ -104,8 +105,11 @@ class SQLiteStore:
         except sqlite3.Error as bad:
             raise damaged(self.path, bad, certainly=False) from None
 
-    def commit(self, rows: Sequence[Row]) -> None:
+    def commit(self, rows: Sequence[Row], sync: bool = True) -> None:
         try:
+            if sync is not self._syncs and self._may_sync:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+                self._syncs = sync
             version, rows = self._version_with(rows)
             if len(rows) <= _MAX_ROWS and version == self._version:
                 self._put(rows)

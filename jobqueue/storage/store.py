@@ -65,11 +65,14 @@ class Store(Protocol):
         """Yields all rows by rising key, in slices of about `max_rows` rows or `max_bytes` bytes. Raises
         `JournalError`."""
 
-    def commit(self, rows: Sequence[Row]) -> None:
-        """Writes all rows or none; they are on disk when this returns. A body of None deletes the row, and a
-        later row replaces an earlier one of the same key. The row `records.NEWEST` is not stored. Raises
-        `RetryableError` if the same rows may be tried again: the next call then begins with them, and more
-        may follow. After any other exception it is unknown what was written."""
+    def commit(self, rows: Sequence[Row], sync: bool = True) -> None:
+        """Writes all rows or none; they are on disk when this returns. Without `sync` they survive the end of
+        the process, and are on disk after the next commit with it; a store may ignore that.
+
+        A body of None deletes the row, and a later row replaces an earlier one of the same key. The row
+        `records.NEWEST` is not stored. Raises `RetryableError` if the same rows may be tried again: the next
+        call then begins with them, and more may follow. After any other exception it is unknown what was
+        written."""
 
     def check(self) -> None:
         """Finds out whether a commit would be possible. Called on the writing thread. Raises as `commit`."""

@@ -44,19 +44,21 @@ class Writer(threading.Thread):
         self._on_written = on_written
         self._on_retry = on_retry
         self._on_failure = on_failure
-        self._arriving: SimpleQueue[list[Row] | None] = SimpleQueue()  # None: stop
+        # Rows, and whether they are to be synced; None: stop.
+        self._arriving: SimpleQueue[tuple[list[Row], bool] | None] = SimpleQueue()
         # Received and not on disk yet: the rows of this number of groups.
         self._rows: list[Row] = []
         self._groups = 0
+        self._sync = False  # one of the groups is to be synced
         self._stopping = False
         self._failed = False
         self._error: Exception | None = None  # of the last commit
         self.rows = Histogram(_ROWS)
         self.seconds = Histogram(_SECONDS)
 
-    def write(self, rows: list[Row]) -> None:
-        """Hands over a group. Returns at once."""
-        self._arriving.put(rows)
+    def write(self, rows: list[Row], sync: bool = True) -> None:
+        """Hands over a group. Returns at once. Without `sync` the sync of a later group is good enough."""
+        self._arriving.put((rows, sync))
 
     def run(self) -> None:
         may_release = False  # there may be unused space
@@ -84,25 +86,32 @@ class Writer(threading.Thread):
     def _receive(self, timeout: float | None) -> bool:
         """Waits for a group, and takes all that have arrived. False: none came within `timeout` seconds."""
         try:
-            rows = self._arriving.get(timeout=timeout)
+            group = self._arriving.get(timeout=timeout)
         except Empty:
             return False
-        while rows is not None:
-            self._rows += rows
+        while group is not None:
+            self._rows += group[0]
+            self._sync = self._sync or group[1]
             self._groups += 1
             if self._arriving.empty():
                 return True
-            rows = self._arriving.get()
+            group = self._arriving.get()
         self._stopping = True
         return True
 
     def _commit(self) -> None:
         began = time.monotonic()
-        if self._succeeds(lambda: self._store.commit(self._rows)):
+        if self._succeeds(self._commit_rows):
             self.seconds.add(time.monotonic() - began)
             self.rows.add(len(self._rows))
-            groups, self._groups, self._rows = self._groups, 0, []
+            groups, self._groups, self._rows, self._sync = self._groups, 0, [], False
             self._loop.call_soon_threadsafe(self._on_written, groups)
+
+    def _commit_rows(self) -> None:
+        if self._sync:
+            self._store.commit(self._rows)
+        else:
+            self._store.commit(self._rows, sync=False)
 
     def _check(self) -> None:
         had_failed = self._error is not None

@@ -36,14 +36,14 @@ class Event(NamedTuple):
     data: bytes | None
 
 
-def cut(folder: Path, rounds: int, seed: int) -> Outcome:
+def cut(folder: Path, rounds: int, seed: int, **settings: object) -> Outcome:
     need_strace()
     chance = random.Random(seed)
     made = concluded = unsynced = 0
     for first in range(0, rounds, _CUTS):
         scratch = folder.with_name(f"{folder.name}.{first}")
         scratch.mkdir()
-        ledger, events = _record(scratch / "data", seed + first)
+        ledger, events = _record(scratch / "data", seed + first, settings)
         for number in range(min(_CUTS, rounds - first)):
             when = _instant(events, chance)
             disk = scratch / f"cut-{number}"
@@ -54,7 +54,7 @@ def cut(folder: Path, rounds: int, seed: int) -> Outcome:
             with Victim(disk) as victim:
                 victim.start()
                 victim.wait_ready()
-                wrong = check(known, *all_jobs(victim.port))
+                wrong = check(known, *all_jobs(victim.port), settings.get("sync_leases") != "false")
                 if wrong:
                     raise Broken("\n".join([f"{len(wrong)} things are wrong:", *wrong[:20]]))
         shutil.rmtree(scratch)
@@ -66,11 +66,11 @@ def cut(folder: Path, rounds: int, seed: int) -> Outcome:
 _OFFSET = time.time() - time.monotonic()
 
 
-def _record(folder: Path, seed: int) -> tuple[Ledger, list[Event]]:
+def _record(folder: Path, seed: int, settings: dict[str, object]) -> tuple[Ledger, list[Event]]:
     """Runs clients for a while. Leaves the disk as it was before in the directory `base` beside `folder`."""
     ledger = Ledger()
     trace = folder.with_name("trace")
-    with Victim(folder) as victim:
+    with Victim(folder, **settings) as victim:
         victim.start()
         victim.wait_ready()
         tracer = subprocess.Popen(

@@ -225,6 +225,51 @@ async def test_a_waiting_consumer_is_answered_once_the_lease_is_on_disk(disk):
     assert (await outcome).extras.result == b"7"
 
 
+@pytest.fixture
+def commits(monkeypatch):
+    """A list to which each commit adds whether it is synced, and the numbers of its jobs."""
+    found, commit_rows = [], sqlite.SQLiteStore.commit
+
+    def noted(store, rows, sync=True):
+        commit_rows(store, rows, sync)
+        ((mode,),) = store._db.execute("PRAGMA synchronous").fetchall()
+        assert mode == (2 if sync else 1)
+        found.append((sync, [key >> 1 for key, _ in rows if key > 0]))
+
+    monkeypatch.setattr(sqlite.SQLiteStore, "commit", noted)
+    return found
+
+
+async def test_a_lease_alone_may_be_written_without_a_sync_of_its_own(disk, commits):
+    engine = await disk.start(sync_leases=False)
+    first, second = await asyncio.gather(engine.enqueue(JOB), engine.enqueue(JOB))
+    await take(engine)
+    assert disk.rows().count(first.id * 2) == 1
+    waiting = engine.dequeue(DequeueRequest(("other",), 60_000, None, "ann"), 30_000)
+    third, [(delivered, _)] = await asyncio.gather(
+        engine.enqueue(NewJob("t", "other", payload=b"1")), waiting
+    )
+    assert third is delivered
+    await engine.conclude(LeaseClaim(first.id, None, "ann"), None)
+    await asyncio.gather(*[engine.dequeue(ONE), engine.cancel(third.id)], return_exceptions=True)
+    assert [commit for commit in commits if commit[1]] == [
+        (True, [first.id, second.id]),
+        (False, [first.id]),
+        (True, [third.id]),  # an enqueue is in it
+        (True, [first.id]),
+        (True, [second.id, third.id]),  # an answer of another kind waits for it
+    ]
+    engine = await disk.start(sync_leases=False)
+    assert [engine.get(job.id).status for job in (first, second)] == ["concluded", "in_progress"]
+
+
+async def test_each_lease_is_synced_by_default(disk, commits):
+    engine = await disk.start()
+    await engine.enqueue(JOB)
+    await take(engine)
+    assert [sync for sync, jobs in commits if jobs] == [True, True]
+
+
 async def test_a_consumer_that_leaves_while_the_lease_is_being_written_gives_the_job_back(disk):
     engine = await disk.start()
     job = await engine.enqueue(JOB)

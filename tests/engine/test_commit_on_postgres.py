@@ -153,6 +153,8 @@ async def test_a_missing_row_is_noticed_and_the_message_says_what_to_do(kept):
 async def test_other_ways_to_sync_are_refused(kept):
     with pytest.raises(SettingError, match="JOBQUEUE_SYNC=interval is for a journal on disk"):
         open_database(kept.url, Settings(sync="interval"))
+    with pytest.raises(SettingError, match="JOBQUEUE_SYNC_LEASES is for a journal on disk"):
+        open_database(kept.url, Settings(sync_leases=False))
 
 
 # -- the database is away ---------------------------------------------------------------------------
