@@ -55,10 +55,11 @@ LENGTH: Final = 4
 LONGEST: Final = 1 << 30
 # Kinds of answers.
 RESULT, REFUSED, NOT_OWNER, BUG, WITHDRAWN = range(5)
-# Kinds of notices of the owner: an event, the end of a lease, and its clock.
-EVENT, LEASE_ENDED, CLOCK = range(8, 11)
+# Kinds of notices of the owner: an event, the end of a lease, its clock, leases that it does not have, and
+# that it watches none because the shard is not its own.
+EVENT, LEASE_ENDED, CLOCK, LEASES_GONE, NOT_WATCHED = range(8, 13)
 # Kinds of calls that are no verbs and have no answer. They come before the verbs.
-CANCEL, GIVE_BACK, LOSE, WATCH_LEASES, WATCH, FIRST_VERB = range(6)
+CANCEL, WATCH_LEASES, WATCH, FIRST_VERB = range(4)
 
 
 class QueuePatterns:
@@ -204,6 +205,16 @@ class Verb(Struct, frozen=True, eq=False):
     waits: int | None = None
     unpack_arguments: Callable[[Any], Any] | None = None
 
+    @property
+    def delivers(self) -> bool:
+        """Tells whether the result are jobs under new leases."""
+        return self.unpack is _unpack_deliveries
+
+    @property
+    def takes_leases(self) -> bool:
+        """Tells whether the argument are deliveries, which are passed on as ids and tokens."""
+        return self.name in ("give_back", "lose")
+
 
 _Within = Callable[[str], bool] | None
 _DELIVERIES = (list[Job], _pack_deliveries, _unpack_deliveries)
@@ -262,6 +273,8 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("stats", (_Within,), EngineStats, True),
     ("end_session", (str,), None, True),
     ("has_ended", (str,), bool, True),
+    ("give_back", (list[tuple[int, str]],), None, True),
+    ("lose", (list[tuple[int, str]],), None, True),
 )  # fmt: skip
 
 

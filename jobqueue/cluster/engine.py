@@ -98,6 +98,7 @@ class ClusterEngine:
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stop_refusal: Stopping | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._waits: set[RemoteCall | SeveralDequeue] = set()
 
     # -- finding shards -----------------------------------------------------------------------------
 
@@ -265,16 +266,30 @@ class ClusterEngine:
         if len(queues) == 1:
             if (engine := shard.local()) is not None:
                 return engine.dequeue(request, wait)
-            return shard.call("dequeue", request, wait) if wait else self._call(shard, "dequeue", request, 0)
+            if wait:
+                return self._until_stop(shard.call("dequeue", request, wait))
+            return self._call(shard, "dequeue", request, 0)
         groups: list[tuple[Shard, list[str]]] = []
         for name in queues:
             shard = self._of_queue(name)
-            if not groups or groups[-1][0] is not shard:
-                groups.append((shard, []))
-            groups[-1][1].append(name)
+            if request.by_priority:  # then the order of the queues does not count
+                known = next((group for group in groups if group[0] is shard), None)
+            else:
+                known = groups[-1] if groups and groups[-1][0] is shard else None
+            if known is not None:
+                known[1].append(name)
+            else:
+                groups.append((shard, [name]))
         if len(groups) == 1:
-            return groups[0][0].call("dequeue", request, wait)
-        return SeveralDequeue(groups, request, wait)
+            return self._until_stop(groups[0][0].call("dequeue", request, wait))
+        return self._until_stop(SeveralDequeue(groups, request, wait))
+
+    def _until_stop(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
+        """Has a wait end when this server stops. Those of its own engines end by themselves."""
+        if isinstance(answer, (RemoteCall, SeveralDequeue)) and not answer.done():
+            self._waits.add(answer)
+            answer.add_done_callback(self._waits.discard)
+        return answer
 
     def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
         return [] if self.stopping else self._call(self._of_id(id), "dequeue_job", id, request)
@@ -350,7 +365,8 @@ class ClusterEngine:
         return job
 
     def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
-        return self._of_id(id).call("wait_for", id, wait)
+        answer: MaybeFuture[Job] = self._of_id(id).call("wait_for", id, wait)
+        return self._until_stop(answer)
 
     def explain(self, id: int) -> Explanation:
         found: Explanation = self._here_or(self._of_id(id), "explain", id)
@@ -704,6 +720,8 @@ class ClusterEngine:
         self._stop_refusal = Stopping("the server is stopping and accepts no new jobs", retry_after=5)
         for engine in self.own:
             engine.stop_waiting()
+        for waiting in list(self._waits):
+            waiting.stop()
         for callback in self._stop_callbacks:
             callback()
 

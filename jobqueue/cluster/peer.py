@@ -1,6 +1,6 @@
 """Peer: a connection to another server, on which calls are passed on to the shards that it owns.
 
-    waiting      not sent: there is no connection yet
+    waiting      not sent: there is no connection yet, or the other server has not said anything on it
     sent         the answer has not come
     withdrawn    sent, but whoever called has left: what the answer delivers is given back
 
@@ -11,13 +11,16 @@ be made again. The others fail with `OutcomeUnknown`.
 import asyncio
 import logging
 import ssl
+from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+
+from msgspec import MsgspecError
 
 from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, connect, greeting, reason, receive, watch_other_side
 from jobqueue.cluster.link_tls import proof
-from jobqueue.model import Delivery, Job, Lease
+from jobqueue.model import Job
 from jobqueue.steps import Kind
 from jobqueue.storage.postgres_session import Place
 
@@ -39,9 +42,9 @@ class Call(Protocol):
     kind: int
     shard_index: int
     body: bytes
-    left: bool  # whoever called has left
+    number: int  # on the connection; 0: it was not sent
 
-    def answered(self, kind: int, body: memoryview, behind: int) -> None:
+    def answered(self, kind: int, body: bytes, behind: int) -> None:
         """Takes the answer. `behind`: milliseconds to add to the times of the owner's clock."""
 
     def unsent(self) -> None:
@@ -49,6 +52,24 @@ class Call(Protocol):
 
     def lost(self, why: str) -> None:
         """The call was sent, and its answer is lost."""
+
+
+class LeaseWatcher(Protocol):
+    """A shard, which is told when leases end."""
+
+    index: int
+
+    def watch_leases(self) -> None:
+        """Watches all its leases again: those who were asked before may have forgotten them."""
+
+    def watch_leases_later(self) -> None:
+        """The shard had no owner there."""
+
+    def lease_ended(self, job: Job) -> None:
+        """The lease that `job` has now has ended."""
+
+    def lease_gone(self, id: int, token: str) -> None:
+        """The lease has ended, and it is not known how."""
 
 
 class Peer(asyncio.Protocol):
@@ -64,14 +85,15 @@ class Peer(asyncio.Protocol):
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiting: list[Call] = []
+        self._ready: Future[None] | None = None  # done once the other server has said something
+        self._waiting: dict[Call, None] = {}
         self._sent: dict[int, Call] = {}
         self._number = 0
         self.passed_on = 0  # calls that were sent
         self._out: list[bytes] = []
         self._received = bytearray()
         self._their_clock: int | None = None
-        self._leases: dict[tuple[int, str], tuple[Lease, Callable[[Job], None]]] = {}
+        self._leases: dict[tuple[int, str], LeaseWatcher] = {}
         self._observer: Callable[[Kind, Job | str], None] | None = None
         self._closed = False
         self._warned = False
@@ -79,15 +101,20 @@ class Peer(asyncio.Protocol):
 
     # -- calls --------------------------------------------------------------------------------------
 
+    @property
+    def _connected(self) -> bool:
+        return self._transport is not None and self._their_clock is not None
+
     def send(self, call: Call) -> None:
-        if self._transport is None:
+        if not self._connected:
             if self._closed:
                 call.unsent()
             else:
-                self._waiting.append(call)
+                self._waiting[call] = None
             return
         self._number = number = (self._number + 1) & 0xFFFFFFFF or 1
         self._sent[number] = call
+        call.number = number
         self.passed_on += 1
         body = call.body
         self._write(
@@ -97,25 +124,20 @@ class Peer(asyncio.Protocol):
 
     def cancel(self, call: Call) -> None:
         """Tells the owner that whoever made this call has left."""
-        if call in self._waiting:
-            self._waiting.remove(call)
-            return
-        for number, sent in self._sent.items():
-            if sent is call:
-                self._tell(codec.CANCEL, number, b"")
-                return
+        self._waiting.pop(call, None)
+        if self._sent.get(call.number) is call:
+            self._tell(codec.CANCEL, call.number, b"")
 
-    def give_back(self, shard: int, deliveries: Sequence[Delivery], lose: bool = False) -> None:
-        """As `give_back` of the engine, or `lose`. Without a connection the leases expire."""
-        leases = codec.encode([(job.id, lease.token) for job, lease in deliveries])
-        self._tell(codec.LOSE if lose else codec.GIVE_BACK, shard, leases)
+    def watch_leases(self, watcher: LeaseWatcher, leases: Sequence[tuple[int, str]]) -> None:
+        """Has `watcher` told when these leases end."""
+        for lease in leases:
+            self._leases[lease] = watcher
+        self._tell(codec.WATCH_LEASES, watcher.index, codec.encode(leases))
 
-    def on_lease_end(self, shard: int, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
-        for job, lease in deliveries:
-            self._leases[job.id, lease.token] = lease, ended
-        self._tell(
-            codec.WATCH_LEASES, shard, codec.encode([(job.id, lease.token) for job, lease in deliveries])
-        )
+    def forget_leases(self, watcher: LeaseWatcher) -> None:
+        """The shard has another owner now."""
+        for lease in [lease for lease, known in self._leases.items() if known is watcher]:
+            del self._leases[lease]
 
     def watch(self, observer: Callable[[Kind, Job | str], None] | None) -> None:
         """Has the events of all shards of the other server passed to `observer`, or ends that."""
@@ -124,7 +146,7 @@ class Peer(asyncio.Protocol):
 
     def _tell(self, kind: int, about: int, body: bytes) -> None:
         """Sends what has no answer. `about`: a call, or a shard."""
-        if self._transport is not None:
+        if self._connected:
             number, shard = (about, 0) if kind == codec.CANCEL else (0, about)
             self._write(
                 codec.CALL.pack(codec.CALL.size - codec.LENGTH + len(body), number, kind, shard) + body
@@ -152,6 +174,7 @@ class Peer(asyncio.Protocol):
                         nonce = await receive(self._loop, link, NONCE)
                         said = greeting(PASSES_CALLS + self._own, nonce, self.place.secret)
                         await self._loop.sock_sendall(link, said)
+                        self._ready = self._loop.create_future()
                         await self._loop.create_connection(
                             lambda: self,
                             sock=link,
@@ -161,8 +184,12 @@ class Peer(asyncio.Protocol):
                     except BaseException:
                         link.close()
                         raise
-                return
+                    await self._ready
+                if self._transport is not None:
+                    return
             except (OSError, EOFError, ValueError) as failed:
+                if self._transport is not None:
+                    self._transport.abort()
                 if not self._warned:
                     self._warned = True
                     _log.warning(
@@ -171,34 +198,46 @@ class Peer(asyncio.Protocol):
                         self.place.address,
                         reason(failed),
                     )
-                waiting, self._waiting = self._waiting, []
-                for call in waiting:
-                    call.unsent()
+                self._none_sent()
             await asyncio.sleep(_PAUSE)
+
+    def _none_sent(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for call in waiting:
+            call.unsent()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's has another base
         if self._tls is not None:
             certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
             self._write(proof(self.place.secret, certificate))
+
+    def _accepted(self) -> None:
+        """The other server has taken the greeting: it tells its clock first."""
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
         if self._warned:
             self._warned = False
             _log.info("the server at %s is reached", self.place.address)
         if self._observer is not None:
             self.watch(self._observer)
-        waiting, self._waiting = self._waiting, []
+        watchers = set(self._leases.values())
+        self._leases.clear()
+        for watcher in watchers:
+            watcher.watch_leases()
+        waiting, self._waiting = self._waiting, {}
         for call in waiting:
             self.send(call)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._their_clock = None
         self._received.clear()
-        self._their_clock = None
         sent, self._sent = self._sent, {}
         for call in sent.values():
             call.lost(f"the connection to the server at {self.place.address} was lost")
-        self._leases.clear()
-        if not self._closed:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(EOFError())
+        if self._connecting.done() and not self._closed:  # else it tries again
             self._connecting = self._loop.create_task(self._connect())
 
     def close(self) -> None:
@@ -207,10 +246,11 @@ class Peer(asyncio.Protocol):
         self._connecting.cancel()
         if self._transport is not None:
             self._flush()
-            self._transport.close()
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            call.unsent()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # it reads nothing
+            else:
+                self._transport.close()
+        self._none_sent()
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -223,10 +263,8 @@ class Peer(asyncio.Protocol):
         while end - start >= size:
             length, number, kind = codec.ANSWER.unpack_from(received, start)
             following = start + codec.LENGTH + length
-            if length > codec.LONGEST:
-                _log.error("the server at %s sent no frame", self.place.address)
-                assert self._transport is not None
-                self._transport.abort()
+            if not size - codec.LENGTH <= length <= codec.LONGEST:
+                self._cut("no frame")
                 return
             if following > end:
                 break
@@ -236,9 +274,20 @@ class Peer(asyncio.Protocol):
         for number, kind, body in frames:
             if number:
                 if (call := self._sent.pop(number, None)) is not None:
-                    call.answered(kind, body, self._behind())  # type: ignore[arg-type]
-            else:
+                    call.answered(kind, body, self._behind())
+                continue
+            try:
                 self._notice(kind, body)
+            except MsgspecError as bad:
+                self._cut(f"a notice that cannot be read: {bad}")
+                return
+            except Exception:
+                _log.exception("unexpected error")
+
+    def _cut(self, why: str) -> None:
+        _log.error("the server at %s sent %s", self.place.address, why)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _behind(self) -> int:
         """Returns by how much the monotonic clock of the other server is behind this one's, or 0 if there is
@@ -250,20 +299,26 @@ class Peer(asyncio.Protocol):
 
     def _notice(self, kind: int, body: bytes) -> None:
         if kind == codec.CLOCK:
+            first = self._their_clock is None
             self._their_clock = int.from_bytes(body, "big", signed=True)
+            if first:
+                self._accepted()
         elif kind == codec.EVENT:
             if self._observer is not None:
                 what, job, name = codec.read_event(body)
                 self._observer(what, codec.shift(job, self._behind()) if job is not None else name)
         elif kind == codec.LEASE_ENDED:
             self._lease_ended(body)
+        elif kind == codec.LEASES_GONE:
+            for id, token in codec.read_ids(body):
+                if (watcher := self._leases.pop((id, token), None)) is not None:
+                    watcher.lease_gone(id, token)
+        elif kind == codec.NOT_WATCHED:
+            for watcher in set(self._leases.values()):
+                if watcher.index == body[0]:
+                    watcher.watch_leases_later()
 
     def _lease_ended(self, body: bytes) -> None:
         job: Job = codec.shift(codec.read_job(body), self._behind())
-        ended = job.lease
-        if ended is None or (known := self._leases.pop((job.id, ended.token), None)) is None:
-            return
-        lease, callback = known
-        lease.ended_at, lease.ended_by = ended.ended_at, ended.ended_by
-        lease.expires, lease.length = ended.expires, ended.length
-        callback(job)
+        if job.lease is not None and (watcher := self._leases.pop((job.id, job.lease.token), None)):
+            watcher.lease_ended(job)

@@ -15,7 +15,7 @@ from msgspec import MsgspecError
 from jobqueue.cluster import codec
 from jobqueue.cluster.codec import BY_KIND, Verb
 from jobqueue.engine.local import LocalEngine
-from jobqueue.errors import JobForgotten, JobNotFound, JobQueueError, NotReady
+from jobqueue.errors import JobForgotten, JobNotFound, JobQueueError, NotReady, Overloaded
 from jobqueue.model import Delivery, Job
 from jobqueue.steps import Kind
 
@@ -135,10 +135,8 @@ class Serving(asyncio.Protocol):
         while end - start >= size:
             length, number, kind, shard = codec.CALL.unpack_from(received, start)
             following = start + codec.LENGTH + length
-            if length > codec.LONGEST:
-                _log.error("a server of the cluster sent no frame")
-                assert self._transport is not None
-                self._transport.abort()
+            if not size - codec.LENGTH <= length <= codec.LONGEST:
+                self._cut("no frame")
                 return
             if following > end:
                 break
@@ -148,8 +146,19 @@ class Serving(asyncio.Protocol):
         for number, kind, shard, body in frames:
             if (verb := BY_KIND.get(kind)) is not None:
                 self._perform(number, verb, shard, body)
-            else:
+                continue
+            try:
                 self._told(number, kind, shard, body)
+            except MsgspecError as bad:
+                self._cut(f"what cannot be read: {bad}")
+                return
+            except Exception:
+                _log.exception("unexpected error in what a server of the cluster told")
+
+    def _cut(self, sent: str) -> None:
+        _log.error("a server of the cluster sent %s", sent)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _proved(self) -> bool:
         """Returns whether the caller has proved that nobody is in between. Ends the connection if not."""
@@ -178,18 +187,22 @@ class Serving(asyncio.Protocol):
             given = verb.read(body)
             if verb.unpack_arguments is not None:
                 given = verb.unpack_arguments(given)
-            result = getattr(engine, verb.name)(*given)
+            result = performed(engine, verb, given)
         except Exception as error:
             self._refuse(number, error)
             return
         if isinstance(result, Future):
             self._under_way[number] = result
-            result.add_done_callback(partial(self._done, number, verb))
+            result.add_done_callback(partial(self._done, number, verb, shard))
         else:
             self._answer_with(number, verb, result)
 
-    def _done(self, number: int, verb: Verb, future: Future[Any]) -> None:
+    def _done(self, number: int, verb: Verb, shard: int, future: Future[Any]) -> None:
         if self._under_way.pop(number, None) is None:  # the other server has gone
+            engine = self._servings.engine_of(shard)
+            delivered = verb.delivers and not future.cancelled() and future.exception() is None
+            if delivered and engine is not None:  # in this very pass of the loop
+                engine.give_back(future.result())
             return
         if future.cancelled():
             self.answer(number, codec.WITHDRAWN, b"")
@@ -199,9 +212,14 @@ class Serving(asyncio.Protocol):
             self._answer_with(number, verb, future.result())
 
     def _answer_with(self, number: int, verb: Verb, result: Any) -> None:
-        self.answer(
-            number, codec.RESULT, codec.encode(verb.pack(result) if verb.pack is not None else result)
-        )
+        try:
+            body = codec.encode(verb.pack(result) if verb.pack is not None else result)
+            if len(body) > codec.LONGEST - codec.ANSWER.size:
+                raise Overloaded(f"the answer of another server has {len(body):,} bytes; ask for less")
+        except Exception as error:
+            self._refuse(number, error)
+        else:
+            self.answer(number, codec.RESULT, body)
 
     def _refuse(self, number: int, error: BaseException) -> None:
         if isinstance(error, JobQueueError):
@@ -221,16 +239,19 @@ class Serving(asyncio.Protocol):
         if kind == codec.WATCH:
             self._servings.watch(self, bool(body))
             return
+        if kind == codec.WATCH_LEASES:
+            self._watch_leases(shard, codec.read_ids(body))
+
+    def _watch_leases(self, shard: int, leases: list[tuple[int, str]]) -> None:
         engine = self._servings.engine_of(shard)
         if engine is None:
+            self.answer(0, codec.NOT_WATCHED, bytes([shard]))
             return
-        deliveries = current_deliveries(engine, codec.read_ids(body))
-        if kind == codec.GIVE_BACK:
-            engine.give_back(deliveries)
-        elif kind == codec.LOSE:
-            engine.lose(deliveries)
-        elif kind == codec.WATCH_LEASES:
-            engine.on_lease_end(deliveries, self._lease_ended)
+        deliveries = current_deliveries(engine, leases)
+        engine.on_lease_end(deliveries, self._lease_ended)
+        gone = set(leases).difference((job.id, lease.token) for job, lease in deliveries)
+        if gone:
+            self.answer(0, codec.LEASES_GONE, codec.encode(list(gone)))
 
     def _lease_ended(self, job: Job) -> None:
         self.answer(0, codec.LEASE_ENDED, codec.encode(job))
@@ -250,6 +271,13 @@ class Serving(asyncio.Protocol):
         out, self._out = self._out, []
         if self._transport is not None and out and not self._transport.is_closing():
             self._transport.write(b"".join(out))
+
+
+def performed(engine: LocalEngine, verb: Verb, given: Sequence[Any]) -> Any:
+    """Calls a verb of an engine."""
+    if verb.takes_leases:
+        given = (current_deliveries(engine, given[0]),)
+    return getattr(engine, verb.name)(*given)
 
 
 def current_deliveries(engine: LocalEngine, leases: Sequence[tuple[int, str]]) -> list[Delivery]:

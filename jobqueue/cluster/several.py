@@ -5,7 +5,7 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -14,6 +14,9 @@ from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError
 from jobqueue.model import Delivery, DequeueRequest
+
+# Seconds after which a shard is asked again that ended a wait early.
+_AGAIN: Final = 0.2
 
 
 def gathered(
@@ -91,102 +94,147 @@ class _Gathered(Future[Any]):
 class SeveralDequeue(WaitFuture[list[Delivery]]):
     """A dequeue from queues of several shards.
 
-    Each is asked in order, without waiting. If none has a job, all are waited for, and the first one that
-    delivers wins. What another one has delivered meanwhile goes back, its attempt uncounted.
+    Each is asked in order, without waiting; one that has no owner at present comes last. If none has a job,
+    all are waited for, and the first one that delivers wins. What another one has delivered meanwhile goes
+    back, its attempt uncounted. A shard that cannot be asked does not keep the jobs of the others back.
     """
 
     def __init__(self, groups: list[tuple[Shard, list[str]]], request: DequeueRequest, wait: int) -> None:
         super().__init__(loop=asyncio.get_running_loop())
-        self._groups = groups
+        owned = [group for group in groups if group[0].has_owner]
+        self._groups = owned + [group for group in groups if not group[0].has_owner]
         self._request = request
         self._until = time.monotonic() + wait / 1000
         self._wait = wait
         self._asked = 0
-        self._found: list[Delivery] = []
+        self._answered = False  # at least one shard was asked
+        self._failure: BaseException | None = None
+        self._found: list[tuple[Shard, list[Delivery]]] = []
         self._under_way: dict[Future[list[Delivery]], Shard] = {}
+        self._later: dict[object, asyncio.TimerHandle] = {}
         self.withdraw = self._leave
         self._ask_next()
 
+    def stop(self) -> None:
+        """Ends the wait: the server stops."""
+        if not self.done():
+            self.end()
+            self.set_result([])
+
+    # -- in order -----------------------------------------------------------------------------------
+
     def _ask_next(self) -> None:
         most = self._request.count or 1
-        while self._asked < len(self._groups) and len(self._found) < most:
+        while self._asked < len(self._groups):
+            found = sum(len(part) for _, part in self._found)
+            if found >= most:
+                break
             shard, queues = self._groups[self._asked]
+            if found and not shard.has_owner:
+                break
             self._asked += 1
             request = replace(self._request, queues=tuple(queues))
             if self._request.count is not None:
-                request.count = most - len(self._found)
+                request.count = most - found
             try:
                 answer = shard.call("dequeue", request, 0)
             except JobQueueError as refused:
-                self._refused(refused)
-                return
+                self._failure = self._failure or refused
+                continue
             if isinstance(answer, Future):
                 self._under_way[answer] = shard
                 answer.add_done_callback(self._one_asked)
                 return
-            self._found += answer
-        if self._found or not self._wait:
-            self._end(self._found)
+            self._add(shard, answer)
+        if self._found:
+            self._end([one for _, part in self._found for one in part])
+        elif self._failure is not None and not self._answered:
+            self.withdraw = nothing
+            self.set_exception(self._failure)
+        elif not self._wait:
+            self._end([])
         else:
             self._wait_at_all()
 
+    def _add(self, shard: Shard, deliveries: list[Delivery]) -> None:
+        self._answered = True
+        if deliveries:
+            self._found.append((shard, deliveries))
+
     def _one_asked(self, answer: Future[list[Delivery]]) -> None:
         shard = self._under_way.pop(answer, None)
-        if answer.cancelled():
-            if not self.done():
-                self._end(self._found)
+        if shard is None or answer.cancelled():  # whoever called has left
             return
-        if (error := answer.exception()) is not None:
-            self._refused(error)
-        elif self.done() and shard is not None:
-            shard.give_back(answer.result())
-        else:
-            self._found += answer.result()
-            self._ask_next()
-
-    def _refused(self, error: BaseException) -> None:
-        """One shard has no owner. What another one has given is delivered."""
+        error = answer.exception()
         if self.done():
+            if error is None:
+                shard.give_back(answer.result())
             return
-        if self._found:
-            self._end(self._found)
+        if error is None:
+            self._add(shard, answer.result())
+        elif isinstance(error, JobQueueError):
+            self._failure = self._failure or error
         else:
             self.withdraw = nothing
             self.set_exception(error)
+            return
+        self._ask_next()
+
+    # -- all at once --------------------------------------------------------------------------------
 
     def _wait_at_all(self) -> None:
         queues: dict[int, list[str]] = {}
         shards = {shard.index: shard for shard, _ in self._groups}
         for shard, names in self._groups:
             queues.setdefault(shard.index, []).extend(names)
-        wait = max(int((self._until - time.monotonic()) * 1000), 0)
         for index, names in queues.items():
-            try:
-                answer = shards[index].call("dequeue", replace(self._request, queues=tuple(names)), wait)
-            except JobQueueError:
-                continue
-            if isinstance(answer, Future):
-                self._under_way[answer] = shards[index]
-                answer.add_done_callback(self._one_waited)
-            else:
-                self._take(shards[index], answer)
-        if not self._under_way and not self.done():
-            self._end([])
+            if self.done():
+                return
+            self._wait_at(shards[index], names)
 
-    def _one_waited(self, answer: Future[list[Delivery]]) -> None:
-        shard = self._under_way.pop(answer, None)
-        if not (answer.cancelled() or answer.exception()) and shard is not None:
-            self._take(shard, answer.result())
-        if not self._under_way and not self.done():
-            self._end([])
-
-    def _take(self, shard: Shard, deliveries: list[Delivery]) -> None:
-        if not deliveries:
+    def _wait_at(self, shard: Shard, names: list[str]) -> None:
+        wait = max(int((self._until - time.monotonic()) * 1000), 1)
+        again = partial(self._wait_ended, shard, names)
+        try:
+            answer = shard.call("dequeue", replace(self._request, queues=tuple(names)), wait)
+        except JobQueueError:
+            again()
             return
-        if self.done():
-            shard.give_back(deliveries)
+        if isinstance(answer, Future):
+            self._under_way[answer] = shard
+            answer.add_done_callback(partial(self._one_waited, names))
+        elif answer:
+            self._end(answer)
         else:
+            again()
+
+    def _one_waited(self, names: list[str], answer: Future[list[Delivery]]) -> None:
+        shard = self._under_way.pop(answer, None)
+        if shard is None:
+            return
+        deliveries = [] if answer.cancelled() or answer.exception() is not None else answer.result()
+        if self.done():
+            if deliveries:
+                shard.give_back(deliveries)
+        elif deliveries:
             self._end(deliveries)
+        else:
+            self._wait_ended(shard, names)
+
+    def _wait_ended(self, shard: Shard, names: list[str]) -> None:
+        """A shard has given nothing. If that was early, it goes to another server, and is asked again."""
+        if self._until - time.monotonic() > _AGAIN:
+            key = object()
+            again = partial(self._ask_again, key, shard, names)
+            self._later[key] = self.get_loop().call_later(_AGAIN, again)
+        elif not self._under_way and not self._later:
+            self._end([])
+
+    def _ask_again(self, key: object, shard: Shard, names: list[str]) -> None:
+        del self._later[key]
+        self._wait_at(shard, names)
+
+    # -- the end ------------------------------------------------------------------------------------
 
     def _end(self, deliveries: list[Delivery]) -> None:
         self.withdraw = nothing
@@ -194,19 +242,16 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
         self._cancel_others()
 
     def _leave(self) -> None:
-        for shard, _ in self._groups[: self._asked]:
-            given = [one for one in self._found if one[0].queue in _names(self._groups, shard)]
-            if given:
-                shard.give_back(given)
+        for shard, deliveries in self._found:
+            shard.give_back(deliveries)
         self._found = []
         self._cancel_others()
 
     def _cancel_others(self) -> None:
+        for timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
         for answer, shard in list(self._under_way.items()):
             if not answer.cancel() and answer.done() and not answer.cancelled() and not answer.exception():
                 self._under_way.pop(answer, None)
                 shard.give_back(answer.result())  # delivered in this very pass of the loop
-
-
-def _names(groups: list[tuple[Shard, list[str]]], shard: Shard) -> set[str]:
-    return {name for one, names in groups if one is shard for name in names}

@@ -1,6 +1,7 @@
 """Shard: one part of the jobs, as a server of the cluster sees it, and the calls that are made of it."""
 
 import asyncio
+import logging
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
@@ -9,16 +10,20 @@ from typing import Any, Final
 from jobqueue.cluster import codec
 from jobqueue.cluster.codec import Verb
 from jobqueue.cluster.peer import Peer
-from jobqueue.cluster.serving import current_deliveries
+from jobqueue.cluster.serving import current_deliveries, performed
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
 from jobqueue.model import Delivery, Job
+from jobqueue.steps import RELEASE
 
+_log: Final = logging.getLogger("jobqueue")
 # Seconds for which a call waits for its shard to have an owner, and before it asks again one that is not.
 PATIENCE: Final = 5.0
 _AGAIN: Final = 0.05
+# Seconds before leases are watched again at a server that did not own their shard.
+_WATCH_AGAIN: Final = 0.5
 
 
 class Shard:
@@ -30,6 +35,13 @@ class Shard:
         self.engine: LocalEngine | None = None
         self.peer: Peer | None = None
         self._waiting: list[RemoteCall] = []
+        # Leases that somebody is told the end of, by the ids of their jobs.
+        self._watched: dict[int, tuple[Delivery, Callable[[Job], None]]] = {}
+        self._watching_later: asyncio.TimerHandle | None = None
+
+    @property
+    def has_owner(self) -> bool:
+        return self.engine is not None or self.peer is not None
 
     def local(self) -> LocalEngine | None:
         """Returns the engine if this server owns the shard. Raises `NotReady` if it may not use it now."""
@@ -49,7 +61,10 @@ class Shard:
         """Sets who owns the shard now."""
         if engine is self.engine and peer is self.peer:
             return
+        if self.peer is not None:
+            self.peer.forget_leases(self)
         self.engine, self.peer = engine, peer
+        self.watch_leases()
         if engine is not None or peer is not None:
             waiting, self._waiting = self._waiting, []
             for call in waiting:
@@ -67,16 +82,75 @@ class Shard:
 
     def give_back(self, deliveries: Sequence[Delivery], lose: bool = False) -> None:
         if (engine := self.engine) is not None:
-            current = current_deliveries(engine, [(job.id, lease.token) for job, lease in deliveries])
+            current = current_deliveries(engine, _leases_of(deliveries))
             (engine.lose if lose else engine.give_back)(current)
-        elif self.peer is not None:
-            self.peer.give_back(self.index, deliveries, lose)
+        elif deliveries:
+            verb = codec.VERBS["lose" if lose else "give_back"]
+            # Without an owner in time the leases expire.
+            RemoteCall(self, verb, (_leases_of(deliveries),)).add_done_callback(_seen)
 
     def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
+        for one in deliveries:
+            self._watched[one[0].id] = one, ended
+        self._watch(deliveries)
+
+    def watch_leases(self) -> None:
+        """Watches all leases again: there is another owner, or another connection to it."""
+        if self._watched:
+            self._watch([one for one, _ in self._watched.values()])
+
+    def watch_leases_later(self) -> None:
+        """Who was asked does not own the shard yet, or no longer."""
+        if self._watching_later is None:
+            loop = asyncio.get_running_loop()
+            self._watching_later = loop.call_later(_WATCH_AGAIN, self._watch_after_all)
+
+    def _watch_after_all(self) -> None:
+        self._watching_later = None
+        self.watch_leases()
+
+    def _watch(self, deliveries: Sequence[Delivery]) -> None:
+        leases = _leases_of(deliveries)
         if (engine := self.engine) is not None:
-            engine.on_lease_end(deliveries, ended)
+            current = current_deliveries(engine, leases)
+            known = {(job.id, lease.token) for job, lease in current}
+            engine.on_lease_end(current, self.lease_ended)
+            for id, token in leases:
+                if (id, token) not in known:
+                    self.lease_gone(id, token)
         elif self.peer is not None:
-            self.peer.on_lease_end(self.index, deliveries, ended)
+            self.peer.watch_leases(self, leases)
+
+    def lease_ended(self, job: Job) -> None:
+        """The lease that `job` has now has ended."""
+        known, ended = self._watched.get(job.id), job.lease
+        if known is None or ended is None:
+            return
+        (_, lease), callback = known
+        if lease.token != ended.token:
+            return
+        if lease is not ended:
+            lease.ended_at, lease.ended_by = ended.ended_at, ended.ended_by
+            lease.expires, lease.length = ended.expires, ended.length
+        del self._watched[job.id]
+        callback(job)
+
+    def lease_gone(self, id: int, token: str) -> None:
+        """A lease has ended while nobody watched it, so it is not known how."""
+        known = self._watched.get(id)
+        if known is not None and known[0][1].token == token:
+            (job, lease), callback = self._watched.pop(id)
+            lease.ended_by = lease.ended_by or RELEASE
+            callback(job)
+
+
+def _leases_of(deliveries: Sequence[Delivery]) -> list[tuple[int, str]]:
+    return [(job.id, lease.token) for job, lease in deliveries]
+
+
+def _seen(future: Future[Any]) -> None:
+    """Nobody waits for the result of this call."""
+    future.cancelled() or future.exception()
 
 
 class RemoteCall(WaitFuture[Any]):
@@ -87,7 +161,7 @@ class RemoteCall(WaitFuture[Any]):
         self.kind = verb.kind
         self.shard_index = shard.index
         self.body = codec.encode(arguments)
-        self.left = False
+        self.number = 0
         self.withdraw = self._leave
         self._shard = shard
         self._verb = verb
@@ -96,6 +170,7 @@ class RemoteCall(WaitFuture[Any]):
         self._timer: asyncio.TimerHandle | None = None
         self._peer: Peer | None = None  # to which it was given
         self._here: Future[Any] | None = None  # the call of the engine of this server
+        self._stopped = False  # what is answered to the call itself does not count
         self.start()
 
     def start(self) -> None:
@@ -129,7 +204,7 @@ class RemoteCall(WaitFuture[Any]):
         try:
             if (refuses := engine.refuses) is not None:
                 raise NotReady(refuses, retry_after=1)
-            result = getattr(engine, self._verb.name)(*self._now())
+            result = performed(engine, self._verb, self._now())
         except Exception as error:
             self._fail(error)
             return
@@ -160,27 +235,39 @@ class RemoteCall(WaitFuture[Any]):
 
     # -- what a peer tells --------------------------------------------------------------------------
 
-    def answered(self, kind: int, body: Any, behind: int) -> None:
+    def answered(self, kind: int, body: bytes, behind: int) -> None:
         """Takes the answer. `behind`: milliseconds to add to the times of the owner's clock."""
-        if kind == codec.RESULT:
-            result = self._verb.result(body)
-            if behind:
-                _shift(result, behind)
-            if self._verb.unpack is not None:
-                result = self._verb.unpack(result)
-            self._succeed(result)
-        elif kind == codec.REFUSED:
-            self._fail(codec.read_error(body))
+        if self._stopped:
+            return
+        if kind in (codec.RESULT, codec.REFUSED):
+            try:
+                result = self._read(kind, body, behind)
+            except Exception:
+                _log.exception("the answer of another server cannot be read")
+                self._fail(JobQueueError("the answer of the server that owns the job cannot be read"))
+                return
+            if isinstance(result, JobQueueError) and kind == codec.REFUSED:
+                self._fail(result)
+            else:
+                self._succeed(result)
         elif kind == codec.NOT_OWNER:
             self.unsent()
         elif kind == codec.WITHDRAWN:
-            self._succeed_with_nothing()
+            self._fail(NotReady("the server that owns the job has ended the call", retry_after=1))
         else:
             self._fail(JobQueueError("the server that owns the job failed; its log says why"))
 
+    def _read(self, kind: int, body: bytes, behind: int) -> Any:
+        if kind == codec.REFUSED:
+            return codec.read_error(body)
+        result = self._verb.result(body)
+        if behind:
+            _shift(result, behind)
+        return result if self._verb.unpack is None else self._verb.unpack(result)
+
     def unsent(self) -> None:
         """The call was not made. It is tried again, perhaps at another server."""
-        if self.done():
+        if self.done() or self._stopped:
             return
         if time.monotonic() - self._began >= PATIENCE:
             why = "the server that owns these jobs is not reached at present"
@@ -191,6 +278,8 @@ class RemoteCall(WaitFuture[Any]):
 
     def lost(self, why: str) -> None:
         """The call was sent, and its answer is lost."""
+        if self._stopped:
+            return
         if self._verb.again:
             self._arguments = self._now()
             self._began = time.monotonic()
@@ -205,23 +294,30 @@ class RemoteCall(WaitFuture[Any]):
         if not self.done():
             self.withdraw = nothing
             self.set_result(result)
-        elif self._verb.name in ("dequeue", "dequeue_job") and result:
+        elif self._verb.delivers and result:
             self._shard.give_back(result)  # whoever called has left
-
-    def _succeed_with_nothing(self) -> None:
-        """The wait was ended by the owner."""
-        if not self.done():
-            self.withdraw = nothing
-            self.cancel()
 
     def _fail(self, error: BaseException) -> None:
         if not self.done():
             self.withdraw = nothing
             self.set_exception(error)
 
+    def stop(self) -> None:
+        """Ends a wait: this server stops. The result is what there is now."""
+        if self.done():
+            return
+        self.end()
+        if self._verb.delivers:
+            self.set_result([])
+            return
+        self._stopped = True
+        now = list(self._arguments)
+        if self._verb.waits is not None:
+            now[self._verb.waits] = 0
+        RemoteCall(self._shard, self._verb, tuple(now)).add_done_callback(self._done_here)
+
     def _leave(self) -> None:
         """Whoever called has left: what is delivered goes back."""
-        self.left = True
         self._cancel_timer()
         self._shard.forget(self)
         if self._here is not None:
