@@ -56,8 +56,8 @@ LONGEST: Final = 1 << 30
 # Kinds of answers.
 RESULT, REFUSED, NOT_OWNER, BUG, WITHDRAWN = range(5)
 # Kinds of notices of the owner: an event, the end of a lease, its clock, leases that it does not have, and
-# that it watches none because the shard is not its own.
-EVENT, LEASE_ENDED, CLOCK, LEASES_GONE, NOT_WATCHED = range(8, 13)
+# that it watches none because the shard is not its own, and leases that were extended.
+EVENT, LEASE_ENDED, CLOCK, LEASES_GONE, NOT_WATCHED, LEASES_RENEWED = range(8, 14)
 # Kinds of calls that are no verbs and have no answer. They come before the verbs.
 CANCEL, WATCH_LEASES, WATCH, FIRST_VERB = range(4)
 
@@ -291,6 +291,7 @@ VERBS: Final[dict[str, Verb]] = {verb.name: verb for verb in _verbs()}
 BY_KIND: Final[dict[int, Verb]] = {verb.kind: verb for verb in VERBS.values()}
 
 read_ids = decoder(list[tuple[int, str]])
+read_renewed = decoder(list[tuple[int, str, int, int]])
 read_event = decoder(tuple[str, Job | None, str])
 read_job = decoder(Job)
 read_error = decoder(JobQueueError)

@@ -8,6 +8,7 @@ greenlet of the operation waits (`waiting`).
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -65,6 +66,8 @@ from jobqueue.shards import family, shard_of_id, shard_of_queue
 from jobqueue.steps import Kind
 
 T = TypeVar("T")
+# Ended sessions that are remembered here.
+_ENDED: Final = 10_000
 # Schedules that are read at once from a shard.
 _SCHEDULES: Final = 1_000
 
@@ -99,6 +102,8 @@ class ClusterEngine:
         self._stop_refusal: Stopping | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._waits: set[RemoteCall | SeveralDequeue] = set()
+        self._ended: dict[str, None] = {}  # sessions that were ended, the last ones that this server saw
+        self._asked_for: set[str] = set()  # sessions of which the owner is asked
 
     # -- finding shards -----------------------------------------------------------------------------
 
@@ -518,11 +523,20 @@ class ClusterEngine:
 
     def _with_schedule(self, name: str) -> tuple[Shard, Schedule]:
         """Returns the shard that has a schedule: that of the queue of its jobs. Raises `ScheduleNotFound`."""
+        return self._with_schedules(name)[0]
+
+    def _with_schedules(self, name: str) -> list[tuple[Shard, Schedule]]:
+        """Returns all that have it. They are two while it goes from one shard to another, and if the server
+        ended then that moved it; the newer one comes first. Raises `ScheduleNotFound`."""
         found = wait(outcomes([partial(shard.call, "schedule", name) for shard in self.shards]))
-        for shard, schedule in zip(self.shards, found, strict=True):
-            if isinstance(schedule, Schedule):
-                return shard, schedule
-        raise next((error for error in found if not isinstance(error, ScheduleNotFound)), found[0])
+        known = [
+            (shard, schedule)
+            for shard, schedule in zip(self.shards, found, strict=True)
+            if isinstance(schedule, Schedule)
+        ]
+        if not known:
+            raise next((error for error in found if not isinstance(error, ScheduleNotFound)), found[0])
+        return sorted(known, key=lambda one: -one[1].created_at)
 
     def schedule(self, name: str) -> Schedule:
         return self._with_schedule(name)[1]
@@ -554,23 +568,30 @@ class ClusterEngine:
         self._admit()
         target = self._of_queue(plan.job.queue)
         try:
-            shard, existing = self._with_schedule(plan.name)
+            known = self._with_schedules(plan.name)
         except ScheduleNotFound:
             return self._call(target, "put_schedule", plan, paused, version)
-        if shard is target:
+        shard, existing = known[0]
+        if shard is target and len(known) == 1:
             return self._call(target, "put_schedule", plan, paused, version)
         check_version("schedule", existing.version, version)
         if paused is None:
             paused = existing.paused_at is not None
-        return self._task(self._move_schedule(shard, target, plan, paused))
+        others = [shard for shard, _ in known if shard is not target]
+        return shielded(self._task(self._move_schedule(others, target, plan, paused)))
 
     async def _move_schedule(
-        self, shard: Shard, target: Shard, plan: Plan, paused: bool
+        self, shards: Sequence[Shard], target: Shard, plan: Plan, paused: bool
     ) -> tuple[Schedule, bool]:
         """Replaces a schedule by one whose jobs go to a queue of another shard."""
         schedule, _ = await awaited(target.call("put_schedule", plan, paused, None))
-        await awaited(shard.call("delete_schedule", plan.name, None))
+        for shard in shards:
+            await self._delete_schedule_at(shard, plan.name)
         return schedule, False
+
+    async def _delete_schedule_at(self, shard: Shard, name: str) -> None:
+        with suppress(ScheduleNotFound):
+            await awaited(shard.call("delete_schedule", name, None))
 
     def put_schedules(
         self, plans: Sequence[tuple[Plan, bool | None]], group: str | None, dry_run: bool
@@ -578,11 +599,14 @@ class ClusterEngine:
         """All or nothing within each shard. What cannot be done is found out before anything changes."""
         if not dry_run:
             self._admit()
+        known = self._places_of_schedules()
         parts: dict[int, list[tuple[Plan, bool | None]]] = {shard.index: [] for shard in self.shards}
         for plan, paused in plans:
-            parts[self._of_queue(plan.job.queue).index].append((plan, paused))
+            target = self._of_queue(plan.job.queue)
+            if paused is None and (place := known.get(plan.name)) is not None and place[0] is not target:
+                paused = True if place[1].paused_at is not None else None  # it stays so where it goes
+            parts[target.index].append((plan, paused))
         elsewhere: dict[int, list[str]] = {}
-        known = self._places_of_schedules()
         for number, (plan, _) in enumerate(plans):
             if (place := known.get(plan.name)) is None or place[0] is self._of_queue(plan.job.queue):
                 continue
@@ -604,7 +628,7 @@ class ClusterEngine:
         if dry_run:
             return checked
         wait(checked)
-        return self._task(self._put_parts(concerned, group, elsewhere))
+        return shielded(self._task(self._put_parts(concerned, group, elsewhere)))
 
     def _places_of_schedules(self) -> dict[str, tuple[Shard, Schedule]]:
         known: dict[str, tuple[Shard, Schedule]] = {}
@@ -623,12 +647,21 @@ class ClusterEngine:
             results.append(await awaited(self.shards[index].call("put_schedules", part, group, False)))
         for index, names in elsewhere.items():
             for name in names:
-                await awaited(self.shards[index].call("delete_schedule", name, None))
+                await self._delete_schedule_at(self.shards[index], name)
                 results.append(ScheduleChanges([], [], [], [name]))
         return joining.changes(results)
 
     def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
-        return self._call(self._with_schedule(name)[0], "delete_schedule", name, version)
+        known = self._with_schedules(name)
+        if len(known) == 1:
+            return self._call(known[0][0], "delete_schedule", name, version)
+        check_version("schedule", known[0][1].version, version)
+        return shielded(self._task(self._delete_schedules(name, known)))
+
+    async def _delete_schedules(self, name: str, known: Sequence[tuple[Shard, Schedule]]) -> Schedule:
+        for shard, _ in known:
+            await self._delete_schedule_at(shard, name)
+        return known[0][1]
 
     def pause_schedule(
         self, name: str, reason: str | None, version: int | None = None
@@ -679,15 +712,39 @@ class ClusterEngine:
             engine.flush()
 
     def end_session(self, code: str) -> MaybeFuture[None]:
-        return self._call(self.shards[0], "end_session", code)
+        ended = self._call(self.shards[0], "end_session", code)
+        self._remember_ended(code)
+        return ended
 
     def has_ended(self, code: str) -> bool:
-        """Tells whether a session was ended. Where nothing can be asked, before the body of a request is
-        there, it has not; it is asked again."""
+        """Tells whether a session was ended. Where nothing can be waited for, as in the checks of streams,
+        the answer is what was known at the last look, and another look begins."""
+        if code in self._ended:
+            return True
         if self.shards[0].engine is None and not inside():
-            return False
+            if code not in self._asked_for:
+                self._ask_for(code)
+            return code in self._ended
         ended: bool = self._here_or(self.shards[0], "has_ended", code)
+        if ended:
+            self._remember_ended(code)
         return ended
+
+    def _ask_for(self, code: str) -> None:
+        def answered(answer: Future[bool]) -> None:
+            self._asked_for.discard(code)
+            if not answer.cancelled() and answer.exception() is None and answer.result():
+                self._remember_ended(code)
+
+        answer = self.shards[0].call("has_ended", code)
+        if isinstance(answer, Future):
+            self._asked_for.add(code)
+            answer.add_done_callback(answered)
+
+    def _remember_ended(self, code: str) -> None:
+        self._ended[code] = None
+        if len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def members(self) -> Sequence[Member]:
         return self.members_seen()
@@ -729,6 +786,12 @@ class ClusterEngine:
         self.stop_waiting()
         for engine in self.own:
             engine.close()
+
+
+def shielded(task: Future[T]) -> Future[T]:
+    """Returns a Future of a task that goes on if whoever waits for it leaves: half of it would be wrong."""
+    future: Future[T] = asyncio.shield(task)
+    return future
 
 
 async def awaited(answer: MaybeFuture[T]) -> T:

@@ -68,6 +68,9 @@ class LeaseWatcher(Protocol):
     def lease_ended(self, job: Job) -> None:
         """The lease that `job` has now has ended."""
 
+    def lease_renewed(self, id: int, token: str, expires: int, length: int) -> None:
+        """The lease was extended."""
+
     def lease_gone(self, id: int, token: str) -> None:
         """The lease has ended, and it is not known how."""
 
@@ -313,6 +316,10 @@ class Peer(asyncio.Protocol):
             for id, token in codec.read_ids(body):
                 if (watcher := self._leases.pop((id, token), None)) is not None:
                     watcher.lease_gone(id, token)
+        elif kind == codec.LEASES_RENEWED:
+            for id, token, expires, length in codec.read_renewed(body):
+                if (watcher := self._leases.get((id, token))) is not None:
+                    watcher.lease_renewed(id, token, expires + self._behind(), length)
         elif kind == codec.NOT_WATCHED:
             for watcher in set(self._leases.values()):
                 if watcher.index == body[0]:

@@ -16,8 +16,8 @@ from jobqueue.cluster import codec
 from jobqueue.cluster.codec import BY_KIND, Verb
 from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import JobForgotten, JobNotFound, JobQueueError, NotReady, Overloaded
-from jobqueue.model import Delivery, Job
-from jobqueue.steps import Kind
+from jobqueue.model import Delivery, Job, Lease
+from jobqueue.steps import STALE, Kind
 
 _log: Final = logging.getLogger("jobqueue")
 
@@ -106,6 +106,8 @@ class Serving(asyncio.Protocol):
         self._expected = servings.expected
         self._under_way: dict[int, Future[Any]] = {}
         self._out: list[bytes] = []
+        # Leases whose end is told, by the ids of their jobs, with the end and the length that were told.
+        self._leases: dict[int, tuple[Lease, int, int]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's has another base
@@ -248,13 +250,27 @@ class Serving(asyncio.Protocol):
             self.answer(0, codec.NOT_WATCHED, bytes([shard]))
             return
         deliveries = current_deliveries(engine, leases)
+        for job, lease in deliveries:
+            self._leases[job.id] = lease, lease.expires, lease.length
         engine.on_lease_end(deliveries, self._lease_ended)
         gone = set(leases).difference((job.id, lease.token) for job, lease in deliveries)
         if gone:
             self.answer(0, codec.LEASES_GONE, codec.encode(list(gone)))
 
     def _lease_ended(self, job: Job) -> None:
+        self._leases.pop(job.id, None)
+        if job.lease is not None and job.lease.ended_by == STALE:
+            self._tell_renewed()  # a consumer that works on other jobs is not silent
         self.answer(0, codec.LEASE_ENDED, codec.encode(job))
+
+    def _tell_renewed(self) -> None:
+        renewed: list[tuple[int, str, int, int]] = []
+        for id, (lease, expires, length) in self._leases.items():
+            if lease.ended_by is None and (lease.expires, lease.length) != (expires, length):
+                renewed.append((id, lease.token, lease.expires, lease.length))
+                self._leases[id] = lease, lease.expires, lease.length
+        if renewed:
+            self.answer(0, codec.LEASES_RENEWED, codec.encode(renewed))
 
     # -- answers ------------------------------------------------------------------------------------
 

@@ -135,6 +135,11 @@ class Shard:
         del self._watched[job.id]
         callback(job)
 
+    def lease_renewed(self, id: int, token: str, expires: int, length: int) -> None:
+        known = self._watched.get(id)
+        if known is not None and (lease := known[0][1]).token == token:
+            lease.expires, lease.length = expires, length
+
     def lease_gone(self, id: int, token: str) -> None:
         """A lease has ended while nobody watched it, so it is not known how."""
         known = self._watched.get(id)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from socket import create_server
 
+from jobqueue.clock import Clock
 from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.link_tls import LinkTls
 from jobqueue.cluster.links import Links
@@ -21,11 +22,13 @@ SECRET = b"s" * 32
 class Server:
     """One server: an engine over all shards, and links to the other servers."""
 
-    def __init__(self, settings: Settings, shards: int, tls: LinkTls | None = None) -> None:
+    def __init__(
+        self, settings: Settings, shards: int, tls: LinkTls | None = None, clock: Clock | None = None
+    ) -> None:
         listening = create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         self.place = Place(f"127.0.0.1:{listening.getsockname()[1]}", "secret")
-        self.engine = ClusterEngine(settings, shards, IDENTITY, SECRET)
+        self.engine = ClusterEngine(settings, shards, IDENTITY, SECRET, clock)
         self.engine.refuses = None
         self.links = Links(self.engine, listening, self.place, tls)
 
@@ -41,12 +44,13 @@ class InProcess:
         servers: int = 3,
         shards: int = SHARDS,
         tls: Sequence[LinkTls | None] = (None, None, None),
+        clock: Clock | None = None,
         **given: object,
     ) -> None:
         settings = Settings(**given)
-        self.servers = [Server(settings, shards, tls[number]) for number in range(servers)]
+        self.servers = [Server(settings, shards, tls[number], clock) for number in range(servers)]
         self.engines = [
-            LocalEngine(Settings(**given, first_id=first_id_of(shard, 0)), None, None, IDENTITY, SECRET)
+            LocalEngine(Settings(**given, first_id=first_id_of(shard, 0)), clock, None, IDENTITY, SECRET)
             for shard in range(shards)
         ]
         self.owners = [shard % servers for shard in range(shards)]

@@ -10,8 +10,9 @@ from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, greeting
 from jobqueue.cluster.peer import PASSES_CALLS
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
-from jobqueue.model import DequeueRequest, Filter, NewJob
+from jobqueue.model import DequeueRequest, Filter, JobTemplate, NewJob, Plan
 from jobqueue.shards import shard_of_queue
+from jobqueue.testing import ManualClock
 from tests.cluster.in_process import SHARDS, queues_of_servers
 from tests.cluster.test_cluster_engine import a_cluster, claim, done
 from tests.serving import until
@@ -211,6 +212,93 @@ async def test_a_lease_is_watched_again_where_the_shard_was_not_ready_yet(monkey
         await asyncio.sleep(0.05)
         cluster.engines[shard].conclude(claim(given[0]), None)
         await until(lambda: ended)
+
+
+async def test_a_lease_that_is_extended_elsewhere_is_seen_when_another_one_expires():
+    clock = ManualClock()
+    async with a_cluster(clock=clock) as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        engine, shard, ended = cluster.servers[0].engine, shard_of_queue(name, SHARDS), []
+        for _ in range(2):
+            await done(lambda: engine.enqueue(NewJob("t", name)))
+        given = await done(lambda: engine.dequeue(DequeueRequest((name,), 2_000, count=2)))
+        engine.on_lease_end(given, ended.append)
+        await done(lambda: engine.get(given[0][0].id))
+        before = given[1][1].expires
+        await done(lambda: cluster.servers[2].engine.heartbeat(claim(given[1]), 60_000))
+        clock.advance("3s")
+        cluster.engines[shard].tick()
+        await until(lambda: ended)
+        assert given[0][1].ended_by == "stale"
+        assert (given[1][1].ended_by, given[1][1].expires - before) == (None, 58_000)
+
+
+# -- schedules --------------------------------------------------------------------------------------
+
+
+def plan(queue, group=None):
+    return Plan("nightly", JobTemplate("t", queue), group, every=3_600_000)
+
+
+async def queues_of_schedules(cluster):
+    found = await done(lambda: cluster.servers[1].engine.schedules(None, None, None, 9))
+    return [one.plan.job.queue for one in found]
+
+
+async def test_a_schedule_goes_to_another_server_as_a_whole_when_the_client_leaves():
+    async with a_cluster() as cluster:
+        [a], [b], [c] = queues_of_servers(3)
+        engine = cluster.servers[0].engine
+        for moment in range(24):
+            queue = (b, c)[moment % 2]
+            moved = asyncio.ensure_future(done(lambda queue=queue: engine.put_schedule(plan(queue), None)))
+            await passes(moment // 2)
+            moved.cancel()
+            await asyncio.sleep(0.02)
+            assert len(await queues_of_schedules(cluster)) <= 1
+        await done(lambda: engine.put_schedule(plan(a), None))
+        assert await queues_of_schedules(cluster) == [a]
+
+
+async def test_a_schedule_that_two_shards_have_after_a_crash_is_one_again_when_it_is_put_or_deleted():
+    async with a_cluster() as cluster:
+        [a], [b], [c] = queues_of_servers(3)
+        engine = cluster.servers[0].engine
+        for put in (a, b, c):
+            for queue in (a, b):
+                cluster.engines[shard_of_queue(queue, SHARDS)].put_schedule(plan(queue), None)
+            await done(lambda put=put: engine.put_schedule(plan(put), None))
+            assert await queues_of_schedules(cluster) == [put]
+        for queue in (a, b):
+            cluster.engines[shard_of_queue(queue, SHARDS)].put_schedule(plan(queue), None)
+        await done(lambda: engine.delete_schedule("nightly"))
+        assert await queues_of_schedules(cluster) == []
+
+
+async def test_a_paused_schedule_of_a_group_stays_paused_where_it_goes():
+    async with a_cluster() as cluster:
+        [a], [b], _ = queues_of_servers(3)
+        engine = cluster.servers[2].engine
+        await done(lambda: engine.put_schedules([(plan(a, "app"), None)], "app", False))
+        await done(lambda: engine.pause_schedule("nightly", "why"))
+        await done(lambda: engine.put_schedules([(plan(b, "app"), None)], "app", False))
+        schedule = await done(lambda: engine.schedule("nightly"))
+        assert (schedule.plan.job.queue, schedule.paused_at is not None) == (b, True)
+
+
+# -- sessions ---------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_was_ended_at_another_server_is_seen_by_what_cannot_wait():
+    async with a_cluster() as cluster:
+        for server in cluster.servers:
+            assert not server.engine.has_ended("code")
+        await done(lambda: cluster.servers[1].engine.end_session("code"))
+        assert cluster.servers[1].engine.has_ended("code")
+        for server in cluster.servers:
+            await until(lambda server=server: server.engine.has_ended("code"))
+            assert await done(lambda server=server: server.engine.has_ended("code"))
+            assert not await done(lambda server=server: server.engine.has_ended("other"))
 
 
 # -- connections ------------------------------------------------------------------------------------

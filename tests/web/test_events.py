@@ -127,7 +127,7 @@ async def test_nothing_is_recorded_while_nobody_watches(server, monkeypatch):
     known = await reading.event()
     reading.client.close()
     await until(lambda: not hub.recording)
-    assert server.engine._queue.state.event is None
+    await until(lambda: server.engine._queue.state.event is None)
     assert not hub.log._ring
     await server.enqueue()
     # Events were not recorded meanwhile, which is reported.
