@@ -6,25 +6,83 @@ the greenlet in which the operation runs stops until the answer is there, while 
     future = run(work)     work ─▶ engine.get(id) ─▶ wait(answer)   stops here
                                                        │  the loop goes on; `run` has returned a Future
                            work goes on  ◀──────────── answer
+
+A greenlet that has done its work is kept for the next one, since to make one takes as long as a small request.
 """
 
+import threading
 from asyncio import Future
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from jobqueue.engine.api import MaybeFuture
 
 T = TypeVar("T")
+# Greenlets that are kept while they have nothing to do.
+_KEPT: Final = 100
+
+
+class _Idle(threading.local):
+    """The greenlets of a thread that have nothing to do."""
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+
+
+class _Worker(greenlet):
+    """Does one piece of work after the other. `done`: it has done the last one, which it was given by
+    `switch`."""
+
+    done = False
+    _result: Any = None
+    _error: BaseException | None = None
+
+    def run(self, work: Callable[[], Any]) -> None:
+        while True:
+            try:
+                self._result = work()
+            except GreenletExit:  # nobody refers to it any more
+                raise
+            except BaseException as error:
+                self._error = error
+            self.done = True
+            del work
+            parent = self.parent
+            assert parent is not None
+            work = parent.switch()
+
+    def outcome(self) -> Any:
+        """Returns what the work has returned, or raises what it has raised. It may get other work then."""
+        result, error = self._result, self._error
+        self._result = self._error = None
+        self.done = False
+        workers = _idle.workers
+        if len(workers) < _KEPT:
+            workers.append(self)
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            del error  # which refers to this frame now
+
+
+_idle = _Idle()
 
 
 def run(work: Callable[[], T]) -> MaybeFuture[T]:
     """Returns what `work` returns, or a Future of it if it has to wait. Raises what it raises before."""
-    worker = greenlet(work)
-    result = worker.switch()
-    return result if worker.dead else _Working(worker, result)
+    workers = _idle.workers
+    worker = workers.pop() if workers else _Worker()
+    worker.parent = getcurrent()
+    waits_for = worker.switch(work)
+    if worker.done:
+        result: T = worker.outcome()
+        return result
+    return _Working(worker, waits_for)
 
 
 def inside() -> bool:
@@ -46,18 +104,22 @@ def wait(answer: MaybeFuture[T]) -> T:
 class _Working(Future[Any]):
     """The result of work that waits. Cancelling it cancels what it waits for."""
 
-    def __init__(self, worker: greenlet, waits_for: Future[Any]) -> None:
+    def __init__(self, worker: _Worker, waits_for: Future[Any]) -> None:
         super().__init__(loop=waits_for.get_loop())
         self._wait_for(worker, waits_for)
 
-    def _wait_for(self, worker: greenlet, future: Future[Any]) -> None:
+    def _wait_for(self, worker: _Worker, future: Future[Any]) -> None:
         self._waits_for = future
         future.add_done_callback(partial(self._go_on, worker))
 
-    def _go_on(self, worker: greenlet, future: Future[Any]) -> None:
+    def _go_on(self, worker: _Worker, future: Future[Any]) -> None:
         worker.parent = getcurrent()
+        waits_for = worker.switch()
+        if not worker.done:
+            self._wait_for(worker, waits_for)
+            return
         try:
-            result = worker.switch()
+            result = worker.outcome()
         except BaseException as error:
             if future.cancelled():
                 super().cancel()
@@ -65,11 +127,8 @@ class _Working(Future[Any]):
                 self.set_exception(error)
             else:
                 raise
-            return
-        if worker.dead:
-            self.set_result(result)
         else:
-            self._wait_for(worker, result)
+            self.set_result(result)
 
     def cancel(self, msg: object = None) -> bool:
         return self._waits_for.cancel()
