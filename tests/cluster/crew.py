@@ -205,6 +205,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the clients. Some server must be up."""
         self._crowd.stop()
 
     def made(self) -> int:

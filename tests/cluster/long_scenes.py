@@ -1,6 +1,7 @@
 """The scenes that set up more than servers and a database, or last long; the test suite does not run them. Each
 returns what it measured, or fails."""
 
+import random
 import signal
 import statistics
 import subprocess
@@ -8,14 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import NamedTuple, Self
 
 from postgres_server import ENVIRONMENT, Postgres
 from running import Connection, Program, until
 
-from tests.cluster import network, patroni
+from tests.cluster import growth, network, patroni
 from tests.cluster.crew import Crew, Load
+from tests.cluster.shard_scenes import SHARDS
 
 # Seconds that a cut lasts, and in which every waiting client must have its answer after the begin of one.
 _CUT = 8.0
@@ -163,11 +166,11 @@ def _open_transaction(crew: Crew) -> Iterator[None]:
 class Waiter(threading.Thread):
     """A dequeue that waits, at one server. `seconds`: after which it was answered, or its connection ended."""
 
-    def __init__(self, server: Program) -> None:
+    def __init__(self, server: Program, queue: str = "nothing") -> None:
         super().__init__()
         self._connection = server.connect()
         self._connection.socket.settimeout(_ANSWERED)
-        self._connection.ask("POST", "/jobs/dequeue?queues=nothing&wait=25")
+        self._connection.ask("POST", f"/jobs/dequeue?queues={queue}&wait=25")
         self.seconds: float | None = None
 
     def run(self) -> None:
@@ -182,60 +185,123 @@ class Waiter(threading.Thread):
         self._connection.close()
 
 
-def cuts(rounds: int) -> str:
-    """Servers and their database on machines of their own. What one of them sends to another one is lost for a while."""
-    waited = 0.0
-    away: dict[str, float] = {}
-    with network.Network(4) as net:
-        at, *machines = net.machines
-        postgres = Postgres(inside=at.inside)
-        database = postgres.create_database()
-        crew = Crew(_Remote(postgres, at.address), database)
-        try:
-            where = {}
+class Cuts:
+    """Servers and their database on machines of their own, with clients, for the length of a `with`."""
+
+    def __init__(self, shards: int = 1) -> None:
+        self._shards = shards
+        self.waited = 0.0  # seconds that a waiting dequeue took at most
+        self.away: dict[str, float] = {}  # seconds until other servers had taken over, after each cut
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._net = stack.enter_context(network.Network(4))
+            self.database, *machines = self._net.machines
+            postgres = Postgres(inside=self.database.inside)
+            stack.callback(postgres.remove)
+            remote = _Remote(postgres, self.database.address)
+            self.crew = Crew(remote, postgres.create_database(), self._shards)
+            stack.callback(self.crew.end)
+            self.where = {}
             for machine in machines:
-                where[crew.start(machine.inside, machine.address).pid] = machine
-                crew.wait_for_owner()
-            with Load(crew) as load:
-                for _ in range(rounds):
-                    for name in ("owner > database", "database > owner", "standby > database", "database > standby",
-                                 "owner > standby", "standby > owner"):  # fmt: skip
-                        owner = crew.wait_for_owner(60)
-                        standby = next(server for server in crew.servers if server is not owner)
-                        print(name, end=" … ", file=sys.stderr, flush=True)
-                        named = {"owner": where[owner.pid], "standby": where[standby.pid], "database": at}
-                        source, target = (named[word] for word in name.split(" > "))
-                        waiters = [Waiter(server) for server in crew.servers]
-                        for waiter in waiters:
-                            waiter.start()
-                        net.cut(source, target)
-                        began = time.monotonic()
-                        if "database" in name and "owner" in name:
-                            until(lambda owner=owner: crew.owner not in (None, owner), 20)
-                            away[name] = max(away.get(name, 0), time.monotonic() - began)
-                        time.sleep(max(began + _CUT - time.monotonic(), 0))
-                        if at in (source, target):
-                            net.heal(source, target)
-                        for (
-                            waiter
-                        ) in waiters:  # those of a server that is cut off from the owner, while it is
-                            waiter.join(_ANSWERED + 5)
-                            assert waiter.seconds is not None, f"{name}: a waiting dequeue was not answered"
-                            waited = max(waited, waiter.seconds)
-                        if at not in (source, target):
-                            net.heal(source, target)
-                        load.wait_for_more()
-            assert all(server.running for server in crew.servers)
-            load.check()
-        except BaseException:
-            for server in crew.servers:
-                print(f"{where.get(server.pid)}:", *server.lines, sep="\n    ", file=sys.stderr)
-            raise
-        finally:
-            crew.end()
-            postgres.remove()
-    taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in away.items())
-    return f"{load.sum()}; taken over ({taken}); every waiting dequeue answered after {waited:.0f} s at most"
+                self.where[self.crew.start(machine.inside, machine.address).pid] = machine
+                self.crew.wait_until_served()
+            self.load = stack.enter_context(Load(self.crew))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        if failed[0] is not None:
+            for server in self.crew.servers:
+                print(f"{self.where.get(server.pid)}:", *server.lines, sep="\n    ", file=sys.stderr)
+        self._stack.close()
+
+    def cut(
+        self,
+        name: str,
+        source: network.Machine,
+        target: network.Machine,
+        queue: str = "nothing",
+        taken_over: Callable[[], bool] | None = None,
+    ) -> None:
+        """Loses what one machine sends to another one for a while, and waits until `taken_over` holds meanwhile."""
+        print(name, end=" … ", file=sys.stderr, flush=True)
+        waiters = [Waiter(server, queue) for server in self.crew.servers]
+        for waiter in waiters:
+            waiter.start()
+        self._net.cut(source, target)
+        began = time.monotonic()
+        if taken_over is not None:
+            until(taken_over, 20)
+            self.away[name] = max(self.away.get(name, 0), time.monotonic() - began)
+        time.sleep(max(began + _CUT - time.monotonic(), 0))
+        if self.database in (source, target):
+            self._net.heal(source, target)
+        for waiter in waiters:  # those of a server that is cut off from the owner, while it is
+            waiter.join(_ANSWERED + 5)
+            assert waiter.seconds is not None, f"{name}: a waiting dequeue was not answered"
+            self.waited = max(self.waited, waiter.seconds)
+        if self.database not in (source, target):
+            self._net.heal(source, target)
+        self.load.wait_for_more()
+
+    def end(self) -> str:
+        """Checks what the clients have seen. Returns what was measured."""
+        assert all(server.running for server in self.crew.servers)
+        self.load.stop()
+        self.load.check()
+        taken = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.away.items())
+        return f"{self.load.sum()}; taken over ({taken}); every waiting dequeue answered after {self.waited:.0f} s at most"
+
+
+def cuts(rounds: int) -> str:
+    """What one machine sends to another one is lost for a while, in each direction."""
+    with Cuts() as net:
+        crew = net.crew
+        for _ in range(rounds):
+            for name in ("owner > database", "database > owner", "standby > database", "database > standby",
+                         "owner > standby", "standby > owner"):  # fmt: skip
+                owner = crew.wait_for_owner(60)
+                standby = next(server for server in crew.servers if server is not owner)
+                named = {
+                    "owner": net.where[owner.pid],
+                    "standby": net.where[standby.pid],
+                    "database": net.database,
+                }
+                source, target = (named[word] for word in name.split(" > "))
+                moved = "database" in name and "owner" in name
+                net.cut(
+                    name, source, target,
+                    taken_over=(lambda owner=owner: crew.owner not in (None, owner)) if moved else None,
+                )  # fmt: skip
+        return net.end()
+
+
+def shard_cuts(rounds: int) -> str:
+    """As `cuts`, with servers that all own some shards. Waiting dequeues are for jobs of the server that is cut off."""
+    with Cuts(SHARDS) as net:
+        crew = net.crew
+        for _ in range(rounds):
+            for name in ("server > database", "database > server", "server > other", "other > server"):
+                crew.wait_until_spread(60)
+                server, other = random.sample(crew.servers, 2)
+                named = {
+                    "server": net.where[server.pid],
+                    "other": net.where[other.pid],
+                    "database": net.database,
+                }
+                source, target = (named[word] for word in name.split(" > "))
+                net.cut(
+                    name, source, target, crew.queue_of(server), taken_over=partial(_replaced, crew, server, other) if "database" in name else None
+                )  # fmt: skip
+        crew.wait_until_spread(60)
+        return net.end()
+
+
+def _replaced(crew: Crew, server: Program, other: Program) -> bool:
+    """Returns whether other servers have all shards of one, and another one reads them."""
+    owners = crew.owners().values()
+    return len(owners) == crew.shards and str(server.pid) not in owners and crew.is_served(other)
 
 
 class _Remote:
@@ -255,9 +321,9 @@ class _Remote:
 
 
 @contextmanager
-def on_patroni() -> Iterator[tuple[patroni.Patroni, Crew]]:
+def on_patroni(shards: int) -> Iterator[tuple[patroni.Patroni, Crew]]:
     with patroni.Patroni() as database:
-        crew = Crew(database, database.create_database())
+        crew = Crew(database, database.create_database(), shards)
         try:
             crew.start_all(3)
             yield database, crew
@@ -265,10 +331,10 @@ def on_patroni() -> Iterator[tuple[patroni.Patroni, Crew]]:
             crew.end()
 
 
-def switchover(rounds: int) -> str:
+def switchover(rounds: int, shards: int = 1) -> str:
     """Patroni makes the standby the primary, and the other way round."""
     silent = []
-    with on_patroni() as (database, crew):
+    with on_patroni(shards) as (database, crew):
         with Load(crew) as load:
             for _ in range(rounds):
                 load.wait_for_more()
@@ -282,10 +348,10 @@ def switchover(rounds: int) -> str:
     return f"{load.sum()}; no server ended; served again {max(silent):.1f} s at most after the database took commits"
 
 
-def node(rounds: int) -> str:
+def node(rounds: int, shards: int = 1) -> str:
     """The whole node of the primary is killed; its standby is synchronous."""
     silent = []
-    with on_patroni() as (database, crew):
+    with on_patroni(shards) as (database, crew):
         with Load(crew) as load:
             for _ in range(rounds):
                 load.wait_for_more()
@@ -331,5 +397,24 @@ LONG_SCENES = {
     "node": Scene(
         "a dead node of Patroni with a synchronous standby loses nothing; served again within 30 s", node, 2, 1,
         missing=patroni.missing,
+    ),
+    "shards-cuts": Scene(
+        "cuts between servers that all own shards, and from their database, lose nothing and leave no client waiting",
+        shard_cuts, 3, 1, missing=network.missing,
+    ),
+    "shards-switchover": Scene(
+        "a switchover of Patroni loses nothing of any shard", partial(switchover, shards=SHARDS), 4, 1,
+        missing=patroni.missing,
+    ),
+    "shards-node": Scene(
+        "a dead node of Patroni loses nothing of any shard; served again within 30 s", partial(node, shards=SHARDS), 2, 1,
+        missing=patroni.missing,
+    ),
+    "growth": Scene(
+        "2 servers with 0.2 CPUs each do 1.7 times what one does, 4 with 0.1 each 3 times", growth.growth, 10, 3, "seconds",
+        growth.missing,
+    ),
+    "passed-on": Scene(
+        "a request that is passed on takes 25 µs more of CPU time", growth.passed_on, 5, 2, "seconds",
     ),
 }  # fmt: skip

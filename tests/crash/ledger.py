@@ -65,10 +65,10 @@ class Ledger:
             self.odd.append(what)
 
     def made(self) -> int:
-        return sum(order.state == MADE for order in self.orders.values())
+        return sum(order.state == MADE for order in list(self.orders.values()))  # clients may go on
 
     def concluded(self) -> int:
-        return sum(delivery.concluded == MADE for delivery in self.deliveries)
+        return sum(delivery.concluded == MADE for delivery in list(self.deliveries))
 
 
 def check(

@@ -1,0 +1,208 @@
+"""What several servers of one database do together, against one of them: rates with little CPU time for each server,
+and the CPU time of a request that is passed on."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from postgres_server import Postgres
+from running import Program
+
+from jobqueue.shards import shard_of_queue
+from tests.bench.processes import cpu_seconds, generator
+from tests.cluster.crew import Crew
+from tests.cluster.shard_scenes import SHARDS
+
+_V2 = Path("/sys/fs/cgroup")
+_V1 = Path("/sys/fs/cgroup/cpu")
+# Microseconds. Short, so that a server that has used its part is not away for long.
+_PERIOD = 20_000
+# Clients in all, and processes that make their requests for each server.
+_CLIENTS = 96
+_GENERATORS = 4
+# Requests in the life of a job: enqueue, dequeue, conclude.
+_CALLS = 3
+_QUEUES = 8
+
+
+class Quota:
+    """A part of one CPU for one process, for the length of a `with`. Needs root."""
+
+    def __init__(self, part: float, name: str) -> None:
+        v2 = (_V2 / "cgroup.controllers").exists()
+        self._folder = (_V2 if v2 else _V1) / f"jobqueue-{os.getpid()}-{name}"
+        self._limits = (
+            {"cpu.max": f"{int(part * _PERIOD)} {_PERIOD}"}
+            if v2
+            else {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": str(int(part * _PERIOD))}
+        )
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir()
+        try:
+            for name, value in self._limits.items():
+                (self._folder / name).write_text(value)
+        except BaseException:
+            self._folder.rmdir()
+            raise
+        return self
+
+    def add(self, pid: int) -> None:
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def __exit__(self, *_: object) -> None:
+        for pid in (self._folder / "cgroup.procs").read_text().split():
+            (self._folder.parent / "cgroup.procs").write_text(pid)
+        self._folder.rmdir()
+
+
+def missing() -> str | None:
+    """Returns why CPU time cannot be limited here; None if it can."""
+    try:
+        with Quota(0.5, "probe"):
+            return None
+    except OSError as bad:
+        return f"control groups cannot be made here: {bad}"
+
+
+class Measured(NamedTuple):
+    """`jobs`: lives of jobs a second. `request`: microseconds of CPU time of all servers for a request. `used`: the
+    part of a CPU that each server used. `p50`: of a request, in milliseconds."""
+
+    jobs: float
+    request: float
+    used: list[float]
+    p50: float
+
+
+def _script(queues: Sequence[str]) -> str:
+    steps: list[str] = []
+    for queue in queues:
+        enqueue = json.dumps({"type": "x", "queue": queue, "payload": "y" * 100})
+        steps += [
+            f"POST /jobs/enqueue\n{enqueue}",
+            f"POST /jobs/dequeue\n{json.dumps({'queue': queue})}",
+            'POST /jobs/{id}/conclude\n{"lease":"{lease}"}',
+        ]
+    return "\n%%\n".join(steps)
+
+
+def _load(
+    servers: Sequence[Program], asked: Sequence[Program], queues: Sequence[str], clients: int, seconds: float
+) -> Measured:
+    """Measures `servers` while clients ask `asked` for jobs of these queues, each client for all of them in turn."""
+    before = [cpu_seconds(server.pid) for server in servers]
+    running = []
+    for server in asked:
+        for number in range(generators := min(_GENERATORS, clients // len(asked))):
+            first = number * len(queues) // generators
+            script = _script([*queues[first:], *queues[:first]])
+            share = clients // len(asked) // generators
+            command = [generator(), "http", str(server.port), str(share), str(seconds), "-"]
+            running.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            stdin = running[-1].stdin
+            assert stdin is not None
+            stdin.write(script)
+            stdin.close()
+            running[-1].stdin = None
+    found: list[dict[str, Any]] = [json.loads(each.communicate(timeout=seconds + 60)[0]) for each in running]
+    used = [cpu_seconds(server.pid) - at for server, at in zip(servers, before, strict=True)]
+    errors = [each["first_error"] for each in found if each["errors"]]
+    assert not errors, errors
+    requests = sum(each["requests"] for each in found)
+    return Measured(
+        requests / _CALLS / seconds,
+        sum(used) / requests * 1e6,
+        [each / seconds for each in used],
+        statistics.median(each["p50"] for each in found) / 1000,
+    )
+
+
+def _queues(crew: Crew, servers: Sequence[Program], each: int) -> list[str]:
+    """Returns names of queues, so many of each server, of a family each. Those of the servers alternate."""
+    owners = crew.owners()
+    parts = []
+    for server in servers:
+        own = (f"queue{n}" for n in count())
+        wanted = (name for name in own if owners[shard_of_queue(name, crew.shards)] == str(server.pid))
+        parts.append([next(wanted) for _ in range(each)])
+    return [name for names in zip(*parts, strict=True) for name in names]
+
+
+def _rate(postgres: Postgres, servers: int, part: float, seconds: float, shards: int = SHARDS) -> Measured:
+    """Measures so many servers, each with that part of a CPU, on a new database."""
+    with ExitStack() as stack:
+        crew = Crew(postgres, postgres.create_database(), shards)
+        stack.callback(crew.end)
+        crew.start_all(servers)
+        if shards > 1:
+            queues = _queues(crew, crew.servers, _QUEUES // servers)
+        else:
+            queues = [f"queue{n}" for n in range(_QUEUES)]
+        for number, server in enumerate(crew.servers):
+            stack.enter_context(Quota(part, str(number))).add(server.pid)
+        _load(crew.servers, crew.servers, queues, _CLIENTS, 2)  # until all is warm
+        measured = _load(crew.servers, crew.servers, queues, _CLIENTS, seconds)
+    used = ", ".join(f"{each:.2f}" for each in measured.used)
+    print(
+        f"\n  {servers} servers, {shards} shards, {part} CPU each: {measured.jobs:.0f} jobs/s, {measured.request:.0f} µs of "
+        f"CPU a request, p50 {measured.p50:.0f} ms, used {used}", end="", file=sys.stderr, flush=True,
+    )  # fmt: skip
+    return measured
+
+
+def growth(seconds: int) -> str:
+    """1 and 2 servers with 0.2 CPUs each, 1 and 4 with 0.1 each. PostgreSQL and the clients are not limited. Families
+    are spread evenly over the servers, and clients ask all servers."""
+    said, factors = [], []
+    postgres = Postgres()
+    try:
+        for servers, part in ((2, 0.2), (4, 0.1)):
+            one, many = [], []
+            for _ in range(2):
+                one.append(_rate(postgres, 1, part, seconds).jobs)
+                many.append(_rate(postgres, servers, part, seconds).jobs)
+            factors.append(sum(many) / sum(one))
+            said.append(
+                f"1 → {servers} servers of {part} CPUs: {sum(one) / 2:.0f} → {sum(many) / 2:.0f} jobs/s, {factors[-1]:.2f} ×"
+            )
+    finally:
+        postgres.remove()
+    assert factors[0] >= 1.7, said
+    assert factors[1] >= 3, said
+    return "; ".join(said)
+
+
+def passed_on(seconds: int) -> str:
+    """The CPU time of two servers for a request that one of them passes on, less that of one that it answers itself."""
+    said, more = [], {}
+    postgres = Postgres()
+    crew = Crew(postgres, postgres.create_database(), SHARDS)
+    try:
+        crew.start_all(2)
+        asked, other = crew.servers
+        own, others = _queues(crew, [asked], _QUEUES), _queues(crew, [other], _QUEUES)
+        for clients in (1, 32):
+            found: dict[str, list[float]] = {"own": [], "others": []}
+            for _ in range(3):
+                for name, queues in (("own", own), ("others", others)):
+                    found[name].append(_load(crew.servers, [asked], queues, clients, seconds).request)
+            here, there = statistics.median(found["own"]), statistics.median(found["others"])
+            more[clients] = there - here
+            said.append(
+                f"{clients} clients: {here:.0f} µs a request, passed on {there:.0f}, {there - here:.0f} more"
+            )
+    finally:
+        crew.end()
+        postgres.remove()
+    assert more[32] <= 25, said
+    return "; ".join(said)
