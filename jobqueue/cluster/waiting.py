@@ -7,7 +7,7 @@ the greenlet in which the operation runs stops until the answer is there, while 
                                                        │  the loop goes on; `run` has returned a Future
                            work goes on  ◀──────────── answer
 
-A greenlet that has done its work is kept for the next one, since to make one takes as long as a small request.
+A greenlet that has done its work is kept for the next one: to make one takes 8 µs.
 """
 
 import threading
