@@ -106,7 +106,7 @@ def from_wire(kind: Any, sent: Any) -> object:
     if kind is Job:
         return job_of(msgspec.convert(sent, JobRow))
     if kind is Histogram or kind is DecayingHistogram:
-        made = kind.__new__(kind)  # `object.__new__` is refused once it is compiled
+        made = Histogram(()) if kind is Histogram else DecayingHistogram()
         for name, value in zip(_FIELDS[kind], sent, strict=True):
             setattr(made, name, value)
         return made

@@ -69,10 +69,18 @@ _OTHER_OWNER = """
 _FORGET_DONE = """
     DELETE FROM jobqueue.done WHERE session NOT IN (SELECT id FROM jobqueue.session WHERE shard <> $1)
 """
-# Old sessions, and those of servers on standby that did not come to end them.
+# Old sessions of a shard, and those of servers on standby that did not come to end them. Serial numbers are
+# those of all shards, so they do not tell how many sessions of this one are newer.
 _FORGET_SESSIONS = """
     DELETE FROM jobqueue.session
-    WHERE serial < $1 AND shard = $2 AND NOT alive OR NOT owner AND beat_at < now() - interval '1 minute'
+    WHERE owner AND shard = $1 AND NOT alive AND serial NOT IN (
+        SELECT serial FROM jobqueue.session WHERE owner AND shard = $1 ORDER BY serial DESC LIMIT $2
+    ) OR NOT owner AND beat_at < now() - interval '1 minute'
+"""
+# Whether a session is alive, and the number of its last commit.
+_STILL_OURS = """
+    SELECT (SELECT alive FROM jobqueue.session WHERE id = $1),
+        (SELECT max(number) FROM jobqueue.done WHERE session = $1)
 """
 _END_CONNECTIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -214,9 +222,9 @@ class PostgresSession:
             await connection.execute(_PUT_PLACE, shard, place)
             counters = counters and self._with_raised_ids(counters)
         await connection.execute(_FORGET_DONE, shard)
-        serial = await add_session(connection, self.id, self._place, True, shard)
+        await add_session(connection, self.id, self._place, True, shard)
         await connection.execute("INSERT INTO jobqueue.done VALUES ($1, 0, $2)", self.id, counters)
-        await connection.execute(_FORGET_SESSIONS, serial - _KEPT_SESSIONS, shard)
+        await connection.execute(_FORGET_SESSIONS, shard, _KEPT_SESSIONS + 1)
         return counters
 
     def _with_raised_ids(self, body: bytes) -> bytes:
@@ -265,12 +273,9 @@ class PostgresSession:
         self._use(connection)
 
     async def _check_still_ours(self, connection: Any, acknowledged: int) -> None:
-        alive = await connection.fetchval("SELECT alive FROM jobqueue.session WHERE id = $1", self.id)
+        alive, newest = await connection.fetchrow(_STILL_OURS, self.id)  # as of one moment
         if alive is False:
             raise self.taken_over()
-        newest = await connection.fetchval(
-            "SELECT max(number) FROM jobqueue.done WHERE session = $1", self.id
-        )
         if alive is None or newest is None or newest < acknowledged:
             raise SessionLost(
                 f"{self.location} is in an older state than the last answer of this server: a backup was "

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from jobqueue.cluster import codec
+from jobqueue.cluster.transfers import Transfers
 from jobqueue.cluster.waiting import run
 from jobqueue.errors import (
     IdempotencyMismatch,
@@ -17,6 +19,7 @@ from jobqueue.errors import (
     ScheduleNotFound,
     SeveralFamilies,
 )
+from jobqueue.histogram import DecayingHistogram, Histogram
 from jobqueue.model import (
     Change,
     DequeueRequest,
@@ -248,21 +251,40 @@ async def test_a_dead_job_goes_to_the_dead_letter_queue_of_another_server_and_ba
 
 
 async def test_a_transfer_that_is_repeated_makes_one_job():
+    class Dying:
+        """An engine of a server that dies before it has removed what was transferred."""
+
+        def __getattr__(self, name):
+            return getattr(home, name)
+
+        def remove_transferred(self, job, version):
+            pass
+
     async with a_cluster() as cluster:
         [a], [b], _ = queues_of_servers(3)
         engine = cluster.servers[2].engine
         job = await done(lambda: engine.enqueue(NewJob("t", a)))
         home = cluster.engines[shard_of_queue(a, SHARDS)]
-        removed, home.remove_transferred = home.remove_transferred, lambda job, version: None
         await done(lambda: engine.change(job.id, Change(queue=b)))
-        from jobqueue.cluster.transfers import Transfers
-
         transfers = Transfers(lambda name: engine.shards[shard_of_queue(name, SHARDS)])
-        assert await transfers.run(home)  # and the server dies before it has removed the job
-        home.remove_transferred = removed
+        assert await transfers.run(Dying())
         await cluster.transfer()
         found, _ = await done(lambda: engine.list_jobs(Filter(), None, True, 10))
         assert [each.queue for each in found] == [b]
+
+
+def test_histograms_pass_between_servers():
+    histogram, decaying = Histogram((1.0, 2.0)), DecayingHistogram()
+    for value in (1, 3, 1000):
+        histogram.add(value)
+        decaying.add(value)
+    read = codec.decoder(Histogram)(codec.encode(histogram))
+    assert (read.below(), read.total, read.count) == (histogram.below(), 1004.0, 3)
+    read.add(2.0)
+    assert read.count == 4
+    again = codec.decoder(DecayingHistogram)(codec.encode(decaying))
+    assert again.below((2, 2000)) == decaying.below((2, 2000))
+    assert (again.quantile(0.5), again.all_ms) == (decaying.quantile(0.5), 1004)
 
 
 async def test_a_full_queue_leaves_a_job_where_it_is_until_there_is_room(logged):

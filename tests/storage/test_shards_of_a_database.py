@@ -198,6 +198,19 @@ def test_ended_sessions_of_a_shard_are_kept_however_often_the_others_begin(open_
     count = "SELECT shard, count(*) FROM jobqueue.session GROUP BY shard ORDER BY shard"
     assert postgres.sql(count, database) == "0|1\n1|17"
     assert rows_of(open_shard(0)) == [(0, b"counters")]
+    assert postgres.sql(count, database) == "0|2\n1|17"
+
+
+def test_an_owner_that_was_cut_off_is_told_of_another_one_however_often_other_shards_begin(
+    open_shard, postgres, database
+):
+    first = open_shard(0)
+    for _ in range(20):
+        open_shard(1).close()
+    cut(postgres, database, first)
+    open_shard(0).commit([(2, b"a")])
+    with pytest.raises(SessionLost, match="another server has taken over shard 0"):
+        commit_in_the_end(first, [(2, b"late")])
 
 
 async def test_an_engine_of_a_shard_gives_ids_of_the_shard(postgres, database):
