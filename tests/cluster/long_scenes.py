@@ -415,6 +415,6 @@ LONG_SCENES = {
         growth.missing,
     ),
     "passed-on": Scene(
-        "a request that is passed on takes 25 µs more of CPU time", growth.passed_on, 5, 2, "seconds",
+        "with 128 clients, a request that is passed on takes 25 µs more of CPU time", growth.passed_on, 5, 2, "seconds",
     ),
 }  # fmt: skip
