@@ -219,9 +219,17 @@ class GroupCommit(CommitPolicy):
     `data_dir` is where the store is, or None for a database. A database may be away for a while, and the
     changes wait for it: after `HELD` without a commit the answers that are held become `OutcomeUnknown`, and
     the engine takes no requests until the database has all that had changed.
+
+    `make_writer`: `Writer`, or what writes the groups of several engines together.
     """
 
-    def __init__(self, store: Store, data_dir: DataDir | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        data_dir: DataDir | None,
+        settings: Settings,
+        make_writer: Callable[..., Any] = Writer,
+    ) -> None:
         self.durability = "PostgreSQL" if data_dir is None else f"journal, sync {settings.sync}"
         self.batching = False
         self._store = store
@@ -230,7 +238,8 @@ class GroupCommit(CommitPolicy):
         self._sync_leases = settings.sync_leases
         self._interval = settings.sync_interval
         self._interval_ticker: Ticker | None = None
-        self._writer: Writer | None = None
+        self._make_writer = make_writer
+        self._writer: Any = None  # what `make_writer` returns, or None
         self._failed = False  # nothing is written any more
         self._disk = DiskWatch(data_dir, store)
         # Of a database that does not answer: since when, by the monotonic clock; the reason that was logged;
@@ -254,7 +263,9 @@ class GroupCommit(CommitPolicy):
         self._rows = RowBuilder(self._queue.state)
         yield from load(self._store, self._queue, self._rows, clock.monotonic)
         self._queue.state.changed = self._changed.setdefault
-        self._writer = Writer(self._store, self._loop, self._on_written, self._on_retry, self._fail)
+        self._writer = self._make_writer(
+            self._store, self._loop, self._on_written, self._on_retry, self._fail
+        )
         self._writer.start()
         self._disk.start()
         if not self._rows.has_counters:

@@ -1,5 +1,8 @@
 """Opening: engines on a store. An engine in memory is simply made."""
 
+from collections.abc import Callable
+from typing import Any
+
 from jobqueue.clock import Clock, CorrectedClock
 from jobqueue.engine.commit import GroupCommit
 from jobqueue.engine.local import LocalEngine
@@ -11,6 +14,7 @@ from jobqueue.storage.postgres import PostgresStore
 from jobqueue.storage.postgres_session import Place, Silent
 from jobqueue.storage.postgres_setup import prepare_database
 from jobqueue.storage.sqlite import SQLiteStore
+from jobqueue.storage.writer import Writer
 
 
 def open_journal(
@@ -55,17 +59,18 @@ def open_database(
     silent: Silent | None = None,
     shard: int = 0,
     shards: int = 1,
+    make_writer: Callable[..., Any] = Writer,
 ) -> LocalEngine:
     """Returns an engine whose jobs are in a `shard`, out of `shards`, of the PostgreSQL database at `url`.
     Call `load` before any verb. Waits up to `patience` seconds for a database that is away, or whose shard
     another server is using. `place`: where the other servers reach this one. `silent`: the owner that it
-    replaces. Raises `SettingError`, and `JournalError` if the database cannot be used, or has another number
-    of shards."""
+    replaces. `make_writer`: that of a `SharedWriter`, where several engines are written together. Raises
+    `SettingError`, and `JournalError` if the database cannot be used, or has another number of shards."""
     settings = settings or Settings()
     check_sync(settings)
     refuse_first_id(settings.first_id, shards)
     store = PostgresStore(url, patience, place, silent, shard, shards)
     clock = clock or CorrectedClock(store.clock_offset)
-    commit = GroupCommit(store, None, settings)
+    commit = GroupCommit(store, None, settings, make_writer)
     first_id = first_id_of(shard, clock.wall()) if shards > 1 else None
     return LocalEngine(settings, clock, commit, store.identity(), store.secret(), first_id)

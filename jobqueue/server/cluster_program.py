@@ -22,6 +22,7 @@ from jobqueue.settings import Settings
 from jobqueue.storage.postgres_schema import Schema
 from jobqueue.storage.postgres_session import Silent
 from jobqueue.storage.postgres_watch import INTERVAL, ShardsWatch
+from jobqueue.storage.shared_writer import SharedWriter
 
 
 class ClusterProgram(Program):
@@ -52,6 +53,9 @@ class ClusterProgram(Program):
         engine.members_seen = lambda: self._watch.members
         sys.setswitchinterval(0.0005)  # the writer threads should not wait 5 ms for each turn
         self._cluster = engine
+        assert self._settings.data is not None
+        self._writer = SharedWriter(self._settings.data)
+        self._writer.start()
         return engine
 
     def _connect_servers(self) -> None:
@@ -91,7 +95,9 @@ class ClusterProgram(Program):
         """Opens a shard that this server takes. Called on a thread."""
         settings, shards = self._settings, self._schema.shards
         assert settings.data is not None
-        return open_database(settings.data, settings, None, 0.0, self._place, silent, shard, shards)
+        return open_database(
+            settings.data, settings, None, 0.0, self._place, silent, shard, shards, self._writer.channel
+        )
 
     def _say(self, line: str) -> None:
         self._out.write(f"jobqueue: {line}")
@@ -109,6 +115,7 @@ class ClusterProgram(Program):
         await self._keeper.stop()
         self._links.close()
         await self._watch.close(for_good=True)
+        self._writer.close()
         return status
 
     async def _hand_over(self) -> None:

@@ -23,7 +23,7 @@ import logging
 import time
 from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jobqueue.clock import since_boot
 from jobqueue.model import DatabaseStats, Member
@@ -49,14 +49,14 @@ _BYTES_PER_SECOND = 1 << 20
 # Seconds between two queries for the size.
 _SIZE_INTERVAL = 30.0
 # The numbers of this many commits are kept.
-_NUMBERS = 64
+NUMBERS = 64
 _COMMIT = f"""
     WITH fence AS MATERIALIZED (
         SELECT shard FROM jobqueue.session WHERE id = $1 AND alive FOR SHARE
     ), noted AS (
         INSERT INTO jobqueue.done (session, number, counters) SELECT $1, $2, $3 FROM fence
     ), forgotten AS (
-        DELETE FROM jobqueue.done USING fence WHERE session = $1 AND number = $2 - {_NUMBERS}
+        DELETE FROM jobqueue.done USING fence WHERE session = $1 AND number = $2 - {NUMBERS}
     ), gone AS (
         DELETE FROM jobqueue.record USING fence WHERE record.shard = fence.shard AND key = ANY($4::bigint[])
     ), put AS (
@@ -103,6 +103,18 @@ _MEASURE = """
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
+class Group(NamedTuple):
+    """What one commit writes: its number, the counters after it, keys of rows that go, rows, and how many
+    seconds more it may take for their size."""
+
+    number: int
+    counters: bytes | None
+    gone: list[int]
+    keys: list[int]
+    bodies: list[bytes | None]
+    seconds: float
+
+
 class PostgresStore:
     """The journal of a `shard`, out of `shards`, in the database at `url`, whose schema is created if it is
     missing. Waits up to `patience` seconds for a database that is away, or whose shard another server is
@@ -126,7 +138,7 @@ class PostgresStore:
         shards: int = 1,
     ) -> None:
         self.session = PostgresSession(url, place, shard, shards)
-        self._shard = shard
+        self.shard = shard
         self._silent = silent
         self._beaten_at = 0.0  # seconds since the machine was started, when the last good beat was sent
         self._members: list[Member] = []
@@ -137,7 +149,7 @@ class PostgresStore:
         self._helper = ThreadPoolExecutor(1, "postgres")
         self._statement: Any = None  # the prepared `_COMMIT` of the connection
         self._number = 0  # of the last commit that counted
-        self._acknowledged = 0  # of the last one that `commit` returned for
+        self.acknowledged = 0  # of the last one that `commit` returned for
         # Of the rows of a failed `commit`, which come again: so many counted, and so many more are in doubt.
         self._counted = 0
         self._in_doubt: int | None = None
@@ -216,7 +228,7 @@ class PostgresStore:
         errors = self.session.driver.exceptions
         try:
             return [
-                (key, body) for key, body in await self.session.connection.fetch(_LOAD, *limits, self._shard)
+                (key, body) for key, body in await self.session.connection.fetch(_LOAD, *limits, self.shard)
             ]
         except (OSError, errors.InterfaceError, errors.InternalClientError) as bad:
             raise self._lost_while_reading(bad) from bad
@@ -239,29 +251,21 @@ class PostgresStore:
         if self._to_confirm or self._counted < len(rows):
             await self._send(rows, len(rows) - self._counted)
         self._counted, self._to_confirm = 0, False
-        self._acknowledged = self._number
+        self.acknowledged = self._number
         with contextlib.suppress(Unavailable):  # this group is committed; the next one tells
             await self._beat_if_due()
             await self._measure_again()
 
     async def _send(self, rows: Sequence[Row], count: int) -> None:
         """Commits the next `count` rows, those in doubt if there are any, under the next number."""
-        part = rows[self._counted : self._counted + count]
-        # `records.NEWEST` has no body, and so is not stored.
-        counters, bodies = self._counters, dict(part)
-        if COUNTERS in bodies:
-            counters = bodies.pop(COUNTERS)
-        gone = [key for key, body in bodies.items() if body is None]
-        for key in gone:
-            del bodies[key]
-        timeout = COMMAND + sum(map(len, filter(None, bodies.values()))) / _BYTES_PER_SECOND
+        part = self._group(rows[self._counted : self._counted + count])
         if self.session.connection is None:
             await self._reconnect()
         again, self._in_doubt = self._in_doubt is not None, count
         self._doubts += again
         try:
             alive = await self._guarded(
-                self._execute(timeout, counters, gone, list(bodies), list(bodies.values()))
+                self._execute(COMMAND + part.seconds, part.counters, part.gone, part.keys, part.bodies)
             )
         except self.session.driver.UniqueViolationError as known:
             if not (again and known.constraint_name == "done_pkey"):
@@ -273,12 +277,54 @@ class PostgresStore:
         self._in_doubt = None
         self._number += 1
         self._counted += count
-        self._counters = counters
+        self._counters = part.counters
+
+    def _group(self, rows: Sequence[Row]) -> Group:
+        """Returns what the next commit writes."""
+        # `records.NEWEST` has no body, and so is not stored.
+        counters, bodies = self._counters, dict(rows)
+        if COUNTERS in bodies:
+            counters = bodies.pop(COUNTERS)
+        gone = [key for key, body in bodies.items() if body is None]
+        for key in gone:
+            del bodies[key]
+        seconds = sum(map(len, filter(None, bodies.values()))) / _BYTES_PER_SECOND
+        return Group(self._number + 1, counters, gone, list(bodies), list(bodies.values()), seconds)
 
     async def _execute(self, seconds: float, *changes: object) -> Any:
         """Runs the prepared statement. Of a closed connection it raises when it is called, not when it is
         awaited."""
         return await self._statement.fetchval(self.session.id, self._number + 1, *changes, timeout=seconds)
+
+    # -- written together with other shards ---------------------------------------------------------
+
+    def is_plain(self) -> bool:
+        """Returns whether the next group can be committed by a `SharedWriter`: nothing is in doubt, and the
+        connection of this store is there to find out if something comes to be."""
+        in_doubt = self._in_doubt is not None or self._to_confirm or self._counted > 0
+        return not in_doubt and self.session.connection is not None
+
+    def next_group(self, rows: Sequence[Row]) -> Group:
+        return self._group(rows)
+
+    def has_counted(self, group: Group) -> None:
+        """A group was committed elsewhere."""
+        self._number = self.acknowledged = group.number
+        self._counters = group.counters
+
+    def is_in_doubt(self, count: int) -> None:
+        """A group of so many rows was sent elsewhere, without an answer. They come again, to `commit`."""
+        self._in_doubt = count
+
+    def has_beaten(self, sent: float, ahead: int) -> None:
+        """A beat was confirmed elsewhere, by a database whose clock is that many milliseconds ahead."""
+        self._beaten_at = sent
+        self._compare_clocks(ahead)
+
+    def is_to_measure(self) -> bool:
+        return time.monotonic() - self._sized_at > _SIZE_INTERVAL
+
+    # -- between commits ----------------------------------------------------------------------------
 
     def check(self) -> None:
         self._run(self._check())
@@ -304,7 +350,7 @@ class PostgresStore:
         self._beaten_at = sent
         self._compare_clocks(wall - round((before + time.time()) * 500))
         if sent - self._members_at >= _MEMBERS_INTERVAL:
-            members = await self._guarded(connection.fetch(_MEMBERS, self._shard, timeout=CONNECT))
+            members = await self._guarded(connection.fetch(_MEMBERS, self.shard, timeout=CONNECT))
             self._members = [self._with_history(Member(*member)) for member in members]
             self._members_at = sent
 
@@ -340,14 +386,14 @@ class PostgresStore:
         return since_boot() - self._beaten_at > _VALID
 
     async def _reconnect(self) -> None:
-        await self.session.reconnect(self._acknowledged)
+        await self.session.reconnect(self.acknowledged)
         await self._prepare()
 
     async def _prepare(self) -> None:
         self._statement = await self._guarded(self.session.connection.prepare(_COMMIT))
 
     async def _measure_again(self) -> None:
-        if time.monotonic() - self._sized_at > _SIZE_INTERVAL:
+        if self.is_to_measure():
             await self._guarded(self._measure())
 
     async def _measure(self) -> None:

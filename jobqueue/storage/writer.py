@@ -12,9 +12,9 @@ from jobqueue.storage.store import RetryableError, Store
 
 # Seconds between two checks for unused space, and before a group that could not be written is tried again.
 _RELEASE_INTERVAL = 0.5
-_RETRY_DELAY = 0.1
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
+RETRY_DELAY = 0.1
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 50_000)
 
 
 class Writer(threading.Thread):
@@ -53,8 +53,8 @@ class Writer(threading.Thread):
         self._stopping = False
         self._failed = False
         self._error: Exception | None = None  # of the last commit
-        self.rows = Histogram(_ROWS)
-        self.seconds = Histogram(_SECONDS)
+        self.rows = Histogram(ROWS)
+        self.seconds = Histogram(SECONDS)
 
     def write(self, rows: list[Row], sync: bool = True) -> None:
         """Hands over a group. Returns at once. Without `sync` the sync of a later group is good enough."""
@@ -65,7 +65,7 @@ class Writer(threading.Thread):
         released_at = 0.0
         while not self._failed:
             if self._groups:  # the last commit is to be tried again
-                time.sleep(_RETRY_DELAY)
+                time.sleep(RETRY_DELAY)
                 if not self._arriving.empty():
                     self._receive(None)
             elif not self._receive(_RELEASE_INTERVAL if may_release else self._store.check_interval):
