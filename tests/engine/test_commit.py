@@ -148,7 +148,7 @@ class Locked:
     def __init__(self, engine, monkeypatch):
         self.locked, self.tried = True, []
         self._commit = engine._commit._store.commit
-        monkeypatch.setattr(writer, "_RETRY_DELAY", 0.01)
+        monkeypatch.setattr(writer, "RETRY_DELAY", 0.01)
         monkeypatch.setattr(engine._commit._store, "commit", self._try)
 
     def _try(self, rows):
