@@ -315,7 +315,7 @@ ORDERS = {
         {"data_dir", "loader", "postgres_schema", "sqlite", "writer"},
         {"postgres_session"},
         {"disk_watch", "maintenance", "postgres", "postgres_setup", "postgres_watch"},
-        {"migration"},
+        {"migration", "shared_writer"},
     ],
 }
 

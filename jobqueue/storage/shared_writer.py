@@ -100,7 +100,8 @@ class Channel:
     def start(self) -> None:
         self._writer.add(self)
 
-    def write(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row], sync: bool = True) -> None:
+        """Hands over a group. `sync`: the database decides about that."""
         self._writer.hand_over(self, rows)
 
     def stop(self) -> tuple[list[Row], Exception | None]:
