@@ -21,6 +21,7 @@ class Crew:
     def __init__(self, postgres: Any, database: str, shards: int = 1) -> None:
         self.postgres, self.database, self.shards = postgres, database, shards
         self.servers: list[Program] = []
+        self._names = count()
 
     def start(self, inside: tuple[str, ...] = (), host: str = "127.0.0.1", **settings: str) -> Program:
         """Starts a server, and waits until it serves or stands by. `inside`: a command that starts it in a network of
@@ -81,9 +82,9 @@ class Crew:
         return [shard for shard, process in self.owners().items() if process == str(server.pid)]
 
     def queue_of(self, server: Program) -> str:
-        """Returns the name of a queue whose shard this server owns."""
+        """Returns the name of a new queue whose shard this server owns."""
         shards = self.shards_of(server)
-        return next(name for n in count() if shard_of_queue(name := f"queue{n}", self.shards) in shards)
+        return next(name for n in self._names if shard_of_queue(name := f"queue{n}", self.shards) in shards)
 
     def is_served(self, at: Program | None = None) -> bool:
         """Returns whether all jobs can be read, at one of the servers or at that one."""

@@ -173,8 +173,10 @@ def growth(seconds: int) -> str:
                 one.append(_rate(postgres, 1, part, seconds).jobs)
                 many.append(_rate(postgres, servers, part, seconds).jobs)
             factors.append(sum(many) / sum(one))
+            single = _rate(postgres, 1, part, seconds, shards=1).jobs
             said.append(
-                f"1 → {servers} servers of {part} CPUs: {sum(one) / 2:.0f} → {sum(many) / 2:.0f} jobs/s, {factors[-1]:.2f} ×"
+                f"1 → {servers} servers of {part} CPUs: {sum(one) / 2:.0f} → {sum(many) / 2:.0f} jobs/s, {factors[-1]:.2f} × "
+                f"(one server of a database with one shard: {single:.0f})"
             )
     finally:
         postgres.remove()
