@@ -11,6 +11,7 @@ be made again. The others fail with `OutcomeUnknown`.
 import asyncio
 import logging
 import ssl
+import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -100,6 +101,7 @@ class Peer(asyncio.Protocol):
         self._observer: Callable[[Kind, Job | str], None] | None = None
         self._closed = False
         self._warned = False
+        self._away_since: float | None = None  # since when there is no connection, after one, or a try
         self._connecting = self._loop.create_task(self._connect())
 
     # -- calls --------------------------------------------------------------------------------------
@@ -107,6 +109,15 @@ class Peer(asyncio.Protocol):
     @property
     def _connected(self) -> bool:
         return self._transport is not None and self._their_clock is not None
+
+    @property
+    def away(self) -> float:
+        """The seconds for which the other server has not been reached."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    def _is_away(self) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
 
     def send(self, call: Call) -> None:
         if not self._connected:
@@ -193,6 +204,7 @@ class Peer(asyncio.Protocol):
             except (OSError, EOFError, ValueError) as failed:
                 if self._transport is not None:
                     self._transport.abort()
+                self._is_away()
                 if not self._warned:
                     self._warned = True
                     _log.warning(
@@ -217,6 +229,7 @@ class Peer(asyncio.Protocol):
 
     def _accepted(self) -> None:
         """The other server has taken the greeting: it tells its clock first."""
+        self._away_since = None
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         if self._warned:
@@ -233,6 +246,7 @@ class Peer(asyncio.Protocol):
             self.send(call)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._is_away()
         self._transport = self._their_clock = None
         self._received.clear()
         sent, self._sent = self._sent, {}

@@ -186,6 +186,9 @@ class RemoteCall(WaitFuture[Any]):
         if (engine := self._shard.engine) is not None:
             self._call_here(engine)
         elif (peer := self._shard.peer) is not None:
+            if peer.away >= PATIENCE:
+                self._refuse()
+                return
             self._peer = peer
             peer.send(self)
         else:
@@ -275,11 +278,13 @@ class RemoteCall(WaitFuture[Any]):
         if self.done() or self._stopped:
             return
         if time.monotonic() - self._began >= PATIENCE:
-            why = "the server that owns these jobs is not reached at present"
-            self._fail(NotReady(why, retry_after=1))
+            self._refuse()
             return
         self._cancel_timer()
         self._timer = self.get_loop().call_later(_AGAIN, self.start)
+
+    def _refuse(self) -> None:
+        self._fail(NotReady("the server that owns these jobs is not reached at present", retry_after=1))
 
     def lost(self, why: str) -> None:
         """The call was sent, and its answer is lost."""

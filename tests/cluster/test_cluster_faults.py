@@ -5,6 +5,7 @@ import os
 from asyncio import Future
 
 import pytest
+from postgres_server import free_port
 
 from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, greeting
@@ -12,6 +13,7 @@ from jobqueue.cluster.peer import PASSES_CALLS
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
 from jobqueue.model import DequeueRequest, Filter, JobTemplate, NewJob, Plan
 from jobqueue.shards import shard_of_queue
+from jobqueue.storage.postgres_session import Place
 from jobqueue.testing import ManualClock
 from tests.cluster.in_process import SHARDS, queues_of_servers
 from tests.cluster.test_cluster_engine import a_cluster, claim, done
@@ -613,3 +615,22 @@ def test_every_error_is_the_same_at_the_other_server():
             error = kind("what was wrong", index=3, name="x", some=[1], retry_after=1)
             read = codec.read_error(codec.encode(error))
             assert (type(read), read.detail, read.facts) == (kind, error.detail, error.facts)
+
+
+async def test_calls_of_a_server_that_is_away_for_long_are_refused_at_once(monkeypatch, logged):
+    monkeypatch.setattr("jobqueue.cluster.shard.PATIENCE", 0.3)
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        server = cluster.servers[0]
+        gone = server.links.peer(Place(f"127.0.0.1:{free_port()}", "secret"))
+        server.engine.shards[shard_of_queue(name, SHARDS)].owned_by(None, gone)
+        with pytest.raises(NotReady, match="is not reached at present"):
+            await done(lambda: server.engine.enqueue(NewJob("t", name)))
+        await until(lambda: gone.away >= 0.3)
+        call = server.engine.enqueue(NewJob("t", name))
+        assert call.done()
+        with pytest.raises(NotReady, match="is not reached at present"):
+            call.result()
+        cluster._tell(0)  # it is reached again
+        assert (await done(lambda: server.engine.enqueue(NewJob("t", name)))).queue == name
+        assert logged.pop().getMessage().startswith("the server at ")
