@@ -93,6 +93,8 @@ class ImportedHistory(Struct, gc=False):
     trace: JobTrace | None = None
     died_at: int | None = None  # None: it is not dead
     last: Attempt | None = None  # its last lease, which has ended
+    # It comes from another shard of this database, so it is there although another job has its unique key.
+    moved: bool = False
 
 
 class Change(Struct, gc=False):

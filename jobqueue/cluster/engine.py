@@ -383,6 +383,9 @@ class ClusterEngine:
         parts: dict[int, list[str]] = {}
         for name in names:
             parts.setdefault(self._of_queue(name).index, []).append(name)
+        # A dequeue that got nothing asks. It is answered while one of its shards has no owner.
+        owned = {index: part for index, part in parts.items() if self.shards[index].has_owner}
+        parts = owned or parts
         return joining.state(
             wait(gathered([self.shards[index].call("state", part) for index, part in parts.items()]))
         )

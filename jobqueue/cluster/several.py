@@ -17,6 +17,8 @@ from jobqueue.model import Delivery, DequeueRequest
 
 # Seconds after which a shard is asked again that ended a wait early.
 _AGAIN: Final = 0.2
+# Seconds after the end of a wait in which answers may still come.
+_LATE: Final = 0.2
 
 
 def gathered(
@@ -112,6 +114,7 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
         self._found: list[tuple[Shard, list[Delivery]]] = []
         self._under_way: dict[Future[list[Delivery]], Shard] = {}
         self._later: dict[object, asyncio.TimerHandle] = {}
+        self._deadline: asyncio.TimerHandle | None = None
         self.withdraw = self._leave
         self._ask_next()
 
@@ -130,7 +133,7 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
             if found >= most:
                 break
             shard, queues = self._groups[self._asked]
-            if found and not shard.has_owner:
+            if self._answered and not shard.has_owner:
                 break
             self._asked += 1
             request = replace(self._request, queues=tuple(queues))
@@ -187,10 +190,17 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
         shards = {shard.index: shard for shard, _ in self._groups}
         for shard, names in self._groups:
             queues.setdefault(shard.index, []).extend(names)
+        left = max(self._until - time.monotonic(), 0)
+        self._deadline = self.get_loop().call_later(left + _LATE, self._end_late)
         for index, names in queues.items():
             if self.done():
                 return
             self._wait_at(shards[index], names)
+
+    def _end_late(self) -> None:
+        """A shard without an owner, or one whose owner does not answer, prolongs the wait no further."""
+        if not self.done():
+            self._end([])
 
     def _wait_at(self, shard: Shard, names: list[str]) -> None:
         wait = max(int((self._until - time.monotonic()) * 1000), 1)
@@ -248,6 +258,8 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
         self._cancel_others()
 
     def _cancel_others(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         for timer in self._later.values():
             timer.cancel()
         self._later.clear()

@@ -90,5 +90,5 @@ def item_of(job: Job, origin: str, wall: int, wall_of: Callable[[int], int]) -> 
         elif job.status == SCHEDULED:
             new.run_at = extras.run_at if extras.due is None else wall_of(extras.due)
     last = last_attempt(job) if job.lease is not None and job.lease.ended_by is not None else None
-    past = ImportedHistory(job.created_at, job.attempts, job.leases, trace, died_at, last)
+    past = ImportedHistory(job.created_at, job.attempts, job.leases, trace, died_at, last, True)
     return ImportItem(new, past, origin)

@@ -16,7 +16,7 @@ from jobqueue.model import ExistingJob, ImportedHistory, Job, JobExtras, Lease, 
 
 def import_job(state: QueueState, new: NewJob, past: ImportedHistory, now: int) -> Job | ExistingJob:
     owner = unique_owner(state, new)
-    if owner is not None:
+    if owner is not None and not past.moved:
         return ExistingJob(owner)
     if state.last_number >= state.admitted_until:
         check_job_limit(state, 1)

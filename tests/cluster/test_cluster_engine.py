@@ -287,6 +287,21 @@ def test_histograms_pass_between_servers():
     assert (again.quantile(0.5), again.all_ms) == (decaying.quantile(0.5), 1004)
 
 
+async def test_a_job_goes_to_another_server_although_a_job_there_has_its_unique_key():
+    async with a_cluster() as cluster:
+        [a], [b], _ = queues_of_servers(3)
+        engine = cluster.servers[2].engine
+        await done(lambda: engine.configure(a, {"dead_letter": b}))
+        for number in range(2):
+            unique = Options(unique_key="same", unique_while="exists")
+            await done(lambda unique=unique: engine.enqueue(NewJob(f"{number}", a, options=unique)))
+            [one] = await done(lambda: engine.dequeue(DequeueRequest((a,))))
+            await done(lambda one=one: engine.fail(claim(one), b'"boom"', False))
+            await cluster.transfer()
+        found, _ = await done(lambda: engine.list_jobs(Filter(queues=frozenset({b})), None, True, 10))
+        assert [job.type for job in found] == ["0", "1"]
+
+
 async def test_a_full_queue_leaves_a_job_where_it_is_until_there_is_room(logged):
     async with a_cluster() as cluster:
         [a], [b], _ = queues_of_servers(3)

@@ -125,6 +125,8 @@ async def test_a_shard_without_an_owner_does_not_keep_the_jobs_of_others_back():
         await done(lambda: engine.enqueue(NewJob("t", c)))
         [(job, _)] = await asyncio.wait_for(done(lambda: engine.dequeue(DequeueRequest((b, a, c)))), 1)
         assert job.queue == c
+        assert await asyncio.wait_for(done(lambda: engine.dequeue(DequeueRequest((a, b, c)), 50)), 1) == []
+        assert await asyncio.wait_for(done(lambda: engine.state((a, b, c))), 1) == "empty"
 
 
 async def test_a_wait_at_several_shards_goes_on_at_the_next_owner_of_one():
