@@ -50,6 +50,15 @@ def test_any_server_takes_a_call_for_any_shard_and_shows_who_owns_which(three):
             assert [one["server"].split()[1] for one in shown if shard in one["shards"]] == [str(owner.pid)]
 
 
+@pytest.mark.parametrize("kind", ["text/html", "text/plain"])
+def test_a_page_and_a_table_show_how_many_shards_each_server_owns(three, kind):
+    status, page = three.servers[0].call("GET", "/cluster", Accept=kind)
+    assert status == 200
+    shown = page if isinstance(page, str) else page.decode()
+    for server in three.servers:
+        assert f"owns {len(three.shards_of(server))} shards" in shown
+
+
 def test_a_server_that_stops_hands_its_shards_over_and_says_so(three):
     last = three.servers[-1]
     queue = three.queue_of(last)

@@ -8,6 +8,7 @@ from msgspec import Raw
 Document = dict[str, Raw]
 
 _decode = msgspec.json.Decoder(Document).decode
+_numbers = msgspec.json.Decoder(list[int]).decode
 _names = msgspec.json.Decoder(list[str]).decode
 _list_of = msgspec.json.Decoder(list[Document]).decode
 # Characters of a long text that are shown.
@@ -226,7 +227,7 @@ def server_rows(body: bytes) -> list[list[str]]:
 
 def _role(server: dict[str, Raw]) -> str:
     if "shards" in server:
-        count = len(_list_of(server["shards"]))
+        count = len(_numbers(server["shards"]))
         return "owns 1 shard" if count == 1 else f"owns {count} shards"
     return "owner of the jobs" if bytes(server["owner"]) == b"true" else "on standby"
 
