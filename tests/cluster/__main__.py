@@ -7,7 +7,8 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.cluster.long_scenes import LONG_SCENES, Scene, servers
+from tests.cluster.crew import servers
+from tests.cluster.long_scenes import LONG_SCENES, Scene
 from tests.cluster.scenes import SCENES
 from tests.cluster.shard_scenes import FAKETIME, MORE_SHARD_SCENES, SHARD_SCENES, SHARDS
 

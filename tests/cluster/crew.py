@@ -3,10 +3,12 @@
 import random
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from typing import Any
 
+from postgres_server import Postgres
 from running import MODULE, Program, until
 
 from jobqueue.shards import shard_of_queue
@@ -124,10 +126,23 @@ class Crew:
         server.__exit__(None)
 
     def end(self) -> None:
-        for server in self.servers:
-            with suppress(ProcessLookupError):
-                server.signal(signal.SIGCONT)
-            server.__exit__(None)
+        with ExitStack() as stack:  # a server that has logged an error fails the test, after all have ended
+            for server in self.servers:
+                with suppress(ProcessLookupError):
+                    server.signal(signal.SIGCONT)
+                stack.callback(server.__exit__, None)
+
+
+@contextmanager
+def servers(count: int, shards: int = 1) -> Iterator[Crew]:
+    """Servers on a database of their own."""
+    with ExitStack() as stack:
+        postgres = Postgres()
+        stack.callback(postgres.remove)
+        crew = Crew(postgres, postgres.create_database(), shards)
+        stack.callback(crew.end)
+        crew.start_all(count)
+        yield crew
 
 
 class Roaming(Caller):

@@ -18,15 +18,15 @@ from running import Program
 
 from jobqueue.shards import shard_of_queue
 from tests.bench.processes import cpu_seconds, generator
-from tests.cluster.crew import Crew
+from tests.cluster.crew import Crew, servers
 from tests.cluster.shard_scenes import SHARDS
 
 _V2 = Path("/sys/fs/cgroup")
 _V1 = Path("/sys/fs/cgroup/cpu")
-# Microseconds. Short, so that a server that has used its part is not away for long.
-_PERIOD = 20_000
+# Microseconds. In shorter ones a server gets more than its part.
+_PERIOD = 100_000
 # Clients in all, and processes that make their requests for each server.
-_CLIENTS = 96
+_CLIENTS = 384
 _GENERATORS = 4
 # Requests in the life of a job: enqueue, dequeue, conclude.
 _CALLS = 3
@@ -139,23 +139,23 @@ def _queues(crew: Crew, servers: Sequence[Program], each: int) -> list[str]:
     return [name for names in zip(*parts, strict=True) for name in names]
 
 
-def _rate(postgres: Postgres, servers: int, part: float, seconds: float, shards: int = SHARDS) -> Measured:
+def _rate(postgres: Postgres, number: int, part: float, seconds: float, shards: int = SHARDS) -> Measured:
     """Measures so many servers, each with that part of a CPU, on a new database."""
     with ExitStack() as stack:
         crew = Crew(postgres, postgres.create_database(), shards)
         stack.callback(crew.end)
-        crew.start_all(servers)
+        crew.start_all(number)
         if shards > 1:
-            queues = _queues(crew, crew.servers, _QUEUES // servers)
+            queues = _queues(crew, crew.servers, _QUEUES // number)
         else:
             queues = [f"queue{n}" for n in range(_QUEUES)]
-        for number, server in enumerate(crew.servers):
-            stack.enter_context(Quota(part, str(number))).add(server.pid)
+        for index, server in enumerate(crew.servers):
+            stack.enter_context(Quota(part, str(index))).add(server.pid)
         _load(crew.servers, crew.servers, queues, _CLIENTS, 2)  # until all is warm
         measured = _load(crew.servers, crew.servers, queues, _CLIENTS, seconds)
     used = ", ".join(f"{each:.2f}" for each in measured.used)
     print(
-        f"\n  {servers} servers, {shards} shards, {part} CPU each: {measured.jobs:.0f} jobs/s, {measured.request:.0f} µs of "
+        f"\n  {number} servers, {shards} shards, {part} CPU each: {measured.jobs:.0f} jobs/s, {measured.request:.0f} µs of "
         f"CPU a request, p50 {measured.p50:.0f} ms, used {used}", end="", file=sys.stderr, flush=True,
     )  # fmt: skip
     return measured
@@ -167,16 +167,19 @@ def growth(seconds: int) -> str:
     said, factors = [], []
     postgres = Postgres()
     try:
-        for servers, part in ((2, 0.2), (4, 0.1)):
+        for number, part in ((2, 0.2), (4, 0.1)):
             one, many = [], []
             for _ in range(2):
-                one.append(_rate(postgres, 1, part, seconds).jobs)
-                many.append(_rate(postgres, servers, part, seconds).jobs)
-            factors.append(sum(many) / sum(one))
+                one.append(_rate(postgres, 1, part, seconds))
+                many.append(_rate(postgres, number, part, seconds))
+            before, after = (sum(each.jobs for each in found) / len(found) for found in (one, many))
+            costs = [statistics.mean(each.request for each in found) for found in (one, many)]
+            factors.append(after / before)
             single = _rate(postgres, 1, part, seconds, shards=1).jobs
             said.append(
-                f"1 → {servers} servers of {part} CPUs: {sum(one) / 2:.0f} → {sum(many) / 2:.0f} jobs/s, {factors[-1]:.2f} × "
-                f"(one server of a database with one shard: {single:.0f})"
+                f"1 → {number} servers of {part} CPUs: {before:.0f} → {after:.0f} jobs/s, {factors[-1]:.2f} ×; by the CPU time "
+                f"of a request, {costs[0]:.0f} → {costs[1]:.0f} µs, {number * costs[0] / costs[1]:.2f} ×; one server of a "
+                f"database with one shard: {single:.0f} jobs/s"
             )
     finally:
         postgres.remove()
@@ -189,10 +192,7 @@ def passed_on(seconds: int) -> str:
     """The CPU time of two servers for a request that one of them passes on, less that of one that it answers itself.
     What they use without any clients is left out."""
     said, more = [], {}
-    postgres = Postgres()
-    crew = Crew(postgres, postgres.create_database(), SHARDS)
-    try:
-        crew.start_all(2)
+    with servers(2, SHARDS) as crew:
         asked, other = crew.servers
         before = [cpu_seconds(server.pid) for server in crew.servers]
         time.sleep(seconds)
@@ -211,8 +211,5 @@ def passed_on(seconds: int) -> str:
             said.append(
                 f"{clients} clients: {here:.0f} µs a request, passed on {there:.0f}, {there - here:.0f} more"
             )
-    finally:
-        crew.end()
-        postgres.remove()
     assert more[128] <= 25, said
     return "; ".join(said)

@@ -17,7 +17,7 @@ from postgres_server import ENVIRONMENT, Postgres
 from running import Connection, Program, until
 
 from tests.cluster import growth, network, patroni
-from tests.cluster.crew import Crew, Load
+from tests.cluster.crew import Crew, Load, servers
 from tests.cluster.shard_scenes import SHARDS
 
 # Seconds that a cut lasts, and in which every waiting client must have its answer after the begin of one.
@@ -26,19 +26,6 @@ _ANSWERED = 60.0
 # Seconds at the start and at the end in which answers are timed, and the calls in a second.
 _TIMED = 15.0
 _RATE = 300
-
-
-@contextmanager
-def servers(count: int, shards: int = 1) -> Iterator[Crew]:
-    """Servers on a database of their own."""
-    postgres = Postgres()
-    crew = Crew(postgres, postgres.create_database(), shards)
-    try:
-        crew.start_all(count)
-        yield crew
-    finally:
-        crew.end()
-        postgres.remove()
 
 
 # -- takeover ---------------------------------------------------------------------------------------
