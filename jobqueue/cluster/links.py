@@ -62,11 +62,15 @@ class Links:
         return self._passed_on + sum(peer.passed_on for peer in self._peers.values())
 
     def keep_only(self, places: Iterable[Place]) -> None:
-        """Closes the connections to other servers than these."""
+        """Closes the connections to other servers than these, on which no call is under way."""
         for place in self._peers.keys() - set(places):
-            peer = self._peers.pop(place)
-            self._passed_on += peer.passed_on
-            peer.close()
+            if not self._peers[place].busy:
+                self._close(place)
+
+    def _close(self, place: Place) -> None:
+        peer = self._peers.pop(place)
+        self._passed_on += peer.passed_on
+        peer.close()
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -93,4 +97,5 @@ class Links:
     def close(self) -> None:
         self._link.close()
         self.servings.close()
-        self.keep_only(())
+        for place in list(self._peers):
+            self._close(place)

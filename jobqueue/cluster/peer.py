@@ -119,6 +119,11 @@ class Peer(asyncio.Protocol):
         if self._away_since is None:
             self._away_since = time.monotonic()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the answer to a call has not come."""
+        return bool(self._sent)
+
     def send(self, call: Call) -> None:
         if not self._connected:
             if self._closed:

@@ -57,6 +57,7 @@ class Transfers:
         wall = engine.wall_now()
         items = [item_of(job, f"{engine.identity}/{job.id}", wall, engine.wall) for job in jobs]
         versions = [job.version for job in jobs]
+        engine.leaving.update(job.id for job in jobs)
         try:
             committed = engine.after_commit(None)  # what is not durable here must not be there
             if isinstance(committed, Future):
@@ -65,6 +66,8 @@ class Transfers:
             taken: ImportResult = await answer if isinstance(answer, Future) else answer
         except JobQueueError as refused:
             taken = ImportResult(0, 0, refused)
+        finally:
+            engine.leaving.clear()
         done = taken.imported + taken.known
         for job, version in zip(jobs[:done], versions, strict=False):
             engine.remove_transferred(job, version)

@@ -44,6 +44,7 @@ from jobqueue.errors import (
     JobForgotten,
     JobNotFound,
     JobQueueError,
+    NotReady,
     Overloaded,
     Stopping,
 )
@@ -110,6 +111,7 @@ class LocalEngine:
         self.identity = identity or os.urandom(6).hex()
         self.secret = secret or os.urandom(32)
         self.reads_wait = False
+        self.leaving: set[int] = set()  # jobs that are being imported elsewhere
         self.stopping = False
         self._refuses = None if commit is None else "the server is reading its journal"
         self.on_failure: Callable[[Exception], None] = lambda error: None
@@ -308,6 +310,7 @@ class LocalEngine:
     def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
         if self.stopping:
             return []
+        self._check_here(id)
         deliveries = self._queue.dequeue_job(id, request, self._driver.now())
         return self._commit.hold_deliveries(deliveries) if deliveries else deliveries
 
@@ -447,10 +450,12 @@ class LocalEngine:
         return why_empty(queues[name] for name in names if name in queues)
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
+        self._check_here(id)
         self._check_version(id, version)
         return self._commit.hold(self._queue.cancel(id, self._driver.now(), force))
 
     def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
+        self._check_here(id)
         has_payload = change.payload is not UNSET
         if has_payload:
             self._commit.admit()
@@ -459,8 +464,14 @@ class LocalEngine:
         return self._commit.hold_new(changed) if has_payload else self._commit.hold(changed)
 
     def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
+        self._check_here(id)
         self._check_version(id, version)
         return self._commit.hold(self._queue.redrive(id, self._driver.now()))
+
+    def _check_here(self, id: int) -> None:
+        if id in self.leaving:
+            why = "the job is on its way to its new queue, which another server has; try again"
+            raise NotReady(why, retry_after=1)
 
     def _check_version(self, id: int, version: int | None) -> None:
         if version is not None:

@@ -10,8 +10,9 @@ from postgres_server import free_port
 from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, greeting
 from jobqueue.cluster.peer import PASSES_CALLS
+from jobqueue.cluster.transfers import Transfers
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
-from jobqueue.model import DequeueRequest, Filter, JobTemplate, NewJob, Plan
+from jobqueue.model import Change, DequeueRequest, Filter, JobTemplate, NewJob, Plan
 from jobqueue.shards import shard_of_queue
 from jobqueue.storage.postgres_session import Place
 from jobqueue.testing import ManualClock
@@ -28,6 +29,53 @@ async def jobs_of(cluster):
 async def passes(count):
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def test_a_job_on_its_way_to_another_server_is_changed_before_or_after_and_never_twice():
+    async with a_cluster() as cluster:
+        [a], [b], _ = queues_of_servers(3)
+        engine = cluster.servers[2].engine
+        job = await done(lambda: engine.enqueue(NewJob("t", a)))
+        await done(lambda: engine.change(job.id, Change(queue=b)))
+        home, go_on = cluster.engines[shard_of_queue(a, SHARDS)], asyncio.Event()
+
+        class Slow:
+            """The shard of the new queue, which is called when the test says so."""
+
+            def call(self, *arguments):
+                return asyncio.ensure_future(self._later(arguments))
+
+            async def _later(self, arguments):
+                await go_on.wait()
+                return await done(lambda: engine.shards[shard_of_queue(b, SHARDS)].call(*arguments))
+
+        moving = asyncio.ensure_future(Transfers(lambda name: Slow()).run(home))
+        await until(lambda: home.leaving)
+        for call in (
+            lambda: engine.cancel(job.id),
+            lambda: engine.change(job.id, Change(priority=3)),
+            lambda: engine.dequeue_job(job.id, DequeueRequest(())),
+        ):
+            with pytest.raises(NotReady, match="on its way"):
+                await done(call)
+        go_on.set()
+        assert await moving
+        assert not home.leaving
+        assert [(each.queue, each.status) for each in await jobs_of(cluster)] == [(b, "queued")]
+
+
+async def test_a_server_that_goes_still_answers_the_calls_that_are_under_way():
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        first, second, _ = cluster.servers
+        await done(lambda: first.engine.queue(name))
+        waiting = first.engine.dequeue(DequeueRequest((name,)), 5_000)
+        await asyncio.sleep(0.05)
+        first.links.keep_only(())
+        await done(lambda: second.engine.enqueue(NewJob("t", name)))
+        assert len(await asyncio.wait_for(waiting, 2)) == 1
+        first.links.keep_only(())
+        assert second.place not in first.links._peers
 
 
 # -- clients that leave -----------------------------------------------------------------------------
