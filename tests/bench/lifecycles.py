@@ -44,7 +44,7 @@ class Rounds(NamedTuple):
 
 def beside(subjects: dict[str, Subject], quick: bool, warm: float) -> Rounds:
     """`warm`: seconds before the first round; ours then forgets a finished job with each new one."""
-    rounds = Rounds(1, 1, (1, 8), {}) if quick else Rounds(5, 3, (1, 64), {})
+    rounds = Rounds(1, 1, (1, 8), {}) if quick else Rounds(7, 3, (1, 64), {})
     if not quick:
         for subject in subjects.values():
             load(subject, 64, warm)
