@@ -45,14 +45,22 @@ def metrics(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def all_metrics(metrics, postgres):
-    """Those of a server on PostgreSQL as well."""
-    with Program(
-        JOBQUEUE_DATA=postgres.url(postgres.create_database()), JOBQUEUE_ACCESS_LOG="off", expect_5xx=True
-    ) as program:
-        until(lambda: program.call("GET", "/readyz")[0] == 200, 20)
-        families = re.split(r"^(?=# HELP )", program.call("GET", "/metrics")[1].decode(), flags=re.MULTILINE)
-        program.stop()
-    return metrics + "".join(one for one in families if re.match("# HELP jobqueue_(cluster|database)_", one))
+    """Those of servers on PostgreSQL as well, with one shard and with two."""
+    families = {}
+    for shards in ("1", "2"):
+        with Program(
+            JOBQUEUE_DATA=postgres.url(postgres.create_database()), JOBQUEUE_SHARDS=shards,
+            JOBQUEUE_ACCESS_LOG="off", expect_5xx=True,
+        ) as program:  # fmt: skip
+            until(lambda: program.call("GET", "/readyz")[0] == 200, 20)
+            text = program.call("GET", "/metrics")[1].decode()
+            families |= {
+                one.split()[2]: one for one in re.split(r"^(?=# HELP )", text, flags=re.MULTILINE) if one
+            }
+            program.stop()
+    return metrics + "".join(
+        one for name, one in families.items() if re.match("jobqueue_(cluster|database)_", name)
+    )
 
 
 @needs_postgres

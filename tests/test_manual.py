@@ -88,7 +88,7 @@ def test_every_default_is_the_one_in_force():
             described += told != "–"
         else:
             assert told.strip("`") == str(default).replace("True", "true").replace("False", "false"), cell
-    assert described == 4
+    assert described == 5
 
 
 def test_every_error_is_in_the_table_with_its_status():

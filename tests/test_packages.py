@@ -33,8 +33,8 @@ def test_the_base_needs_two_packages_and_the_extras_the_rest_of_what_is_pinned()
     assert names(PROJECT["dependencies"]) == set(BASE)
     pinned = names((ROOT / "requirements.txt").read_text().split("\n")) - {""}
     extras = PROJECT["optional-dependencies"]
-    assert names(extras["server"]) == pinned - set(BASE) - {"asyncpg"}
-    assert names(extras["postgres"]) == {"asyncpg"}
+    assert names(extras["server"]) == pinned - set(BASE) - {"asyncpg", "greenlet"}
+    assert names(extras["postgres"]) == {"asyncpg", "greenlet"}
 
 
 def test_the_command_and_the_messages_name_the_package_as_it_is_called():

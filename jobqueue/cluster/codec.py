@@ -6,7 +6,6 @@
 A verb is a method of the engine. `VERBS` has the types of its arguments and of its result.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from struct import Struct as Layout
@@ -90,8 +89,9 @@ def to_wire(value: object) -> object:
         return value.patterns
     if isinstance(value, Mapping):
         return dict(value)
-    if inspect.ismethod(value) and hasattr(value.__self__, "patterns"):
-        return value.__self__.patterns  # of the caller, whose method tells which queues it may use
+    if callable(value):  # of a caller, whose method tells which queues it may use
+        patterns: object = value.__self__.patterns  # type: ignore[attr-defined]
+        return patterns
     return str(value)  # a fact of an error
 
 

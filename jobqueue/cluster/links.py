@@ -1,7 +1,9 @@
 """Links: the connections of one server to the others of its cluster, in both directions."""
 
 import socket
+import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from jobqueue.cluster.engine import ClusterEngine
 from jobqueue.cluster.link import Link
@@ -12,6 +14,9 @@ from jobqueue.engine.local import LocalEngine
 from jobqueue.model import Job
 from jobqueue.steps import Kind
 from jobqueue.storage.postgres_session import Place
+
+# Seconds in which a server that owns nothing any more may answer the calls that are under way.
+_PATIENCE: Final = 2.0
 
 
 class Links:
@@ -24,6 +29,7 @@ class Links:
         self._engine = engine
         self._place = place
         self._peers: dict[Place, Peer] = {}
+        self._unused: dict[Place, float] = {}  # since when a connection is to be closed
         self._passed_on = 0  # calls, over connections that are closed
         self._observer: Callable[[Kind, Job | str], None] | None = None
         self._calling = tls.calling if tls is not None else None
@@ -62,13 +68,18 @@ class Links:
         return self._passed_on + sum(peer.passed_on for peer in self._peers.values())
 
     def keep_only(self, places: Iterable[Place]) -> None:
-        """Closes the connections to other servers than these, on which no call is under way."""
-        for place in self._peers.keys() - set(places):
-            if not self._peers[place].busy:
+        """Closes the connections to other servers than these; those with calls under way after `_PATIENCE`: a
+        server that stops answers them, and one that stands still does not."""
+        now, kept = time.monotonic(), set(places)
+        for place in list(self._peers):
+            if place in kept:
+                self._unused.pop(place, None)
+            elif not self._peers[place].busy or now - self._unused.setdefault(place, now) > _PATIENCE:
                 self._close(place)
 
     def _close(self, place: Place) -> None:
         peer = self._peers.pop(place)
+        self._unused.pop(place, None)
         self._passed_on += peer.passed_on
         peer.close()
 

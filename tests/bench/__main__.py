@@ -15,6 +15,7 @@ BENCHMARKS = {
     "pauses": "what compaction, stale jobs and depth do to the requests that run meanwhile",
     "http": "lifecycles over HTTP, both fronts; the generator's ceiling",
     "peers": "against beanstalkd and Redis in the same run",
+    "fewer-turns": "two requests a job, and pipelined ones, against beanstalkd in the same run",
     "batch": "many jobs in one request",
     "consuming": "one consumer: separate calls, conclude and next, a stream",
     "clients": "the Python client against http.client and aiohttp",

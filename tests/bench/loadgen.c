@@ -13,7 +13,8 @@
  * "METHOD PATH Header: v|Header: v" and a body below. "{id}" and "{lease}" in path and body stand for what the
  * answer before had as "id" and "lease", "{receipt}" for its "ReceiptHandle". A request that begins with "*" is sent for each job of the answer
  * before, all at once (pipelined), and waits for as many answers; one that begins with "+" is sent once, its
- * body a line for each of those jobs.
+ * body a line for each of those jobs. One that begins with "=4 " is sent four times at once; the jobs of all its
+ * answers count as those of one.
  *
  * An answer that is not 2xx, or has nothing where a job was asked for (204, TIMED_OUT, nil), is an error.
  * Prints one line of JSON; times are microseconds from sending a request to having its answer. `static`
@@ -50,6 +51,7 @@ typedef struct {
     char *method, *path, *headers, *body;
     int each;   /* sent for each job of the answer before */
     int joined; /* sent once, with a line for each of them */
+    int times;  /* sent so many times at once; 0: once */
     int marked;  /* path or body hold {id}, {lease} or {receipt} */
     int receipt; /* body holds {receipt} */
 } Step;
@@ -190,7 +192,7 @@ static int remember_receipt(Connection *c, char *body, char *end) {
 /* Keeps the id and lease of every job in the body. An answer shows `id` before `lease`. */
 static void remember_jobs(Connection *c, char *body, char *end) {
     char *at = memmem(body, (size_t)(end - body), "\"id\":", 5);
-    c->job_count = 0;
+    if (!steps[c->step].times) c->job_count = 0;
     while (at) {
         char *next = memmem(at + 5, (size_t)(end - at - 5), "\"id\":", 5);
         char *lease = memmem(at, (size_t)((next ? next : end) - at), "\"lease\":\"", 9);
@@ -250,7 +252,9 @@ static void read_script(const char *name) {
         for (size_t n = strlen(step->body); n && step->body[n - 1] == '\n'; n--) step->body[n - 1] = 0;
         step->each = *at == '*';
         step->joined = *at == '+';
+        step->times = *at == '=' ? atoi(at + 1) : 0;
         step->method = strtok(at + (step->each || step->joined), " ");
+        if (step->times) step->method = strtok(NULL, " ");
         step->path = strtok(NULL, " ");
         if (!step->path) {
             fprintf(stderr, "%s: a request without a path\n", name);
@@ -349,8 +353,9 @@ static void send_rest(int poll, Connection *c) {
 static void send_step(const Protocol *protocol, int poll, Connection *c) {
     const Step *step = &steps[c->step];
     c->out.used = c->sent = 0;
-    c->expected = step->each ? c->job_count : 1;
-    for (long i = 0; i < c->expected; i++) protocol->request(c, step, &c->jobs[i]);
+    c->expected = step->each ? c->job_count : step->times ? step->times : 1;
+    for (long i = 0; i < c->expected; i++) protocol->request(c, step, &c->jobs[step->times ? 0 : i]);
+    if (step->times) c->job_count = 0;
     c->sent_at = now();
     send_rest(poll, c);
 }

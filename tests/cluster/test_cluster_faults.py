@@ -78,6 +78,26 @@ async def test_a_server_that_goes_still_answers_the_calls_that_are_under_way():
         assert second.place not in first.links._peers
 
 
+async def test_a_call_at_a_server_that_stands_still_goes_to_the_next_owner(monkeypatch):
+    monkeypatch.setattr("jobqueue.cluster.links._PATIENCE", 0.1)
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        first, second, third = cluster.servers
+        await done(lambda: first.engine.queue(name))
+        monkeypatch.setattr("jobqueue.cluster.serving.Serving.data_received", lambda *_: None)
+        asked = first.engine.dequeue(DequeueRequest((name,)), 5_000)
+        await asyncio.sleep(0.05)
+        monkeypatch.undo()
+        cluster.hand_over(shard_of_queue(name, SHARDS), 0)
+        await done(lambda: first.engine.enqueue(NewJob("t", name)))
+        first.links.keep_only([third.place])
+        await asyncio.sleep(0.15)
+        monkeypatch.setattr("jobqueue.cluster.links._PATIENCE", 0.1)
+        first.links.keep_only([third.place])
+        assert second.place not in first.links._peers
+        assert len(await asyncio.wait_for(asked, 2)) == 1
+
+
 # -- clients that leave -----------------------------------------------------------------------------
 
 

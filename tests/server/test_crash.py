@@ -14,4 +14,4 @@ def test_nothing_acknowledged_is_lost_whatever_happens_to_the_server():
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("| holds") + done.stdout.count("| skipped") == 10
+    assert done.stdout.count("| holds") + done.stdout.count("| skipped") == 12
