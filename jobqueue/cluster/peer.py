@@ -89,7 +89,7 @@ class Peer(asyncio.Protocol):
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._ready: Future[None] | None = None  # done once the other server has said something
+        self._ready: Future[bool] | None = None  # done once the other server has said something
         self._waiting: dict[Call, None] = {}
         self._sent: dict[int, Call] = {}
         self._number = 0
@@ -203,7 +203,8 @@ class Peer(asyncio.Protocol):
                     except BaseException:
                         link.close()
                         raise
-                    await self._ready
+                    if not await self._ready:
+                        raise EOFError
                 if self._transport is not None:
                     return
             except (OSError, EOFError, ValueError) as failed:
@@ -236,7 +237,7 @@ class Peer(asyncio.Protocol):
         """The other server has taken the greeting: it tells its clock first."""
         self._away_since = None
         if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+            self._ready.set_result(True)
         if self._warned:
             self._warned = False
             _log.info("the server at %s is reached", self.place.address)
@@ -258,7 +259,7 @@ class Peer(asyncio.Protocol):
         for call in sent.values():
             call.lost(f"the connection to the server at {self.place.address} was lost")
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(EOFError())
+            self._ready.set_result(False)
         if self._connecting.done() and not self._closed:  # else it tries again
             self._connecting = self._loop.create_task(self._connect())
 
