@@ -136,22 +136,21 @@ class Interleaved:
                 load,
             ]),
         }  # fmt: skip
-        under_way = {}
-        for side in itertools.chain(order, ["commit"] * 3, ["kill"] * 5, ["commit"] * 3, ["kill"] * 5):
+        under_way, connections = {}, {"commit": committer, "kill": killer}
+        for side in itertools.chain(order, ["commit", "kill"] * 20):  # the rest of both, by turns
             if (task := under_way.pop(side, None)) is None:
                 if (step := next(steps[side], None)) is None:
                     continue
                 task = asyncio.ensure_future(step())
-            if not await self._ended_or_waits(task, committer, killer):
+            if not await self._ended_or_waits(task, connections[side]):
                 under_way[side] = task
-        for task in under_way.values():
-            await task
+        assert not under_way
         for connection in (committer, killer, self._watcher):
             await connection.close()
         assert len(seen) == 2
         return bool(self.alive), all(seen)
 
-    async def _ended_or_waits(self, task, *connections):
+    async def _ended_or_waits(self, task, connection):
         """True if the step ended; False if the other side has to go on first."""
         for _ in range(1_000):
             done, _ = await asyncio.wait([task], timeout=0.005)
@@ -159,8 +158,7 @@ class Interleaved:
                 task.result()
                 return True
             waits = await self._watcher.fetchval(
-                "SELECT bool_or(cardinality(pg_blocking_pids(pid)) > 0) FROM unnest($1::int[]) AS pid",
-                [one.get_server_pid() for one in connections],
+                "SELECT cardinality(pg_blocking_pids($1)) > 0", connection.get_server_pid()
             )
             if waits:
                 return False
