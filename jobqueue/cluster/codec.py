@@ -192,7 +192,8 @@ class Verb(Struct, frozen=True, eq=False):
     """One method of the engine.
 
     `again`: it may be called again if the answer was lost: a second call changes nothing more, or only what
-    is undone by the end of a lease. `waits`: which argument is the time for which it waits.
+    is undone by the end of a lease, and it is answered as the first one. `waits`: which argument is the time
+    for which it waits.
     """
 
     kind: int
@@ -224,7 +225,7 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("enqueue", (NewJob,), (_Made, _pack_made, _unpack_made)),
     ("enqueue_many", (list[NewJob], IdempotencyKey | None), _MADE),
     ("enqueue_each", (list[NewJob],), _MADE),
-    ("import_jobs", (list[ImportItem], str, _Within), ImportResult, True),
+    ("import_jobs", (list[ImportItem], str, _Within), ImportResult),
     ("unique_owner", (str, str), Job | None, True),
     ("dequeue", (DequeueRequest, int), _DELIVERIES, True, 1),
     ("dequeue_job", (int, DequeueRequest), _DELIVERIES),
@@ -237,7 +238,7 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("wait_for", (int, int), Job, True, 1),
     ("explain", (int,), Explanation, True),
     ("state", (list[str],), str, True),
-    ("cancel", (int, bool, int | None), Job, True),
+    ("cancel", (int, bool, int | None), Job),
     ("change", (int, Change, int | None), Job),
     ("redrive", (int, int | None), Job),
     ("list_jobs", (Filter, int | None, bool, int), tuple[list[Job], int | None], True),
@@ -253,7 +254,7 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("move_many", (Filter, str | None, int | None, bool), BulkResult),
     ("configure", (str, dict[str, Any], int | None), QueueView),
     ("pause", (str, int | None, str | None, int | None, str | None), QueueView),
-    ("resume", (str, int | None), QueueView, True),
+    ("resume", (str, int | None), QueueView),
     ("consumers", (int, _Within), Consumers, True),
     ("queue", (str,), QueueView, True),
     ("queue_settings", (str,), QueueSettings, True),

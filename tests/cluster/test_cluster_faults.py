@@ -12,7 +12,16 @@ from jobqueue.cluster.link import NONCE, greeting
 from jobqueue.cluster.peer import PASSES_CALLS
 from jobqueue.cluster.transfers import Transfers
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
-from jobqueue.model import Change, DequeueRequest, Filter, JobTemplate, NewJob, Plan
+from jobqueue.model import (
+    Change,
+    DequeueRequest,
+    Filter,
+    ImportedHistory,
+    ImportItem,
+    JobTemplate,
+    NewJob,
+    Plan,
+)
 from jobqueue.shards import shard_of_queue
 from jobqueue.storage.postgres_session import Place
 from jobqueue.testing import ManualClock
@@ -385,6 +394,10 @@ def calls(engine, name, job, lease):
         "heartbeat": lambda: engine.heartbeat(lease),
         "wait_for": lambda: engine.wait_for(job.id, 50),
         "release": lambda: engine.release(lease),
+        "cancel": lambda: engine.cancel(job.id, True),
+        "import_jobs": lambda: engine.import_jobs(
+            [ImportItem(NewJob("i", name), ImportedHistory(1), None)], "", None
+        ),
         "configure": lambda: engine.configure(name, {"max_jobs": 9}),
         "list_jobs": lambda: engine.list_jobs(Filter(), None, True, 10),
         "queues": lambda: engine.queues(10),
@@ -412,7 +425,21 @@ async def test_a_call_whose_connection_is_lost_is_repeated_or_says_that_nobody_k
             await asyncio.wait_for(work, 3)
         except OutcomeUnknown:
             assert changes
+        imported = [each for each in await jobs_of(cluster) if each.type == "i"]
+        assert len(imported) <= 1
         await until(lambda: not peer._sent and not peer._waiting)
+
+
+def test_what_is_called_again_reads_or_is_answered_the_second_time_as_the_first():
+    """A cancel is not: the second one finds the job finished, or of another version. Nor is an import: items without an
+    origin would be there twice."""
+    reads = {
+        "consumers", "count_jobs", "explain", "get", "group_jobs", "has_ended", "list_jobs", "new_errors", "newest_id",
+        "peek", "queue", "queue_settings", "queues", "schedule", "schedule_figures", "schedules", "explain_schedule",
+        "series", "state", "stats", "unique_owner", "wait_for",
+    }  # fmt: skip
+    changes = {"conclude", "dequeue", "end_session", "give_back", "heartbeat", "lose", "renew"}
+    assert {name for name, verb in codec.VERBS.items() if verb.again} == reads | changes
 
 
 async def frames_of(engine, verb, *arguments):
