@@ -43,7 +43,6 @@ from jobqueue.model import (
     Schedule,
     ScheduleChanges,
     ScheduleExplanation,
-    ScheduleFigures,
 )
 
 # Of a call, and of an answer: length of what follows, number, kind; of a call also the shard.
@@ -270,7 +269,6 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("resume_schedule", (str, int | None), Schedule),
     ("run_schedule", (str,), (_Made, _pack_made, _unpack_made)),
     ("explain_schedule", (str,), ScheduleExplanation, True),
-    ("schedule_figures", (_Within,), ScheduleFigures, True),
     ("stats", (_Within,), EngineStats, True),
     ("end_session", (str,), None, True),
     ("has_ended", (str,), bool, True),

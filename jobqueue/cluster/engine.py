@@ -91,7 +91,6 @@ class ClusterEngine:
         self.stopping = False
         self.refuses: str | None = "the server is looking for the other servers of its database"
         self.memory_limit = MemoryLimit(settings.memory_limit)
-        self.on_failure: Callable[[Exception], None] = lambda error: None
         self.members_seen: Callable[[], Sequence[Member]] = lambda: ()
         self.on_watch: Callable[[Callable[[Kind, Job | str], None] | None], None] = lambda observer: None
         self.arriving: Callable[[], bool] | None = None

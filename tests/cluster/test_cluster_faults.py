@@ -435,7 +435,7 @@ def test_what_is_called_again_reads_or_is_answered_the_second_time_as_the_first(
     origin would be there twice."""
     reads = {
         "consumers", "count_jobs", "explain", "get", "group_jobs", "has_ended", "list_jobs", "new_errors", "newest_id",
-        "peek", "queue", "queue_settings", "queues", "schedule", "schedule_figures", "schedules", "explain_schedule",
+        "peek", "queue", "queue_settings", "queues", "schedule", "schedules", "explain_schedule",
         "series", "state", "stats", "unique_owner", "wait_for",
     }  # fmt: skip
     changes = {"conclude", "dequeue", "end_session", "give_back", "heartbeat", "lose", "renew"}
