@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from running import Connection, until
+from running import Connection, Program, until
 
 from tests.cluster.crew import Crew, Load
 
@@ -76,7 +76,7 @@ def frozen(crew: Crew, rounds: int) -> str:
         assert answers == [503, 503, 503], answers
         for client in asked:
             client.close()
-        until(lambda job=job, owner=owner: _status(owner, job["id"]) == "queued", 20)
+        until(lambda job=job, owner=owner: status_of(owner, job["id"]) == "queued", 20)
         assert owner.running
         _, again = owner.call("POST", "/jobs/dequeue")
         assert owner.call("POST", f"/jobs/{again['id']}/conclude?lease={again['lease']}")[0] == 200
@@ -84,7 +84,7 @@ def frozen(crew: Crew, rounds: int) -> str:
     return f"only 503; replaced after {max(replaced):.1f} s at most"
 
 
-def _status(server, id: int) -> str | None:  # type: ignore[no-untyped-def]
+def status_of(server: Program, id: int) -> str | None:
     status, answer = server.call("GET", f"/jobs/{id}")
     return answer.get("status") if status == 200 else None
 
@@ -107,8 +107,8 @@ def hang(crew: Crew, rounds: int) -> str:
     return "the owner stays the owner"
 
 
-def restart(crew: Crew, rounds: int) -> str:
-    """The database is stopped, or killed, and started again."""
+def restart(crew: Crew, rounds: int, settle: Callable[[], object] = lambda: None) -> str:
+    """The database is stopped, or killed, and started again. `settle` is called between two rounds."""
     silent = []
     with Load(crew) as load:
         for number in range(rounds):
@@ -119,10 +119,10 @@ def restart(crew: Crew, rounds: int) -> str:
             began = time.monotonic()
             load.wait_for_more()
             silent.append(time.monotonic() - began)
-        pids = {server.pid for server in crew.servers}
+            settle()
     assert all(server.running for server in crew.servers)
     load.check()
-    return f"{load.sum()}; {len(pids)} servers ran on; back {max(silent):.1f} s at most after the database"
+    return f"{load.sum()}; {len(crew.servers)} servers ran on; back {max(silent):.1f} s at most after the database"
 
 
 # Name: promise, scene, rounds of the long and of the short run.

@@ -7,8 +7,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from running import Connection, Program, until
+from running import Connection, until
 
+from tests.cluster import scenes
 from tests.cluster.crew import Crew, Load
 
 SHARDS = 16
@@ -152,21 +153,7 @@ def _expect_of_next_owner(answers: list[object], id: int) -> None:
 
 
 def restart(crew: Crew, rounds: int) -> str:
-    """The database is stopped, or killed, and started again."""
-    silent = []
-    with Load(crew) as load:
-        for number in range(rounds):
-            time.sleep(0.5)
-            crew.postgres.stop("immediate" if number % 2 else "fast")
-            time.sleep(0.1)
-            crew.postgres.start()
-            began = time.monotonic()
-            load.wait_for_more()
-            silent.append(time.monotonic() - began)
-            crew.wait_until_spread()
-    assert all(server.running for server in crew.servers)
-    load.check()
-    return f"{load.sum()}; {len(crew.servers)} servers ran on; back {max(silent):.1f} s at most after the database"
+    return scenes.restart(crew, rounds, crew.wait_until_spread)
 
 
 def hang(crew: Crew, rounds: int) -> str:
@@ -210,11 +197,11 @@ def clock(crew: Crew, rounds: int) -> str:
             _, short = at.call("POST", "/jobs/dequeue", {"queue": queue, "lease_for": "3s"})
             assert [kept["id"], short["id"]] == made
             began = time.monotonic()
-            assert _status(at, later) == "scheduled"
-            until(lambda at=at, id=short["id"]: _status(at, id) == "queued", 10)
-            until(lambda at=at, id=later: _status(at, id) == "queued", 10)
+            assert scenes.status_of(at, later) == "scheduled"
+            until(lambda at=at, id=short["id"]: scenes.status_of(at, id) == "queued", 10)
+            until(lambda at=at, id=later: scenes.status_of(at, id) == "queued", 10)
             assert 2 < time.monotonic() - began < 8
-            assert _status(at, kept["id"]) == "in_progress"
+            assert scenes.status_of(at, kept["id"]) == "in_progress"
             assert at.call("POST", f"/jobs/{kept['id']}/conclude?lease={kept['lease']}")[0] == 200
         queue = crew.queue_of(wrong)
         right.call("POST", "/jobs/enqueue", {"type": "x", "queue": queue})
@@ -224,14 +211,9 @@ def clock(crew: Crew, rounds: int) -> str:
             crew.stop(wrong)
             load.wait_for_more()
         load.check()
-        assert _status(right, kept["id"]) == "in_progress"
+        assert scenes.status_of(right, kept["id"]) == "in_progress"
         assert right.call("POST", f"/jobs/{kept['id']}/conclude?lease={kept['lease']}")[0] == 200
     return "no lease ended early or late"
-
-
-def _status(server: Program, id: int) -> str | None:
-    status, answer = server.call("GET", f"/jobs/{id}")
-    return answer.get("status") if status == 200 else None
 
 
 # Name: promise, scene, rounds (or seconds) of the long and of the short run.
