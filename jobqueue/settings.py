@@ -17,7 +17,7 @@ from jobqueue.units import duration_ms, size_bytes
 
 PREFIX = "JOBQUEUE_"
 # Variables that clients, workers and `scripts/run.sh` read. One file of variables may serve all of them.
-_OF_OTHERS = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN", "JOBQUEUE_COMPILE"})
+_OF_OTHERS = frozenset({"JOBQUEUE_URL", "JOBQUEUE_TOKEN", "JOBQUEUE_DIRECT", "JOBQUEUE_COMPILE"})
 # Bytes of a job in JSON besides its payload and its result. Most are for the errors of 20 attempts and the
 # last one, 16 KiB each.
 _OTHER_FIELDS = 512 << 10

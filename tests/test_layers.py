@@ -14,6 +14,7 @@ import jobqueue
 PACKAGE = Path(jobqueue.__file__).parent
 
 ARROWS = {
+    "advertised": set(),
     "errors": set(),
     "version": set(),
     "clock": set(),
@@ -66,7 +67,7 @@ ARROWS = {
         "steps",
         "storage",
     },
-    "client": {"errors", "units", "version"},
+    "client": {"advertised", "errors", "shards", "units", "version"},
     "jobs": {"client", "errors"},
     "worker": {"client", "errors", "jobs"},
     "testing": {"client", "engine", "errors", "jobs", "model", "settings", "steps", "units", "web", "worker"},
@@ -97,6 +98,7 @@ DOOR_KEEPERS = {("jobqueue.web.tornado_app", "jobqueue.engine.local")}
 
 # What a layer takes from outside the package: nothing but the standard library, or these.
 OUTSIDE = {
+    "advertised": set(),
     "errors": set(),
     "version": set(),
     "clock": set(),
@@ -274,7 +276,8 @@ ORDERS = {
         {"address", "http", "numbers", "plain_parser"},
         {"codec", "errors"},
         {"call", "failover", "models", "socket_transport"},
-        {"asyncio_transport", "encoding", "streams"},
+        {"asyncio_transport", "encoding", "owners", "streams"},
+        {"direct"},
         {"verbs"},
         {"job_verbs", "queue_verbs", "schedule_verbs", "server_verbs"},
         {"client"},

@@ -28,7 +28,7 @@ FILES = {path.name: path for path in sorted(ROOT.glob("*.md"))} | {
 PAGES = {name: path.read_text() for name, path in FILES.items()}
 MANUAL = "\n".join(text for name, text in PAGES.items() if name == "README.md" or name.startswith("docs/"))
 # The workers that the server hands out read these; run.sh reads JOBQUEUE_COMPILE; Kubernetes injects the others.
-NOT_SETTINGS = {"JOBQUEUE_URL", "JOBQUEUE_TOKEN", "JOBQUEUE_COMPILE", "JOBQUEUE_SERVICE"}
+NOT_SETTINGS = {"JOBQUEUE_URL", "JOBQUEUE_TOKEN", "JOBQUEUE_DIRECT", "JOBQUEUE_COMPILE", "JOBQUEUE_SERVICE"}
 
 
 async def _openapi():

@@ -115,6 +115,7 @@ def test_an_unknown_variable_without_a_similar_name_is_refused(unknown):
         ("JOBQUEUE_URL", "http://localhost:8080"),
         ("JOBQUEUE_TOKEN", "secret"),
         ("JOBQUEUE_COMPILE", "0"),
+        ("JOBQUEUE_DIRECT", "false"),
         ("JOBQUEUE_SERVICE_HOST", "10.0.0.7"),
         ("JOBQUEUE_SERVICE_PORT", "8080"),
         ("JOBQUEUE_SERVICE_PORT_HTTP", "8080"),
@@ -142,7 +143,7 @@ def test_every_variable_that_a_script_or_a_client_of_ours_reads_may_be_in_the_se
         files += in_folder
     read = re.compile(r"(?:\$\{?|environ\.get\(\"|environ\[\"|getenv\(\")(JOBQUEUE_[A-Z_]+)")
     found = {name for file in files if file.is_file() for name in read.findall(file.read_text("utf-8"))}
-    assert found >= {"JOBQUEUE_COMPILE", "JOBQUEUE_TOKEN", "JOBQUEUE_URL"}
+    assert found >= {"JOBQUEUE_COMPILE", "JOBQUEUE_DIRECT", "JOBQUEUE_TOKEN", "JOBQUEUE_URL"}
     for name in found - {f"JOBQUEUE_{setting.upper()}" for setting in Settings.declared}:
         assert is_foreign(name, "x"), name
 

@@ -14,8 +14,8 @@ from jobqueue.cli.arguments import UsageError
 from jobqueue.cli.contexts import Context, Contexts
 from jobqueue.cli.output import as_table, put, put_lines, say
 from jobqueue.client import AsyncClient, Client
-from jobqueue.client.address import DEFAULT, Address, addresses_of, shown, tls_context
-from jobqueue.client.client import sending
+from jobqueue.client.address import DEFAULT, Address, Tls, addresses_of, shown
+from jobqueue.client.client import sending, wants_direct
 from jobqueue.client.http import Request, Response, Streamed, Transport
 from jobqueue.errors import InvalidField
 from jobqueue.units import duration_ms
@@ -87,11 +87,12 @@ class Session:
         except InvalidField as bad:
             raise UsageError(f"--retry-for {given.retry_for}: {bad.detail}") from None
         try:
-            has_tls = any(address.tls for address in server.addresses)
-            tls = tls_context(server.ca, server.cert) if has_tls else None
+            under = sending(server.addresses, Tls(server.ca, server.cert), wants_direct())
         except OSError as bad:
             raise UsageError(f"cannot read the certificates: {bad}") from None
-        self._transport = _Keeping(sending(server.addresses, tls))
+        except ValueError as bad:
+            raise UsageError(str(bad)) from None
+        self._transport = _Keeping(under)
         self.client = Client(server.url, token=server.token, retry_for=retry_for, transport=self._transport)
 
     def async_client(self, connections: int) -> AsyncClient:

@@ -1,6 +1,7 @@
 """The Python client: `Client` blocks, `AsyncClient` awaits. docs/client.md shows how they are used.
 
-It may not know the server: it imports nothing of this package but `errors`, `units` and `version`.
+It may not know the server: of this package it imports `advertised`, `errors`, `shards`, `units` and `version`
+only.
 """
 
 from jobqueue.client.client import AsyncClient, Client

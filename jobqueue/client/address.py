@@ -98,6 +98,29 @@ def address_of(url: str) -> Address:
     )
 
 
+class Tls:
+    """The TLS of a client: `ca` and `cert` as for `tls_context`, or a context. One is made for the first
+    address that needs it."""
+
+    def __init__(
+        self,
+        ca: str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._ca = ca
+        self._cert = cert
+        self._context = context
+
+    def context(self, address: Address) -> ssl.SSLContext | None:
+        """Returns the context for an address; None: it has no TLS. Raises `OSError` for bad files."""
+        if not address.tls:
+            return None
+        if self._context is None:
+            self._context = tls_context(self._ca, self._cert)
+        return self._context
+
+
 def tls_context(ca: str | None = None, cert: str | tuple[str, str] | None = None) -> ssl.SSLContext:
     """Returns a context that verifies the server.
 

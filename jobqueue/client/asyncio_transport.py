@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self, cast
 
 from jobqueue.client.address import Address
-from jobqueue.client.codec import Malformed, ResponseReader, encode
+from jobqueue.client.codec import Malformed, RequestWriter, ResponseReader
 from jobqueue.client.errors import AnswerLost, BadAnswer, Unreachable
 from jobqueue.client.http import Pairs, Request, Response, Timeouts
 from jobqueue.client.socket_transport import IDLE, unreachable
@@ -34,7 +34,7 @@ class AsyncioTransport:
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None = None, connections: int = 100) -> None:
         self._address = address
-        self._authority = address.authority.encode()
+        self._writer = RequestWriter(address.authority.encode())
         self._tls = tls
         self._most = connections
         # Only an open connection keeps its pool, and only its loop keeps the connection. So a loop that
@@ -47,7 +47,7 @@ class AsyncioTransport:
     async def send(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
         pool = self._pool(loop)
-        data = encode(request, self._authority)
+        data = self._writer.encode(request)
         timeouts = request.timeouts
         end = None if timeouts.total is None else loop.time() + timeouts.total
         connection = pool.idle() or await pool.connect(timeouts, end)
@@ -68,7 +68,7 @@ class AsyncioTransport:
             pool.end_sending()
 
     async def stream(self, request: Request) -> AsyncioStream:
-        data = encode(request, self._authority)
+        data = self._writer.encode(request)
         connection = await self._pool(asyncio.get_running_loop()).connection(request.timeouts, None)
         try:
             await connection.ask(data, request.timeouts.read)

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from jobqueue.client.errors import AnswerLost, BadAnswer, MaybeEnqueued, Unreachable
-from jobqueue.client.http import Pairs, Response
+from jobqueue.client.http import About, Pairs, Response
 from jobqueue.errors import JobQueueError, OutcomeUnknown, RequestTimeout, TooMany, Unavailable
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class Call(Struct, Generic[T], frozen=True):
     - `safe`: doing it twice does no more than doing it once, so it is repeated when an answer was lost.
     - `enqueues`: a lost answer is `MaybeEnqueued`.
     - `in_parts`: the server acts on parts of the body before it has the whole.
+    - `about`: as that of the `Request`.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Call(Struct, Generic[T], frozen=True):
     safe: bool = False
     enqueues: bool = False
     in_parts: bool = False
+    about: About = ()
 
 
 class StreamCall(Struct, Generic[T], frozen=True):
@@ -51,6 +53,7 @@ class StreamCall(Struct, Generic[T], frozen=True):
     split: Callable[[], Callable[[bytes], list[T]]]
     body: bytes = b""
     headers: Pairs = ()
+    about: About = ()
 
 
 class Retries:

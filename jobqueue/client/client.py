@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
-from jobqueue.client.address import DEFAULT, Address, addresses_of, shown, tls_context
+from jobqueue.client.address import DEFAULT, Address, Tls, addresses_of, shown
 from jobqueue.client.call import Call, Retries, StreamCall
+from jobqueue.client.direct import AsyncDirectTransport, DirectTransport
 from jobqueue.client.errors import refusal
 from jobqueue.client.failover import AsyncFailoverTransport, FailoverTransport
 from jobqueue.client.http import (
@@ -41,6 +42,7 @@ T = TypeVar("T")
 X = TypeVar("X")
 Certificate = str | tuple[str, str]
 _RETRY_FOR: Final = 30.0
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _AGENT: Final = f"jobqueue-python/{VERSION}".encode()
 # Seconds between two pieces of a stream; the server sends an empty line every 15 seconds.
 _STREAM_READ: Final = 60.0
@@ -61,12 +63,12 @@ class Options(NamedTuple):
             total = None if timeouts.total is None else timeouts.total + call.wait
             timeouts = Timeouts(timeouts.connect, timeouts.read + call.wait, total)
         headers = [*self.headers, *call.headers] if call.headers else self.headers
-        return Request(call.method, self.prefix + call.target, headers, call.body, timeouts)
+        return Request(call.method, self.prefix + call.target, headers, call.body, timeouts, call.about)
 
     def stream_request(self, call: StreamCall[Any]) -> Request:
         timeouts = Timeouts(self.timeouts.connect, max(self.timeouts.read, _STREAM_READ), None)
         headers = [*self.headers, *call.headers]
-        return Request(call.method, self.prefix + call.target, headers, call.body, timeouts)
+        return Request(call.method, self.prefix + call.target, headers, call.body, timeouts, call.about)
 
     def changed(
         self,
@@ -78,7 +80,7 @@ class Options(NamedTuple):
         return self._replace(
             timeouts=self.timeouts if timeout is None else _timeouts(timeout, self.timeouts),
             retry_for=self.retry_for if retry_for is None else retry_for,
-            headers=[*self.headers, *_pairs(headers)],
+            headers=(*self.headers, *_pairs(headers)),
             consumer=self.consumer if consumer is None else consumer,
         )
 
@@ -109,25 +111,45 @@ def _settings(
     common: dict[str, str] = {"User-Agent": _AGENT.decode()}
     if token is not None:
         common["Authorization"] = f"Bearer {token}"
-    pairs = [*_pairs(common), *_pairs(headers)]
+    pairs = (*_pairs(common), *_pairs(headers))
     return addresses, Options(pairs, addresses[0].prefix, _timeouts(timeout), retry_for, consumer)
 
 
-def _tls(
-    addresses: Sequence[Address], ca: str | None, cert: Certificate | None, context: ssl.SSLContext | None
-) -> ssl.SSLContext | None:
-    """Returns the context of the addresses with TLS; None if there is none."""
-    if not any(address.tls for address in addresses):
-        return None
-    return context if context is not None else tls_context(ca, cert)
+def wants_direct(given: bool | None = None) -> bool:
+    """Tells whether calls go to the owner of what they are about: `given`, else JOBQUEUE_DIRECT, else true.
+    Raises `ValueError`."""
+    if given is not None:
+        return given
+    said = os.environ.get("JOBQUEUE_DIRECT") or "true"
+    if (wanted := _BOOLEANS.get(said.lower())) is None:
+        raise ValueError(f"JOBQUEUE_DIRECT={said}: must be true or false")
+    return wanted
 
 
-def sending(addresses: Sequence[Address], tls: ssl.SSLContext | None) -> Transport:
-    """Returns a transport by blocking sockets to these servers."""
+def sending(addresses: Sequence[Address], tls: Tls, direct: bool) -> Transport:
+    """Returns a transport by blocking sockets to these servers. `direct`: also to others that they name."""
     from jobqueue.client.socket_transport import SocketTransport
 
-    each = [SocketTransport(address, tls if address.tls else None) for address in addresses]
-    return each[0] if len(each) == 1 else FailoverTransport(each)
+    def connect(address: Address) -> Transport:
+        return SocketTransport(address, tls.context(address))
+
+    each = [connect(address) for address in addresses]
+    listed = each[0] if len(each) == 1 else FailoverTransport(each)
+    return DirectTransport(listed, dict(zip(addresses, each, strict=True)), connect) if direct else listed
+
+
+def _awaiting(addresses: Sequence[Address], tls: Tls, direct: bool, connections: int) -> AsyncTransport:
+    """As `sending`, for asyncio."""
+    from jobqueue.client.asyncio_transport import AsyncioTransport
+
+    def connect(address: Address) -> AsyncTransport:
+        return AsyncioTransport(address, tls.context(address), connections)
+
+    each = [connect(address) for address in addresses]
+    listed = each[0] if len(each) == 1 else AsyncFailoverTransport(each)
+    return (
+        AsyncDirectTransport(listed, dict(zip(addresses, each, strict=True)), connect) if direct else listed
+    )
 
 
 class BaseClient(Generic[M_co, X]):
@@ -188,6 +210,8 @@ class Client(BaseClient[Sync, Transport]):
     - `ca`, `cert`: files for TLS: the authorities to trust, and a certificate of the client, as one file or
       as certificate and key. `tls`: a context of your own instead.
     - `headers`: of every request. `consumer`: the name under which jobs are taken.
+    - `direct`: in a cluster, a call goes to the server that owns what it is about, if answers name its URL.
+      Else JOBQUEUE_DIRECT, else true.
     - `transport`: carries the requests instead of a `SocketTransport`.
     """
 
@@ -203,11 +227,12 @@ class Client(BaseClient[Sync, Transport]):
         tls: ssl.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         consumer: str | None = None,
+        direct: bool | None = None,
         transport: Transport | None = None,
     ) -> None:
         addresses, options = _settings(url, token, timeout, retry_for, headers, consumer)
         if transport is None:
-            transport = sending(addresses, _tls(addresses, ca, cert, tls))
+            transport = sending(addresses, Tls(ca, cert, tls), wants_direct(direct))
         self._assemble(addresses, transport, options)
 
     def _runner(self) -> SyncRunner:
@@ -245,18 +270,13 @@ class AsyncClient(BaseClient[Async, AsyncTransport]):
         tls: ssl.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         consumer: str | None = None,
+        direct: bool | None = None,
         connections: int = 100,
         transport: AsyncTransport | None = None,
     ) -> None:
         addresses, options = _settings(url, token, timeout, retry_for, headers, consumer)
         if transport is None:
-            from jobqueue.client.asyncio_transport import AsyncioTransport
-
-            tls = _tls(addresses, ca, cert, tls)
-            each = [
-                AsyncioTransport(address, tls if address.tls else None, connections) for address in addresses
-            ]
-            transport = each[0] if len(each) == 1 else AsyncFailoverTransport(each)
+            transport = _awaiting(addresses, Tls(ca, cert, tls), wants_direct(direct), connections)
         self._assemble(addresses, transport, options)
 
     def _runner(self) -> AsyncRunner:

@@ -5,7 +5,7 @@ httptools parses answers if it is installed, else `plain_parser` does, about six
 
 from typing import Final, Protocol
 
-from jobqueue.client.http import Request, Response
+from jobqueue.client.http import Pairs, Request, Response
 
 # Bytes of the headers of an answer.
 MAX_HEADERS: Final = 128 << 10
@@ -23,22 +23,39 @@ class Parser(Protocol):
     def should_keep_alive(self) -> bool: ...
 
 
-def encode(request: Request, authority: bytes) -> bytes:
-    """Returns the bytes of a request.
+class RequestWriter:
+    """Writes requests to one server, whose header `Host` is `authority`. Threads may share it.
 
-    Raises `ValueError` for a line break where none may be, so that no value becomes a header or a request of
-    its own.
+    The headers of all requests of a client are one tuple. It is written once, and kept.
     """
-    first = b"%b %b HTTP/1.1" % (request.method.encode(), request.target.encode())
-    lines = [first, b"Host: " + authority]
-    lines += [b"%b: %b" % pair for pair in request.headers]
-    if request.body or request.method != "GET":
-        lines.append(b"Content-Length: %d" % len(request.body))
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or first.count(b" ") != 2:
-        raise ValueError("a header, a path or a method has a line break or a space in it")
-    return head + request.body
+
+    __slots__ = ("_kept", "_version")
+
+    def __init__(self, authority: bytes) -> None:
+        self._version = b" HTTP/1.1\r\nHost: %b\r\n" % authority
+        self._kept: tuple[Pairs, bytes] = (), b""
+
+    def encode(self, request: Request) -> bytes:
+        """Returns the bytes of a request.
+
+        Raises `ValueError` for a line break where none may be, so that no value becomes a header or a request
+        of its own.
+        """
+        first = f"{request.method} {request.target}".encode()
+        if first.count(b" ") != 1 or b"\n" in first or b"\r" in first:
+            raise ValueError("a path or a method has a line break or a space in it")
+        headers = request.headers
+        kept, lines = self._kept
+        if headers is not kept:
+            lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+                raise ValueError("a header has a line break in it")
+            if type(headers) is tuple:  # it cannot change
+                self._kept = headers, lines
+        body = request.body
+        if not body and request.method == "GET":
+            return b"%b%b%b\r\n" % (first, self._version, lines)
+        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (first, self._version, lines, len(body), body)
 
 
 class ResponseReader:

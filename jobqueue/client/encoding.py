@@ -315,6 +315,14 @@ def families(items: list[bytes]) -> list[tuple[list[int], list[bytes]]]:
     return list(found.values())
 
 
+def queue_of(item: bytes) -> str:
+    """Returns the queue of an encoded job; empty: it has none that could be right."""
+    try:
+        return _read_queue(item).queue
+    except msgspec.MsgspecError:
+        return ""
+
+
 class _Queued(Struct):
     queue: str = "default"
 

@@ -23,7 +23,7 @@ from jobqueue.client.http import (
 
 A = TypeVar("A", Response, Streamed, AsyncStreamed)
 # Statuses of a server that is not ready, or of a gateway that has lost its server.
-_AWAY: Final = (502, 503, 504)
+AWAY: Final = (502, 503, 504)
 
 
 class Turns:
@@ -45,7 +45,7 @@ class Turns:
 
     def answered(self, number: int, status: int) -> None:
         """Goes on to the next server if `number` has answered that it cannot serve."""
-        if status in _AWAY:
+        if status in AWAY:
             self.leave(number)
 
 

@@ -11,6 +11,8 @@ from typing import Protocol
 from msgspec import Struct
 
 Pairs = Sequence[tuple[bytes, bytes]]
+# A queue or several, or the ids of jobs.
+About = str | int | Sequence[str] | Sequence[int]
 
 
 class Timeouts(Struct, frozen=True):
@@ -27,13 +29,18 @@ class Timeouts(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """One request. `target` is its path with the query. `headers` do not have `Content-Length` and `Host`."""
+    """One request. `target` is its path with the query. `headers` do not have `Content-Length` and `Host`.
+
+    `about`: the queues, or the ids of the jobs, that it is about, if the server that owns them can answer it
+    alone.
+    """
 
     method: str
     target: str
     headers: Pairs
     body: bytes
     timeouts: Timeouts
+    about: About = ()
 
 
 class Response(Struct, frozen=True):

@@ -35,6 +35,7 @@ from jobqueue.client.encoding import (
     new_job,
     path,
     query,
+    queue_of,
     read,
     read_job,
     read_job_or_none,
@@ -98,6 +99,7 @@ class JobVerbs(Group[M_co]):
             seconds(wait),
             safe=idempotency_key is not None,
             enqueues=True,
+            about=options.get("queue", "default"),
         )
 
     @steps
@@ -171,18 +173,20 @@ class JobVerbs(Group[M_co]):
         in any of them. If the answer is lost, raises `AnswerLost`; a job that was on its way returns to its
         queue, at the latest when its lease ends.
         """
+        wanted = names(queues)
         return Call(
             "POST",
             "/jobs/dequeue",
             read_job_or_none,
             body(
-                queues=names(queues),
+                queues=wanted,
                 order=_order(order),
                 wait=wait or None,
                 lease_for=lease_for,
                 consumer=consumer or self._consumer,
             ),
             wait=seconds(wait),
+            about=wanted or (),
         )
 
     @verb
@@ -200,12 +204,13 @@ class JobVerbs(Group[M_co]):
 
         It waits for the first one only, and not until there are `count`.
         """
+        wanted = names(queues)
         return Call(
             "POST",
             "/jobs/dequeue",
             _jobs_or_none,
             body(
-                queues=names(queues),
+                queues=wanted,
                 count=count,
                 order=_order(order),
                 wait=wait or None,
@@ -213,6 +218,7 @@ class JobVerbs(Group[M_co]):
                 consumer=consumer or self._consumer,
             ),
             wait=seconds(wait),
+            about=wanted or (),
         )
 
     @verb
@@ -225,7 +231,7 @@ class JobVerbs(Group[M_co]):
         it is in progress or finished. If the answer is lost, raises `AnswerLost`.
         """
         given = body(lease_for=lease_for, consumer=consumer or self._consumer)
-        return Call("POST", path("jobs", id, "dequeue"), read_job_or_none, given)
+        return Call("POST", path("jobs", id, "dequeue"), read_job_or_none, given, about=id)
 
     @verb
     def conclude(
@@ -235,8 +241,9 @@ class JobVerbs(Group[M_co]):
         given = self._held(job, lease, consumer)
         if result is not UNSET:
             given["result"] = result
-        target = path("jobs", _id(job), "conclude")
-        return Call("POST", target, read_job, encode_json(given), safe=_proves(given))
+        id = _id(job)
+        target = path("jobs", id, "conclude")
+        return Call("POST", target, read_job, encode_json(given), safe=_proves(given), about=id)
 
     @verb
     def conclude_and_next(
@@ -269,13 +276,15 @@ class JobVerbs(Group[M_co]):
         for option, value in (("wait", wait or None), ("lease_for", lease_for)):
             if value is not None:
                 given[option] = _length(value)
+        id = _id(job)
         return Call(
             "POST",
-            path("jobs", _id(job), "conclude"),
+            path("jobs", id, "conclude"),
             read_job_or_none,
             encode_json(given),
             wait=seconds(wait),
             safe=_proves(given),
+            about=id,
         )
 
     @verb
@@ -296,9 +305,9 @@ class JobVerbs(Group[M_co]):
         given = self._held(job, lease, consumer)
         given |= {"lease_for": None if lease_for is None else _length(lease_for), "progress": progress}
         given["message"] = message
-        return Call(
-            "POST", path("jobs", _id(job), "heartbeat"), read_job, encode_json(_set(given)), safe=True
-        )
+        id = _id(job)
+        target = path("jobs", id, "heartbeat")
+        return Call("POST", target, read_job, encode_json(_set(given)), safe=True, about=id)
 
     @verb
     def release(
@@ -315,8 +324,9 @@ class JobVerbs(Group[M_co]):
         With another `priority` it goes to the end of that. Raises `LeaseLost`.
         """
         given = self._held(job, lease, consumer) | {"delay": _length(delay), "priority": priority}
-        target = path("jobs", _id(job), "release")
-        return Call("POST", target, read_job, encode_json(_set(given)), safe=_proves(given))
+        id = _id(job)
+        target = path("jobs", id, "release")
+        return Call("POST", target, read_job, encode_json(_set(given)), safe=_proves(given), about=id)
 
     @verb
     def fail(
@@ -335,8 +345,9 @@ class JobVerbs(Group[M_co]):
         """
         given = self._held(job, lease, consumer) | {"error": error, "retry": retry}
         given["retry_in"] = None if retry_in is None else _length(retry_in)
-        target = path("jobs", _id(job), "fail")
-        return Call("POST", target, read_job, encode_json(_set(given)), safe=_proves(given))
+        id = _id(job)
+        target = path("jobs", id, "fail")
+        return Call("POST", target, read_job, encode_json(_set(given)), safe=_proves(given), about=id)
 
     @steps
     def conclude_many(self, items: Iterable[Conclude]) -> Steps[list[Outcome]]:
@@ -373,11 +384,12 @@ class JobVerbs(Group[M_co]):
 
         When the stream is closed, jobs that were not finished return to their places, not charged.
         """
+        wanted = names(queues)
         given = body(
-            queues=names(queues), order=_order(order), prefetch=prefetch, lease_for=lease_for,
+            queues=wanted, order=_order(order), prefetch=prefetch, lease_for=lease_for,
             consumer=consumer or self._consumer, **{"for": for_},
         )  # fmt: skip
-        return StreamCall("POST", "/jobs/stream", partial(decoded, decoder(Job)), given)
+        return StreamCall("POST", "/jobs/stream", partial(decoded, decoder(Job)), given, about=wanted or ())
 
     # -- look -------------------------------------------------------------------------------------------
 
@@ -388,12 +400,13 @@ class JobVerbs(Group[M_co]):
         Raises `JobNotFound`, or `JobForgotten`: finished or removed, and no longer remembered.
         """
         target = path("jobs", id) + query(wait=wait)
-        return Call("GET", target, read_job, wait=seconds(wait), safe=True)
+        return Call("GET", target, read_job, wait=seconds(wait), safe=True, about=id)
 
     @verb
     def explain(self, id: int) -> Call[Explanation]:
         """Returns why a job waits."""
-        return Call("GET", path("jobs", id, "explain"), partial(read, kind=Explanation), safe=True)
+        target = path("jobs", id, "explain")
+        return Call("GET", target, partial(read, kind=Explanation), safe=True, about=id)
 
     @verb
     def list(
@@ -459,7 +472,8 @@ class JobVerbs(Group[M_co]):
         Raises `NotWaiting`, `QueueFull`, or with `if_match` (an `etag`) `PreconditionFailed`.
         """
         given = encode_json(checked(changes, JobChanges, "a change of a job"))
-        return Call("PATCH", path("jobs", id), read_job, given, _if_match(if_match), safe=if_match is None)
+        target, safe = path("jobs", id), if_match is None
+        return Call("PATCH", target, read_job, given, _if_match(if_match), safe=safe, about=id)
 
     @verb
     def cancel(self, id: int, *, force: bool = False, if_match: str | None = None) -> Call[Job]:
@@ -468,12 +482,13 @@ class JobVerbs(Group[M_co]):
         With `force` the job is taken away from its consumer. Raises `JobFinished` if it is concluded.
         """
         target = path("jobs", id) + query(force=force)
-        return Call("DELETE", target, read_job, b"", _if_match(if_match), safe=if_match is None)
+        safe = if_match is None
+        return Call("DELETE", target, read_job, b"", _if_match(if_match), safe=safe, about=id)
 
     @verb
     def redrive(self, id: int, *, if_match: str | None = None) -> Call[Job]:
         """Puts a dead job back to work. Raises `NotDead`."""
-        return Call("POST", path("jobs", id, "redrive"), read_job, b"", _if_match(if_match))
+        return Call("POST", path("jobs", id, "redrive"), read_job, b"", _if_match(if_match), about=id)
 
     def _held(self, job: Held, lease: str | None, consumer: str | None) -> dict[str, Any]:
         """Returns what proves that the job is the caller's: its lease, or else the consumer's name."""
@@ -541,8 +556,9 @@ def _each(target: str, items: Iterable[Item]) -> Steps[list[Outcome]]:
     outcomes: list[Outcome] = []
     items = list(items)
     safe = all(item.lease is not None or item.consumer is not None for item in items)
+    ids = [item.id for item in items]
     for batch in arrays(many(items)):
-        found: list[Outcome] = yield Call("POST", target, _outcomes, batch, safe=safe)
+        found: list[Outcome] = yield Call("POST", target, _outcomes, batch, safe=safe, about=ids)
         for outcome in found:
             if outcome.index is not None:
                 outcome.index += len(outcomes)
@@ -554,7 +570,9 @@ def _all_or_none(batch: list[bytes], key: str) -> Call[list[Job]]:
     """Returns the call that enqueues jobs under this idempotency key."""
     headers = ((b"Idempotency-Key", key.encode("latin-1")),)
     body = b"[%b]" % b",".join(batch)
-    return Call("POST", "/jobs/enqueue", _jobs, body, headers, safe=True, enqueues=True)
+    return Call(
+        "POST", "/jobs/enqueue", _jobs, body, headers, safe=True, enqueues=True, about=queue_of(batch[0])
+    )
 
 
 def _by_family(batch: list[bytes], key: str, before: int) -> Steps[list[Job]]:

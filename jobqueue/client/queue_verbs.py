@@ -59,7 +59,7 @@ class QueueVerbs(Group[M_co]):
     @verb
     def get(self, name: str) -> Call[Queue]:
         """Returns a queue with its counts, ages, rates and settings; zeros for a name not used yet."""
-        return Call("GET", path("queues", name), read_queue, safe=True)
+        return Call("GET", path("queues", name), read_queue, safe=True, about=name)
 
     @verb
     def series(
@@ -68,7 +68,7 @@ class QueueVerbs(Group[M_co]):
         """Returns what happened in a queue in the last hour, or as long as `for_` says, minute by minute, or
         in steps of `step`, which is a multiple of 10 seconds. At most six hours are kept."""
         target = path("queues", name, "series") + query(**{"for": for_}, step=step)
-        return Call("GET", target, partial(read, kind=Series), safe=True)
+        return Call("GET", target, partial(read, kind=Series), safe=True, about=name)
 
     @verb
     def consumers(self, *, limit: int = 100) -> Call[Consumers]:
@@ -79,7 +79,7 @@ class QueueVerbs(Group[M_co]):
     def peek(self, name: str, *, limit: int = 10, payload: bool = False) -> Call[_Jobs]:
         """Returns the next jobs in the order of dequeue, and takes none."""
         target = path("queues", name, "peek") + query(limit=limit, payload=payload)
-        return Call("GET", target, _jobs, safe=True)
+        return Call("GET", target, _jobs, safe=True, about=name)
 
     @verb
     def change(

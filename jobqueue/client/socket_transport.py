@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from jobqueue.client.address import Address
-from jobqueue.client.codec import Malformed, ResponseReader, encode
+from jobqueue.client.codec import Malformed, RequestWriter, ResponseReader
 from jobqueue.client.errors import AnswerLost, BadAnswer, Unreachable
 from jobqueue.client.http import Pairs, Request, Response, Timeouts
 
@@ -33,7 +33,7 @@ class SocketTransport:
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
-        self._authority = address.authority.encode()
+        self._writer = RequestWriter(address.authority.encode())
         self._tls = tls
         self._local = threading.local()
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -42,7 +42,7 @@ class SocketTransport:
     def send(self, request: Request) -> Response:
         timeouts = request.timeouts
         end = None if timeouts.total is None else monotonic() + timeouts.total
-        data = encode(request, self._authority)
+        data = self._writer.encode(request)
         connection = self._usable() or self._connect(timeouts, end)
         try:
             response = connection.exchange(data, timeouts.read, end)
@@ -56,7 +56,7 @@ class SocketTransport:
         timeouts = request.timeouts
         connection = self._connect(timeouts, None)
         try:
-            connection.ask(encode(request, self._authority), timeouts.read)
+            connection.ask(self._writer.encode(request), timeouts.read)
         except BaseException:
             connection.close()
             raise

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobqueue.client import codec
-from jobqueue.client.codec import Malformed, ResponseReader, encode
+from jobqueue.client.codec import Malformed, RequestWriter, ResponseReader
 from jobqueue.client.http import Request, Response, Timeouts
 
 THOROUGH = settings(
@@ -128,7 +128,43 @@ def test_an_answer_that_can_be_read_in_two_ways_is_malformed(parser, head):
 
 
 def test_a_request_has_the_headers_once_and_its_length():
-    sent = encode(Request("POST", "/a?b=c", [(b"X-Y", b"z")], b"{}", Timeouts()), b"host:1")
+    writer = RequestWriter(b"host:1")
+    sent = writer.encode(Request("POST", "/a?b=c", [(b"X-Y", b"z")], b"{}", Timeouts()))
     assert sent == b"POST /a?b=c HTTP/1.1\r\nHost: host:1\r\nX-Y: z\r\nContent-Length: 2\r\n\r\n{}"
-    sent = encode(Request("GET", "/", [], b"", Timeouts()), b"host:1")
+    sent = writer.encode(Request("GET", "/", [], b"", Timeouts()))
     assert sent == b"GET / HTTP/1.1\r\nHost: host:1\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_each_request_has_its_own_headers(kind):
+    writer = RequestWriter(b"host")
+    same, other = kind([(b"A", b"b")]), kind([(b"C", b"d")])
+    for headers in (same, same, other, kind(), same):
+        sent = writer.encode(Request("POST", "/", headers, b"", Timeouts()))
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        assert sent == b"POST / HTTP/1.1\r\nHost: host\r\n%bContent-Length: 0\r\n\r\n" % lines
+    if kind is list:
+        same.append((b"E", b"f"))
+        assert b"E: f" in writer.encode(Request("POST", "/", same, b"", Timeouts()))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "header"),
+    [
+        ("GET", "/", (b"A", b"b\r\nC: d")),
+        ("GET", "/", (b"A", b"b\nC: d")),
+        ("GET", "/", (b"A", b"b\r")),
+        ("GET", "/", (b"A: b\r\nC", b"d")),
+        ("GET", "/ /", (b"A", b"b")),
+        ("GET", "/\r\nA:", (b"A", b"b")),
+        ("GET", "/\n", (b"A", b"b")),
+        ("GET /", "/", (b"A", b"b")),
+        ("GET\r\n", "/", (b"A", b"b")),
+    ],
+)
+def test_no_value_becomes_a_header_or_a_request_of_its_own(method, target, header):
+    request = Request(method, target, (header,), b"", Timeouts())
+    writer = RequestWriter(b"host")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="line break"):
+            writer.encode(request)
