@@ -26,6 +26,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jobqueue"
 _TELL_EVERY = 5.0
 # A compiled class can only inherit from compiled ones.
 MODULES = [
+    "cluster/codec",
+    "cluster/engine",
+    "cluster/peer",
+    "cluster/several",
+    "cluster/shard",
+    "cluster/serving",
+    "cluster/waiting",
     "core/admin",
     "core/admission",
     "core/bulk",

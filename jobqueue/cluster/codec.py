@@ -9,10 +9,10 @@ A verb is a method of the engine. `VERBS` has the types of its arguments and of 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from struct import Struct as Layout
-from typing import Any, Final, NamedTuple, get_type_hints
+from types import GenericAlias
+from typing import Any, Final, TypeAlias, get_type_hints
 
 import msgspec
-from msgspec import Struct
 
 from jobqueue import errors
 from jobqueue.errors import JobQueueError
@@ -52,12 +52,24 @@ LENGTH: Final = 4
 # Bytes of the longest frame. A body of a request is far shorter.
 LONGEST: Final = 1 << 30
 # Kinds of answers.
-RESULT, REFUSED, NOT_OWNER, BUG, WITHDRAWN = range(5)
+RESULT: Final = 0
+REFUSED: Final = 1
+NOT_OWNER: Final = 2
+BUG: Final = 3
+WITHDRAWN: Final = 4
 # Kinds of notices of the owner: an event, the end of a lease, its clock, leases that it does not have, and
 # that it watches none because the shard is not its own, and leases that were extended.
-EVENT, LEASE_ENDED, CLOCK, LEASES_GONE, NOT_WATCHED, LEASES_RENEWED = range(8, 14)
+EVENT: Final = 8
+LEASE_ENDED: Final = 9
+CLOCK: Final = 10
+LEASES_GONE: Final = 11
+NOT_WATCHED: Final = 12
+LEASES_RENEWED: Final = 13
 # Kinds of calls that are no verbs and have no answer. They come before the verbs.
-CANCEL, WATCH_LEASES, WATCH, FIRST_VERB = range(4)
+CANCEL: Final = 0
+WATCH_LEASES: Final = 1
+WATCH: Final = 2
+FIRST_VERB: Final = 3
 
 
 class QueuePatterns:
@@ -118,64 +130,70 @@ def from_wire(kind: Any, sent: Any) -> object:
     return QueuePatterns(None if sent is None else tuple(sent))
 
 
-encode = msgspec.msgpack.Encoder(enc_hook=to_wire).encode
+encode: Final = msgspec.msgpack.Encoder(enc_hook=to_wire).encode
 
 
 def decoder(kind: Any) -> Callable[[bytes], Any]:
-    return msgspec.msgpack.Decoder(kind, dec_hook=from_wire).decode
+    decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(kind, dec_hook=from_wire).decode
+    return decode
 
 
-class _Made(NamedTuple):
-    """A result of an enqueue: a new job, an existing one, or an error."""
-
-    job: Job | None
-    exists: bool = False
-    error: JobQueueError | None = None
+# A result of an enqueue: a new job, or an existing one (then True), or an error.
+_Made: TypeAlias = tuple[Any, bool, JobQueueError | None]
+_MADE: Final[Any] = tuple[JobRow | None, bool, JobQueueError | None]
 
 
 def _pack_made(made: object) -> _Made:
     if isinstance(made, ExistingJob):
-        return _Made(made.job, True)
-    return _Made(made) if isinstance(made, Job) else _Made(None, False, made)  # type: ignore[arg-type]
+        return made.job, True, None
+    if isinstance(made, Job):
+        return made, False, None
+    assert isinstance(made, JobQueueError)
+    return None, False, made
 
 
 def _unpack_made(made: _Made) -> Job | ExistingJob | JobQueueError:
-    if made.job is None:
-        assert made.error is not None
-        return made.error
-    return ExistingJob(made.job) if made.exists else made.job
+    row, exists, error = made
+    if row is None:
+        assert error is not None
+        return error
+    job = job_of(row)
+    return ExistingJob(job) if exists else job
 
 
-class _Many(NamedTuple):
-    """The results of several enqueues; or with `prior` the answer to an earlier request with the same key,
-    which was for `many`: jobs, and the ids of those that are forgotten."""
-
-    made: list[_Made]
-    prior: list[tuple[Job | None, int]] | None = None
-    many: bool = False
+# The results of several enqueues; or in the second place the answer to an earlier request with the same key,
+# which was for several if the third is True: jobs, and the ids of those that are forgotten.
+_Many: TypeAlias = tuple[list[_Made], list[tuple[Any, int]] | None, bool]
+_MANY: Final[Any] = tuple[list[_MADE], list[tuple[JobRow | None, int]] | None, bool]
 
 
 def _pack_many(made: Any) -> _Many:
     if isinstance(made, PriorAnswer):
-        known: list[tuple[Job | None, int]] = [
+        known: list[tuple[Any, int]] = [
             (one, one.id) if isinstance(one, Job) else (None, one) for one in made.made
         ]
-        return _Many([], known, made.many)
-    return _Many([_pack_made(one) for one in made])
+        return [], known, made.many
+    return [_pack_made(one) for one in made], None, False
 
 
 def _unpack_many(many: _Many) -> Any:
-    if many.prior is not None:
-        return PriorAnswer([id if job is None else job for job, id in many.prior], many.many)
-    return [_unpack_made(one) for one in many.made]
+    made, prior, several = many
+    if prior is not None:
+        return PriorAnswer([id if row is None else job_of(row) for row, id in prior], several)
+    return [_unpack_made(one) for one in made]
 
 
 def _pack_deliveries(deliveries: Sequence[Delivery]) -> list[Job]:
     return [job for job, _ in deliveries]
 
 
-def _unpack_deliveries(jobs: list[Job]) -> list[Delivery]:
+def _unpack_deliveries(rows: list[JobRow]) -> list[Delivery]:
+    jobs = [job_of(row) for row in rows]
     return [(job, job.lease) for job in jobs if job.lease is not None]
+
+
+def _unpack_found(row: JobRow | None) -> Job | None:
+    return None if row is None else job_of(row)
 
 
 _SETTINGS: Final = get_type_hints(QueueSettings)
@@ -187,59 +205,67 @@ def _typed_settings(given: tuple[str, dict[str, Any], int | None]) -> tuple[obje
     return name, {key: msgspec.convert(value, _SETTINGS[key]) for key, value in changes.items()}, version
 
 
-class Verb(Struct, frozen=True, eq=False):
+class Verb:
     """One method of the engine.
 
-    `again`: it may be called again if the answer was lost: a second call changes nothing more, or only what
-    is undone by the end of a lease, and it is answered as the first one. `waits`: which argument is the time
-    for which it waits.
+    `read` decodes its arguments, and `result` what it results in; `pack` and `unpack` change that before it is
+    encoded, and after it was decoded. `again`: it may be called again if the answer was lost: a second call
+    changes nothing more, or only what is undone by the end of a lease, and it is answered as the first one.
+    `waits`: which argument is the time for which it waits.
     """
 
-    kind: int
-    name: str
-    read: Callable[[bytes], Any]  # decodes the arguments
-    result: Callable[[bytes], Any]
-    pack: Callable[[Any], Any] | None = None
-    unpack: Callable[[Any], Any] | None = None
-    again: bool = False
-    waits: int | None = None
-    unpack_arguments: Callable[[Any], Any] | None = None
+    def __init__(
+        self,
+        kind: int,
+        name: str,
+        read: Callable[[bytes], Any],
+        result: Callable[[bytes], Any],
+        pack: Callable[[Any], Any] | None,
+        unpack: Callable[[Any], Any] | None,
+        again: bool,
+        waits: int | None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.read = read
+        self.result = result
+        self.pack = pack
+        self.unpack = unpack
+        self.again = again
+        self.waits = waits
+        self.unpack_arguments = _typed_settings if name == "configure" else None
+        self.delivers = unpack is _unpack_deliveries  # the result are jobs under new leases
+        # The argument are deliveries, which are passed on as ids and tokens.
+        self.takes_leases = name in ("give_back", "lose")
 
-    @property
-    def delivers(self) -> bool:
-        """Tells whether the result are jobs under new leases."""
-        return self.unpack is _unpack_deliveries
 
-    @property
-    def takes_leases(self) -> bool:
-        """Tells whether the argument are deliveries, which are passed on as ids and tokens."""
-        return self.name in ("give_back", "lose")
-
-
-_Within = Callable[[str], bool] | None
-_DELIVERIES = (list[Job], _pack_deliveries, _unpack_deliveries)
-_MADE = (_Many, _pack_many, _unpack_many)
+_WITHIN: Final[Any] = Callable[[str], bool] | None
+_JOB: Final = (JobRow, None, job_of)
+_MAYBE_JOB: Final = (JobRow | None, None, _unpack_found)
+_DELIVERIES: Final = (list[JobRow], _pack_deliveries, _unpack_deliveries)
+_MADE_ONE: Final = (_MADE, _pack_made, _unpack_made)
+_MADE_MANY: Final = (_MANY, _pack_many, _unpack_many)
 # Name, types of the arguments, type of the result (with how it is packed and unpacked), `again`, `waits`.
 _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
-    ("enqueue", (NewJob,), (_Made, _pack_made, _unpack_made)),
-    ("enqueue_many", (list[NewJob], IdempotencyKey | None), _MADE),
-    ("enqueue_each", (list[NewJob],), _MADE),
-    ("import_jobs", (list[ImportItem], str, _Within), ImportResult),
-    ("unique_owner", (str, str), Job | None, True),
+    ("enqueue", (NewJob,), _MADE_ONE),
+    ("enqueue_many", (list[NewJob], IdempotencyKey | None), _MADE_MANY),
+    ("enqueue_each", (list[NewJob],), _MADE_MANY),
+    ("import_jobs", (list[ImportItem], str, _WITHIN), ImportResult),
+    ("unique_owner", (str, str), _MAYBE_JOB, True),
     ("dequeue", (DequeueRequest, int), _DELIVERIES, True, 1),
     ("dequeue_job", (int, DequeueRequest), _DELIVERIES),
-    ("conclude", (LeaseClaim, bytes | None), Job, True),
-    ("release", (LeaseClaim, int, int | None), Job),
-    ("fail", (LeaseClaim, bytes | None, bool, int | None), Job),
-    ("heartbeat", (LeaseClaim, int | None, int | None, str | None), Job, True),
-    ("renew", (LeaseClaim, int), Job, True),
-    ("get", (int,), Job, True),
-    ("wait_for", (int, int), Job, True, 1),
+    ("conclude", (LeaseClaim, bytes | None), _JOB, True),
+    ("release", (LeaseClaim, int, int | None), _JOB),
+    ("fail", (LeaseClaim, bytes | None, bool, int | None), _JOB),
+    ("heartbeat", (LeaseClaim, int | None, int | None, str | None), _JOB, True),
+    ("renew", (LeaseClaim, int), _JOB, True),
+    ("get", (int,), _JOB, True),
+    ("wait_for", (int, int), _JOB, True, 1),
     ("explain", (int,), Explanation, True),
     ("state", (list[str],), str, True),
-    ("cancel", (int, bool, int | None), Job),
-    ("change", (int, Change, int | None), Job),
-    ("redrive", (int, int | None), Job),
+    ("cancel", (int, bool, int | None), _JOB),
+    ("change", (int, Change, int | None), _JOB),
+    ("redrive", (int, int | None), _JOB),
     ("list_jobs", (Filter, int | None, bool, int), tuple[list[Job], int | None], True),
     ("newest_id", (), int, True),
     ("peek", (str, int), list[Job], True),
@@ -254,22 +280,22 @@ _TABLE: Final[tuple[tuple[Any, ...], ...]] = (
     ("configure", (str, dict[str, Any], int | None), QueueView),
     ("pause", (str, int | None, str | None, int | None, str | None), QueueView),
     ("resume", (str, int | None), QueueView),
-    ("consumers", (int, _Within), Consumers, True),
+    ("consumers", (int, _WITHIN), Consumers, True),
     ("queue", (str,), QueueView, True),
     ("queue_settings", (str,), QueueSettings, True),
-    ("queues", (int, str | None, _Within), list[QueueView], True),
-    ("new_errors", (int, int, _Within), list[NewError], True),
+    ("queues", (int, str | None, _WITHIN), list[QueueView], True),
+    ("new_errors", (int, int, _WITHIN), list[NewError], True),
     ("schedule", (str,), Schedule, True),
-    ("schedules", (str | None, frozenset[str] | None, bool | None, int, str | None, _Within),
+    ("schedules", (str | None, frozenset[str] | None, bool | None, int, str | None, _WITHIN),
      list[Schedule], True),
     ("put_schedule", (Plan, bool | None, int | None), tuple[Schedule, bool]),
     ("put_schedules", (list[tuple[Plan, bool | None]], str | None, bool), ScheduleChanges),
     ("delete_schedule", (str, int | None), Schedule),
     ("pause_schedule", (str, str | None, int | None), Schedule),
     ("resume_schedule", (str, int | None), Schedule),
-    ("run_schedule", (str,), (_Made, _pack_made, _unpack_made)),
+    ("run_schedule", (str,), _MADE_ONE),
     ("explain_schedule", (str,), ScheduleExplanation, True),
-    ("stats", (_Within,), EngineStats, True),
+    ("stats", (_WITHIN,), EngineStats, True),
     ("end_session", (str,), None, True),
     ("has_ended", (str,), bool, True),
     ("give_back", (list[tuple[int, str]],), None, True),
@@ -281,19 +307,18 @@ def _verbs() -> Iterator[Verb]:
     for kind, (name, arguments, result, *more) in enumerate(_TABLE, FIRST_VERB):
         shape, pack, unpack = result if isinstance(result, tuple) else (result, None, None)
         again, waits = (*more, False, None)[:2] if len(more) != 1 else (more[0], None)
-        given: Any = tuple[arguments] if arguments else tuple[()]  # type: ignore[valid-type]
-        changes = _typed_settings if name == "configure" else None
-        yield Verb(kind, name, decoder(given), decoder(shape), pack, unpack, again, waits, changes)
+        given = GenericAlias(tuple, arguments)
+        yield Verb(kind, name, decoder(given), decoder(shape), pack, unpack, again, waits)
 
 
 VERBS: Final[dict[str, Verb]] = {verb.name: verb for verb in _verbs()}
 BY_KIND: Final[dict[int, Verb]] = {verb.kind: verb for verb in VERBS.values()}
 
-read_ids = decoder(list[tuple[int, str]])
-read_renewed = decoder(list[tuple[int, str, int, int]])
-read_event = decoder(tuple[str, Job | None, str])
-read_job = decoder(Job)
-read_error = decoder(JobQueueError)
+read_ids: Final = decoder(list[tuple[int, str]])
+read_renewed: Final = decoder(list[tuple[int, str, int, int]])
+read_event: Final = decoder(tuple[str, Job | None, str])
+read_job: Final = decoder(Job)
+read_error: Final = decoder(JobQueueError)
 
 
 def shift(job: Job, by: int) -> Job:

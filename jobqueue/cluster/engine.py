@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from jobqueue.clock import Clock, SystemClock
 from jobqueue.cluster import joining
 from jobqueue.cluster.several import SeveralDequeue, gathered, outcomes
-from jobqueue.cluster.shard import RemoteCall, Shard
+from jobqueue.cluster.shard import RemoteFuture, Shard
 from jobqueue.cluster.waiting import inside, run, wait
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.calendar import PlanCalendar
@@ -100,7 +100,7 @@ class ClusterEngine:
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stop_refusal: Stopping | None = None
         self._background: set[asyncio.Task[Any]] = set()
-        self._waits: set[RemoteCall | SeveralDequeue] = set()
+        self._waits: set[RemoteFuture | SeveralDequeue] = set()
         self._ended: dict[str, None] = {}  # sessions that were ended, the last ones that this server saw
         self._asked_for: set[str] = set()  # sessions of which the owner is asked
 
@@ -141,18 +141,10 @@ class ClusterEngine:
             return self.shards
         return list({(shard := self._of_queue(name)).index: shard for name in where.queues}.values())
 
-    def _here_or(self, shard: Shard, verb: str, *arguments: Any) -> Any:
-        """Reads from one shard."""
-        return wait(shard.call(verb, *arguments))
-
     def _call(self, shard: Shard, verb: str, *arguments: Any) -> MaybeFuture[Any]:
         """Calls a verb of one shard. If another server has it, the operation waits, so that what is refused
         there is raised here."""
-        answer = shard.call(verb, *arguments)
-        if isinstance(answer, RemoteCall) and inside():
-            result: Any = wait(answer)
-            return result
-        return answer
+        return shard.ask(verb, *arguments) if inside() else shard.call(verb, *arguments)
 
     def _from_all(self, verb: str, *arguments: Any) -> list[Any]:
         """Reads from all shards."""
@@ -253,7 +245,7 @@ class ClusterEngine:
         return ImportResult(imported, known)
 
     def unique_owner(self, name: str, key: str) -> Job | None:
-        found: Job | None = self._here_or(self._of_queue(name), "unique_owner", name, key)
+        found: Job | None = self._of_queue(name).read("unique_owner", name, key)
         return found
 
     def find_prior_answer(self, owner: str, key: str, digest: bytes) -> PriorAnswer | None:
@@ -290,7 +282,7 @@ class ClusterEngine:
 
     def _until_stop(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """Has a wait end when this server stops. Those of its own engines end by themselves."""
-        if isinstance(answer, (RemoteCall, SeveralDequeue)) and not answer.done():
+        if isinstance(answer, (RemoteFuture, SeveralDequeue)) and not answer.done():
             self._waits.add(answer)
             answer.add_done_callback(self._waits.discard)
         return answer
@@ -365,7 +357,7 @@ class ClusterEngine:
         shard = self._of_id(id)
         if (engine := shard.local()) is not None:
             return engine.get(id)
-        job: Job = self._here_or(shard, "get", id)
+        job: Job = shard.read("get", id)
         return job
 
     def wait_for(self, id: int, wait: int) -> MaybeFuture[Job]:
@@ -373,7 +365,7 @@ class ClusterEngine:
         return self._until_stop(answer)
 
     def explain(self, id: int) -> Explanation:
-        found: Explanation = self._here_or(self._of_id(id), "explain", id)
+        found: Explanation = self._of_id(id).read("explain", id)
         return found
 
     def state(self, names: Sequence[str]) -> str:
@@ -411,11 +403,11 @@ class ClusterEngine:
         return max(found)
 
     def peek(self, name: str, limit: int) -> list[Job]:
-        found: list[Job] = self._here_or(self._of_queue(name), "peek", name, limit)
+        found: list[Job] = self._of_queue(name).read("peek", name, limit)
         return found
 
     def series(self, name: str, length: int, step: int) -> QueueSeries:
-        found: QueueSeries = self._here_or(self._of_queue(name), "series", name, length, step)
+        found: QueueSeries = self._of_queue(name).read("series", name, length, step)
         return found
 
     def count_jobs(self, where: Filter) -> MaybeFuture[int]:
@@ -489,11 +481,11 @@ class ClusterEngine:
         return joining.consumers(self._from_all("consumers", limit, within), limit)
 
     def queue(self, name: str) -> QueueView:
-        found: QueueView = self._here_or(self._of_queue(name), "queue", name)
+        found: QueueView = self._of_queue(name).read("queue", name)
         return found
 
     def queue_settings(self, name: str) -> QueueSettings:
-        found: QueueSettings = self._here_or(self._of_queue(name), "queue_settings", name)
+        found: QueueSettings = self._of_queue(name).read("queue_settings", name)
         return found
 
     def queues(
@@ -556,9 +548,7 @@ class ClusterEngine:
         for shard in self.shards:
             last, more = after, True
             while more:
-                part: list[Schedule] = self._here_or(
-                    shard, "schedules", group, queues, paused, _SCHEDULES, last, None
-                )
+                part: list[Schedule] = shard.read("schedules", group, queues, paused, _SCHEDULES, last, None)
                 found += [one for one in part if within is None or within(one.plan.job.queue)]
                 more = len(part) == _SCHEDULES
                 last = part[-1].plan.name if part else None
@@ -677,7 +667,7 @@ class ClusterEngine:
         return self._call(self._with_schedule(name)[0], "run_schedule", name)
 
     def explain_schedule(self, name: str) -> ScheduleExplanation:
-        found: ScheduleExplanation = self._here_or(self._with_schedule(name)[0], "explain_schedule", name)
+        found: ScheduleExplanation = self._with_schedule(name)[0].read("explain_schedule", name)
         return found
 
     def schedule_figures(self, within: Callable[[str], bool] | None = None) -> ScheduleFigures:
@@ -727,7 +717,7 @@ class ClusterEngine:
             if code not in self._asked_for:
                 self._ask_for(code)
             return code in self._ended
-        ended: bool = self._here_or(self.shards[0], "has_ended", code)
+        ended: bool = self.shards[0].read("has_ended", code)
         if ended:
             self._remember_ended(code)
         return ended

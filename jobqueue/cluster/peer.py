@@ -14,7 +14,7 @@ import ssl
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from msgspec import MsgspecError
 
@@ -76,7 +76,7 @@ class LeaseWatcher(Protocol):
         """The lease has ended, and it is not known how."""
 
 
-class Peer(asyncio.Protocol):
+class Peer:
     """The connection to the server at `place`. `own`: the address of this server, for the log of that one.
     `clock()`: the wall clock of this server when its monotonic clock was 0. `tls`: with which it calls."""
 
@@ -195,7 +195,7 @@ class Peer(asyncio.Protocol):
                         await self._loop.sock_sendall(link, said)
                         self._ready = self._loop.create_future()
                         await self._loop.create_connection(
-                            lambda: self,
+                            lambda: cast(Any, self),
                             sock=link,
                             ssl=self._tls,
                             server_hostname="" if self._tls is not None else None,
@@ -262,6 +262,17 @@ class Peer(asyncio.Protocol):
             self._ready.set_result(False)
         if self._connecting.done() and not self._closed:  # else it tries again
             self._connecting = self._loop.create_task(self._connect())
+
+    # A compiled class cannot inherit from `asyncio.Protocol`; it has its methods.
+
+    def eof_received(self) -> None:
+        """The other side sends no more: the connection is closed."""
+
+    def pause_writing(self) -> None:
+        """What is unsent waits in the transport."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
 
     def close(self) -> None:
         """Closes the connection: the other server has gone, or this one goes."""

@@ -8,7 +8,7 @@ import ssl
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import MsgspecError
 
@@ -51,7 +51,9 @@ class Servings:
         task.add_done_callback(partial(self._connected, link))
 
     async def _connect(self, link: socket.socket) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: Serving(self), link, ssl=self._tls)
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: cast(Any, Serving(self)), link, ssl=self._tls
+        )
 
     def _connected(self, link: socket.socket, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -95,7 +97,7 @@ class Servings:
             serving.close()
 
 
-class Serving(asyncio.Protocol):
+class Serving:
     """One of them."""
 
     def __init__(self, servings: Servings) -> None:
@@ -120,6 +122,17 @@ class Serving(asyncio.Protocol):
         for future in list(self._under_way.values()):
             future.cancel()
         self._under_way.clear()
+
+    # A compiled class cannot inherit from `asyncio.Protocol`; it has its methods.
+
+    def eof_received(self) -> None:
+        """The other side sends no more: the connection is closed."""
+
+    def pause_writing(self) -> None:
+        """What is unsent waits in the transport."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
 
     def close(self) -> None:
         if self._transport is not None:

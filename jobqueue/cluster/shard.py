@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from asyncio import Future
+from asyncio import CancelledError, Future
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,11 +11,12 @@ from jobqueue.cluster import codec
 from jobqueue.cluster.codec import Verb
 from jobqueue.cluster.peer import Peer
 from jobqueue.cluster.serving import current_deliveries, performed
+from jobqueue.cluster.waiting import Outcome, wait, wait_for_outcome
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
-from jobqueue.model import Delivery, Job
+from jobqueue.model import Delivery, ExistingJob, Job
 from jobqueue.steps import RELEASE
 
 _log: Final = logging.getLogger("jobqueue")
@@ -55,7 +56,19 @@ class Shard:
         engine = self.local()
         if engine is not None:
             return getattr(engine, verb)(*arguments)
-        return RemoteCall(self, codec.VERBS[verb], arguments)
+        return RemoteFuture(RemoteCall(self, codec.VERBS[verb], arguments))
+
+    def ask(self, verb: str, *arguments: Any) -> MaybeFuture[Any]:
+        """As `call`, inside of `run`, which waits for the answer of another server: what is refused there is
+        raised here."""
+        engine = self.local()
+        if engine is not None:
+            return getattr(engine, verb)(*arguments)
+        return wait_for_outcome(RemoteCall(self, codec.VERBS[verb], arguments))
+
+    def read(self, verb: str, *arguments: Any) -> Any:
+        """As `ask`, for a verb that reads."""
+        return wait(self.ask(verb, *arguments))
 
     def owned_by(self, engine: LocalEngine | None, peer: Peer | None) -> None:
         """Sets who owns the shard now."""
@@ -87,7 +100,7 @@ class Shard:
         elif deliveries:
             verb = codec.VERBS["lose" if lose else "give_back"]
             # Without an owner in time the leases expire.
-            RemoteCall(self, verb, (_leases_of(deliveries),)).add_done_callback(_seen)
+            RemoteCall(self, verb, (_leases_of(deliveries),))
 
     def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         for one in deliveries:
@@ -153,21 +166,15 @@ def _leases_of(deliveries: Sequence[Delivery]) -> list[tuple[int, str]]:
     return [(job.id, lease.token) for job, lease in deliveries]
 
 
-def _seen(future: Future[Any]) -> None:
-    """Nobody waits for the result of this call."""
-    future.cancelled() or future.exception()
-
-
-class RemoteCall(WaitFuture[Any]):
+class RemoteCall(Outcome):
     """A call for a shard that another server owns, or nobody at present."""
 
     def __init__(self, shard: Shard, verb: Verb, arguments: tuple[Any, ...]) -> None:
-        super().__init__(loop=asyncio.get_running_loop())
+        super().__init__()
         self.kind = verb.kind
         self.shard_index = shard.index
         self.body = codec.encode(arguments)
         self.number = 0
-        self.withdraw = self._leave
         self._shard = shard
         self._verb = verb
         self._arguments = arguments
@@ -180,7 +187,7 @@ class RemoteCall(WaitFuture[Any]):
 
     def start(self) -> None:
         """Makes the call, or waits for an owner."""
-        if self.done():
+        if self._done:
             return
         self._cancel_timer()
         if (engine := self._shard.engine) is not None:
@@ -194,7 +201,7 @@ class RemoteCall(WaitFuture[Any]):
         else:
             self._shard.wait(self)
             left = max(self._began + PATIENCE - time.monotonic(), 0)
-            self._timer = self.get_loop().call_later(left, self._give_up)
+            self._timer = asyncio.get_running_loop().call_later(left, self._give_up)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -234,8 +241,7 @@ class RemoteCall(WaitFuture[Any]):
 
     def _done_here(self, result: Future[Any]) -> None:
         if result.cancelled():
-            self.withdraw = nothing
-            self.cancel()
+            self._fail(CancelledError())
         elif (error := result.exception()) is not None:
             self._fail(error)
         else:
@@ -268,20 +274,22 @@ class RemoteCall(WaitFuture[Any]):
     def _read(self, kind: int, body: bytes, behind: int) -> Any:
         if kind == codec.REFUSED:
             return codec.read_error(body)
-        result = self._verb.result(body)
+        result, unpack = self._verb.result(body), self._verb.unpack
+        if unpack is not None:
+            result = unpack(result)
         if behind:
             _shift(result, behind)
-        return result if self._verb.unpack is None else self._verb.unpack(result)
+        return result
 
     def unsent(self) -> None:
         """The call was not made. It is tried again, perhaps at another server."""
-        if self.done() or self._stopped:
+        if self._done or self._stopped:
             return
         if time.monotonic() - self._began >= PATIENCE:
             self._refuse()
             return
         self._cancel_timer()
-        self._timer = self.get_loop().call_later(_AGAIN, self.start)
+        self._timer = asyncio.get_running_loop().call_later(_AGAIN, self.start)
 
     def _refuse(self) -> None:
         self._fail(NotReady("the server that owns these jobs is not reached at present", retry_after=1))
@@ -301,33 +309,36 @@ class RemoteCall(WaitFuture[Any]):
     # -- the end ------------------------------------------------------------------------------------
 
     def _succeed(self, result: Any) -> None:
-        if not self.done():
-            self.withdraw = nothing
-            self.set_result(result)
+        if not self._done:
+            self.end(result, None)
         elif self._verb.delivers and result:
             self._shard.give_back(result)  # whoever called has left
 
     def _fail(self, error: BaseException) -> None:
-        if not self.done():
-            self.withdraw = nothing
-            self.set_exception(error)
+        self.end(None, error)
 
     def stop(self) -> None:
         """Ends a wait: this server stops. The result is what there is now."""
-        if self.done():
+        if self._done:
             return
-        self.end()
+        self._withdraw()
         if self._verb.delivers:
-            self.set_result([])
+            self._succeed([])
             return
         self._stopped = True
         now = list(self._arguments)
         if self._verb.waits is not None:
             now[self._verb.waits] = 0
-        RemoteCall(self._shard, self._verb, tuple(now)).add_done_callback(self._done_here)
+        RemoteFuture(RemoteCall(self._shard, self._verb, tuple(now))).add_done_callback(self._done_here)
 
-    def _leave(self) -> None:
-        """Whoever called has left: what is delivered goes back."""
+    def cancel(self) -> bool:
+        """Whoever called leaves: what is delivered goes back."""
+        if self._done:
+            return False
+        self._withdraw()
+        return super().cancel()
+
+    def _withdraw(self) -> None:
         self._cancel_timer()
         self._shard.forget(self)
         if self._here is not None:
@@ -336,10 +347,44 @@ class RemoteCall(WaitFuture[Any]):
             self._peer.cancel(self)
 
 
+class RemoteFuture(WaitFuture[Any]):
+    """A Future of a remote call."""
+
+    def __init__(self, call: RemoteCall) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._call = call
+        self.withdraw = self._leave
+        if call.done():
+            self._end()
+        else:
+            call.when_done(self._end)
+
+    def _leave(self) -> None:
+        self._call.when_done(nothing)
+        self._call.cancel()
+
+    def _end(self) -> None:
+        self.withdraw = nothing
+        try:
+            result = self._call.result()
+        except CancelledError:
+            super().cancel()
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+    def stop(self) -> None:
+        """Ends a wait, see `RemoteCall.stop`."""
+        self._call.stop()
+
+
 def _shift(result: Any, by: int) -> None:
     """Moves the times in the jobs of a result that was just read."""
     if isinstance(result, Job):
         codec.shift(result, by)
+    elif isinstance(result, ExistingJob):
+        codec.shift(result.job, by)
     elif isinstance(result, (list, tuple)):
         for part in result:
             _shift(part, by)

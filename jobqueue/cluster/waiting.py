@@ -10,10 +10,10 @@ the greenlet in which the operation runs stops until the answer is there, while 
 A greenlet that has done its work is kept for the next one: to make one takes 8 µs.
 """
 
+import asyncio
 import threading
-from asyncio import Future
+from asyncio import CancelledError, Future
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -23,6 +23,50 @@ from jobqueue.engine.api import MaybeFuture
 T = TypeVar("T")
 # Greenlets that are kept while they have nothing to do.
 _KEPT: Final = 100
+
+
+class Outcome:
+    """What a call will result in. Unlike a Future it calls whoever waits at once, not in the next pass of the
+    loop, and only one can wait."""
+
+    def __init__(self) -> None:
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._on_done: Callable[[], None] | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def result(self) -> Any:
+        """Returns the result. Raises the error, which is a `CancelledError` if the call was cancelled."""
+        error = self._error
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            del error  # which refers to this frame now
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called when the outcome is there, which it must not be yet."""
+        self._on_done = callback
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Sets the outcome, unless there is one."""
+        if self._done:
+            return
+        self._done, self._result, self._error = True, result, error
+        callback, self._on_done = self._on_done, None
+        if callback is not None:
+            callback()
+
+    def cancel(self) -> bool:
+        """Gives up the call. Returns False if it has ended."""
+        if self._done:
+            return False
+        self.end(None, CancelledError())
+        return True
 
 
 class _Idle(threading.local):
@@ -95,38 +139,51 @@ def wait(answer: MaybeFuture[T]) -> T:
     if not isinstance(answer, Future):
         return answer
     if not answer.done():
-        parent = getcurrent().parent
-        assert parent is not None, "this must be called inside of `run`"
-        parent.switch(answer)
+        _stop_for(answer)
     return answer.result()
+
+
+def wait_for_outcome(outcome: Outcome) -> Any:
+    """The same for an `Outcome`."""
+    if not outcome.done():
+        _stop_for(outcome)
+    return outcome.result()
+
+
+def _stop_for(what: "Future[Any] | Outcome") -> None:
+    parent = getcurrent().parent
+    assert parent is not None, "this must be called inside of `run`"
+    parent.switch(what)
 
 
 class _Working(Future[Any]):
     """The result of work that waits. Cancelling it cancels what it waits for."""
 
-    def __init__(self, worker: _Worker, waits_for: Future[Any]) -> None:
-        super().__init__(loop=waits_for.get_loop())
-        self._wait_for(worker, waits_for)
+    def __init__(self, worker: _Worker, waits_for: Future[Any] | Outcome) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._worker = worker
+        self._wait_for(waits_for)
 
-    def _wait_for(self, worker: _Worker, future: Future[Any]) -> None:
-        self._waits_for = future
-        future.add_done_callback(partial(self._go_on, worker))
+    def _wait_for(self, what: Future[Any] | Outcome) -> None:
+        self._waits_for = what
+        if isinstance(what, Outcome):
+            what.when_done(self._go_on)
+        else:
+            what.add_done_callback(self._go_on)
 
-    def _go_on(self, worker: _Worker, future: Future[Any]) -> None:
+    def _go_on(self, _: object = None) -> None:
+        worker = self._worker
         worker.parent = getcurrent()
         waits_for = worker.switch()
         if not worker.done:
-            self._wait_for(worker, waits_for)
+            self._wait_for(waits_for)
             return
         try:
             result = worker.outcome()
-        except BaseException as error:
-            if future.cancelled():
-                super().cancel()
-            elif isinstance(error, Exception):
-                self.set_exception(error)
-            else:
-                raise
+        except CancelledError:
+            super().cancel()
+        except Exception as error:
+            self.set_exception(error)
         else:
             self.set_result(result)
 

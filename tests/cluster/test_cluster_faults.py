@@ -475,7 +475,7 @@ async def test_a_call_that_comes_byte_by_byte_is_performed():
             await passes(2)
         kind, body = await asyncio.wait_for(answer_of(reader), 2)
         assert kind == codec.RESULT
-        assert codec.VERBS["enqueue"].result(body).job.queue == name
+        assert codec.VERBS["enqueue"].result(body)[0].queue == name
         writer.close()
 
 
