@@ -29,6 +29,7 @@ MODULES = [
     "cluster/codec",
     "cluster/engine",
     "cluster/peer",
+    "cluster/schedules",
     "cluster/several",
     "cluster/shard",
     "cluster/serving",

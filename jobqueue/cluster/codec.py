@@ -208,10 +208,10 @@ def _typed_settings(given: tuple[str, dict[str, Any], int | None]) -> tuple[obje
 class Verb:
     """One method of the engine.
 
-    `read` decodes its arguments, and `result` what it results in; `pack` and `unpack` change that before it is
-    encoded, and after it was decoded. `again`: it may be called again if the answer was lost: a second call
-    changes nothing more, or only what is undone by the end of a lease, and it is answered as the first one.
-    `waits`: which argument is the time for which it waits.
+    `read` decodes its arguments, and `result` what it results in; `pack` and `unpack` change that before it
+    is encoded, and after it was decoded. `again`: it may be called again if the answer was lost: a second
+    call changes nothing more, or only what is undone by the end of a lease, and it is answered as the first
+    one. `waits`: which argument is the time for which it waits.
     """
 
     def __init__(

@@ -8,27 +8,24 @@ greenlet of the operation waits (`waiting`).
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from jobqueue.clock import Clock, SystemClock
 from jobqueue.cluster import joining
-from jobqueue.cluster.several import SeveralDequeue, gathered, outcomes
+from jobqueue.cluster.schedules import Schedules
+from jobqueue.cluster.several import SeveralDequeue, awaited, gathered, outcomes
 from jobqueue.cluster.shard import RemoteFuture, Shard
 from jobqueue.cluster.waiting import inside, run, wait
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.calendar import PlanCalendar
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.memory_limit import MemoryLimit, resident
-from jobqueue.engine.versions import check_version
 from jobqueue.engine.wait_future import WaitFuture
 from jobqueue.errors import (
     JobForgotten,
     JobNotFound,
     JobQueueError,
-    OtherGroup,
-    ScheduleNotFound,
     SeveralFamilies,
     Stopping,
 )
@@ -68,8 +65,6 @@ from jobqueue.steps import Kind
 T = TypeVar("T")
 # Ended sessions that are remembered here.
 _ENDED: Final = 10_000
-# Schedules that are read at once from a shard.
-_SCHEDULES: Final = 1_000
 
 
 class ClusterEngine:
@@ -103,6 +98,7 @@ class ClusterEngine:
         self._waits: set[RemoteFuture | SeveralDequeue] = set()
         self._ended: dict[str, None] = {}  # sessions that were ended, the last ones that this server saw
         self._asked_for: set[str] = set()  # sessions of which the owner is asked
+        self._schedules = Schedules(self.shards, self._task)
 
     # -- finding shards -----------------------------------------------------------------------------
 
@@ -141,11 +137,6 @@ class ClusterEngine:
             return self.shards
         return list({(shard := self._of_queue(name)).index: shard for name in where.queues}.values())
 
-    def _call(self, shard: Shard, verb: str, *arguments: Any) -> MaybeFuture[Any]:
-        """Calls a verb of one shard. If another server has it, the operation waits, so that what is refused
-        there is raised here."""
-        return shard.ask(verb, *arguments) if inside() else shard.call(verb, *arguments)
-
     def _from_all(self, verb: str, *arguments: Any) -> list[Any]:
         """Reads from all shards."""
         return self._from(self.shards, verb, *arguments)
@@ -170,7 +161,7 @@ class ClusterEngine:
         if (engine := shard.local()) is not None:
             return engine.enqueue(new)
         self._admit()
-        return self._call(shard, "enqueue", new)
+        return shard.ask("enqueue", new)
 
     def enqueue_many(
         self, news: Sequence[NewJob], key: IdempotencyKey | None = None
@@ -187,7 +178,7 @@ class ClusterEngine:
                     "Use atomic=false, or names such as mail and mail:high",
                     index=index,
                 )
-        return self._call(self._of_queue(news[0].queue), "enqueue_many", list(news), key)
+        return self._of_queue(news[0].queue).ask("enqueue_many", list(news), key)
 
     def enqueue_each(self, news: Sequence[NewJob]) -> MaybeFuture[list[Job | ExistingJob | JobQueueError]]:
         self._admit()
@@ -264,7 +255,7 @@ class ClusterEngine:
                 return engine.dequeue(request, wait)
             if wait:
                 return self._until_stop(shard.call("dequeue", request, wait))
-            return self._call(shard, "dequeue", request, 0)
+            return shard.ask("dequeue", request, 0)
         groups: list[tuple[Shard, list[str]]] = []
         for name in queues:
             shard = self._of_queue(name)
@@ -288,7 +279,7 @@ class ClusterEngine:
         return answer
 
     def dequeue_job(self, id: int, request: DequeueRequest) -> MaybeFuture[list[Delivery]]:
-        return [] if self.stopping else self._call(self._of_id(id), "dequeue_job", id, request)
+        return [] if self.stopping else self._of_id(id).ask("dequeue_job", id, request)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         for shard, part in self._divided(deliveries):
@@ -322,10 +313,10 @@ class ClusterEngine:
         shard = self._of_id(claim.id)
         if (engine := shard.local()) is not None:
             return engine.conclude(claim, result)
-        return self._call(shard, "conclude", claim, result)
+        return shard.ask("conclude", claim, result)
 
     def release(self, claim: LeaseClaim, delay: int = 0, priority: int | None = None) -> MaybeFuture[Job]:
-        return self._call(self._of_id(claim.id), "release", claim, delay, priority)
+        return self._of_id(claim.id).ask("release", claim, delay, priority)
 
     def fail(
         self,
@@ -334,7 +325,7 @@ class ClusterEngine:
         retry: bool = True,
         retry_in: int | None = None,
     ) -> MaybeFuture[Job]:
-        return self._call(self._of_id(claim.id), "fail", claim, error, retry, retry_in)
+        return self._of_id(claim.id).ask("fail", claim, error, retry, retry_in)
 
     def heartbeat(
         self,
@@ -343,10 +334,10 @@ class ClusterEngine:
         progress: int | None = None,
         message: str | None = None,
     ) -> MaybeFuture[Job]:
-        return self._call(self._of_id(claim.id), "heartbeat", claim, lease_for, progress, message)
+        return self._of_id(claim.id).ask("heartbeat", claim, lease_for, progress, message)
 
     def renew(self, claim: LeaseClaim, lease_for: int) -> MaybeFuture[Job]:
-        return self._call(self._of_id(claim.id), "renew", claim, lease_for)
+        return self._of_id(claim.id).ask("renew", claim, lease_for)
 
     def each(self, calls: Sequence[Callable[[], MaybeFuture[Job]]]) -> MaybeFuture[list[Job | JobQueueError]]:
         return outcomes([partial(run, call) for call in calls])
@@ -382,13 +373,13 @@ class ClusterEngine:
         )
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
-        return self._call(self._of_id(id), "cancel", id, force, version)
+        return self._of_id(id).ask("cancel", id, force, version)
 
     def change(self, id: int, change: Change, version: int | None = None) -> MaybeFuture[Job]:
-        return self._call(self._of_id(id), "change", id, change, version)
+        return self._of_id(id).ask("change", id, change, version)
 
     def redrive(self, id: int, version: int | None = None) -> MaybeFuture[Job]:
-        return self._call(self._of_id(id), "redrive", id, version)
+        return self._of_id(id).ask("redrive", id, version)
 
     # -- many jobs ----------------------------------------------------------------------------------
 
@@ -443,7 +434,7 @@ class ClusterEngine:
     ) -> MaybeFuture[BulkResult]:
         shards = self._of_filter(where)
         if len(shards) == 1:
-            return self._call(shards[0], *call(limit))
+            return shards[0].ask(*call(limit))
         return self._task(self._in_turn(shards, limit, call))
 
     async def _in_turn(
@@ -462,7 +453,7 @@ class ClusterEngine:
     def configure(
         self, name: str, changes: dict[str, object], version: int | None = None
     ) -> MaybeFuture[QueueView]:
-        return self._call(self._of_queue(name), "configure", name, changes, version)
+        return self._of_queue(name).ask("configure", name, changes, version)
 
     def pause(
         self,
@@ -472,10 +463,10 @@ class ClusterEngine:
         version: int | None = None,
         by: str | None = None,
     ) -> MaybeFuture[QueueView]:
-        return self._call(self._of_queue(name), "pause", name, duration, reason, version, by)
+        return self._of_queue(name).ask("pause", name, duration, reason, version, by)
 
     def resume(self, name: str, version: int | None = None) -> MaybeFuture[QueueView]:
-        return self._call(self._of_queue(name), "resume", name, version)
+        return self._of_queue(name).ask("resume", name, version)
 
     def consumers(self, limit: int, within: Callable[[str], bool] | None = None) -> Consumers:
         return joining.consumers(self._from_all("consumers", limit, within), limit)
@@ -515,25 +506,8 @@ class ClusterEngine:
 
     # -- schedules ----------------------------------------------------------------------------------
 
-    def _with_schedule(self, name: str) -> tuple[Shard, Schedule]:
-        """Returns the shard that has a schedule: that of the queue of its jobs. Raises `ScheduleNotFound`."""
-        return self._with_schedules(name)[0]
-
-    def _with_schedules(self, name: str) -> list[tuple[Shard, Schedule]]:
-        """Returns all that have it. They are two while it goes from one shard to another, and if the server
-        ended then that moved it; the newer one comes first. Raises `ScheduleNotFound`."""
-        found = wait(outcomes([partial(shard.call, "schedule", name) for shard in self.shards]))
-        known = [
-            (shard, schedule)
-            for shard, schedule in zip(self.shards, found, strict=True)
-            if isinstance(schedule, Schedule)
-        ]
-        if not known:
-            raise next((error for error in found if not isinstance(error, ScheduleNotFound)), found[0])
-        return sorted(known, key=lambda one: -one[1].created_at)
-
     def schedule(self, name: str) -> Schedule:
-        return self._with_schedule(name)[1]
+        return self._schedules.schedule(name)
 
     def schedules(
         self,
@@ -544,130 +518,37 @@ class ClusterEngine:
         after: str | None = None,
         within: Callable[[str], bool] | None = None,
     ) -> list[Schedule]:
-        found: list[Schedule] = []
-        for shard in self.shards:
-            last, more = after, True
-            while more:
-                part: list[Schedule] = shard.read("schedules", group, queues, paused, _SCHEDULES, last, None)
-                found += [one for one in part if within is None or within(one.plan.job.queue)]
-                more = len(part) == _SCHEDULES
-                last = part[-1].plan.name if part else None
-        return sorted(found, key=lambda schedule: schedule.plan.name)[:limit]
+        return self._schedules.schedules(group, queues, paused, limit, after, within)
 
     def put_schedule(
         self, plan: Plan, paused: bool | None, version: int | None = None
     ) -> MaybeFuture[tuple[Schedule, bool]]:
         self._admit()
-        target = self._of_queue(plan.job.queue)
-        try:
-            known = self._with_schedules(plan.name)
-        except ScheduleNotFound:
-            return self._call(target, "put_schedule", plan, paused, version)
-        shard, existing = known[0]
-        if shard is target and len(known) == 1:
-            return self._call(target, "put_schedule", plan, paused, version)
-        check_version("schedule", existing.version, version)
-        if paused is None:
-            paused = existing.paused_at is not None
-        others = [shard for shard, _ in known if shard is not target]
-        return shielded(self._task(self._move_schedule(others, target, plan, paused)))
-
-    async def _move_schedule(
-        self, shards: Sequence[Shard], target: Shard, plan: Plan, paused: bool
-    ) -> tuple[Schedule, bool]:
-        """Replaces a schedule by one whose jobs go to a queue of another shard."""
-        schedule, _ = await awaited(target.call("put_schedule", plan, paused, None))
-        for shard in shards:
-            await self._delete_schedule_at(shard, plan.name)
-        return schedule, False
-
-    async def _delete_schedule_at(self, shard: Shard, name: str) -> None:
-        with suppress(ScheduleNotFound):
-            await awaited(shard.call("delete_schedule", name, None))
+        return self._schedules.put(plan, paused, version)
 
     def put_schedules(
         self, plans: Sequence[tuple[Plan, bool | None]], group: str | None, dry_run: bool
     ) -> MaybeFuture[ScheduleChanges]:
-        """All or nothing within each shard. What cannot be done is found out before anything changes."""
         if not dry_run:
             self._admit()
-        known = self._places_of_schedules()
-        parts: dict[int, list[tuple[Plan, bool | None]]] = {shard.index: [] for shard in self.shards}
-        for plan, paused in plans:
-            target = self._of_queue(plan.job.queue)
-            if paused is None and (place := known.get(plan.name)) is not None and place[0] is not target:
-                paused = True if place[1].paused_at is not None else None  # it stays so where it goes
-            parts[target.index].append((plan, paused))
-        elsewhere: dict[int, list[str]] = {}
-        for number, (plan, _) in enumerate(plans):
-            if (place := known.get(plan.name)) is None or place[0] is self._of_queue(plan.job.queue):
-                continue
-            shard, existing = place
-            if group is not None and existing.plan.group != group:
-                raise OtherGroup(f"the schedule {plan.name!r} belongs to another group", index=number)
-            if existing.plan.group is None or existing.plan.group != group:
-                elsewhere.setdefault(shard.index, []).append(plan.name)
-        concerned = {
-            index: part for index, part in parts.items() if part or (group is not None)
-        }  # an empty part deletes what the group has there
-        checked = gathered(
-            [
-                self.shards[index].call("put_schedules", part, group, True)
-                for index, part in concerned.items()
-            ],
-            joining.changes,
-        )
-        if dry_run:
-            return checked
-        wait(checked)
-        return shielded(self._task(self._put_parts(concerned, group, elsewhere)))
-
-    def _places_of_schedules(self) -> dict[str, tuple[Shard, Schedule]]:
-        known: dict[str, tuple[Shard, Schedule]] = {}
-        for schedule in self.schedules(None, None, None, 1 << 30):
-            known[schedule.plan.name] = (self._of_queue(schedule.plan.job.queue), schedule)
-        return known
-
-    async def _put_parts(
-        self,
-        parts: dict[int, list[tuple[Plan, bool | None]]],
-        group: str | None,
-        elsewhere: dict[int, list[str]],
-    ) -> ScheduleChanges:
-        results: list[ScheduleChanges] = []
-        for index, part in parts.items():
-            results.append(await awaited(self.shards[index].call("put_schedules", part, group, False)))
-        for index, names in elsewhere.items():
-            for name in names:
-                await self._delete_schedule_at(self.shards[index], name)
-                results.append(ScheduleChanges([], [], [], [name]))
-        return joining.changes(results)
+        return self._schedules.put_all(plans, group, dry_run)
 
     def delete_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
-        known = self._with_schedules(name)
-        if len(known) == 1:
-            return self._call(known[0][0], "delete_schedule", name, version)
-        check_version("schedule", known[0][1].version, version)
-        return shielded(self._task(self._delete_schedules(name, known)))
-
-    async def _delete_schedules(self, name: str, known: Sequence[tuple[Shard, Schedule]]) -> Schedule:
-        for shard, _ in known:
-            await self._delete_schedule_at(shard, name)
-        return known[0][1]
+        return self._schedules.delete(name, version)
 
     def pause_schedule(
         self, name: str, reason: str | None, version: int | None = None
     ) -> MaybeFuture[Schedule]:
-        return self._call(self._with_schedule(name)[0], "pause_schedule", name, reason, version)
+        return self._schedules.shard_with(name).ask("pause_schedule", name, reason, version)
 
     def resume_schedule(self, name: str, version: int | None = None) -> MaybeFuture[Schedule]:
-        return self._call(self._with_schedule(name)[0], "resume_schedule", name, version)
+        return self._schedules.shard_with(name).ask("resume_schedule", name, version)
 
     def run_schedule(self, name: str) -> MaybeFuture[Job | ExistingJob]:
-        return self._call(self._with_schedule(name)[0], "run_schedule", name)
+        return self._schedules.shard_with(name).ask("run_schedule", name)
 
     def explain_schedule(self, name: str) -> ScheduleExplanation:
-        found: ScheduleExplanation = self._with_schedule(name)[0].read("explain_schedule", name)
+        found: ScheduleExplanation = self._schedules.shard_with(name).read("explain_schedule", name)
         return found
 
     def schedule_figures(self, within: Callable[[str], bool] | None = None) -> ScheduleFigures:
@@ -704,7 +585,7 @@ class ClusterEngine:
             engine.flush()
 
     def end_session(self, code: str) -> MaybeFuture[None]:
-        ended = self._call(self.shards[0], "end_session", code)
+        ended = self.shards[0].ask("end_session", code)
         self._remember_ended(code)
         return ended
 
@@ -778,13 +659,3 @@ class ClusterEngine:
         self.stop_waiting()
         for engine in self.own:
             engine.close()
-
-
-def shielded(task: Future[T]) -> Future[T]:
-    """Returns a Future of a task that goes on if whoever waits for it leaves: half of it would be wrong."""
-    future: Future[T] = asyncio.shield(task)
-    return future
-
-
-async def awaited(answer: MaybeFuture[T]) -> T:
-    return await answer if isinstance(answer, Future) else answer

@@ -5,7 +5,7 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError
 from jobqueue.model import Delivery, DequeueRequest
 
+T = TypeVar("T")
 # Seconds after which a shard is asked again that ended a wait early.
 _AGAIN: Final = 0.2
 # Seconds after the end of a wait in which answers may still come.
@@ -45,6 +46,11 @@ def outcomes(
     if not any(isinstance(result, Future) for result in results):
         return join(results)
     return _Gathered(results, join, True)
+
+
+async def awaited(answer: MaybeFuture[T]) -> T:
+    """Returns the result of a call, at once or when it is there."""
+    return await answer if isinstance(answer, Future) else answer
 
 
 class _Gathered(Future[Any]):

@@ -11,7 +11,7 @@ from jobqueue.cluster import codec
 from jobqueue.cluster.codec import Verb
 from jobqueue.cluster.peer import Peer
 from jobqueue.cluster.serving import current_deliveries, performed
-from jobqueue.cluster.waiting import Outcome, wait, wait_for_outcome
+from jobqueue.cluster.waiting import Outcome, inside, wait, wait_for_outcome
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.wait_future import WaitFuture, nothing
@@ -59,15 +59,16 @@ class Shard:
         return RemoteFuture(RemoteCall(self, codec.VERBS[verb], arguments))
 
     def ask(self, verb: str, *arguments: Any) -> MaybeFuture[Any]:
-        """As `call`, inside of `run`, which waits for the answer of another server: what is refused there is
-        raised here."""
+        """As `call`, but inside of `run` the work waits for the answer of another server, so that what is
+        refused there is raised here."""
         engine = self.local()
         if engine is not None:
             return getattr(engine, verb)(*arguments)
-        return wait_for_outcome(RemoteCall(self, codec.VERBS[verb], arguments))
+        call = RemoteCall(self, codec.VERBS[verb], arguments)
+        return wait_for_outcome(call) if inside() else RemoteFuture(call)
 
     def read(self, verb: str, *arguments: Any) -> Any:
-        """As `ask`, for a verb that reads."""
+        """Calls a verb that reads; inside of `run`."""
         return wait(self.ask(verb, *arguments))
 
     def owned_by(self, engine: LocalEngine | None, peer: Peer | None) -> None:
