@@ -28,12 +28,11 @@ _TELL_EVERY = 5.0
 MODULES = [
     "cluster/codec",
     "cluster/engine",
+    "cluster/outcome",
     "cluster/peer",
     "cluster/schedules",
-    "cluster/several",
     "cluster/shard",
     "cluster/serving",
-    "cluster/waiting",
     "core/admin",
     "core/admission",
     "core/bulk",

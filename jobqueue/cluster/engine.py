@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar
 
 from jobqueue.clock import Clock, SystemClock
 from jobqueue.cluster import joining
+from jobqueue.cluster.outcome_future import OutcomeFuture
 from jobqueue.cluster.schedules import Schedules
 from jobqueue.cluster.several import SeveralDequeue, awaited, gathered, outcomes
-from jobqueue.cluster.shard import RemoteFuture, Shard
+from jobqueue.cluster.shard import Shard
 from jobqueue.cluster.waiting import inside, run, wait
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.calendar import PlanCalendar
@@ -95,7 +96,7 @@ class ClusterEngine:
         self._stop_callbacks: list[Callable[[], None]] = []
         self._stop_refusal: Stopping | None = None
         self._background: set[asyncio.Task[Any]] = set()
-        self._waits: set[RemoteFuture | SeveralDequeue] = set()
+        self._waits: set[OutcomeFuture | SeveralDequeue] = set()
         self._ended: dict[str, None] = {}  # sessions that were ended, the last ones that this server saw
         self._asked_for: set[str] = set()  # sessions of which the owner is asked
         self._schedules = Schedules(self.shards, self._task)
@@ -273,7 +274,7 @@ class ClusterEngine:
 
     def _until_stop(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         """Has a wait end when this server stops. Those of its own engines end by themselves."""
-        if isinstance(answer, (RemoteFuture, SeveralDequeue)) and not answer.done():
+        if isinstance(answer, (OutcomeFuture, SeveralDequeue)) and not answer.done():
             self._waits.add(answer)
             answer.add_done_callback(self._waits.discard)
         return answer

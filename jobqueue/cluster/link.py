@@ -36,13 +36,13 @@ def greeting(peer: str, nonce: bytes, secret: str) -> bytes:
 
 def watch_other_side(connected: socket.socket, unread: int) -> None:
     """Has the system end a connection between two servers when the other machine, or the way to it, has gone:
-    after 15 s if nothing is on its way there, else after `unread` milliseconds. That is also how long the
+    after 5 s if nothing is on its way there, else after `unread` milliseconds. That is also how long the
     other side may read nothing."""
     options = {
         "TCP_NODELAY": 1,
-        "TCP_KEEPIDLE": 5,
-        "TCP_KEEPINTVL": 2,
-        "TCP_KEEPCNT": 5,
+        "TCP_KEEPIDLE": 2,
+        "TCP_KEEPINTVL": 1,
+        "TCP_KEEPCNT": 3,
         "TCP_USER_TIMEOUT": unread,
     }
     with suppress(OSError):

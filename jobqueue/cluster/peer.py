@@ -32,7 +32,7 @@ _PAUSE: Final = 0.2
 # Milliseconds by which the clocks of two servers may differ before times are converted.
 _TOLERANCE: Final = 5
 # Milliseconds for which another server may read nothing.
-UNREAD: Final = 10_000
+UNREAD: Final = 5_000
 # Who says this in a greeting passes on calls, not the connection of a client.
 PASSES_CALLS: Final = "calls 1, from "
 

@@ -9,19 +9,20 @@ from typing import Any, Final
 
 from jobqueue.cluster import codec
 from jobqueue.cluster.codec import Verb
+from jobqueue.cluster.outcome import Outcome
+from jobqueue.cluster.outcome_future import OutcomeFuture
 from jobqueue.cluster.peer import Peer
 from jobqueue.cluster.serving import current_deliveries, performed
-from jobqueue.cluster.waiting import Outcome, inside, wait, wait_for_outcome
+from jobqueue.cluster.waiting import inside, wait, wait_for_outcome
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.local import LocalEngine
-from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
 from jobqueue.model import Delivery, ExistingJob, Job
 from jobqueue.steps import RELEASE
 
 _log: Final = logging.getLogger("jobqueue")
 # Seconds for which a call waits for its shard to have an owner, and before it asks again one that is not.
-PATIENCE: Final = 5.0
+PATIENCE = 5.0
 _AGAIN: Final = 0.05
 # Seconds before leases are watched again at a server that did not own their shard.
 _WATCH_AGAIN: Final = 0.5
@@ -56,7 +57,7 @@ class Shard:
         engine = self.local()
         if engine is not None:
             return getattr(engine, verb)(*arguments)
-        return RemoteFuture(RemoteCall(self, codec.VERBS[verb], arguments))
+        return _future_of(RemoteCall(self, codec.VERBS[verb], arguments))
 
     def ask(self, verb: str, *arguments: Any) -> MaybeFuture[Any]:
         """As `call`, but inside of `run` the work waits for the answer of another server, so that what is
@@ -65,7 +66,7 @@ class Shard:
         if engine is not None:
             return getattr(engine, verb)(*arguments)
         call = RemoteCall(self, codec.VERBS[verb], arguments)
-        return wait_for_outcome(call) if inside() else RemoteFuture(call)
+        return wait_for_outcome(call) if inside() else _future_of(call)
 
     def read(self, verb: str, *arguments: Any) -> Any:
         """Calls a verb that reads; inside of `run`."""
@@ -330,7 +331,7 @@ class RemoteCall(Outcome):
         now = list(self._arguments)
         if self._verb.waits is not None:
             now[self._verb.waits] = 0
-        RemoteFuture(RemoteCall(self._shard, self._verb, tuple(now))).add_done_callback(self._done_here)
+        _future_of(RemoteCall(self._shard, self._verb, tuple(now))).add_done_callback(self._done_here)
 
     def cancel(self) -> bool:
         """Whoever called leaves: what is delivered goes back."""
@@ -348,36 +349,8 @@ class RemoteCall(Outcome):
             self._peer.cancel(self)
 
 
-class RemoteFuture(WaitFuture[Any]):
-    """A Future of a remote call."""
-
-    def __init__(self, call: RemoteCall) -> None:
-        super().__init__(loop=asyncio.get_running_loop())
-        self._call = call
-        self.withdraw = self._leave
-        if call.done():
-            self._end()
-        else:
-            call.when_done(self._end)
-
-    def _leave(self) -> None:
-        self._call.when_done(nothing)
-        self._call.cancel()
-
-    def _end(self) -> None:
-        self.withdraw = nothing
-        try:
-            result = self._call.result()
-        except CancelledError:
-            super().cancel()
-        except BaseException as error:
-            self.set_exception(error)
-        else:
-            self.set_result(result)
-
-    def stop(self) -> None:
-        """Ends a wait, see `RemoteCall.stop`."""
-        self._call.stop()
+def _future_of(call: RemoteCall) -> OutcomeFuture:
+    return OutcomeFuture(call, call.stop)
 
 
 def _shift(result: Any, by: int) -> None:

@@ -55,6 +55,7 @@ class Database:
         self.silent = {}
         self.alive = []
         self.opened = []
+        self.engines = {}  # that took a shard last
         self.away = False
 
 
@@ -72,6 +73,9 @@ class Watch:
     async def look(self):
         if self._database.away:
             raise Unavailable("the database does not answer")
+        for shard, engine in self._database.engines.items():
+            if engine.stopping and self._database.owners[shard] == self._place:
+                self._database.owners[shard] = None
         if not self.left and self._place.address not in self._database.alive:
             self._database.alive.append(self._place.address)
         return [
@@ -104,17 +108,10 @@ class Member:
             raise self.error
         self.database.opened.append((shard, silent))
         engine = LocalEngine(Settings(first_id=first_id_of(shard, 0)), None, None)
-        close = engine.close
-
-        def give_up():
-            if self.database.owners[shard] == self.server.place:
-                self.database.owners[shard] = None
-            close()
-
-        holder = Engine(engine, give_up)
         self.database.owners[shard] = self.server.place
         self.database.silent.pop(shard, None)
-        return holder
+        self.database.engines[shard] = engine
+        return engine
 
     def owned(self):
         return [shard.index for shard in self.engine.shards if shard.engine is not None]
@@ -124,22 +121,6 @@ class Member:
         self.server.close()
         for engine in list(self.engine.own):
             engine.close()
-
-
-class Engine:
-    """A `LocalEngine` in memory that is loaded like one of a database."""
-
-    def __init__(self, engine, close):
-        self.__dict__.update(engine=engine, close=close)
-
-    async def load(self):
-        return 3
-
-    def __getattr__(self, name):
-        return getattr(self.engine, name)
-
-    def __setattr__(self, name, value):
-        setattr(self.engine, name, value)
 
 
 async def until(condition):
@@ -154,7 +135,6 @@ async def test_the_first_server_takes_all_shards_and_a_second_one_gets_half():
     try:
         await first.keeper.start()
         assert (first.owned(), first.engine.refuses) == (list(range(SHARDS)), None)
-        assert first.keeper.loaded == 3 * SHARDS
         await second.keeper.start()
         await until(lambda: len(first.owned()) == len(second.owned()) == SHARDS // 2)
         assert sorted(first.owned() + second.owned()) == list(range(SHARDS))
