@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, Final
@@ -66,6 +67,11 @@ _KNOWN: Final = """
 """
 
 
+def _call_each(loop: asyncio.AbstractEventLoop, callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        loop.call_soon(callback)
+
+
 class Channel:
     """The groups of one shard. It is used as a `Writer` is, whose contract it has."""
 
@@ -91,8 +97,8 @@ class Channel:
         self.error: Exception | None = None  # of the last try
         self.alone_until = 0.0  # its store has failed, and works by itself; monotonic
         self.busy = False  # its store works, on a thread of the pool
+        self.loop = loop
         self._writer = writer
-        self._loop = loop
         self._on_written = on_written
         self._on_retry = on_retry
         self._on_failure = on_failure
@@ -121,15 +127,16 @@ class Channel:
     def fail(self, error: Exception) -> None:
         """Nothing is written any more."""
         self.error, self.failed = error, True
-        self._loop.call_soon_threadsafe(self._on_failure, error)
+        self.loop.call_soon_threadsafe(self._on_failure, error)
 
-    def written(self, count: int, began: float) -> None:
-        """The first `count` rows, which are all groups that had come by then, are on disk."""
+    def written(self, count: int, began: float) -> Callable[[], None]:
+        """The first `count` rows, which are all groups that had come by then, are on disk. Returns what is to
+        be called on the loop."""
         self.error = None
         self.seconds.add(time.monotonic() - began)
         self.rows.add(count)
         groups, self.groups, self.waiting = self.groups, 0, []
-        self._loop.call_soon_threadsafe(self._on_written, groups)
+        return partial(self._on_written, groups)
 
     def work_alone(self) -> None:
         """Writes what waits, or checks the store; on a thread of the pool."""
@@ -142,15 +149,15 @@ class Channel:
                 self.store.check()
         except RetryableError as error:
             self.error = error
-            self._loop.call_soon_threadsafe(self._on_retry, error)
+            self.loop.call_soon_threadsafe(self._on_retry, error)
         except Exception as error:
             self.fail(error)
         else:
             if self.groups:
-                self.written(count, began)
+                self.loop.call_soon_threadsafe(self.written(count, began))
             elif had_failed:
                 self.error = None
-                self._loop.call_soon_threadsafe(self._on_written, 0)
+                self.loop.call_soon_threadsafe(self._on_written, 0)
 
 
 class SharedWriter(Thread):
@@ -304,12 +311,16 @@ class SharedWriter(Thread):
                 channel.store.is_in_doubt(len(channel.waiting))
             return
         counted = {row["id"] for row in found}
+        written: list[Callable[[], None]] = []
         for channel, part in zip(channels, parts, strict=True):
             if channel.store.session.id in counted:
                 channel.store.has_counted(part)
-                channel.written(len(channel.waiting), began)
+                written.append(channel.written(len(channel.waiting), began))
             else:
                 self._known.discard(channel.store.session.id)  # its own store finds out why
+        if written:  # told at once, since each call wakes the loop, which takes the interpreter from here
+            loop = channels[0].loop
+            loop.call_soon_threadsafe(_call_each, loop, written)
 
     def _beat(self) -> None:
         """Tells the other servers, and makes sure, that this one owns its shards."""

@@ -169,7 +169,7 @@ def growth(seconds: int) -> str:
     try:
         for number, part in ((2, 0.2), (4, 0.1)):
             one, many = [], []
-            for _ in range(2):
+            for _ in range(3):
                 one.append(_rate(postgres, 1, part, seconds))
                 many.append(_rate(postgres, number, part, seconds))
             before, after = (sum(each.jobs for each in found) / len(found) for found in (one, many))
