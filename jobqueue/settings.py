@@ -11,6 +11,7 @@ from hashlib import sha256
 from ipaddress import ip_network
 from typing import Any, ClassVar, NamedTuple, Self
 
+from jobqueue.advertised import is_advertisable
 from jobqueue.errors import InvalidField, SettingError
 from jobqueue.shards import MOST_SHARDS
 from jobqueue.units import duration_ms, size_bytes
@@ -104,6 +105,15 @@ def _text(meaning: str) -> Callable[[object], str | None]:
         return value
 
     return cast
+
+
+def _url(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not is_advertisable(value)):
+        raise InvalidField(
+            "must be the URL of this server, such as http://a.example.com:8080 or https://example.com/a: "
+            "without a user and a query"
+        )
+    return value
 
 
 def _data(value: object) -> str | None:
@@ -218,6 +228,11 @@ class Settings:
         _advertised,
         None,
         "with PostgreSQL: where other servers reach this one: host or host:port; else its address, any port",
+    )
+    advertise_url: str | None = _declare(
+        _url,
+        None,
+        "with several shards: URL at which clients reach this server itself; they are told of it; else none",
     )
     shards: int | None = _declare(
         _optional(_integer(1, MOST_SHARDS)),

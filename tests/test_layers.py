@@ -28,7 +28,7 @@ ARROWS = {
     "job": {"job_parts", "native", "steps"},
     "job_rows": {"job", "job_parts", "steps"},
     "model": {"errors", "histogram", "job", "job_parts", "steps"},
-    "settings": {"errors", "shards", "units"},
+    "settings": {"advertised", "errors", "shards", "units"},
     "core": {"errors", "histogram", "model", "steps"},
     "storage": {
         "clock",
@@ -75,7 +75,18 @@ ARROWS = {
     "taskiq": {"client", "errors", "worker"},
     "otel": {"jobs", "version"},
     "sentry": {"jobs"},
-    "web": {"engine", "errors", "histogram", "job", "model", "settings", "steps", "units", "version"},
+    "web": {
+        "advertised",
+        "engine",
+        "errors",
+        "histogram",
+        "job",
+        "model",
+        "settings",
+        "steps",
+        "units",
+        "version",
+    },
     "server": {
         "web",
         "cluster",

@@ -212,6 +212,12 @@ BAD = [
     ("data", ""),
     ("advertise", "a:b:1"),
     ("advertise", "a:65536"),
+    ("advertise_url", ""),
+    ("advertise_url", "a:8080"),
+    ("advertise_url", "unix:/run/jobqueue"),
+    ("advertise_url", "http://a/?b"),
+    ("advertise_url", "http://a:65536"),
+    ("advertise_url", "http://a\r\nB: c"),
     ("shards", "65"),
     ("sync", "never"),
     ("sync_interval", "0s"),
@@ -238,6 +244,12 @@ BAD = [
     ("trusted_proxies", "proxy"),
     ("trusted_proxies", "10.0.0.1/8"),
 ]
+
+
+def test_a_url_for_clients_has_no_password():
+    with pytest.raises(SettingError, match="must be the URL of this server") as refused:
+        from_environment({"JOBQUEUE_ADVERTISE_URL": "http://me:secret@a"})
+    assert "secret" not in refused.value.detail
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)

@@ -58,13 +58,14 @@ NOT_OWNER: Final = 2
 BUG: Final = 3
 WITHDRAWN: Final = 4
 # Kinds of notices of the owner: an event, the end of a lease, its clock, leases that it does not have, and
-# that it watches none because the shard is not its own, and leases that were extended.
+# that it watches none because the shard is not its own, leases that were extended, and its URL for clients.
 EVENT: Final = 8
 LEASE_ENDED: Final = 9
 CLOCK: Final = 10
 LEASES_GONE: Final = 11
 NOT_WATCHED: Final = 12
 LEASES_RENEWED: Final = 13
+URL: Final = 14
 # Kinds of calls that are no verbs and have no answer. They come before the verbs.
 CANCEL: Final = 0
 WATCH_LEASES: Final = 1

@@ -13,11 +13,12 @@ from typing import Any, Final, TypeVar
 
 from jobqueue.clock import Clock, SystemClock
 from jobqueue.cluster import joining
+from jobqueue.cluster.outcome import Outcome
 from jobqueue.cluster.outcome_future import OutcomeFuture
 from jobqueue.cluster.schedules import Schedules
-from jobqueue.cluster.several import SeveralDequeue, awaited, gathered, outcomes
-from jobqueue.cluster.shard import Shard
-from jobqueue.cluster.waiting import inside, run, wait
+from jobqueue.cluster.several import Gathered, SeveralDequeue, awaited, gathered, outcomes
+from jobqueue.cluster.shard import RemoteCall, Shard
+from jobqueue.cluster.waiting import Working, inside, run, wait
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.calendar import PlanCalendar
 from jobqueue.engine.local import LocalEngine
@@ -105,6 +106,18 @@ class ClusterEngine:
 
     def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
         return run(work)
+
+    def answered_by(self, call: Future[Any] | Outcome) -> str | None:
+        if isinstance(call, OutcomeFuture):
+            return self.answered_by(call.outcome)
+        if isinstance(call, RemoteCall):
+            return None if call.answered_by is None else call.answered_by.url
+        if isinstance(call, Working):
+            return self.answered_by(call.waits_for)
+        if isinstance(call, Gathered):
+            urls = {self.answered_by(one) for one in call.calls}
+            return urls.pop() if len(urls) == 1 else None
+        return None
 
     def _of_queue(self, name: str) -> Shard:
         return self.shards[shard_of_queue(name, len(self.shards))]

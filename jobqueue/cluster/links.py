@@ -33,10 +33,12 @@ class Links:
         self._passed_on = 0  # calls, over connections that are closed
         self._observer: Callable[[Kind, Job | str], None] | None = None
         self._calling = tls.calling if tls is not None else None
-        self.servings = (
-            Servings(self._own, engine.clock)
-            if tls is None
-            else Servings(self._own, engine.clock, tls.accepting, proof(place.secret, tls.certificate))
+        self.servings = Servings(
+            self._own,
+            engine.clock,
+            None if tls is None else tls.accepting,
+            b"" if tls is None else proof(place.secret, tls.certificate),
+            engine.settings.advertise_url,
         )
         self.servings.on_watchers = self._watch_own
         engine.on_watch = self._watch

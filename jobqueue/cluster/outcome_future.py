@@ -14,7 +14,7 @@ class OutcomeFuture(WaitFuture[Any]):
 
     def __init__(self, outcome: Outcome, stop: Callable[[], None]) -> None:
         super().__init__(loop=asyncio.get_running_loop())
-        self._outcome = outcome
+        self.outcome = outcome
         self.stop = stop
         self.withdraw = self._leave
         if outcome.done():
@@ -23,13 +23,13 @@ class OutcomeFuture(WaitFuture[Any]):
             outcome.when_done(self._end)
 
     def _leave(self) -> None:
-        self._outcome.when_done(nothing)
-        self._outcome.cancel()
+        self.outcome.when_done(nothing)
+        self.outcome.cancel()
 
     def _end(self) -> None:
         self.withdraw = self.stop = nothing
         try:
-            result = self._outcome.result()
+            result = self.outcome.result()
         except CancelledError:
             super().cancel()
         except BaseException as error:

@@ -94,6 +94,7 @@ class Peer:
         self._sent: dict[int, Call] = {}
         self._number = 0
         self.passed_on = 0  # calls that were sent
+        self.url: str | None = None  # at which clients reach the other server, if it has told that
         self._out: list[bytes] = []
         self._received = bytearray()
         self._their_clock: int | None = None
@@ -253,7 +254,7 @@ class Peer:
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_away()
-        self._transport = self._their_clock = None
+        self._transport = self._their_clock = self.url = None
         self._received.clear()
         sent, self._sent = self._sent, {}
         for call in sent.values():
@@ -337,6 +338,8 @@ class Peer:
             self._their_clock = int.from_bytes(body, "big", signed=True)
             if first:
                 self._accepted()
+        elif kind == codec.URL:
+            self.url = body.decode("ascii")
         elif kind == codec.EVENT:
             if self._observer is not None:
                 what, job, name = codec.read_event(body)

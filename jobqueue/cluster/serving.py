@@ -25,7 +25,7 @@ _log: Final = logging.getLogger("jobqueue")
 class Servings:
     """The connections of the servers that pass calls on. `engine_of(shard)`: the engine of a shard that this
     server owns, or None. `clock()`: the wall clock when the monotonic clock was 0. `tls`: with which it
-    accepts; `expected`: what each caller sends first then."""
+    accepts; `expected`: what each caller sends first then. `url`: at which clients reach this server."""
 
     def __init__(
         self,
@@ -33,12 +33,14 @@ class Servings:
         clock: Callable[[], int],
         tls: ssl.SSLContext | None = None,
         expected: bytes = b"",
+        url: str | None = None,
     ) -> None:
         self.engine_of = engine_of
         self._clock = clock
         self._told_clock = clock()
         self._tls = tls
         self.expected = expected
+        self._url = None if url is None else url.encode()
         self._open: set[Serving] = set()
         self.watchers: set[Serving] = set()
         self.on_watchers: Callable[[], None] = lambda: None  # called when there are none, or some, now
@@ -63,6 +65,8 @@ class Servings:
     def opened(self, serving: "Serving") -> None:
         self._open.add(serving)
         serving.tell_clock(self._told_clock)
+        if self._url is not None:
+            serving.answer(0, codec.URL, self._url)
 
     def closed(self, serving: "Serving") -> None:
         self._open.discard(serving)

@@ -28,7 +28,7 @@ def gathered(
     """Returns what `join` returns for the results of all calls. Fails with the first error."""
     if not any(isinstance(call, Future) for call in calls):
         return join(list(calls))
-    return _Gathered(calls, join, False)
+    return Gathered(calls, join, False)
 
 
 def outcomes(
@@ -45,7 +45,7 @@ def outcomes(
             results.append(refused)
     if not any(isinstance(result, Future) for result in results):
         return join(results)
-    return _Gathered(results, join, True)
+    return Gathered(results, join, True)
 
 
 async def awaited(answer: MaybeFuture[T]) -> T:
@@ -53,13 +53,15 @@ async def awaited(answer: MaybeFuture[T]) -> T:
     return await answer if isinstance(answer, Future) else answer
 
 
-class _Gathered(Future[Any]):
-    """The results of several calls. Cancelling it cancels those that are under way."""
+class Gathered(Future[Any]):
+    """The results of several calls. Cancelling it cancels those that are under way. `calls`: all of them, if
+    one server may have answered them."""
 
     def __init__(
         self, calls: Sequence[MaybeFuture[Any]], join: Callable[[list[Any]], Any], keep_errors: bool
     ) -> None:
         super().__init__(loop=asyncio.get_running_loop())
+        self.calls = calls if keep_errors or len(calls) == 1 else ()
         self._results: list[Any] = list(calls)
         self._join = join
         self._keep_errors = keep_errors

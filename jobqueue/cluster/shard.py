@@ -183,6 +183,7 @@ class RemoteCall(Outcome):
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._peer: Peer | None = None  # to which it was given
+        self.answered_by: Peer | None = None
         self._here: Future[Any] | None = None  # the call of the engine of this server
         self._stopped = False  # what is answered to the call itself does not count
         self.start()
@@ -256,6 +257,7 @@ class RemoteCall(Outcome):
         if self._stopped:
             return
         if kind in (codec.RESULT, codec.REFUSED):
+            self.answered_by = self._peer
             try:
                 result = self._read(kind, body, behind)
             except Exception:

@@ -83,7 +83,7 @@ def run(work: Callable[[], T]) -> MaybeFuture[T]:
     if worker.done:
         result: T = worker.outcome()
         return result
-    return _Working(worker, waits_for)
+    return Working(worker, waits_for)
 
 
 def inside() -> bool:
@@ -113,8 +113,9 @@ def _stop_for(what: "Future[Any] | Outcome") -> None:
     parent.switch(what)
 
 
-class _Working(Future[Any]):
-    """The result of work that waits. Cancelling it cancels what it waits for."""
+class Working(Future[Any]):
+    """The result of work that waits. `waits_for`: what it waits for, and in the end has waited for last.
+    Cancelling it cancels that."""
 
     def __init__(self, worker: _Worker, waits_for: Future[Any] | Outcome) -> None:
         super().__init__(loop=asyncio.get_running_loop())
@@ -122,7 +123,7 @@ class _Working(Future[Any]):
         self._wait_for(waits_for)
 
     def _wait_for(self, what: Future[Any] | Outcome) -> None:
-        self._waits_for = what
+        self.waits_for = what
         if isinstance(what, Outcome):
             what.when_done(self._go_on)
         else:
@@ -145,4 +146,4 @@ class _Working(Future[Any]):
             self.set_result(result)
 
     def cancel(self, msg: object = None) -> bool:
-        return self._waits_for.cancel()
+        return self.waits_for.cancel()

@@ -407,6 +407,10 @@ class Engine(EngineView, Protocol):
 
     secret: bytes  # random, and kept with the jobs: the same after a restart, and for the next owner of them
 
+    def answered_by(self, call: Future[Any], /) -> str | None:
+        """Returns the URL at which clients reach the other server that alone has answered a call, or the last
+        call of `run`. None: this server has, or several, or it has told no URL."""
+
     def end_session(self, code: str) -> MaybeFuture[None]:
         """Remembers that the session of the dashboard with this code was ended, as long as an idempotency key
         and within their limits. Returns once that is durable."""

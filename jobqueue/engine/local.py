@@ -711,6 +711,9 @@ class LocalEngine:
     def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
         return work()
 
+    def answered_by(self, call: Future[Any]) -> str | None:
+        return None
+
     def stats(self, within: Callable[[str], bool] | None = None, own: bool = False) -> EngineStats:
         state, driver = self._queue.state, self._driver
         counts, queues, waiting = state.counts, len(state.queues), state.waiters.count

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
 
+from jobqueue.advertised import HEADER
 from jobqueue.engine.api import Engine
 from jobqueue.errors import (
     BodyTooLarge,
@@ -33,6 +34,7 @@ from jobqueue.web.bytes_in_flight import BytesInFlight
 from jobqueue.web.context import Context
 from jobqueue.web.dashboard.form_calls import FormCall
 from jobqueue.web.dashboard.routes import Dashboard
+from jobqueue.web.futures import under_way
 from jobqueue.web.http import Answer, Deferred, Request, Response, Stream, Upload
 from jobqueue.web.openapi import document
 from jobqueue.web.operations.negotiation import asks_for_page
@@ -54,6 +56,8 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 # What is answered also while the engine takes no requests.
 _ALWAYS: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
+# What a server of a cluster may own.
+_OWNED: Final = ("/jobs", "/queues")
 # Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
 Access: TypeAlias = Callable[[str, str, int, float, int, str, str], None]
 
@@ -440,6 +444,8 @@ class Dispatcher:
             result = later.future.result()
             if later.render is _unchanged:
                 performed: Answer = result
+                if isinstance(performed, Response):
+                    self._name_owner(later.future, request, performed)
                 return performed
             if self._reads_wait:
                 answer = self.engine.run(partial(later.render, result))
@@ -454,8 +460,17 @@ class Dispatcher:
                 answer.began, answer.operation = later.began, later.operation
             later_answer: Answer = answer
             return later_answer
+        if self._reads_wait:
+            self._name_owner(later.future, request, answer)
         self.meter.count(later.operation, answer.status, monotonic() - later.began)
         return answer
+
+    def _name_owner(self, call: Future[Any], request: Request, answer: Response) -> None:
+        """Names in an answer about queues or jobs the other server that alone has given it."""
+        if request.path.startswith(_OWNED):
+            url = self.engine.answered_by(under_way(call))
+            if url is not None:
+                answer.headers += f"\r\n{HEADER}: {url}".encode()
 
     def failed_later(self, error: Exception, request: Request) -> Response:
         """Returns the answer to a request that fails later than in `answer`: a `Deferred`, or an `Upload`."""

@@ -37,7 +37,8 @@ class Server:
 
 
 class InProcess:
-    """`servers[n].engine` is that of a server. Shard n is owned by server n modulo their number."""
+    """`servers[n].engine` is that of a server. Shard n is owned by server n modulo their number. `urls`: at which
+    clients reach the servers."""
 
     def __init__(
         self,
@@ -45,10 +46,13 @@ class InProcess:
         shards: int = SHARDS,
         tls: Sequence[LinkTls | None] = (None, None, None),
         clock: Clock | None = None,
+        urls: Sequence[str | None] = (None, None, None),
         **given: object,
     ) -> None:
-        settings = Settings(**given)
-        self.servers = [Server(settings, shards, tls[number], clock) for number in range(servers)]
+        self.servers = [
+            Server(Settings(**given, advertise_url=urls[number]), shards, tls[number], clock)
+            for number in range(servers)
+        ]
         self.engines = [
             LocalEngine(Settings(**given, first_id=first_id_of(shard, 0)), clock, None, IDENTITY, SECRET)
             for shard in range(shards)

@@ -2,9 +2,10 @@
 share three servers."""
 
 import pytest
-from postgres_server import needs_postgres
+from postgres_server import free_port, needs_postgres
 from running import until
 
+from jobqueue import Client
 from jobqueue.shards import shard_of_queue
 from tests.cluster.crew import Crew
 from tests.cluster.shard_scenes import SHARD_SCENES
@@ -65,6 +66,42 @@ def test_a_server_that_stops_hands_its_shards_over_and_says_so(three):
     assert last.lines[-1] == "stopped; other servers take over its shards"
     assert first.call("POST", f"/jobs/{job['id']}/conclude?lease={job['lease']}")[0] == 200
     three.start()
+
+
+def _passed_on(server):
+    """The number of calls that a server has passed on to others."""
+    text = server.call("GET", "/metrics")[1].decode()
+    return int(float(text.partition("\njobqueue_cluster_calls_passed_on_total ")[2].partition("\n")[0]))
+
+
+def test_a_client_of_one_server_goes_to_the_others_directly_and_on_when_one_is_killed(postgres):
+    crew = Crew(postgres, postgres.create_database(), SHARDS)
+    try:
+        for port in (free_port(), free_port()):
+            crew.start(JOBQUEUE_PORT=str(port), JOBQUEUE_ADVERTISE_URL=f"http://127.0.0.1:{port}")
+            crew.wait_until_served()
+        crew.wait_until_spread()
+        first, second = crew.servers
+        queue = crew.queue_of(second)
+        with Client(f"http://127.0.0.1:{first.port}") as client:
+            passed = _passed_on(first)
+            for number in range(20):
+                made = client.jobs.enqueue("x", number, queue=f"{queue}:{number % 3}")
+                job = client.jobs.dequeue(f"{queue}:{number % 3}", wait="5s")
+                assert job is not None
+                assert job.id == made.id
+                assert client.jobs.conclude(job, number).status == "concluded"
+            assert _passed_on(first) - passed == 2  # the first call about the family, and about the shard
+            made = client.jobs.enqueue("x", queue=queue, idempotency_key="once")
+            held = client.jobs.dequeue(queue)
+            crew.kill(second)
+            assert client.jobs.enqueue("x", queue=queue, idempotency_key="once").id == made.id
+            assert client.jobs.conclude(held).status == "concluded"
+            until(lambda: set(crew.owners().values()) == {str(first.pid)})
+            assert client.jobs.enqueue("x", queue=queue).id > made.id
+    finally:
+        crew.end()
+        postgres.sql(f"DROP DATABASE IF EXISTS {crew.database} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("name", SHARD_SCENES)
