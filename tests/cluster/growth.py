@@ -96,12 +96,15 @@ def _script(queues: Sequence[str]) -> str:
 
 
 def _load(
-    servers: Sequence[Program], asked: Sequence[Program], queues: Sequence[str], clients: int, seconds: float
+    servers: Sequence[Program],
+    asked: Sequence[tuple[Program, Sequence[str]]],
+    clients: int,
+    seconds: float,
 ) -> Measured:
-    """Measures `servers` while clients ask `asked` for jobs of these queues, each client for all of them in turn."""
+    """Measures `servers` while clients ask those in `asked` for jobs of queues, each client for all of them in turn."""
     before = [cpu_seconds(server.pid) for server in servers]
     running = []
-    for server in asked:
+    for server, queues in asked:
         for number in range(generators := min(_GENERATORS, clients // len(asked))):
             first = number * len(queues) // generators
             script = _script([*queues[first:], *queues[:first]])
@@ -139,8 +142,11 @@ def _queues(crew: Crew, servers: Sequence[Program], each: int) -> list[str]:
     return [name for names in zip(*parts, strict=True) for name in names]
 
 
-def _rate(postgres: Postgres, number: int, part: float, seconds: float, shards: int = SHARDS) -> Measured:
-    """Measures so many servers, each with that part of a CPU, on a new database."""
+def _rate(
+    postgres: Postgres, number: int, part: float, seconds: float, shards: int = SHARDS, direct: bool = False
+) -> Measured:
+    """Measures so many servers, each with that part of a CPU, on a new database. `direct`: each is asked for its own
+    jobs only, as by clients that follow `Job-Server`."""
     with ExitStack() as stack:
         crew = Crew(postgres, postgres.create_database(), shards)
         stack.callback(crew.end)
@@ -149,13 +155,17 @@ def _rate(postgres: Postgres, number: int, part: float, seconds: float, shards: 
             queues = _queues(crew, crew.servers, _QUEUES // number)
         else:
             queues = [f"queue{n}" for n in range(_QUEUES)]
+        asked = [
+            (server, queues[index::number] if direct else queues) for index, server in enumerate(crew.servers)
+        ]
         for index, server in enumerate(crew.servers):
             stack.enter_context(Quota(part, str(index))).add(server.pid)
-        _load(crew.servers, crew.servers, queues, _CLIENTS, 2)  # until all is warm
-        measured = _load(crew.servers, crew.servers, queues, _CLIENTS, seconds)
+        _load(crew.servers, asked, _CLIENTS, 2)  # until all is warm
+        measured = _load(crew.servers, asked, _CLIENTS, seconds)
+    whom = ", owners asked" if direct else ""
     used = ", ".join(f"{each:.2f}" for each in measured.used)
     print(
-        f"\n  {number} servers, {shards} shards, {part} CPU each: {measured.jobs:.0f} jobs/s, {measured.request:.0f} µs of "
+        f"\n  {number} servers, {shards} shards, {part} CPU each{whom}: {measured.jobs:.0f} jobs/s, {measured.request:.0f} µs of "
         f"CPU a request, p50 {measured.p50:.0f} ms, used {used}", end="", file=sys.stderr, flush=True,
     )  # fmt: skip
     return measured
@@ -163,23 +173,24 @@ def _rate(postgres: Postgres, number: int, part: float, seconds: float, shards: 
 
 def growth(seconds: int) -> str:
     """1 and 2 servers with 0.2 CPUs each, 1 and 4 with 0.1 each. PostgreSQL and the clients are not limited. Families
-    are spread evenly over the servers, and clients ask all servers."""
+    are spread evenly over the servers. Clients ask any server, or those who own the jobs."""
     said, factors = [], []
     postgres = Postgres()
     try:
         for number, part in ((2, 0.2), (4, 0.1)):
-            one, many = [], []
+            one, many, owners = [], [], []
             for _ in range(3):
                 one.append(_rate(postgres, 1, part, seconds))
                 many.append(_rate(postgres, number, part, seconds))
-            before, after = (sum(each.jobs for each in found) / len(found) for found in (one, many))
-            costs = [statistics.mean(each.request for each in found) for found in (one, many)]
+                owners.append(_rate(postgres, number, part, seconds, direct=True))
+            before, after, directly = (
+                sum(each.jobs for each in found) / len(found) for found in (one, many, owners)
+            )
             factors.append(after / before)
             single = _rate(postgres, 1, part, seconds, shards=1).jobs
             said.append(
-                f"1 → {number} servers of {part} CPUs: {before:.0f} → {after:.0f} jobs/s, {factors[-1]:.2f} ×; by the CPU time "
-                f"of a request, {costs[0]:.0f} → {costs[1]:.0f} µs, {number * costs[0] / costs[1]:.2f} ×; one server of a "
-                f"database with one shard: {single:.0f} jobs/s"
+                f"1 → {number} servers of {part} CPUs: {before:.0f} → {after:.0f} jobs/s, {factors[-1]:.2f} ×; if the owners "
+                f"are asked {directly:.0f}, {directly / before:.2f} ×; one server of a database with one shard: {single:.0f}"
             )
     finally:
         postgres.remove()
@@ -203,7 +214,7 @@ def passed_on(seconds: int) -> str:
             found: dict[str, list[float]] = {"own": [], "others": []}
             for _ in range(3):
                 for name, queues in (("own", own), ("others", others)):
-                    load = _load(crew.servers, [asked], queues, clients, seconds)
+                    load = _load(crew.servers, [(asked, queues)], clients, seconds)
                     requests = load.jobs * _CALLS * seconds
                     found[name].append((sum(load.used) * seconds - idle) / requests * 1e6)
             here, there = statistics.median(found["own"]), statistics.median(found["others"])
