@@ -41,7 +41,7 @@ from jobqueue.web.operations.negotiation import asks_for_page
 from jobqueue.web.operations.viewers import view
 from jobqueue.web.readers.all import Readers
 from jobqueue.web.request_metrics import SKIP, TIMED, Operation, RequestMetrics
-from jobqueue.web.routes import ADMIN, ROUTES, Route, Router
+from jobqueue.web.routes import ADMIN, OWNED, ROUTES, Route, Router
 from jobqueue.web.server_info import ServerInfo
 from jobqueue.web.sqs.routes import SqsRoutes
 from jobqueue.web.streams.events import Events
@@ -56,8 +56,6 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 # What is answered also while the engine takes no requests.
 _ALWAYS: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/help", "/"})
-# What a server of a cluster may own.
-_OWNED: Final = ("/jobs", "/queues")
 # Method, path, status, start on the monotonic clock in seconds, bytes of the body, peer, request id.
 Access: TypeAlias = Callable[[str, str, int, float, int, str, str], None]
 
@@ -467,7 +465,7 @@ class Dispatcher:
 
     def _name_owner(self, call: Future[Any], request: Request, answer: Response) -> None:
         """Names in an answer about queues or jobs the other server that alone has given it."""
-        if request.path.startswith(_OWNED):
+        if request.path.startswith(OWNED):
             url = self.engine.answered_by(under_way(call))
             if url is not None:
                 answer.headers += f"\r\n{HEADER}: {url}".encode()

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from jobqueue.advertised import HEADER
 from jobqueue.settings import Settings
 from jobqueue.web.http import BYTES, EVENTS, JSON, LINES, PROBLEM, REASONS
 from jobqueue.web.openapi_schemas import Json, Schemas, a, in_query, schemas_of
 from jobqueue.web.readers.all import Readers
 from jobqueue.web.readers.decoder import RequestDecoder
-from jobqueue.web.routes import ROUTES, Answer, Route
+from jobqueue.web.routes import OWNED, ROUTES, Answer, Route
 from jobqueue.web.schema import requests
 from jobqueue.web.schema.responses import JobView, Queue
 from jobqueue.web.schema.schedules import ScheduleView
@@ -139,6 +140,8 @@ def _answer(route: Route, status: int, answer: "Answer | tuple[Answer, ...]") ->
         headers.append("Preference-Applied")
     if answer is None:
         headers = ["X-Request-Id", "Queue-State"]
+    if route.path.startswith(OWNED) and answer != LINES:
+        headers.append(HEADER)
     is_raw = isinstance(answer, tuple) and BYTES in answer
     if is_raw:
         headers += _OF_RAW
@@ -245,6 +248,7 @@ _HEADERS_OUT: dict[str, Json] = {
         ),
     },
     "Preference-Applied": _header("the wait that was asked for", pattern="^wait=[0-9]+$"),
+    HEADER: _header("in a cluster: the URL of another server, which alone has given the answer"),
     "Link": _header("with raw=1: where to conclude, heartbeat, fail and release, the lease in the address"),
     "X-Content-Type-Options": _header("with raw=1", const="nosniff"),
     "Content-Security-Policy": _header("with raw=1", const="sandbox"),

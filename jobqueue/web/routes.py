@@ -231,6 +231,8 @@ ROUTES = (
 )  # fmt: skip
 
 
+# What a server of a cluster may own: the paths whose answers may name it.
+OWNED: Final = ("/jobs", "/queues")
 # Operations on many jobs of one queue.
 _MANY = frozenset({"purge", "redrive", "cancel", "run_now", "move"})
 # Paths at which some servers are stopped.

@@ -32,7 +32,7 @@ _STRICT: Final = (
 )
 _SHOWN: Final = (
     b"ETag, Link, Location, Preference-Applied, Queue-State, Retry-After, X-Request-Id, Job-Id, Job-Queue, "
-    b"Job-Type, Job-Priority, Job-Attempts, Job-Lease, Job-Lease-For, Job-Lease-Expires-At"
+    b"Job-Type, Job-Priority, Job-Attempts, Job-Lease, Job-Lease-For, Job-Lease-Expires-At, Job-Server"
 )
 _TAKEN: Final = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, Job-Lease, Last-Event-ID, Prefer, "
