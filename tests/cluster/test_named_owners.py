@@ -193,3 +193,16 @@ async def test_a_url_that_a_server_no_longer_tells_is_forgotten_with_its_connect
         servings.close()
         await until(lambda: not before & servings._open)
         assert await one.named(201, *enqueue) is None
+
+
+async def test_the_header_is_in_the_document_of_what_may_have_it():
+    async with asked() as one:
+        document = (await one.call("GET", "/openapi.json"))[0].json["paths"]
+        for method, path, status, named in (
+            ("post", "/jobs/enqueue", "201", True),
+            ("post", "/jobs/dequeue", "204", True),
+            ("get", "/queues/{name}", "200", True),
+            ("post", "/jobs/stream", "200", False),
+            ("get", "/stats", "200", False),
+        ):
+            assert ("Job-Server" in document[path][method]["responses"][status]["headers"]) is named
