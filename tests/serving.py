@@ -232,9 +232,9 @@ def serving(io_loop: IOLoop, kind: str, settings: Settings, clock: ManualClock) 
         async def start() -> Server:
             if how == "passed on":
                 return Server(front, settings, clock, passed_on=True)
-            if how != "journal":
+            if not how.endswith("journal"):
                 return Server(front, settings, clock, how == "again")
-            server = Server(front, settings, clock, folder=folder)
+            server = Server(front, settings, clock, folder=folder, passed_on=how.startswith("passed on"))
             await server.engine.load()
             return server
 

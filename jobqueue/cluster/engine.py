@@ -19,7 +19,7 @@ from jobqueue.cluster.schedules import Schedules
 from jobqueue.cluster.several import Gathered, SeveralDequeue, awaited, gathered, outcomes
 from jobqueue.cluster.shard import RemoteCall, Shard
 from jobqueue.cluster.waiting import Working, inside, run, wait
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.engine.calendar import PlanCalendar
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.memory_limit import MemoryLimit, resident
@@ -319,7 +319,7 @@ class ClusterEngine:
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         if isinstance(future, WaitFuture) and not future.done():
             future.end()
-            future.set_exception(error)
+            refuse(future, error)
 
     # -- under a lease ------------------------------------------------------------------------------
 

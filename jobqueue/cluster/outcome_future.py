@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobqueue.cluster.outcome import Outcome
+from jobqueue.engine.api import refuse
 from jobqueue.engine.wait_future import WaitFuture, nothing
 
 
@@ -33,6 +34,6 @@ class OutcomeFuture(WaitFuture[Any]):
         except CancelledError:
             super().cancel()
         except BaseException as error:
-            self.set_exception(error)
+            refuse(self, error)
         else:
             self.set_result(result)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from jobqueue.cluster.shard import Shard
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import JobQueueError
 from jobqueue.model import Delivery, DequeueRequest
@@ -81,7 +81,7 @@ class Gathered(Future[Any]):
             return
         error = call.exception()
         if error is not None and not (self._keep_errors and isinstance(error, JobQueueError)):
-            self.set_exception(error)
+            refuse(self, error)
             return
         result = self._results[index] = error or call.result()
         if isinstance(result, Future):  # of work that waited, and then called what takes time
@@ -92,7 +92,7 @@ class Gathered(Future[Any]):
             try:
                 self.set_result(self._join(self._results))
             except Exception as bad:
-                self.set_exception(bad)
+                refuse(self, bad)
 
     def cancel(self, msg: object = None) -> bool:
         for call in self._results:
@@ -161,7 +161,7 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
             self._end([one for _, part in self._found for one in part])
         elif self._failure is not None and not self._answered:
             self.withdraw = nothing
-            self.set_exception(self._failure)
+            refuse(self, self._failure)
         elif not self._wait:
             self._end([])
         else:
@@ -187,7 +187,7 @@ class SeveralDequeue(WaitFuture[list[Delivery]]):
             self._failure = self._failure or error
         else:
             self.withdraw = nothing
-            self.set_exception(error)
+            refuse(self, error)
             return
         self._ask_next()
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from jobqueue.cluster.outcome import Outcome
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 
 T = TypeVar("T")
 # Greenlets that are kept while they have nothing to do.
@@ -141,7 +141,7 @@ class Working(Future[Any]):
         except CancelledError:
             super().cancel()
         except Exception as error:
-            self.set_exception(error)
+            refuse(self, error)
         else:
             self.set_result(result)
 

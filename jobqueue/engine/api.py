@@ -47,6 +47,18 @@ T = TypeVar("T")
 MaybeFuture: TypeAlias = Union[T, Future[T]]  # noqa: UP007  # mypy knows no generic alias by `|`
 
 
+def refuse(future: "Future[Any]", error: BaseException) -> None:
+    """Ends `future` with an error.
+
+    asyncio logs an exception that nobody has retrieved when the Future is collected. A `JobQueueError` is an
+    answer to a caller, who may have left or may not have waited, so it is not logged. Any other exception is
+    a bug, and is.
+    """
+    future.set_exception(error)
+    if isinstance(error, JobQueueError):
+        future.exception()  # which marks it as retrieved
+
+
 class EngineView(Protocol):
     """The verbs of an engine, as one caller may use them.
 

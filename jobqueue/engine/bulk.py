@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobqueue.core.queue import JobQueue
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.errors import JobQueueError
 from jobqueue.model import BulkResult, Filter, Job
 
@@ -56,7 +56,7 @@ class BulkOperation:
                 else:
                     loop.call_soon(proceed)
             except Exception as bug:
-                future.set_exception(bug)
+                refuse(future, bug)
 
         loop.call_soon(proceed)
         return future

@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from jobqueue.clock import Clock
 from jobqueue.core.named_queue import NamedQueue
 from jobqueue.core.queue import JobQueue
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.engine.ticker import Ticker
 from jobqueue.engine.wait_future import WaitFuture, nothing
 from jobqueue.errors import DiskFull, OutcomeUnknown, Overloaded, Stopping
@@ -446,11 +446,12 @@ class GroupCommit(CommitPolicy):
             if not future.done():
                 if isinstance(future, WaitFuture):  # jobs that were on their way go back
                     future.end()
-                future.set_exception(
+                refuse(
+                    future,
                     OutcomeUnknown(
                         "the database is away; whether this call took effect is known when it is back",
                         retry_after=1,
-                    )
+                    ),
                 )
 
     def _fail(self, error: Exception) -> None:
@@ -461,14 +462,16 @@ class GroupCommit(CommitPolicy):
         self._fail_pending()
 
     def _fail_pending(self) -> None:
+        reason = "could not write its journal and is stopping" if self._failed else "has stopped"
         for future, _ in self._take_pending():
             if not future.done():
-                future.set_exception(
+                refuse(
+                    future,
                     Stopping(
-                        "the server could not write its journal and is stopping; whether this call took "
-                        "effect is known when the server is back",
+                        f"the server {reason}; whether this call took effect is known when the server "
+                        "is back",
                         retry_after=5,
-                    )
+                    ),
                 )
 
     def _take_pending(self) -> _Pending:
@@ -535,7 +538,7 @@ def _finish(waiting: WaitFuture[Any], answer: object) -> None:
     """Ends a wait at once."""
     waiting.withdraw = nothing
     if isinstance(answer, Exception):
-        waiting.set_exception(answer)
+        refuse(waiting, answer)
     else:
         waiting.set_result(answer)
 
@@ -545,7 +548,7 @@ def _finish_all(pending: _Pending) -> None:
         if future.done():
             continue
         if isinstance(answer, Exception):
-            future.set_exception(answer)
+            refuse(future, answer)
         else:
             future.set_result(answer)
 

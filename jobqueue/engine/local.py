@@ -25,7 +25,7 @@ from jobqueue.core.idempotency import IMPORTS, LOGOUTS
 from jobqueue.core.limits import Limits
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.waiters import OutcomeWaiter, Waiter
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.engine.bulk import EXAMINED, BulkOperation
 from jobqueue.engine.commit import CommitPolicy, NoCommit
 from jobqueue.engine.consumers import consumers
@@ -325,7 +325,7 @@ class LocalEngine:
     def end_wait(self, future: Future[Any], error: JobQueueError) -> None:
         if isinstance(future, WaitFuture) and not future.done():
             future.end()
-            future.set_exception(error)
+            refuse(future, error)
 
     def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         for job, lease in deliveries:

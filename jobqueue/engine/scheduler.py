@@ -10,7 +10,7 @@ import msgspec
 
 from jobqueue.core.queue import JobQueue
 from jobqueue.core.schedules import Schedules
-from jobqueue.engine.api import MaybeFuture
+from jobqueue.engine.api import MaybeFuture, refuse
 from jobqueue.engine.calendar import PlanCalendar
 from jobqueue.engine.versions import check_version
 from jobqueue.errors import InvalidField, OtherGroup, PreconditionFailed
@@ -92,7 +92,7 @@ class Scheduler:
                     raise PreconditionFailed("the schedule has been replaced meanwhile; read it again")
                 future.set_result(act())
             except Exception as refused:
-                future.set_exception(refused)
+                refuse(future, refused)
 
         loop.call_soon(proceed)
         return future

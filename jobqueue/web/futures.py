@@ -4,7 +4,7 @@ from asyncio import Future
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jobqueue.engine.api import EngineView, MaybeFuture
+from jobqueue.engine.api import EngineView, MaybeFuture, refuse
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -68,7 +68,7 @@ class Chained(Future[U]):
         try:
             second = self._go_on(first.result())
         except Exception as error:
-            self.set_exception(error)
+            refuse(self, error)
             return
         if isinstance(second, Future):
             self.under_way = second
@@ -86,5 +86,5 @@ class Chained(Future[U]):
             return True
         error = call.exception()
         if error is not None:
-            self.set_exception(error)
+            refuse(self, error)
         return error is not None

@@ -1,6 +1,7 @@
 """GroupCommit: no change is acknowledged before it is on disk, and a restart restores everything."""
 
 import asyncio
+import gc
 import os
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from serving import until
 
 from jobqueue.clock import SystemClock
 from jobqueue.engine import commit
+from jobqueue.engine.api import refuse
 from jobqueue.engine.local import LocalEngine
 from jobqueue.engine.opening import open_journal
 from jobqueue.errors import (
@@ -660,6 +662,32 @@ async def test_a_purge_in_progress_when_the_journal_fails_is_not_acknowledged(di
     engine._commit._fail(OSError("reported by the writing thread"))
     with pytest.raises(Stopping, match="could not write its journal"):
         await asyncio.wait_for(purging, 5)
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_a_refusal_that_nobody_waits_for_is_not_logged(disk, logged, close):
+    engine = await disk.start()
+    if close:  # as a turn of the event streams that comes due while the server ends
+        engine.close()
+        disk.engine = None
+    else:
+        engine._commit._fail(OSError("reported by the writing thread"))
+    left, waited_for = engine.after_commit(1), engine.after_commit(2)
+    await passes()
+    assert left.done()
+    del left
+    gc.collect()
+    assert logged == []
+    with pytest.raises(Stopping, match="the server has stopped" if close else "could not write its journal"):
+        await waited_for
+
+
+async def test_a_bug_that_nobody_waits_for_is_logged(logged):
+    future = asyncio.get_running_loop().create_future()
+    refuse(future, RuntimeError("a bug"))
+    del future
+    gc.collect()
+    assert "Future exception was never retrieved" in logged.pop().getMessage()
 
 
 async def test_a_second_engine_on_the_same_directory_is_refused_with_the_pid_of_the_first(disk):

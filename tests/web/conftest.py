@@ -21,7 +21,7 @@ FRONTS = (
     else ["fast again", "tornado", PASSED_ON, *(["fast journal"] if THOROUGH else [])]
 )
 PASSED_ON_IN = {
-    "test_http_dequeue", "test_http_schedules", "test_sessions", "test_sqs_fifo", "test_stream_jobs", "test_tokens",
+    "test_a_journal_that_fails", "test_http_dequeue", "test_http_schedules", "test_sessions", "test_sqs_fifo", "test_stream_jobs", "test_tokens",
     "test_verbs_many", "test_verbs_once", "test_verbs_queues", "test_verbs_release_fail",
 }  # fmt: skip
 # What such a server does otherwise, and why.

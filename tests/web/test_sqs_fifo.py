@@ -288,6 +288,22 @@ async def test_a_move_task_fails_when_its_destination_is_gone(server, monkeypatc
     assert (await task_when(server, ended))["Status"] == "FAILED"
 
 
+@pytest.mark.parametrize("server", ["fast passed on"], indirect=True)
+async def test_a_move_task_fails_when_the_owner_of_its_destination_takes_no_calls(server, monkeypatch):
+    monkeypatch.setattr(move_tasks, "_STEP", 0.1)
+    url, _ = await with_dead_letters(server, receives=1)
+    await create(server, "other")
+    await die(server, url, 3)
+    asked = {"DestinationArn": f"{ARN}other", "MaxNumberOfMessagesPerSecond": 1}
+    await sqs(server, "StartMessageMoveTask", SourceArn=f"{ARN}dead", **asked)
+    await task_when(server, lambda task: task["ApproximateNumberOfMessagesMoved"])
+    monkeypatch.setattr(server.engine, "_refuses", "the server is reading its journal")
+    await asyncio.sleep(0.2)
+    monkeypatch.setattr(server.engine, "_refuses", None)
+    task = await task_when(server, ended)
+    assert (task["Status"], task["FailureReason"]) == ("FAILED", "the server is reading its journal")
+
+
 @pytest.mark.parametrize(
     ("action", "asked", "code"),
     [

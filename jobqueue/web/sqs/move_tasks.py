@@ -6,7 +6,7 @@ They are in memory only: a restart ends them, and they are not listed after it.
 import asyncio
 from asyncio import Future
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from jobqueue.engine.api import EngineView
 from jobqueue.errors import JobQueueError
@@ -65,7 +65,7 @@ class MoveTask:
         where = Filter(queues=frozenset({self.source}), statuses=frozenset({QUEUED, SCHEDULED}))
         result = engine.move_many(where, self._target, self.rate, False)
         if isinstance(result, Future):
-            result.add_done_callback(lambda done: self._moved_later(engine, done))
+            result.add_done_callback(partial(self._moved_later, engine))
         else:
             self._moved(engine, result)
 
@@ -74,11 +74,16 @@ class MoveTask:
             self.status = "CANCELLING"
 
     def _moved_later(self, engine: EngineView, done: "Future[BulkResult]") -> None:
-        failure = None if done.cancelled() else done.exception()
-        if done.cancelled() or failure is not None:
-            self.status, self.failure = "FAILED", str(failure or "the server is stopping")
-        else:
+        if not self._has_failed(done):
             self._moved(engine, done.result())
+
+    def _has_failed(self, done: "Future[Any]") -> bool:
+        """Ends the task if a call has failed. Returns whether it has."""
+        failure = None if done.cancelled() else done.exception()
+        failed = done.cancelled() or failure is not None
+        if failed:
+            self.status, self.failure = "FAILED", str(failure or "the server is stopping")
+        return failed
 
     def _moved(self, engine: EngineView, result: BulkResult) -> None:
         self.moved += result.changed
@@ -98,7 +103,9 @@ class MoveTask:
         try:
             if self._caller is not None:
                 self._caller.check(engine.wall_now())
-            engine.run(partial(self.run, engine))
+            going_on = engine.run(partial(self.run, engine))
+            if isinstance(going_on, Future):  # in a cluster the target is perhaps at another server
+                going_on.add_done_callback(self._has_failed)
         except JobQueueError as refused:
             self.status, self.failure = "FAILED", refused.detail
 
