@@ -29,11 +29,10 @@ class OutcomeFuture(WaitFuture[Any]):
 
     def _end(self) -> None:
         self.withdraw = self.stop = nothing
-        try:
-            result = self.outcome.result()
-        except CancelledError:
-            super().cancel()
-        except BaseException as error:
-            refuse(self, error)
-        else:
+        result, error = self.outcome.take()
+        if error is None:
             self.set_result(result)
+        elif isinstance(error, CancelledError):
+            super().cancel()
+        else:
+            refuse(self, error)

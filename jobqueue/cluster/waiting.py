@@ -55,20 +55,15 @@ class _Worker(greenlet):
             assert parent is not None
             work = parent.switch()
 
-    def outcome(self) -> Any:
-        """Returns what the work has returned, or raises what it has raised. It may get other work then."""
+    def outcome(self) -> tuple[Any, BaseException | None]:
+        """Returns what the work has returned, and what it has raised. It may get other work then."""
         result, error = self._result, self._error
         self._result = self._error = None
         self.done = False
         workers = _idle.workers
         if len(workers) < _KEPT:
             workers.append(self)
-        if error is None:
-            return result
-        try:
-            raise error
-        finally:
-            del error  # which refers to this frame now
+        return result, error
 
 
 _idle = _Idle()
@@ -80,10 +75,15 @@ def run(work: Callable[[], T]) -> MaybeFuture[T]:
     worker = workers.pop() if workers else _Worker()
     worker.parent = getcurrent()
     waits_for = worker.switch(work)
-    if worker.done:
-        result: T = worker.outcome()
-        return result
-    return Working(worker, waits_for)
+    if not worker.done:
+        return Working(worker, waits_for)
+    result, error = worker.outcome()
+    if error is None:
+        return result  # type: ignore[no-any-return]
+    try:
+        raise error
+    finally:
+        del error  # which refers to this frame now
 
 
 def inside() -> bool:
@@ -136,14 +136,13 @@ class Working(Future[Any]):
         if not worker.done:
             self._wait_for(waits_for)
             return
-        try:
-            result = worker.outcome()
-        except CancelledError:
-            super().cancel()
-        except Exception as error:
-            refuse(self, error)
-        else:
+        result, error = worker.outcome()
+        if error is None:
             self.set_result(result)
+        elif isinstance(error, CancelledError):
+            super().cancel()
+        else:
+            refuse(self, error)
 
     def cancel(self, msg: object = None) -> bool:
         return self.waits_for.cancel()

@@ -52,8 +52,10 @@ def refuse(future: "Future[Any]", error: BaseException) -> None:
 
     asyncio logs an exception that nobody has retrieved when the Future is collected. A `JobQueueError` is an
     answer to a caller, who may have left or may not have waited, so it is not logged. Any other exception is
-    a bug, and is.
+    a bug, and is. A `StopIteration`, which no Future takes, becomes a `RuntimeError`, as in a generator.
     """
+    if isinstance(error, StopIteration):
+        error = RuntimeError("a call raised StopIteration")
     future.set_exception(error)
     if isinstance(error, JobQueueError):
         future.exception()  # which marks it as retrieved

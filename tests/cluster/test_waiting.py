@@ -7,7 +7,9 @@ import weakref
 import pytest
 from greenlet import getcurrent
 
-from jobqueue.cluster.waiting import inside, run, wait
+from jobqueue.cluster.outcome import Outcome
+from jobqueue.cluster.outcome_future import OutcomeFuture
+from jobqueue.cluster.waiting import inside, run, wait, wait_for_outcome
 
 
 class Thing:
@@ -70,3 +72,46 @@ def test_a_kept_greenlet_keeps_nothing_of_its_last_work():
     del thing, fails
     gc.collect()
     assert left() is None
+
+
+class Refused(Exception):
+    """An error that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("as_future", [False, True])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_call_that_failed_leaves_nothing_for_the_garbage_collector(as_future, cancelled):
+    outcome, thing = Outcome(), Thing()
+
+    def work(outcome=outcome, thing=thing):
+        return wait_for_outcome(outcome), thing
+
+    future = OutcomeFuture(outcome, lambda thing=thing: thing) if as_future else run(work)
+    error = asyncio.CancelledError() if cancelled else Refused()
+    left = [weakref.ref(thing)] if cancelled else [weakref.ref(thing), weakref.ref(error)]
+    gc.collect()
+    gc.disable()
+    try:
+        outcome.end(None, error)
+        assert future.cancelled() if cancelled else isinstance(future.exception(), Refused)
+        del outcome, thing, work, future, error
+        assert [one() for one in left] == [None] * len(left)
+    finally:
+        gc.enable()
+
+
+async def test_who_waits_for_an_outcome_cannot_fail_who_ends_it(logged):
+    outcomes = [Outcome() for _ in range(3)]
+    outcomes[0].when_done(lambda: 1 // 0)
+
+    def work():
+        wait_for_outcome(outcomes[1])
+        raise StopIteration
+
+    bad, good = run(work), run(lambda: wait_for_outcome(outcomes[2]))
+    for outcome in outcomes:  # as the answers that came together
+        outcome.end(7, None)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await bad
+    assert await good == 7
+    assert logged.pop().exc_info[0] is ZeroDivisionError
