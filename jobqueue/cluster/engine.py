@@ -156,7 +156,7 @@ class ClusterEngine:
         return self._from(self.shards, verb, *arguments)
 
     def _from(self, shards: Iterable[Shard], verb: str, *arguments: Any) -> list[Any]:
-        return wait(gathered([shard.call(verb, *arguments) for shard in shards]))
+        return wait(gathered(shard.call(verb, *arguments) for shard in shards))
 
     def _task(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -383,7 +383,7 @@ class ClusterEngine:
         owned = {index: part for index, part in parts.items() if self.shards[index].has_owner}
         parts = owned or parts
         return joining.state(
-            wait(gathered([self.shards[index].call("state", part) for index, part in parts.items()]))
+            wait(gathered(self.shards[index].call("state", part) for index, part in parts.items()))
         )
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
@@ -416,15 +416,15 @@ class ClusterEngine:
         return found
 
     def count_jobs(self, where: Filter) -> MaybeFuture[int]:
-        return gathered([shard.call("count_jobs", where) for shard in self._of_filter(where)], sum)
+        return gathered((shard.call("count_jobs", where) for shard in self._of_filter(where)), sum)
 
     def group_jobs(self, where: Filter, by: Sequence[str], limit: int) -> MaybeFuture[JobGroups]:
-        calls = [shard.call("group_jobs", where, list(by), limit) for shard in self._of_filter(where)]
+        calls = (shard.call("group_jobs", where, list(by), limit) for shard in self._of_filter(where))
         return gathered(calls, partial(joining.groups, limit=limit))
 
     def purge(self, where: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
         return gathered(
-            [shard.call("purge", where, dry_run) for shard in self._of_filter(where)], joining.bulk
+            (shard.call("purge", where, dry_run) for shard in self._of_filter(where)), joining.bulk
         )
 
     def redrive_many(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
@@ -588,14 +588,14 @@ class ClusterEngine:
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         if not self.own:
             return answer
-        committed = gathered([engine.after_commit(None) for engine in self.own])
+        committed = gathered(engine.after_commit(None) for engine in self.own)
         if not isinstance(committed, Future):
             return answer
         later: MaybeFuture[T] = gathered([committed, answer], lambda both: both[1])
         return later
 
     def flush(self) -> None:
-        for engine in self.own:
+        for engine in list(self.own):
             engine.flush()
 
     def end_session(self, code: str) -> MaybeFuture[None]:
@@ -662,7 +662,7 @@ class ClusterEngine:
     def stop_waiting(self) -> None:
         self.stopping = True
         self._stop_refusal = Stopping("the server is stopping and accepts no new jobs", retry_after=5)
-        for engine in self.own:
+        for engine in list(self.own):  # one whose changes cannot be written leaves it
             engine.stop_waiting()
         for waiting in list(self._waits):
             waiting.stop()
@@ -671,5 +671,5 @@ class ClusterEngine:
 
     def close(self) -> None:
         self.stop_waiting()
-        for engine in self.own:
+        for engine in list(self.own):
             engine.close()

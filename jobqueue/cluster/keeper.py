@@ -209,9 +209,10 @@ class Keeper:
             _log.exception("unexpected error")
         else:
             self._bad.pop(shard.index, None)
-            self._serve(shard, engine)
-            self.takeovers += silent is not None
-            return
+            if not engine.stopping:  # else it was lost while it was loaded
+                self._serve(shard, engine)
+                self.takeovers += silent is not None
+                return
         if engine is not None:
             engine.close()
 
@@ -231,7 +232,8 @@ class Keeper:
     async def _give_up(self, shard: Shard) -> None:
         """Ends what goes on in a shard, commits it, and lets another server have it."""
         engine = shard.engine
-        assert engine is not None
+        if engine is None:  # it was lost before this began
+            return
         shard.owned_by(None, None)
         self._engine.own.remove(engine)
         engine.stop_waiting()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -23,12 +23,21 @@ _LATE: Final = 0.2
 
 
 def gathered(
-    calls: Sequence[MaybeFuture[Any]], join: Callable[[list[Any]], Any] = lambda results: results
+    calls: Iterable[MaybeFuture[Any]], join: Callable[[list[Any]], Any] = lambda results: results
 ) -> MaybeFuture[Any]:
-    """Returns what `join` returns for the results of all calls. Fails with the first error."""
-    if not any(isinstance(call, Future) for call in calls):
-        return join(list(calls))
-    return Gathered(calls, join, False)
+    """Makes calls, as it iterates over them, and returns what `join` returns for their results. Fails with
+    the first error; if that is raised at once, the calls that are under way are cancelled."""
+    made: list[MaybeFuture[Any]] = []
+    try:
+        made.extend(calls)
+    except BaseException:
+        for call in made:
+            if isinstance(call, Future):
+                call.cancel()
+        raise
+    if not any(isinstance(call, Future) for call in made):
+        return join(made)
+    return Gathered(made, join, False)
 
 
 def outcomes(

@@ -118,6 +118,7 @@ class LocalEngine:
         self.memory_limit = MemoryLimit(self.settings.memory_limit)
         self._drop_log = DropLog()
         self._failed = False  # changes can no longer be written
+        self._closed = False
         self._stop_callbacks: list[Callable[[], None]] = []
         self._measured: dict[
             str, dict[str, None]
@@ -796,6 +797,9 @@ class LocalEngine:
             callback()
 
     def close(self) -> None:
+        if self._closed:  # by who owns it, and when its changes could not be written
+            return
+        self._closed = True
         self.stop_waiting()
         self._driver.stop()
         self._commit.close()

@@ -11,6 +11,7 @@ from jobqueue.cluster import codec
 from jobqueue.cluster.link import NONCE, greeting
 from jobqueue.cluster.peer import PASSES_CALLS
 from jobqueue.cluster.transfers import Transfers
+from jobqueue.cluster.waiting import run
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
 from jobqueue.model import (
     Change,
@@ -176,6 +177,24 @@ async def test_a_stop_ends_the_waits_at_other_servers():
         await until(lambda: not any(owner.stats().consumers_waiting for owner in cluster.engines))
         await passes(2)
         assert not engine._waits
+
+
+async def test_a_read_that_this_server_refuses_leaves_no_call_at_the_others():
+    async with a_cluster() as cluster:
+        engine = cluster.servers[2].engine  # the first shards are of other servers
+        for owner in cluster.engines:
+            owner._refuses = "the database is away"
+        for call in (
+            engine.stats,
+            engine.newest_id,
+            lambda: engine.count_jobs(Filter()),
+            lambda: engine.group_jobs(Filter(), ["queue"], 5),
+            lambda: engine.purge(Filter(), True),
+        ):
+            with pytest.raises(NotReady, match="the database is away"):
+                run(call)
+        # There is no connection yet, on which a purge would go out.
+        assert not any(peer._waiting for peer in cluster.servers[2].links._peers.values())
 
 
 # -- several queues ---------------------------------------------------------------------------------

@@ -213,6 +213,67 @@ async def test_a_lost_session_gives_the_shard_up_and_the_next_look_finds_its_own
         logged.clear()  # nobody is at that address
 
 
+@pytest.mark.parametrize("passes", [0, 1, 2, 3, 6])
+async def test_a_shard_whose_session_is_lost_while_it_is_loaded_is_taken_again(passes):
+    database = Database()
+    member, loop, lost = Member(database), asyncio.get_running_loop(), []
+
+    def lose(left):
+        if left:
+            loop.call_soon(lose, left - 1)
+        else:
+            lost[0]._commit_failed(SessionLost("another server has taken over"))
+
+    def open_and_lose(shard, silent):
+        engine = member.open(shard, silent)
+        if shard == 2 and not lost:
+            lost.append(engine)
+            loop.call_soon_threadsafe(lose, passes)
+        return engine
+
+    member.keeper._open_shard = open_and_lose
+    try:
+        await member.keeper.start()
+        shard = member.engine.shards[2]
+        await until(lambda: shard.engine not in (None, lost[0]))
+        assert shard.engine.refuses is None
+        assert len(member.engine.own) == SHARDS
+    finally:
+        await member.stop()
+
+
+async def test_a_shard_that_is_lost_as_it_is_given_up_stops_no_other():
+    database = Database()
+    member = Member(database)
+    try:
+        await member.keeper.start()
+        shard, leave = member.engine.shards[2], member.watch.leave
+
+        async def leave_and_lose():
+            await leave()
+            asyncio.get_running_loop().call_soon(shard.engine._commit_failed, SessionLost("taken over"))
+
+        member.watch.leave = leave_and_lose
+        await member.keeper.leave()
+        assert member.owned() == member.engine.own == []
+        assert all(engine.stopping for engine in database.engines.values())
+    finally:
+        await member.stop()
+
+
+async def test_a_stop_ends_the_waits_of_all_shards_although_one_is_lost_meanwhile():
+    database = Database()
+    member = Member(database)
+    try:
+        await member.keeper.start()
+        first = member.engine.own[0]
+        first.when_stopping(lambda: first._failed or first._commit_failed(SessionLost("taken over")))
+        member.engine.stop_waiting()
+        assert all(engine.stopping for engine in database.engines.values())
+    finally:
+        await member.stop()
+
+
 async def test_a_database_that_is_away_is_told_once_and_nothing_is_given_up(logged):
     database = Database()
     member = Member(database)

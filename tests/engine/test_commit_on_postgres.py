@@ -291,3 +291,14 @@ async def test_an_engine_whose_session_was_taken_over_acknowledges_nothing_and_f
     engine.close()
     engine = await kept.start()
     assert engine.stats().jobs["queued"] == 1
+
+
+async def test_an_engine_that_fails_as_it_is_closed_is_closed_once(kept):
+    engine = await kept.start()
+    engine.on_failure = lambda error: asyncio.get_running_loop().call_soon(engine.close)
+    kept.sql("UPDATE jobqueue.session SET alive = false")
+    made = engine.enqueue(JOB)
+    engine.close()
+    with pytest.raises(Stopping):
+        await made
+    await asyncio.sleep(0)  # a second close would fail
