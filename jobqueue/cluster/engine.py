@@ -107,6 +107,12 @@ class ClusterEngine:
     def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
         return run(work)
 
+    def owns(self, id: str) -> bool:
+        if len(id) != 16 or not (id.isascii() and id.isdigit()):
+            return False
+        index = shard_of_id(int(id))
+        return index is not None and index < len(self.shards) and self.shards[index].engine is not None
+
     def answered_by(self, call: Future[Any] | Outcome) -> str | None:
         if isinstance(call, OutcomeFuture):
             return self.answered_by(call.outcome)

@@ -421,6 +421,9 @@ class Engine(EngineView, Protocol):
 
     secret: bytes  # random, and kept with the jobs: the same after a restart, and for the next owner of them
 
+    def owns(self, id: str, /) -> bool:
+        """Returns whether the job with an id as in a path is here, if there is one: it is read at once."""
+
     def answered_by(self, call: Future[Any], /) -> str | None:
         """Returns the URL at which clients reach the other server that alone has answered a call, or the last
         call of `run`. None: this server has, or several, or it has told no URL."""

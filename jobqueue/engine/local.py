@@ -712,6 +712,9 @@ class LocalEngine:
     def run(self, work: Callable[[], T]) -> MaybeFuture[T]:
         return work()
 
+    def owns(self, id: str) -> bool:
+        return True
+
     def answered_by(self, call: Future[Any]) -> str | None:
         return None
 

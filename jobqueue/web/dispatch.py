@@ -210,7 +210,7 @@ class Dispatcher:
         `from_program` means that no browser sent it. `began` is when it came, in seconds of the monotonic
         clock. `permitted` is that of the principal whose token the request carries, if the front knows it.
         """
-        if self._reads_wait and not self._reading:
+        if self._reads_wait and not self._reading and not (route.direct and self._is_direct(route, request)):
             return self._perform_reading(route, request, from_program, began, permitted)
         if route is self._root:
             called = self.sqs.route(request) if self.sqs is not None else None
@@ -256,6 +256,10 @@ class Dispatcher:
             answer.good = self.auth.validity(request.caller, request)
             self.auth.watch_expiry(request.caller)
         return answer
+
+    def _is_direct(self, route: Route, request: Request) -> bool:
+        """Returns whether what a direct operation reads before it returns is here."""
+        return not route.path.startswith("/jobs/{") or self.engine.owns(request.param)
 
     def _perform_reading(self, *arguments: Any) -> Answer:
         """Performs a request whose reads may have to ask other servers."""
@@ -445,7 +449,7 @@ class Dispatcher:
                 if isinstance(performed, Response):
                     self._name_owner(later.future, request, performed)
                 return performed
-            if self._reads_wait:
+            if self._reads_wait and (later.reads or not result):
                 answer = self.engine.run(partial(later.render, result))
                 if isinstance(answer, Future):
                     return Deferred(answer, _rendered, False, later.began, later.operation)

@@ -77,8 +77,14 @@ class Chained(Future[U]):
             self.set_result(second)
 
     def _second_done(self, second: "Future[Any]") -> None:
-        if not self._failed(second):
-            self.set_result(second.result())
+        if self._failed(second):
+            return
+        result = second.result()
+        if isinstance(result, Future):  # of work that waited, and then called what takes time
+            self.under_way = result
+            result.add_done_callback(self._second_done)
+        else:
+            self.set_result(result)
 
     def _failed(self, call: "Future[Any]") -> bool:
         if call.cancelled():

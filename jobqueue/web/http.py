@@ -133,10 +133,11 @@ class Deferred:
     call that had to be admitted first any answer but an `Upload`. If the client hangs up
     first, the front cancels `future`; if that was done already, it renders and calls the answer's
     `on_undelivered`. `is_long_poll`: it waits for a job that may come late or never. `began` and `operation`
-    are for the request metrics.
+    are for the request metrics. `reads`: `render` may read from the engine, see `Engine.run`; if False, only
+    for an empty result.
     """
 
-    __slots__ = ("began", "future", "is_long_poll", "operation", "render")
+    __slots__ = ("began", "future", "is_long_poll", "operation", "reads", "render")
 
     def __init__(
         self,
@@ -145,8 +146,10 @@ class Deferred:
         is_long_poll: bool = False,
         began: float = 0.0,
         operation: Callable[..., Any] | None = None,
+        reads: bool = True,
     ) -> None:
         self.future = future
+        self.reads = reads
         self.render = render
         self.is_long_poll = is_long_poll
         self.began = began

@@ -71,6 +71,7 @@ class Route(Struct, frozen=True, eq=False):
     - `many`: the body may be an array, or one value a line; "only": it must be.
     - `upload`: the body may have any length. The path has no parameter then.
     - `audited`: an administrative call has an entry in the audit log.
+    - `direct`: before it returns, the operation reads nothing from the engine but the job of its path.
     - `counts`: numbers of answers of the operation, by status. Each dispatcher has its own.
     """
 
@@ -86,6 +87,7 @@ class Route(Struct, frozen=True, eq=False):
     many: bool | Literal["only"] = False
     upload: bool = False
     audited: bool = True
+    direct: bool = False
     counts: list[int] = []
 
 
@@ -106,25 +108,25 @@ def _negotiated(shown: type[Struct]) -> Mapping[int, Answer | tuple[Answer, ...]
 
 ROUTES = (
     Route("POST", "/jobs/enqueue", ENQUEUE, enqueue.enqueue, "Enqueue a job, or many", _MADE,
-          (409, 422, 429, 507), requests.JobShape, requests.EnqueueOptions, many=True),
+          (409, 422, 429, 507), requests.JobShape, requests.EnqueueOptions, many=True, direct=True),
     Route("POST", "/jobs/dequeue", DEQUEUE, leases.dequeue, "Take a job under a lease; with count many",
-          _TAKEN, shape=requests.DequeueShape),
+          _TAKEN, shape=requests.DequeueShape, direct=True),
     Route("POST", "/queues/{name}/enqueue", ENQUEUE, enqueue.enqueue_to,
           "Enqueue a job, or many, in this queue", _MADE, (409, 422, 429, 507), requests.JobShape,
-          requests.EnqueueOptions, many=True),
+          requests.EnqueueOptions, many=True, direct=True),
     Route("POST", "/queues/{name}/dequeue", DEQUEUE, leases.dequeue_from, "Take a job from this queue",
-          _TAKEN, shape=requests.DequeueShape),
+          _TAKEN, shape=requests.DequeueShape, direct=True),
     Route("POST", "/jobs/{id}/dequeue", DEQUEUE, leases.dequeue_job, "Take this job under a lease",
           {200: (JobView, BYTES), 204: None}, (409,), requests.DequeueJobShape),
     Route("POST", "/jobs/{id}/conclude", DEQUEUE, leases.conclude,
           "Finish a job in progress; with next take another one", {200: (JobView, BYTES), 204: None}, (409,),
-          requests.ConcludeShape, requests.ConcludeOptions),
+          requests.ConcludeShape, requests.ConcludeOptions, direct=True),
     Route("POST", "/jobs/{id}/heartbeat", DEQUEUE, leases.heartbeat, "Extend a lease, report progress",
-          _JOB, (409,), requests.HeartbeatShape),
+          _JOB, (409,), requests.HeartbeatShape, direct=True),
     Route("POST", "/jobs/{id}/release", DEQUEUE, leases.release, "Return a job, the attempt uncounted",
-          _JOB, (409,), requests.ReleaseShape),
+          _JOB, (409,), requests.ReleaseShape, direct=True),
     Route("POST", "/jobs/{id}/fail", DEQUEUE, leases.fail, "Report that an attempt failed", _JOB, (409,),
-          requests.FailShape, requests.FailOptions),
+          requests.FailShape, requests.FailOptions, direct=True),
     Route("POST", "/jobs/conclude", DEQUEUE, leases.conclude_many, "Finish many jobs", _RESULTS,
           shape=requests.ConcludeItem, many="only"),
     Route("POST", "/jobs/heartbeat", DEQUEUE, leases.heartbeat_many, "Extend many leases", _RESULTS,

@@ -79,6 +79,18 @@ async def test_a_job_lives_through_a_server_that_does_not_own_it():
             await done(lambda: engine.conclude(LeaseClaim(job.id, "x" * 22, None), None))
 
 
+async def test_a_server_knows_whether_it_owns_a_job():
+    async with a_cluster() as cluster:
+        [own], [other], _ = queues_of_servers(3)
+        engine = cluster.servers[0].engine
+        ids = [
+            str((await done(lambda name=name: engine.enqueue(NewJob("t", name)))).id) for name in (own, other)
+        ]
+        assert [engine.owns(id) for id in ids] == [True, False]
+        for id in ("17", "9" * 16, "x" * 16, "", "٣" * 16):  # one of a journal that was moved here, and none
+            assert not engine.owns(id)
+
+
 async def test_unknown_ids_are_not_found_everywhere():
     async with a_cluster() as cluster:
         engine = cluster.servers[0].engine

@@ -109,6 +109,21 @@ async def test_the_owner_is_named_if_it_has_told_its_url_and_is_another_server(f
             assert await one.named(200, "POST", f"{path}/conclude", {"lease": lease, "next": True}) == name
 
 
+async def test_an_enqueue_that_waits_for_the_outcome_does_at_any_server():
+    async with asked() as one:
+        for queue, name in ((one.own, None), (one.more, SECOND)):
+            headers = {"Authorization": f"Bearer {TOKEN}", "Prefer": "wait=5"}
+            body = {"type": "x", "queue": queue}
+            other = await Client.connect(one.port)
+            waits = asyncio.create_task(other.call("POST", "/jobs/enqueue", body, headers))
+            taken, _ = await one.call("POST", "/jobs/dequeue", {"queue": queue, "wait": 5})
+            path, lease = f"/jobs/{taken.json['id']}", taken.json["lease"]
+            assert await one.named(200, "POST", f"{path}/conclude", {"lease": lease, "result": 7}) == name
+            answer = await waits
+            assert (answer.status, answer.json["status"]) == (200, "concluded")
+            await other.closed()
+
+
 @pytest.mark.parametrize("front", ["fast", "tornado"])
 async def test_refusals_of_the_owner_name_it(front):
     async with asked(front) as one:

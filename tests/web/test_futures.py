@@ -37,6 +37,20 @@ async def test_the_second_call_begins_after_the_first():
     assert await both == 2
 
 
+async def test_a_second_call_that_takes_time_only_after_it_has_read_is_waited_for():
+    first, read, last = futures(3)
+    both = then(first, lambda _: read)
+    first.set_result(1)
+    await passes()
+    read.set_result(last)
+    await passes()
+    assert not both.done()
+    assert both.cancel()
+    assert last.cancelled()
+    await passes()
+    assert both.cancelled()
+
+
 async def test_a_refusal_of_either_call_is_the_result():
     first, second = futures(2)
     both = then(first, lambda _: pytest.fail("it was refused"))

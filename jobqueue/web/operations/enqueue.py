@@ -39,7 +39,7 @@ def _enqueue(context: Context, request: Request) -> Response | Deferred:
     if not isinstance(new, Many):
         made = context.engine.enqueue(new)
         return (
-            Deferred(made, partial(_created, context))
+            Deferred(made, partial(_created, context), reads=False)
             if isinstance(made, Future)
             else _created(context, made)
         )

@@ -34,7 +34,7 @@ def _handing(
 ) -> Response | Deferred:
     answer = _raw_delivery if is_raw else _handed if want.count is None else _many_handed
     if isinstance(result, Future):
-        return Deferred(result, partial(answer, context, want), wait > 0)
+        return Deferred(result, partial(answer, context, want), wait > 0, reads=False)
     return answer(context, want, result)
 
 

@@ -23,7 +23,9 @@ def reply(
 ) -> Response | Deferred:
     """Returns the answer to `result`: now if the engine has answered, else a `Deferred`."""
     return (
-        Deferred(result, partial(answer, context)) if isinstance(result, Future) else answer(context, result)
+        Deferred(result, partial(answer, context), reads=answer is not job_reply)
+        if isinstance(result, Future)
+        else answer(context, result)
     )
 
 

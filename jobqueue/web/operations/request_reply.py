@@ -2,6 +2,7 @@
 
 import re
 from asyncio import Future
+from functools import partial
 from typing import Any
 
 from jobqueue.engine.api import MaybeFuture
@@ -56,11 +57,11 @@ def enqueue_and_wait(context: Context, request: Request, wait: int) -> "Response
             if several.many or not isinstance(known := several.made[0], Job):
                 return several
             duplicate = True
-            return context.engine.wait_for(known.id, wait)
+            return context.engine.run(partial(context.engine.wait_for, known.id, wait))
         [made] = several
         duplicate = isinstance(made, ExistingJob)
         job = made.job if isinstance(made, ExistingJob) else made
-        return context.engine.wait_for(job.id, wait)
+        return context.engine.run(partial(context.engine.wait_for, job.id, wait))
 
     def answer(job: Job | PriorAnswer) -> Response:
         if isinstance(job, PriorAnswer):
