@@ -248,7 +248,7 @@ ORDERS = {
         {"sqs.moves", "sqs.receive"},
         {"sqs.actions"},
         {"sqs.routes"},
-        {"dashboard.files", "dashboard.finding", "dashboard.queue_settings"},
+        {"dashboard.files", "dashboard.finding", "dashboard.queue_settings", "dashboard.schedule_plan"},
         {"dashboard.form_calls", "dashboard.live", "dashboard.login"},
         {"dashboard.selected"},
         {"dashboard.routes"},

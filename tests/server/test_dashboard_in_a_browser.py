@@ -151,8 +151,8 @@ def test_all_jobs_of_a_page_are_selected_at_once(chromium, program):
 
 
 def tab_to(page: Any, name: str) -> None:
-    """Moves the focus by the keyboard to a button or link whose name begins so."""
-    said = "e => e.getAttribute('aria-label') || e.textContent"
+    """Moves the focus by the keyboard to a button, link or field whose name begins so."""
+    said = "e => e.getAttribute('aria-label') || (e.labels?.[0]?.firstChild || e).textContent"
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate(f"({said})(document.activeElement)").startswith(name):
@@ -178,6 +178,96 @@ def test_a_failing_group_is_redriven_by_the_keyboard_alone(chromium):
         assert not complaints
         page.context.close()
         program.stop()
+
+
+def submit_by_keyboard(page: Any, summary: str, field: str, text: str, at: str = "") -> None:
+    """Unfolds a form, types `text` over what a field has, and submits the form there, or at the button `at`."""
+    tab_to(page, summary)
+    page.keyboard.press("Enter")
+    tab_to(page, field)  # which selects its text
+    page.keyboard.type(text) if text else page.keyboard.press("Delete")
+    if at:
+        tab_to(page, at)
+    with page.expect_navigation(wait_until="domcontentloaded"):
+        page.keyboard.press("Enter")
+
+
+@thorough
+def test_settings_of_a_queue_are_changed_and_removed_by_the_keyboard_alone(chromium, program):
+    page, complaints = opened(chromium)
+    here = f"http://127.0.0.1:{program.port}/queues/typed"
+    page.goto(here, wait_until="domcontentloaded")
+    submit_by_keyboard(page, "Settings", "max jobs", "7")
+    assert page.get_by_text("Done.").is_visible()
+    assert program.call("GET", "/queues/typed")[1]["settings"] == {"max_jobs": 7}
+    tab_to(page, "Settings")
+    page.keyboard.press("Enter")
+    tab_to(page, "keys take turns")
+    page.keyboard.press("ArrowDown")
+    tab_to(page, "Change settings")
+    with page.expect_navigation(wait_until="domcontentloaded"):
+        page.keyboard.press("Enter")
+    assert program.call("GET", "/queues/typed")[1]["settings"] == {"max_jobs": 7, "fair_keys": True}
+    submit_by_keyboard(page, "Settings", "max jobs", "", "Change settings")
+    assert page.get_by_text("Done.").is_visible()
+    assert program.call("GET", "/queues/typed")[1]["settings"] == {"fair_keys": True}
+    page.goto(f"{here}?for=1h", wait_until="domcontentloaded")
+    tab_to(page, "Settings")
+    page.keyboard.press("Enter")
+    tab_to(page, "lease for")
+    page.keyboard.type("5m")
+    program.call("PATCH", "/queues/typed", {"max_jobs": 5})
+    with page.expect_navigation(wait_until="domcontentloaded"):
+        page.keyboard.press("Enter")
+    assert page.get_by_role("heading", name="changed meanwhile").is_visible()
+    tab_to(page, "Back")
+    with page.expect_navigation(wait_until="domcontentloaded"):
+        page.keyboard.press("Enter")
+    assert page.url == f"{here}?for=1h"
+    assert program.call("GET", "/queues/typed")[1]["settings"] == {"fair_keys": True, "max_jobs": 5}
+    assert [said for said in complaints if "412" not in said] == []
+    page.context.close()
+
+
+@thorough
+def test_a_schedule_is_changed_by_the_keyboard_alone(chromium, program):
+    program.call("PUT", "/schedules/typed", {"cron": "30 2 * * *", "job": {"type": "x", "priority": 3}})
+    page, complaints = opened(chromium)
+    page.goto(f"http://127.0.0.1:{program.port}/schedules/typed", wait_until="domcontentloaded")
+    submit_by_keyboard(page, "Change", "cron", "15 3 * * *")
+    assert page.get_by_text("Done.").is_visible()
+    assert page.get_by_text("At 03:15 every day (UTC): x").is_visible()
+    submit_by_keyboard(page, "Change", "priority", "", "Change the schedule")
+    assert program.call("GET", "/schedules/typed")[1]["job"]["priority"] == 0
+    assert not complaints
+    page.context.close()
+
+
+def test_a_schedule_is_changed_without_scripts(chromium, program):
+    program.call("PUT", "/schedules/plain", {"cron": "@daily", "job": {"type": "x", "payload": {"a": 1}}})
+    page, _ = opened(chromium, java_script_enabled=False, viewport={"width": 320, "height": 800})
+    here = f"http://127.0.0.1:{program.port}/schedules/plain"
+    for every, payload, expected in (("15m", '{"b":\n2}', {"b": 2}), ("1h", "", None)):
+        page.goto(here)
+        page.locator("summary", has_text="Change").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        page.get_by_label("cron", exact=True).fill("")
+        page.get_by_label("or every").fill(every)
+        page.get_by_label("missed instants").select_option("skip")
+        page.get_by_label("payload (JSON)").fill(payload)
+        page.get_by_role("button", name="Change the schedule").click()
+        assert page.url == f"{here}#done", page.inner_text("main")
+        known = program.call("GET", "/schedules/plain")[1]
+        assert (known["every"], known["misfire"]) == (900 if every == "15m" else 3600, "skip")
+        assert known["job"]["payload"] == expected
+    page.goto(here)
+    page.locator("summary", has_text="Change").click()
+    program.call("PUT", "/schedules/plain", {"every": "2h", "job": {"type": "x"}})
+    page.get_by_label("queue", exact=True).fill("mail")
+    page.get_by_role("button", name="Change the schedule").click()
+    assert page.get_by_role("heading", name="changed meanwhile").is_visible()
+    assert program.call("GET", "/schedules/plain")[1]["job"]["queue"] == "default"
+    page.context.close()
 
 
 def test_a_page_follows_what_happens(chromium, program):

@@ -5,6 +5,7 @@ from hashlib import sha256
 from html import unescape
 from urllib.parse import urlencode, urljoin
 
+import msgspec
 import pytest
 
 from jobqueue import Settings
@@ -102,11 +103,15 @@ def flat(settings, before=""):
 
 async def shown_settings(server, name="mail"):
     """Returns the form for the settings of a queue, and what a browser would send of its fields."""
-    page = (await server.get(f"/queues/{name}", BROWSER)).body.decode()
-    [form] = [one for one in forms(page, f"/queues/{name}") if one[0] == "Change settings"]
-    inside = re.search(r"<summary>Settings</summary>(.*?)</form>", page, re.DOTALL)[1]
+    return await shown_form(server, f"/queues/{name}", "Settings", "Change settings")
+
+
+async def shown_form(server, path, summary, button):
+    page = (await server.get(path, BROWSER)).body.decode()
+    [form] = [one for one in forms(page, path) if one[0] == button]
+    inside = re.search(f"<summary>{summary}</summary>(.*?)</form>", page, re.DOTALL)[1]
     fields = re.findall(r'<label>[^<]*<input name="(.*?)" value="(.*?)"', inside)
-    fields += re.findall(r'<textarea name="(.*?)">(.*?)</textarea>', inside, re.DOTALL)
+    fields += re.findall(r'<textarea name="(.*?)"[^>]*>(.*?)</textarea>', inside, re.DOTALL)
     for choice, options in re.findall(r'<select name="(.*?)">(.*?)</select>', inside):
         fields.append((choice, re.search(r'value="(\w*)" selected', options)[1]))
     return form, {name: unescape(value).replace("\n", "\r\n") for name, value in fields}
@@ -282,6 +287,119 @@ async def test_a_dead_job_is_redriven(server):
     id = await bury(server)
     await submit(server, f"/jobs/{id}", "Redrive")
     assert (await server.job(id))["status"] == "queued"
+
+
+# A schedule whose fields all have values, as the form shows them, and as the API does.
+PLANNED = {
+    "cron": ("30 2 * * *", "30 2 * * *"), "timezone": ("Europe/Berlin", "Europe/Berlin"), "every": ("", None),
+    "starts_at": ("2027-02-01T00:00:00.000Z",) * 2, "ends_at": ("2028-02-01T00:00:00.000Z",) * 2,
+    "jitter": ("1m", 60), "misfire": ("all", "all"), "grace": ("2h", 7200), "overlap": ("queue", "queue"),
+    "job.type": ("<report>", "<report>"), "job.queue": ("mail", "mail"), "job.priority": ("3", 3),
+    "job.payload": ('{\r\n  "a": "é"\r\n}', {"a": "é"}),
+}  # fmt: skip
+# What the form has no field for.
+KEPT = {"group": "shop", "job": {"tags": ["eu"], "max_attempts": 7, "headers": {"x": "1"}, "key": "k"}}
+
+
+async def shown_plan(server, name="nightly"):
+    return await shown_form(server, f"/schedules/{name}", "Change", "Change the schedule")
+
+
+async def plan_of(server, name="nightly"):
+    """Returns a schedule, and its fields by the names that they have in the form."""
+    known = (await server.get(f"/schedules/{name}")).json
+    flat = {field: known.get(field) for field in PLANNED if not field.startswith("job.")}
+    return known, flat | {f"job.{field}": value for field, value in known["job"].items()}
+
+
+async def test_every_field_of_a_schedule_is_changed_by_its_form_and_all_else_stays(server):
+    plain = {"cron": "@daily", **KEPT, "job": {**KEPT["job"], "type": "x"}, "paused": True}
+    await server.call("PUT", "/schedules/nightly", plain)
+    form, filled = await shown_plan(server)
+    assert filled.keys() == PLANNED.keys()
+    answer = await send(server, form, **{name: text for name, (text, _) in PLANNED.items()})
+    assert back(answer, "/form/schedules/nightly") == "/schedules/nightly#done"
+    known, fields = await plan_of(server)
+    assert {name: fields[name] for name in PLANNED} == {name: value for name, (_, value) in PLANNED.items()}
+    assert (known["group"], known["paused"]) == ("shop", True)
+    assert {name: known["job"][name] for name in KEPT["job"]} == KEPT["job"]
+    form, filled = await shown_plan(server)
+    assert filled == {name: text for name, (text, _) in PLANNED.items()}
+    before = known
+    assert (await send(server, form, **filled)).status == 303
+    known, _ = await plan_of(server)
+    assert known == before
+
+
+async def test_an_emptied_field_of_a_schedule_gets_its_default(server):
+    full = {
+        "cron": "30 2 * * *", "timezone": "Europe/Berlin", "starts_at": "2027-02-01T00:00:00Z", "grace": "2h",
+        "jitter": "1m", "job": {"type": "x", "queue": "mail", "priority": 3, "payload": {"a": 1}},
+    }  # fmt: skip
+    await server.call("PUT", "/schedules/nightly", full)
+    form, filled = await shown_plan(server)
+    kept = ("cron", "job.type", "misfire", "overlap")
+    emptied = {name: text if name in kept else "" for name, text in filled.items()}
+    assert (await send(server, form, **emptied)).status == 303
+    known, _ = await plan_of(server)
+    assert (known["timezone"], known["jitter"]) == ("UTC", 0)
+    assert "grace" not in known
+    assert "starts_at" not in known
+    assert (known["job"]["queue"], known["job"]["priority"], known["job"]["payload"]) == ("default", 0, None)
+    form, filled = await shown_plan(server)
+    assert (await send(server, form, **{**filled, "cron": "", "timezone": "", "every": "15m"})).status == 303
+    known, _ = await plan_of(server)
+    assert (known["every"], "cron" in known) == (900, False)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"cron": "x"}, {"every": "15m"}, {"cron": ""}, {"timezone": "Nowhere"}, {"job.type": ""},
+        {"job.priority": "many"}, {"job.payload": "{"}, {"misfire": "never"}, {"_plan": "[]"}, {"_plan": "{"},
+        {"_plan": '{"job":5}'}, {"job.queue": "a/b"},
+    ],
+)  # fmt: skip
+async def test_a_wrong_field_of_a_schedule_is_told_and_changes_nothing(server, typed):
+    await server.call("PUT", "/schedules/nightly", {"cron": "@daily", "job": {"type": "x"}})
+    before = (await server.get("/schedules/nightly")).json
+    form, filled = await shown_plan(server)
+    answer = await send(server, form, **{**filled, **typed})
+    assert (answer.status, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert b'role="alert"' in answer.body
+    assert (await server.get("/schedules/nightly")).json == before
+
+
+async def test_a_stale_edit_of_a_schedule_is_told_and_changes_nothing(server):
+    await server.call("PUT", "/schedules/nightly", {"cron": "@daily", "job": {"type": "x"}})
+    form, filled = await shown_plan(server)
+    await server.call("PUT", "/schedules/nightly", {"cron": "@hourly", "job": {"type": "x"}})
+    answer = await send(server, form, **{**filled, "job.priority": "9"})
+    assert answer.status == 412
+    assert b"changed meanwhile" in answer.body
+    known, _ = await plan_of(server)
+    assert (known["cron"], known["job"]["priority"]) == ("@hourly", 0)
+
+
+async def test_a_payload_of_a_schedule_that_is_not_json_stays_and_one_that_is_too_long_has_no_form(server):
+    job = {"type": "x", "content_type": "text/plain", "payload": "\u202e</input>\r\n"}
+    await server.call("PUT", "/schedules/nightly", {"cron": "@daily", "job": job})
+    before = (await server.get("/schedules/nightly")).json
+    assert (
+        b"Its payload is not JSON, and stays as it is."
+        in (await server.get("/schedules/nightly", BROWSER)).body
+    )
+    form, filled = await shown_plan(server)
+    assert "job.payload" not in filled
+    assert (await send(server, form, **{**filled, "job.priority": "4"})).status == 303
+    known, _ = await plan_of(server)
+    assert known["job"] == {**before["job"], "priority": 4}
+    await server.call(
+        "PUT", "/schedules/nightly", {"cron": "@daily", "job": {"type": "x", "payload": "y" * 20_000}}
+    )
+    page = (await server.get("/schedules/nightly", BROWSER)).body
+    assert b"No form to change it" in page
+    assert b"Change the schedule" not in page
 
 
 async def test_a_schedule_is_run_paused_resumed_and_deleted(server):
@@ -531,11 +649,18 @@ class TestWithTokens:
 
         made = await server.call("POST", "/queues/q/enqueue", {"type": "x"}, {"Authorization": "Bearer boss"})
         assert made.status == 201
-        paths = ("/queues/q", "/jobs/1", "/jobs?queue=q", "/jobs/groups?by=queue,type,error")
+        plan = {"cron": "@daily", "job": {"type": "x"}}
+        made = await server.call("PUT", "/schedules/s", plan, {"Authorization": "Bearer boss"})
+        assert made.status == 201
+        paths = ("/queues/q", "/jobs/1", "/jobs?queue=q", "/jobs/groups?by=queue,type,error", "/schedules/s")
         count = {}
         for name in TOKENS:
             count[name] = [len(await offered(server, path, by(name))) for path in paths]
-        assert count == {"reader": [0, 0, 0, 0], "boss": [8, 3, 5, 0], "producer": [1, 3, 0, 0]}
+        assert count == {"reader": [0, 0, 0, 0, 0], "boss": [8, 3, 5, 0, 4], "producer": [1, 3, 0, 0, 0]}
+        fields = urlencode({"_method": "PUT", "_plan": msgspec.json.encode(plan).decode(), "cron": "@hourly"})
+        for name in ("reader", "producer"):
+            assert (await server.post("/form/schedules/s", fields, by(name))).status == 403
+        assert (await server.post("/form/schedules/s", fields, by("boss"))).status == 303
         answer = await server.post("/form/queues/q/pause", "", by("reader"))
         assert answer.status == 403
         assert b"not allowed" in answer.body

@@ -16,6 +16,7 @@ from jobqueue.errors import InvalidField, JobQueueError, NoSuchRoute
 from jobqueue.web.context import Context
 from jobqueue.web.dashboard.finding import redirect
 from jobqueue.web.dashboard.queue_settings import changes
+from jobqueue.web.dashboard.schedule_plan import changed
 from jobqueue.web.http import HTML, PROBLEM, Answer, Deferred, Request, Response
 from jobqueue.web.operations.viewers import view as view_of
 from jobqueue.web.readers.decoder import query_pairs
@@ -26,13 +27,14 @@ from jobqueue.web.writers.page_layout import HEADERS, View, link, page
 from jobqueue.web.writers.problem_pages import problem_page
 from jobqueue.web.writers.problems import problem
 from jobqueue.web.writers.queue_settings import GIVEN
+from jobqueue.web.writers.schedule_form import PLAN
 
 PREFIX = "/form"
 _QUEUE = re.compile(r"/queues/[^/]+/(pause|resume|enqueue|redrive|run_now|cancel|purge|move)")
 _JOB = re.compile(r"/jobs/[^/]+/redrive")
 _SCHEDULE = re.compile(r"/schedules/[^/]+/(run|pause|resume)")
 _ONE = re.compile(r"/(queues|jobs|schedules)/[^/]+")
-_METHODS = {"queues": ("PATCH",), "jobs": ("PATCH", "DELETE"), "schedules": ("DELETE",)}
+_METHODS = {"queues": ("PATCH",), "jobs": ("PATCH", "DELETE"), "schedules": ("PUT", "DELETE")}
 _BULK = frozenset({*BULK, "move"})
 # A page of this server, from its root.
 _BACK = re.compile(
@@ -57,6 +59,9 @@ class FormCall:
         self._options: Mapping[str, object] = _options_of(own) if self._verb == "enqueue" else {}
         if method == "PATCH" and self._path.startswith("/queues/"):
             self._options = changes(_all_fields(outer), own.get(GIVEN, "{}"))
+            self._fields = {}
+        elif method == "PUT":
+            self._options = changed(_all_fields(outer), own.get(PLAN, "{}"))
             self._fields = {}
         if self._verb in TYPED and "dry_run" not in self._fields:
             _check_number(own)

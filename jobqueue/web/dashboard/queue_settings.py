@@ -56,7 +56,7 @@ _TOPS = _tops()
 def _nested(top: str, settings: list[Setting], sent: Mapping[str, str]) -> Any:
     """Returns the value of a field: null if no text is left of it, an object if it has several."""
     if settings[0].name == top:
-        return _value(settings[0], sent[top])
+        return value_of(settings[0], sent[top])
     made: dict[str, Any] = {}
     for one in settings:
         if not sent[one.name]:
@@ -65,13 +65,13 @@ def _nested(top: str, settings: list[Setting], sent: Mapping[str, str]) -> Any:
         inside = made
         for part in way:
             inside = inside.setdefault(part, {})
-        inside[last] = _value(one, sent[one.name])
+        inside[last] = value_of(one, sent[one.name])
     return made or None
 
 
-def _value(setting: Setting, text: str) -> Any:
-    """Returns the JSON value of a text. One of a wrong form is sent as it is, and the call tells what is
-    wrong with it."""
+def value_of(setting: Setting, text: str) -> Any:
+    """Returns the JSON value of the text of a field. One of a wrong form is sent as it is, and the call tells
+    what is wrong with it."""
     if not text:
         return None
     if setting.kind == "flag":
@@ -84,7 +84,7 @@ def _value(setting: Setting, text: str) -> Any:
         return Raw(text.encode())
     if setting.kind == "lengths":
         return [_number(part.strip()) for part in text.split(",")]
-    return text if setting.kind == "text" else _number(text)
+    return text if setting.kind in ("text", "choice") else _number(text)
 
 
 def _number(text: str) -> int | float | str:

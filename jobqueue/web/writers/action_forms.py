@@ -23,13 +23,15 @@ TYPED = frozenset({"purge", "cancel"})
 
 
 class Field(Struct, frozen=True):
-    """An input of a form. `kind` is text, number, textarea or flag: "true" or nothing."""
+    """An input of a form. `kind` is text, number, textarea, choice (one of `choices`), or flag: "true" or
+    nothing."""
 
     name: str
     label: str
     value: str = ""
     kind: str = "text"
     hint: str = ""
+    choices: tuple[str, ...] = ()
 
 
 def action(
@@ -66,10 +68,11 @@ def _field(field: Field) -> str:
     hint = f' placeholder="{escape(field.hint)}"' if field.hint else ""
     if field.kind == "textarea":
         return f'<label>{escape(field.label)}<textarea name="{name}"{hint}>{value}</textarea></label>'
-    if field.kind == "flag":
-        chosen = (("", "no", not field.value), ("true", "yes", bool(field.value)))
+    if field.kind in ("flag", "choice"):
+        choices = {"": "no", "true": "yes"} if field.kind == "flag" else {one: one for one in field.choices}
         options = "".join(
-            f'<option value="{one}"{" selected" if now else ""}>{said}</option>' for one, said, now in chosen
+            f'<option value="{one}"{" selected" if one == field.value else ""}>{said}</option>'
+            for one, said in choices.items()
         )
         return f'<label>{escape(field.label)}<select name="{name}">{options}</select></label>'
     mode = ' inputmode="numeric"' if field.kind == "number" else ""
@@ -231,7 +234,8 @@ def of_selected(view: View, statuses: str) -> str:
     )
 
 
-def of_schedule(view: View, name: str, paused: bool, version: str) -> str:
+def of_schedule(view: View, name: str, paused: bool, version: str, change: str) -> str:
+    """Returns the actions on a schedule. `change`: the form that changes it, as HTML."""
     if "admin" not in view.rights:
         return ""
     path, match = f"/schedules/{name}", {"_if_match": version}
@@ -242,4 +246,4 @@ def of_schedule(view: View, name: str, paused: bool, version: str) -> str:
         pause = action(view, f"{path}/pause", "Pause", match, (Field("reason", "reason"),))
         forms.append(folded("Pause", pause))
     deleted = action(view, path, "Delete the schedule", {"_method": "DELETE", **match}, back="schedules")
-    return f'<div class="actions">{"".join(forms)}{folded("Delete", deleted)}</div>'
+    return f'<div class="actions">{"".join(forms)}{change}{folded("Delete", deleted)}</div>'

@@ -21,12 +21,13 @@ _UNITS = (("d", 86_400), ("h", 3600), ("m", 60))
 
 class Setting(Struct, frozen=True):
     """An input of the form. `name` is that of the API, with dots into objects. `kind` says how its text
-    becomes JSON: "whole", "length", "lengths" (or JSON), "text", "flag" or "json"."""
+    becomes JSON: "whole", "length", "lengths" (or JSON), "text", "flag", "json", or "choice" of `choices`."""
 
     name: str
     label: str
     kind: str
     hint: str = ""
+    choices: tuple[str, ...] = ()
 
 
 def _rate(before: str) -> tuple[Setting, ...]:

@@ -16,6 +16,7 @@ from jobqueue.web.writers.page_layout import (
     page,
     table,
 )
+from jobqueue.web.writers.schedule_form import schedule_form
 
 _read = msgspec.json.Decoder(ScheduleView).decode
 _read_history = msgspec.json.Decoder(ScheduleHistory).decode
@@ -36,7 +37,8 @@ def schedules(view: View, body: bytes) -> bytes:
 def schedule(view: View, body: bytes, history: bytes) -> bytes:
     """Returns the page of a schedule. `history`: what became of its last instants, as JSON."""
     seen = _read(body)
-    actions = of_schedule(view, seen.name, seen.paused, view.version)
+    change = schedule_form(view, seen.name, body)
+    actions = of_schedule(view, seen.name, seen.paused, view.version, change)
     return page(
         view,
         f"schedule {seen.name}",
