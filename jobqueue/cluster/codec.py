@@ -335,3 +335,12 @@ def shift(job: Job, by: int) -> Job:
         if extras.options is not None and extras.options.expires_due is not None:
             extras.options.expires_due += by
     return job
+
+
+def shift_consumers(found: Consumers, by: int) -> Consumers:
+    """Returns the same with such times of their own moved; those of the jobs are not."""
+    return Consumers(
+        [holder._replace(seen_at=holder.seen_at + by) for holder in found.holding],
+        [waiting._replace(until=waiting.until + by) for waiting in found.waiting],
+        found.complete,
+    )

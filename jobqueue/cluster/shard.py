@@ -17,7 +17,7 @@ from jobqueue.cluster.waiting import inside, wait, wait_for_outcome
 from jobqueue.engine.api import MaybeFuture
 from jobqueue.engine.local import LocalEngine
 from jobqueue.errors import JobQueueError, NotReady, OutcomeUnknown
-from jobqueue.model import Delivery, ExistingJob, Job
+from jobqueue.model import Consumers, Delivery, ExistingJob, Job
 from jobqueue.steps import RELEASE
 
 _log: Final = logging.getLogger("jobqueue")
@@ -283,6 +283,8 @@ class RemoteCall(Outcome):
             result = unpack(result)
         if behind:
             _shift(result, behind)
+            if isinstance(result, Consumers):
+                result = codec.shift_consumers(result, behind)
         return result
 
     def unsent(self) -> None:

@@ -36,6 +36,7 @@ from jobqueue.model import (
     Rate,
 )
 from jobqueue.shards import shard_of_id, shard_of_queue
+from jobqueue.testing import ManualClock
 from tests.cluster.in_process import SHARDS, InProcess, queues_of_servers
 
 
@@ -375,6 +376,69 @@ async def test_a_group_of_schedules_is_replaced_over_all_servers():
         assert (changes.changed, changes.deleted, changes.unchanged) == (["y"], ["z"], ["x"])
         found = await done(lambda: engine.schedules("app", None, None, 9))
         assert [(one.plan.name, one.plan.job.queue) for one in found] == [("x", a), ("y", c)]
+
+
+def monotonic_times(found):
+    """The times of the monotonic clock in an answer, in order."""
+    if isinstance(found, ExistingJob):
+        return monotonic_times(found.job)
+    if isinstance(found, Job):
+        times = [] if found.lease is None else [found.lease.expires, found.lease.ends]
+        if found.extras is not None:
+            times.append(found.extras.due)
+            times.append(found.extras.options and found.extras.options.expires_due)
+        return [time for time in times if time is not None]
+    own = {"Holder": ("seen_at",), "WaitingConsumer": ("until",)}.get(type(found).__name__, ())
+    times = [getattr(found, name) for name in own]
+    if isinstance(found, (list, tuple)):
+        times += [time for part in found for time in monotonic_times(part)]
+    return times
+
+
+async def test_times_are_of_the_clock_of_the_server_that_was_asked():
+    """Two machines have started at different times, so their monotonic clocks differ."""
+    async with a_cluster(clock=ManualClock()) as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        engine, shard = cluster.servers[0].engine, shard_of_queue(name, SHARDS)
+        owner = cluster.engines[shard]
+        await done(engine.stats)
+        peer = engine.shards[shard].peer
+        peer._their_clock += 1_000_000
+
+        def job(delay=0, key=None):
+            options = Options(unique_key=key, unique_while="exists", max_run_for=60_000)
+            return NewJob("t", name, delay=delay, options=options, expires_in=500_000)
+
+        once, wanted = IdempotencyKey("", "k", b"d", True), DequeueRequest((name,), 50_000)
+        later = await done(lambda: engine.enqueue(job(10_000, "u")))
+        [(leased, lease)] = [
+            *await done(lambda: engine.enqueue_many([job()], once)),
+            *await done(lambda: engine.dequeue(wanted)),
+        ][1:]
+        held = LeaseClaim(leased.id, lease.token, None)
+        waiting = engine.dequeue(DequeueRequest((name,)), 5_000)
+        await asyncio.sleep(0.05)
+        calls = {
+            "enqueue": (NewJob("t", name, options=Options(unique_key="u", unique_while="exists")),),
+            "enqueue_many": ([job()], once),
+            "enqueue_each": ([job(key="u")],),
+            "unique_owner": (name, "u"),
+            "get": (leased.id,),
+            "wait_for": (leased.id, 0),
+            "heartbeat": (held, 40_000),
+            "renew": (held, 40_000),
+            "explain": (later.id,),
+            "list_jobs": (Filter(queues=frozenset({name})), None, True, 9),
+            "change": (later.id, Change(priority=3)),
+            "consumers": (9,),
+        }
+        for verb, arguments in calls.items():
+            here = await done(lambda verb=verb, given=arguments: getattr(owner, verb)(*given))
+            there = await done(lambda verb=verb, given=arguments: getattr(engine, verb)(*given))
+            times = monotonic_times(here)
+            assert times, verb
+            assert monotonic_times(there) == [time + 1_000_000 for time in times], verb
+        waiting.cancel()
 
 
 async def test_events_of_all_servers_are_seen_at_each():
