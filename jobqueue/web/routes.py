@@ -156,7 +156,7 @@ ROUTES = (
     Route("GET", "/queues", READ, negotiation.list_queues, "List queues by name", _negotiated(Queues),
           shape=requests.QueuesShape),
     Route("GET", "/queues/{name}", READ, negotiation.get_queue, "Get a queue, also one not used yet",
-          _negotiated(Queue), shape=requests.FormatShape),
+          _negotiated(Queue), shape=requests.QueueShownShape),
     Route("GET", "/queues/{name}/series", READ, negotiation.get_series,
           "Show what happened lately, for charts", {200: (Series, TEXT, HTML)}, shape=requests.SeriesShape),
     Route("GET", "/consumers", READ, negotiation.list_consumers, "Show who holds jobs, and who waits",

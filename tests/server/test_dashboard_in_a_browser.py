@@ -16,7 +16,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"' \u202eright 
 PAGES = (
     "", "queues/mail", "jobs?order=desc", "jobs?queue=mail&status=dead", "jobs/1", "jobs/2",
     "jobs/groups?by=queue,type,error", "consumers", "schedules", "schedules/nightly", "stats",
-    "tokens", "audit", "queues/mail?for=6h", "queues/mail/series", "queues/" + "n" * 128, "events", "cluster", "login",
+    "tokens", "audit", "queues/mail?for=6h", "queues/mail?for=1h&until=2030-01-01T00:00:00Z", "queues/mail/series", "queues/" + "n" * 128, "events", "cluster", "login",
 )  # fmt: skip
 # One page of each kind. In the first ones all colours are used.
 KINDS = (

@@ -182,6 +182,7 @@ async def test_the_charts_of_a_queue_show_as_many_hours_as_the_address_says(serv
         assert said in charts
         lengths = re.search(r'<nav class="tabs" aria-label="Length of the charts">(.*?)</nav>', shown)[1]
         assert re.findall(r'href="\.\./queues/mail(.*?)"( aria-current="page")?', lengths) == [
+            ("?for=10m", ""),
             ("", "" if query else ' aria-current="page"'),
             ("?for=6h", ' aria-current="page"' if query else ""),
         ]
@@ -190,6 +191,50 @@ async def test_the_charts_of_a_queue_show_as_many_hours_as_the_address_says(serv
     assert "since 3 h ago" in charts
     for query in ("?for=2h", "?for=7d", "?for=10ms"):
         assert "<svg" in await page(server, f"/queues/mail{query}")
+
+
+def part_links(shown):
+    """Returns the links to parts of the charts: the time of day by address."""
+    [parts] = re.findall(r'<nav class="tabs" aria-label="Parts of the charts">(.*?)</nav>', shown) or [""]
+    return {unescape(path): time for path, time in re.findall(r'href="\.\./(.*?)">(.*?)<', parts)}
+
+
+async def test_ten_minutes_of_six_hours_are_two_links_away(server):
+    await server.enqueue(queue="mail")
+    await later(server, 10)
+    for minute in range(3 * 60):  # from 08:00 to 11:00
+        if minute in (64, 67):
+            for _ in range(minute - 60):
+                await server.enqueue(queue="mail")
+        await later(server, 60)
+    hours = part_links(await page(server, "/queues/mail?for=6h"))
+    assert list(hours.values()) == ["08:00", "09:00", "10:00"]
+    [hour] = [path for path, time in hours.items() if time == "09:00"]
+    shown = await page(server, f"/{hour}")
+    assert "since 09:00 UTC" in shown
+    assert "Peak: 7 enqueued" in shown
+    assert 'aria-current="page">1 h' not in shown
+    tens = part_links(shown)
+    assert list(tens.values()) == ["09:00", "09:10", "09:20", "09:30", "09:40", "09:50"]
+    [ten] = [path for path, time in tens.items() if time == "09:00"]
+    shown = await page(server, f"/{ten}")
+    assert (part_links(shown), "Peak: 7 enqueued" in shown) == ({}, True)
+    assert "jobs every 10 s" in shown
+    beside = re.findall(r'href="\.\./(queues/mail\?[^"]*)">(?:earlier|later)', shown)
+    assert [("Nothing happened." in await page(server, f"/{unescape(path)}")) for path in beside] == [
+        True,
+        True,
+    ]
+    for query, beside in (
+        ("until=2027-01-15T02:00:00Z", ["later"]), ("until=2030-01-15T02:00:00Z", ["earlier"]),
+        ("until=2027-01-15T08:30:00Z", ["later"]), ("until=2027-01-15T11:30:00Z", ["earlier"]),
+    ):  # fmt: skip
+        shown = await page(server, f"/queues/mail?{query}")
+        assert ("Nothing is kept of that time." in shown) == (
+            query[6:] < "2027-01-15T08" or query[6:] > "2028"
+        )
+        assert re.findall(">(earlier|later)</a>", shown) == beside, query
+    assert (await server.get("/queues/mail?until=x", BROWSER)).status == 400
 
 
 async def test_the_page_of_a_schedule_shows_what_it_does_and_did(server):

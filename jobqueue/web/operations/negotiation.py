@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from msgspec.structs import replace
 
 from jobqueue.errors import InvalidField, JobQueueError, NotReady
-from jobqueue.model import SERIES_LENGTH, SERIES_STEP, Filter
+from jobqueue.model import SERIES_LENGTH, SERIES_STEP, Filter, QueueSeries
 from jobqueue.steps import QUEUED, SCHEDULED
 from jobqueue.web.context import Context
 from jobqueue.web.http import EVENTS, HTML, TEXT, Deferred, Request, Response, Stream
@@ -175,16 +175,33 @@ def group_jobs(context: Context, request: Request) -> Response | Deferred:
 
 
 def _queue_page(context: Context, request: Request, seen: View, body: bytes) -> bytes:
-    """Returns the page of a queue, with its newest jobs, and charts of the last `for`."""
+    """Returns the page of a queue, with its newest jobs, and charts of the last `for`, or of that before
+    `until`."""
     name = html_pages.name_of(body)
     wanted = Filter(queues=frozenset({name}))
     listed, following = context.engine.list_jobs(wanted, None, False, html_pages.JOBS)
     shown, following = page(listed, False, following)
-    length = min(max(context.admin.length_of_watch(request, "queue") or HOUR, _MINUTE), SERIES_LENGTH)
-    step = -(-length // (_POINTS * SERIES_STEP)) * SERIES_STEP
-    lately = encoder.series(context.engine.series(name, length, step))
+    asked, until = context.admin.charts(request)
+    length = min(max(asked or HOUR, _MINUTE), SERIES_LENGTH)
+    series = encoder.series(_part(context, name, length, until))
     jobs = context.encoder.listed(shown, False, following)
-    return html_pages.queue(seen, body, jobs, lately, length, _defaults(context))
+    return html_pages.queue(seen, body, jobs, series, length, until, _defaults(context))
+
+
+def _part(context: Context, name: str, length: int, until: int | None) -> QueueSeries:
+    """Returns the series of a queue for the `length` before `until`, in steps of which a chart can show all;
+    what is still kept of it."""
+    step = -(-length // (_POINTS * SERIES_STEP)) * SERIES_STEP
+    if until is None:
+        return context.engine.series(name, length, step)
+    ago = max(context.engine.wall_now() - until, 0)
+    found = context.engine.series(name, min(ago + length + step, SERIES_LENGTH), step)
+    begin = max(-((found.since + length - until) // step), 0)
+    end = max((until - found.since) // step, begin)
+    points = {kind: numbers[begin:end] for kind, numbers in found.points.items()}
+    shown = len(points["enqueued"])
+    since = found.since + begin * step
+    return found._replace(since=since, until=since + shown * step, points=points)
 
 
 def _defaults(context: Context) -> dict[str, str]:

@@ -21,7 +21,7 @@ def list_queues(context: Context, request: Request) -> Response:
 
 def get_queue(context: Context, request: Request) -> Response:
     name = queue_of_path(request)
-    context.admin.only_format(request)
+    context.admin.queue_shown(request)
     return _queue(context, context.engine.queue(name))
 
 

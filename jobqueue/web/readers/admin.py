@@ -64,7 +64,7 @@ class AdminReaders:
     __slots__ = (
         "_audit", "_cancel", "_cancel_many", "_consumers", "_count", "_events", "_export", "_format",
         "_groups", "_limits", "_list", "_max_depth", "_move", "_nothing", "_pause", "_peek", "_purge",
-        "_queues", "_redrive", "_series", "_settings_of_queue", "_tokens", "_top", "_wait",
+        "_queue", "_queues", "_redrive", "_series", "_settings_of_queue", "_tokens", "_top", "_wait",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -77,6 +77,7 @@ class AdminReaders:
             requests.QueueShape, nulls=frozenset(requests.QueueShape.__struct_fields__)
         )
         self._pause = limits.decoder(requests.PauseShape)
+        self._queue = limits.decoder(requests.QueueShownShape)
         self._queues = limits.decoder(requests.QueuesShape)
         self._format = limits.decoder(requests.FormatShape)
         self._events = limits.decoder(requests.EventsShape)
@@ -279,16 +280,27 @@ class AdminReaders:
         if request.body or request.query:
             self._format.read(request, self._max_depth)
 
+    def queue_shown(self, request: Request) -> None:
+        """Refuses what is no option of showing a queue."""
+        if request.body or request.query:
+            self._queue.read(request, self._max_depth)
+
     def length_of_watch(self, request: Request, what: Literal["queues", "queue", "job"]) -> int | None:
         """Returns the length of a stream of events in milliseconds; None: without end."""
         calls: dict[str, RequestDecoder[Any]] = {
             "queues": self._queues,
-            "queue": self._format,
+            "queue": self._queue,
             "job": self._wait,
         }
         call = calls[what]
         length: int | None = call.value(call.read(request, self._max_depth), "for")
         return length
+
+    def charts(self, request: Request) -> tuple[int | None, int | None]:
+        """Returns the length of the charts of a queue, and when they end by the wall clock; in milliseconds.
+        None: as usual, and now."""
+        length, until = self._queue.values(self._queue.read(request, self._max_depth), "for", "until")
+        return length, until
 
     def top(self, request: Request) -> int | None:
         length: int | None = self._top.value(self._top.read(request, self._max_depth), "for")

@@ -297,6 +297,12 @@ class FormatShape(Shape, rename={"length": "for"}):
     length: PositiveDuration | None = None
 
 
+class QueueShownShape(FormatShape):
+    """`until` is when the charts of a page end; None: now."""
+
+    until: Instant | None = None
+
+
 class WaitShape(FormatShape):
     wait: Wait = 0
 

@@ -6,23 +6,27 @@ _WIDTH, _HEIGHT = 600, 100
 _GRID = f"M0 2H{_WIDTH}M0 {_HEIGHT // 2}H{_WIDTH}M0 {_HEIGHT - 2}H{_WIDTH}"
 
 
-def chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], since: str, peak: str) -> str:
-    """Returns a chart of several lines of one scale. A line is its name, its class and its numbers; `since`
-    says when it begins, and `peak` what was highest, as HTML. The texts are no part of the drawing, so they
-    stay legible at any width."""
+def chart(
+    title: str, lines: Sequence[tuple[str, str, Sequence[int]]], since: str, until: str, peak: str
+) -> str:
+    """Returns a chart of several lines of one scale.
+
+    A line is its name, its class and its numbers. `since` and `until` say when the chart begins and ends, and
+    `peak` what was highest, as HTML. The texts are no part of the drawing, so they stay legible at any width.
+    """
     highest = highest_of(lines)
     drawn = "".join(
         f'<polyline class="{kind}" points="{_points(numbers, highest, _WIDTH, _HEIGHT)}"/>'
         for _, kind, numbers in lines
     )
     keys = "".join(f'<span class="key {kind}">{name}</span> ' for name, kind, _ in lines)
-    said = ", ".join(f"{name}: {numbers[-1] if numbers else 0:,} now" for name, _, numbers in lines)
+    said = ", ".join(f"{name}: {numbers[-1] if numbers else 0:,} {until}" for name, _, numbers in lines)
     return (
         f'<figure class="chart"><figcaption>{title} {keys}</figcaption><span class="most">{highest:,}</span>'
         f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
         f'aria-label="{title}, since {since}; {said}; highest {highest:,}">'
         f'<path class="grid" d="{_GRID}"/>{drawn}</svg>'
-        f'<span class="least">0</span><span class="since">{since}</span><span class="now">now</span>'
+        f'<span class="least">0</span><span class="since">{since}</span><span class="now">{until}</span>'
         f'<span class="peak">{peak}</span></figure>'
     )
 

@@ -48,7 +48,8 @@ _FILTERS = (
 )  # fmt: skip
 # Lengths of the charts on the page of a queue: label, milliseconds, query of the page.
 HOUR = 3_600_000
-_LENGTHS = (("1 h", HOUR, ""), ("6 h", 6 * HOUR, "?for=6h"))
+_TEN = 600_000
+_LENGTHS = (("10 min", _TEN, "?for=10m"), ("1 h", HOUR, ""), ("6 h", 6 * HOUR, "?for=6h"))
 # Columns of a group before those by which it is one.
 _COUNTS = 3
 # Filters of a list that bulk calls take, too.
@@ -81,10 +82,17 @@ def name_of(body: bytes) -> str:
 
 
 def queue(
-    view: View, body: bytes, listed: bytes, series: bytes, length: int, defaults: Mapping[str, str]
+    view: View,
+    body: bytes,
+    listed: bytes,
+    series: bytes,
+    length: int,
+    until: int | None,
+    defaults: Mapping[str, str],
 ) -> bytes:
-    """`body` is the queue as JSON, `listed` its newest jobs, `series` what happened in it in the last
-    `length` milliseconds. `defaults`: what holds if a setting is not set."""
+    """`body` is the queue as JSON, `listed` its newest jobs, `series` what happened in it in the `length`
+    milliseconds before `until`, by the wall clock; None: before now. `defaults`: what holds if a
+    setting is not set."""
     seen, facts = _read_queue(body), text_tables.facts(body)
     name = seen.name
     shown = _jobs(view, f"queue={name}&order=desc", listed)
@@ -96,7 +104,7 @@ def queue(
         + live(
             "actions", of_queue(view, name, seen.paused, view.version, settings_form(view, seen, defaults))
         )
-        + live("charts", _charts(view, name, series, length))
+        + live("charts", _charts(view, name, series, length, until))
         + live("jobs", f"<h2>newest jobs</h2>{shown}")
         + live("facts", folded("All figures and settings", facts_table(facts))),
         f"?queue={name}",
@@ -264,16 +272,22 @@ def _spark(series: bytes) -> str:
     return spark("jobs in and out in the last hour", [("in", found.enqueued), ("out", found.concluded)])
 
 
-def _charts(view: View, name: str, series: bytes, length: int) -> str:
-    """Returns the charts of the last `length` milliseconds, and links to other lengths."""
+def _charts(view: View, name: str, series: bytes, length: int, until: int | None) -> str:
+    """Returns the charts of the `length` milliseconds before `until`, or before now, and links to other
+    lengths, and to parts of this one."""
+    here = f"{view.up}queues/{escape(name)}"
     links = "".join(
-        f'<li><a href="{view.up}queues/{escape(name)}{query}"{mark_current(length == one)}>{label}</a></li>'
+        f'<li><a href="{here}{query}"{mark_current(until is None and length == one)}>{label}</a></li>'
         for label, one, query in _LENGTHS
     )
-    shown = f'<nav class="tabs" aria-label="Length of the charts"><ul>{links}</ul></nav>'
     found = _read_series(series)
+    if until is not None:
+        links += _beside(here, found, length, until)
+    shown = f'<nav class="tabs" aria-label="Length of the charts"><ul>{links}</ul></nav>'
     if not found.kept:
         return '<p class="dim">No charts: there are too many queues, or this one has not been used.</p>'
+    if not found.enqueued and until is not None:
+        return f'{shown}<p class="dim">Nothing is kept of that time.</p>'
     if not found.enqueued:
         return f'{shown}<p class="dim">The charts begin after the first step of {_length(found.step)}.</p>'
     flow = [
@@ -282,24 +296,65 @@ def _charts(view: View, name: str, series: bytes, length: int) -> str:
         ("failed", "bad", found.failed),
     ]
     depth = [("queued", "depth", found.queued)]
+    is_part = until is not None
     return (
-        f'{shown}<div class="charts">{_chart(f"jobs every {_length(found.step)}", flow, found)}'
-        f"{_chart('jobs that wait', depth, found)}</div>"
+        f'{shown}<div class="charts">'
+        f"{_chart(f'jobs every {_length(found.step)}', flow, found, is_part)}"
+        f"{_chart('jobs that wait', depth, found, is_part)}</div>{_parts(here, found, length)}"
     )
 
 
-def _chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], found: Series) -> str:
-    """Returns a chart that says what its peak was, and when."""
+def _beside(here: str, found: Series, length: int, until: int) -> str:
+    """Returns links to the parts before and after one, as far as something is kept of them."""
+    links = ""
+    if parse_instant(found.since) <= until - length:
+        links += f'<li><a href="{_part_of(here, length, until - length)}">earlier</a></li>'
+    if parse_instant(found.until) >= until:
+        links += f'<li><a href="{_part_of(here, length, until + length)}">later</a></li>'
+    return links
+
+
+def _part_of(here: str, length: int, until: int) -> str:
+    """Returns the address of the charts of a part."""
+    return f"{here}?for={length // 1000}s&amp;until={instant(until)}"
+
+
+def _parts(here: str, found: Series, length: int) -> str:
+    """Returns links to the parts of charts: to the hours of several, to ten minutes of less. They begin at
+    full hours, or full ten minutes, and the last one may not be over yet."""
+    part = HOUR if length > HOUR else _TEN
+    if length <= part:
+        return ""
+    begin, end = parse_instant(found.since), parse_instant(found.until)
+    links = "".join(
+        f'<li><a href="{_part_of(here, part, at + part)}">{_minute(at)}</a></li>'
+        for at in range(begin // part * part, end, part)
+    )
+    said = "An hour" if part == HOUR else "Ten minutes"
+    links = f"<li>{said} from (UTC):</li>{links}"
+    return f'<nav class="tabs" aria-label="Parts of the charts"><ul>{links}</ul></nav>'
+
+
+def _minute(at: int) -> str:
+    """Returns the time of day of an instant, in UTC."""
+    return instant(at)[11:16]
+
+
+def _chart(title: str, lines: Sequence[tuple[str, str, Sequence[int]]], found: Series, is_part: bool) -> str:
+    """Returns a chart that says what its peak was, and when. `is_part`: it does not end now."""
     shown = len(found.enqueued) * float(found.step)
     since = f"{shown / 3600:.2g} h ago" if shown >= 3600 else f"{age(shown)} ago"
+    until = "now"
+    if is_part:
+        since, until = (f"{_minute(parse_instant(at))} UTC" for at in (found.since, found.until))
     highest = highest_of(lines)
     if not highest:
-        return chart(title, lines, since, "Nothing happened.")
+        return chart(title, lines, since, until, "Nothing happened.")
     name, _, numbers = next(line for line in lines if highest in line[2])
     # The end of the step, since what happened is known then.
     before = (len(numbers) - 1 - numbers.index(highest)) * float(found.step)
-    at = instant(round((parse_instant(found.until) or 0) - before * 1000))
-    return chart(title, lines, since, f"Peak: {highest:,} {name}, {cell(at)}")
+    at = instant(round(parse_instant(found.until) - before * 1000))
+    return chart(title, lines, since, until, f"Peak: {highest:,} {name}, {cell(at)}")
 
 
 def _filter(view: View, asked: Mapping[str, str]) -> str:
