@@ -36,7 +36,7 @@ class Shard:
         self.index = index
         self.engine: LocalEngine | None = None
         self.peer: Peer | None = None
-        self._waiting: list[RemoteCall] = []
+        self._waiting: dict[RemoteCall, None] = {}
         # Leases that somebody is told the end of, by the ids of their jobs.
         self._watched: dict[int, tuple[Delivery, Callable[[Job], None]]] = {}
         self._watching_later: asyncio.TimerHandle | None = None
@@ -81,17 +81,16 @@ class Shard:
         self.engine, self.peer = engine, peer
         self.watch_leases()
         if engine is not None or peer is not None:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             for call in waiting:
                 call.start()
 
     def wait(self, call: "RemoteCall") -> None:
         """Starts a call again when the shard has an owner."""
-        self._waiting.append(call)
+        self._waiting[call] = None
 
     def forget(self, call: "RemoteCall") -> None:
-        if call in self._waiting:
-            self._waiting.remove(call)
+        self._waiting.pop(call, None)
 
     # -- leases -------------------------------------------------------------------------------------
 
@@ -192,6 +191,8 @@ class RemoteCall(Outcome):
         """Makes the call, or waits for an owner."""
         if self._done:
             return
+        if self._timer is not None and self._verb.waits is not None:  # what it has waited already counts
+            self.body = codec.encode(self._now())
         self._cancel_timer()
         if (engine := self._shard.engine) is not None:
             self._call_here(engine)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from asyncio import Future
 
 import pytest
@@ -237,6 +238,20 @@ async def test_a_wait_at_several_shards_goes_on_at_the_next_owner_of_one():
         cluster.hand_over(shard, 0)
         await done(lambda: cluster.servers[0].engine.enqueue(NewJob("t", b)))
         assert len(await asyncio.wait_for(waiting, 2)) == 1
+
+
+async def test_a_wait_is_no_longer_because_its_shard_has_no_owner_at_first():
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        shard = shard_of_queue(name, SHARDS)
+        await done(cluster.servers[0].engine.stats)
+        cluster.hand_over(shard, -1)
+        began = time.monotonic()
+        waiting = cluster.servers[0].engine.dequeue(DequeueRequest((name,)), 1_000)
+        await asyncio.sleep(0.7)
+        cluster.hand_over(shard, 2)
+        assert await asyncio.wait_for(waiting, 3) == []
+        assert time.monotonic() - began < 1.4
 
 
 async def test_queues_of_one_family_are_by_priority_also_among_others():
