@@ -208,7 +208,9 @@ class Peer:
                         raise EOFError
                 if self._transport is not None:
                     return
-            except (OSError, EOFError, ValueError) as failed:
+            except Exception as failed:  # whatever it is, the calls that wait must not wait for ever
+                if not isinstance(failed, (OSError, EOFError, ValueError)):
+                    _log.exception("unexpected error")
                 if self._transport is not None:
                     self._transport.abort()
                 self._is_away()

@@ -638,6 +638,21 @@ async def test_a_server_that_hangs_up_on_a_greeting_is_asked_again_slowly_and_no
         assert "cannot be reached" in logged.pop().getMessage()
 
 
+async def test_a_connection_that_fails_in_an_unexpected_way_is_made_again(monkeypatch, logged):
+    async def broken(address):
+        raise RuntimeError("a bug")
+
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        monkeypatch.setattr("jobqueue.cluster.peer.connect", broken)
+        asked = run(lambda: cluster.servers[0].engine.queue(name))
+        await until(lambda: logged)
+        monkeypatch.undo()
+        assert (await asyncio.wait_for(asked, 2)).name == name
+        assert logged[0].exc_info[0] is RuntimeError
+        logged.clear()
+
+
 async def test_an_answer_that_cannot_be_read_fails_its_call_only(logged):
     async def answers(reader, writer):
         writer.write(clock_frame())

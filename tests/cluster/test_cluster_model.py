@@ -213,6 +213,8 @@ class Comparison:
         waiting, _ = self.one.list_jobs(Filter(queues=frozenset(queues)), None, True, 10_000)
         if any(job.leases for job in waiting):
             return  # how its attempts ended has a part in when it runs again
+        if any(job.extras is not None and job.extras.options.unique_key for job in waiting):
+            return  # one that was leased is not replaced any more
         request = DequeueRequest(queues)
         engine = self.engine
         waiting = engine.dequeue(request, 60_000)
