@@ -105,7 +105,11 @@ class Shard:
 
     def on_lease_end(self, deliveries: Sequence[Delivery], ended: Callable[[Job], None]) -> None:
         for one in deliveries:
-            self._watched[one[0].id] = one, ended
+            id, known = one[0].id, self._watched.get(one[0].id)
+            if known is not None and known[0][1].token != one[1].token and known[1] != ended:
+                # Its end was missed while the shard went to another server: now another consumer has the job.
+                self.lease_gone(id, known[0][1].token)
+            self._watched[id] = one, ended
         self._watch(deliveries)
 
     def watch_leases(self) -> None:

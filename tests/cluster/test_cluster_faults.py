@@ -329,6 +329,34 @@ async def test_a_lease_is_watched_again_where_the_shard_was_not_ready_yet(monkey
         await until(lambda: ended)
 
 
+async def test_a_lease_whose_end_was_missed_has_ended_when_another_consumer_gets_the_job():
+    async with a_cluster() as cluster:
+        [_, [name], _] = queues_of_servers(3)
+        engine, shard, ended, others = cluster.servers[0].engine, shard_of_queue(name, SHARDS), [], []
+        owner, wanted = cluster.engines[shard], DequeueRequest((name,))
+        first_told, second_told = ended.append, others.append
+        await done(lambda: engine.enqueue(NewJob("t", name)))
+        first = await done(lambda: engine.dequeue(wanted))
+        engine.on_lease_end(first, first_told)
+        await done(lambda: engine.get(first[0][0].id))
+        owner._queue.state.lease_end_callbacks.clear()  # the shard is another server's, which was not asked yet
+        owner.release(claim(first[0]))
+        second = await done(lambda: engine.dequeue(wanted))
+        engine.on_lease_end(second, second_told)
+        assert [job.id for job in ended] == [first[0][0].id]
+        assert first[0][1].ended_by is not None
+        await done(lambda: engine.get(first[0][0].id))
+        owner._queue.state.lease_end_callbacks.clear()
+        owner.release(claim(second[0]))
+        third = await done(lambda: engine.dequeue(wanted))
+        engine.on_lease_end(third, second_told)  # the same consumer has it again, and knows
+        assert not others
+        await done(lambda: engine.conclude(claim(third[0]), None))
+        await until(lambda: others)
+        assert len(ended) == len(others) == 1
+        assert not engine.shards[shard]._watched
+
+
 async def test_a_lease_that_is_extended_elsewhere_is_seen_when_another_one_expires():
     clock = ManualClock()
     async with a_cluster(clock=clock) as cluster:
