@@ -162,7 +162,7 @@ class ClusterEngine:
         return self._from(self.shards, verb, *arguments)
 
     def _from(self, shards: Iterable[Shard], verb: str, *arguments: Any) -> list[Any]:
-        return wait(gathered(shard.call(verb, *arguments) for shard in shards))
+        return wait(gathered([partial(shard.call, verb, *arguments) for shard in shards]))
 
     def _task(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -389,7 +389,7 @@ class ClusterEngine:
         owned = {index: part for index, part in parts.items() if self.shards[index].has_owner}
         parts = owned or parts
         return joining.state(
-            wait(gathered(self.shards[index].call("state", part) for index, part in parts.items()))
+            wait(gathered([partial(self.shards[index].call, "state", part) for index, part in parts.items()]))
         )
 
     def cancel(self, id: int, force: bool = False, version: int | None = None) -> MaybeFuture[Job]:
@@ -422,15 +422,16 @@ class ClusterEngine:
         return found
 
     def count_jobs(self, where: Filter) -> MaybeFuture[int]:
-        return gathered((shard.call("count_jobs", where) for shard in self._of_filter(where)), sum)
+        return gathered([partial(shard.call, "count_jobs", where) for shard in self._of_filter(where)], sum)
 
     def group_jobs(self, where: Filter, by: Sequence[str], limit: int) -> MaybeFuture[JobGroups]:
-        calls = (shard.call("group_jobs", where, list(by), limit) for shard in self._of_filter(where))
+        shards = self._of_filter(where)
+        calls = [partial(shard.call, "group_jobs", where, list(by), limit) for shard in shards]
         return gathered(calls, partial(joining.groups, limit=limit))
 
     def purge(self, where: Filter, dry_run: bool) -> MaybeFuture[BulkResult]:
         return gathered(
-            (shard.call("purge", where, dry_run) for shard in self._of_filter(where)), joining.bulk
+            [partial(shard.call, "purge", where, dry_run) for shard in self._of_filter(where)], joining.bulk
         )
 
     def redrive_many(self, where: Filter, limit: int | None, dry_run: bool) -> MaybeFuture[BulkResult]:
@@ -594,10 +595,10 @@ class ClusterEngine:
     def after_commit(self, answer: MaybeFuture[T]) -> MaybeFuture[T]:
         if not self.own:
             return answer
-        committed = gathered(engine.after_commit(None) for engine in self.own)
+        committed = gathered([partial(engine.after_commit, None) for engine in self.own])
         if not isinstance(committed, Future):
             return answer
-        later: MaybeFuture[T] = gathered([committed, answer], lambda both: both[1])
+        later: MaybeFuture[T] = gathered([lambda: committed, lambda: answer], lambda both: both[1])
         return later
 
     def flush(self) -> None:

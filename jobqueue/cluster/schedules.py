@@ -129,10 +129,10 @@ class Schedules:
             index: part for index, part in parts.items() if part or (group is not None)
         }  # an empty part deletes what the group has there
         checked = gathered(
-            (
-                self._shards[index].call("put_schedules", part, group, True)
+            [
+                partial(self._shards[index].call, "put_schedules", part, group, True)
                 for index, part in concerned.items()
-            ),
+            ],
             joining.changes,
         )
         if dry_run:

@@ -23,13 +23,15 @@ _LATE: Final = 0.2
 
 
 def gathered(
-    calls: Iterable[MaybeFuture[Any]], join: Callable[[list[Any]], Any] = lambda results: results
+    calls: Iterable[Callable[[], MaybeFuture[Any]]],
+    join: Callable[[list[Any]], Any] = lambda results: results,
 ) -> MaybeFuture[Any]:
-    """Makes calls, as it iterates over them, and returns what `join` returns for their results. Fails with
-    the first error; if that is raised at once, the calls that are under way are cancelled."""
+    """Makes calls, and returns what `join` returns for their results. Fails with the first error; if that is
+    raised at once, the calls that are under way are cancelled."""
     made: list[MaybeFuture[Any]] = []
     try:
-        made.extend(calls)
+        for each in calls:
+            made.append(each())  # noqa: PERF401  # those before one that fails must be known
     except BaseException:
         for call in made:
             if isinstance(call, Future):
