@@ -46,7 +46,8 @@ async def test_words_of_other_queues_are_answered_with_advice(server):
         assert answer.status in (400, 404, 405), answer
         return answer.json["detail"]
 
-    assert "have cron enqueue it" in await told("POST", "/jobs/enqueue", {"type": "x", "cron": "0 3 * * *"})
+    assert "PUT /schedules/{name}" in await told("POST", "/jobs/enqueue", {"type": "x", "cron": "0 3 * * *"})
+    assert "belongs in job;" in await told("PUT", "/schedules/n", {"cron": "0 3 * * *", "type": "x"})
     assert "enqueue the next one" in await told("POST", "/jobs/enqueue", {"type": "x", "depends_on": [1]})
     assert "lease_for" in await told("POST", "/jobs/enqueue", {"type": "x", "timeout": 5})
     assert "max_in_progress" in await told("PATCH", "/queues/q", {"concurrency": 5})

@@ -280,6 +280,8 @@ class RequestDecoder(Generic[S]):
         known = ", ".join(self.types) or "none"
         if near is not None:
             hint = f"did you mean {near}? Known here: {known}"
+        elif "cron" in self.types and "job" in self.types:
+            hint = f"what is said about the job belongs in job; known here: {known}"
         elif (advice := suggestions.advice(lower)) is not None:
             hint = advice
         elif where == "body" and "payload" in self.types:

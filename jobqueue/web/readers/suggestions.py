@@ -26,7 +26,7 @@ _NONE_LIKE_IT = frozenset({"newer_than"})
 _ADVICE = (
     dict.fromkeys(
         ("cron", "schedule", "every", "interval", "repeat", "recurring"),
-        "no job repeats by itself: have cron enqueue it, with an Idempotency-Key",
+        "a schedule makes jobs again and again: PUT /schedules/{name}",
     )
     | dict.fromkeys(
         ("depends_on", "after", "callback", "then", "on_success"),

@@ -125,8 +125,12 @@ def _figures(view: View, queue: Queue) -> str:
     ]
     lengths = (("oldest", queue.oldest_age), ("wait, p95", queue.wait_p95), ("run, p95", queue.run_p95))
     figures += [(label, _length(float(one))) for label, one in lengths if isinstance(one, (int, float))]
-    figures += [("in/s", f"{queue.rates.into:g}"), ("out/s", f"{queue.rates.out:g}")]
+    figures += [("in/s", _rate(queue.rates.into)), ("out/s", _rate(queue.rates.out))]
     return tiles([*figures, ("waiting", f"{queue.consumers_waiting:,}")])
+
+
+def _rate(jobs: float) -> str:
+    return f"{jobs:,.0f}" if jobs >= 100 else f"{jobs:.3g}"
 
 
 def _length(seconds: float) -> str:
@@ -249,7 +253,7 @@ def _overview(view: View, body: bytes, stats: bytes | None, charts: Mapping[str,
         name, jobs, rates = queue.name, queue.jobs, queue.rates
         counts = (jobs.queued, jobs.in_progress, jobs.scheduled, jobs.dead, jobs.concluded)
         oldest = age(float(queue.oldest_age)) if isinstance(queue.oldest_age, (int, float)) else ""
-        figures = (f"{rates.into:g}", f"{rates.out:g}", f"{queue.consumers_waiting:,}")
+        figures = (_rate(rates.into), _rate(rates.out), f"{queue.consumers_waiting:,}")
         drawn = _spark(charts[name]) if name in charts else ""
         named = link(view, f"queues/{name}", name)
         state = "paused" if queue.paused else ""

@@ -109,7 +109,7 @@ def _of_queue(view: View, queue: Queue) -> Iterator[tuple[int, str]]:
         those = _jobs(jobs.queued, "queued")
         yield 1, f"{name}: no consumer takes its {those}; the oldest is {age(oldest)} old"
     elif jobs.queued and oldest > _OLD and rates.into > _FASTER * rates.out:
-        speeds = f"{rates.into}/s come, {rates.out}/s go"
+        speeds = f"{rates.into:.3g}/s come, {rates.out:.3g}/s go"
         yield 2, f"{name} falls behind: the oldest job is {age(oldest)} old, {speeds}"
 
 
