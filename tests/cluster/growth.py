@@ -186,11 +186,11 @@ def growth(seconds: int) -> str:
             before, after, directly = (
                 sum(each.jobs for each in found) / len(found) for found in (one, many, owners)
             )
-            factors.append(after / before)
+            factors.append(directly / before)
             single = _rate(postgres, 1, part, seconds, shards=1).jobs
             said.append(
-                f"1 → {number} servers of {part} CPUs: {before:.0f} → {after:.0f} jobs/s, {factors[-1]:.2f} ×; if the owners "
-                f"are asked {directly:.0f}, {directly / before:.2f} ×; one server of a database with one shard: {single:.0f}"
+                f"1 → {number} servers of {part} CPUs: {before:.0f} → {after:.0f} jobs/s, {after / before:.2f} ×; if the owners "
+                f"are asked {directly:.0f}, {factors[-1]:.2f} ×; one server of a database with one shard: {single:.0f}"
             )
     finally:
         postgres.remove()

@@ -94,7 +94,9 @@ class Program:
             trouble = [line for line in self.lines if "Traceback" in line or "unexpected error" in line]
             if not self._expect_5xx:
                 trouble += [
-                    line for line in self.lines if re.search(r'(?:[A-Z]+ /\S*|"status":) ?5\d\d\b', line)
+                    line
+                    for line in self.lines
+                    if re.search(r'(?:[A-Z]+ /(?!readyz )\S*|"status":) ?5\d\d\b', line)
                 ]
             assert not trouble, "\n".join(self.lines)
 
