@@ -89,7 +89,9 @@ class _Pulse:
         interval after the last one that did."""
         beat, connected = row["beat"], row["connected"]
         self._still = self._still + counts if beat is not None and beat == self._beat else 0
-        self._gone = 0 if connected else self._gone + counts
+        # Beats of an owner may come over another connection than the one that holds the lock of its shard.
+        beats = row["owner"] and self._beat is not None and beat != self._beat
+        self._gone = 0 if connected or beats else self._gone + counts
         self._beat = beat
         return self._still >= _STILL or self._gone >= _GONE or (not connected and _has_ended(row))
 

@@ -97,6 +97,9 @@ class Channel:
         self.error: Exception | None = None  # of the last try
         self.alone_until = 0.0  # its store has failed, and works by itself; monotonic
         self.busy = False  # its store works, on a thread of the pool
+        # The store's own connection, which holds the lock of its shard, has worked since the common one was
+        # lost.
+        self.sure = True
         self.loop = loop
         self._writer = writer
         self._on_written = on_written
@@ -153,6 +156,7 @@ class Channel:
         except Exception as error:
             self.fail(error)
         else:
+            self.sure = True
             if self.groups:
                 self.loop.call_soon_threadsafe(self.written(count, began))
             elif had_failed:
@@ -363,7 +367,7 @@ class SharedWriter(Thread):
                     return False
                 self._connect_at = now + _AGAIN
                 self._loop.run_until_complete(self._connect())
-            new = {each.store.session.id for each in self._channels} - self._known
+            new = {each.store.session.id for each in self._channels if each.sure} - self._known
             if new and now >= self._look_at:
                 self._look_at = now + _LOOK
                 self._known |= self._loop.run_until_complete(self._good(new))
@@ -394,6 +398,8 @@ class SharedWriter(Thread):
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self._known.clear()
+        for channel in self._channels:
+            channel.sure = False
         if connection is not None:
             connection.terminate()
             self._loop.run_until_complete(asyncio.sleep(0))  # its transport closes

@@ -153,7 +153,10 @@ def _expect_of_next_owner(answers: list[object], id: int) -> None:
 
 
 def restart(crew: Crew, rounds: int) -> str:
-    return scenes.restart(crew, rounds, crew.wait_until_spread)
+    said = scenes.restart(crew, rounds, crew.wait_until_spread)
+    lost = [line for server in crew.servers for line in server.lines if "has taken over" in line]
+    assert not lost, lost
+    return f"{said}; no shard was taken over"
 
 
 def hang(crew: Crew, rounds: int) -> str:

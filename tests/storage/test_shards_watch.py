@@ -119,6 +119,23 @@ async def test_a_server_elsewhere_whose_connection_is_gone_is_gone_after_five_lo
         assert postgres.sql("SELECT count(*) FROM jobqueue.session", database) == "2"
 
 
+async def test_an_owner_that_beats_is_not_replaced_while_its_connection_is_gone(
+    url, postgres, database, monkeypatch
+):
+    async with watching(url, "a") as [watch], owning(url, "b", 0) as [store]:
+        monkeypatch.setattr(postgres_watch, "machine", lambda: "another one")
+        await watch.look()
+        store.session.connection.terminate()
+        beat = "UPDATE jobqueue.session SET beat = beat + 1 WHERE address = 'b:1'"
+        for _ in range(2 * postgres_watch._STILL):
+            postgres.sql(beat, database)
+            [found, *_] = await watch.look()
+            assert found.owner == place_of("b")
+        for left in range(8):
+            [found, *_] = await watch.look()
+            assert bool(found.replace) == (left >= postgres_watch._GONE - 1)
+
+
 async def test_a_server_that_this_one_has_never_seen_alive_is_not_listed(
     url, postgres, database, monkeypatch
 ):

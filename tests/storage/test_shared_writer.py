@@ -6,6 +6,7 @@ import time
 import pytest
 from postgres_server import needs_postgres
 
+from jobqueue.storage import shared_writer
 from jobqueue.storage.postgres import PostgresStore
 from jobqueue.storage.postgres_session import Place, SessionLost
 from jobqueue.storage.postgres_setup import prepare_database
@@ -116,6 +117,37 @@ async def test_a_shard_that_another_server_took_is_lost_and_the_others_go_on(url
     await until(lambda: [each.written for each in server.shards] == [2, 1, 2, 2])
     server.close()
     assert [row[2] for row in rows_of(url)] == [b"after", b"before", b"after", b"after"]
+
+
+async def test_after_a_restart_of_the_database_each_shard_is_locked_again_though_nothing_is_written(
+    url, postgres
+):
+    server = Server(url)
+    driver = server.shards[0].store.session.driver
+
+    async def locked():
+        connection = await driver.connect(url)
+        count = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        await connection.close()
+        return count
+
+    server.shards[0].channel.write([(2, b"x")])
+    await until(lambda: server.shards[0].written == 1)
+    assert await locked() == SHARDS
+    await asyncio.sleep(shared_writer._AGAIN)  # so the common connection is made again at once
+    connection = await driver.connect(url)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'jobqueue%'"
+    )
+    await connection.close()
+    server.shards[0].channel.write([(2, b"x")])
+    async with asyncio.timeout(10):
+        while await locked() < SHARDS:
+            await asyncio.sleep(0.1)
+    for shard in server.shards:
+        shard.channel.write([(2, b"y")])
+    await until(lambda: [shard.written for shard in server.shards] == [3, 1, 1, 1])
+    assert server.close() == [([], None)] * SHARDS
 
 
 async def test_a_common_connection_that_breaks_at_any_moment_loses_and_doubles_nothing(url):
