@@ -398,7 +398,7 @@ LONG_SCENES = {
         missing=patroni.missing,
     ),
     "growth": Scene(
-        "2 servers with 0.2 CPUs each do 1.7 times what one does, 4 with 0.1 each 3 times, if the owners are asked", growth.growth, 10, 3, "seconds",
+        "2 servers with 0.2 CPUs each do 1.7 times what one does, 4 with 0.1 each 3 times, whoever is asked", growth.growth, 10, 3, "seconds",
         growth.missing,
     ),
     "passed-on": Scene(
