@@ -192,7 +192,8 @@ class Keeper:
                 loop = asyncio.get_running_loop()
                 engine = await loop.run_in_executor(None, self._open_shard, shard.index, silent)
                 engine.on_failure = partial(self._lost, shard, engine)
-                self.loaded += await engine.load()
+                count = await engine.load()
+                self.loaded += count  # not `+= await`: others load meanwhile
         except (OtherOwner, SessionLost):
             pass
         except JournalError as bad:

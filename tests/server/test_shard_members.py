@@ -68,6 +68,22 @@ def test_a_server_that_stops_hands_its_shards_over_and_says_so(three):
     three.start()
 
 
+def test_a_server_says_how_many_jobs_it_has_loaded_from_all_its_shards(postgres):
+    crew = Crew(postgres, postgres.create_database(), SHARDS)
+    try:
+        alone = crew.start()
+        crew.wait_until_served()
+        for n in range(12):
+            alone.call("POST", "/jobs/enqueue", {"type": "x", "queue": f"loaded{n}"})
+        crew.stop(alone)
+        again = crew.start()
+        crew.wait_until_served()
+        until(lambda: any(line.startswith("loaded 12 jobs in ") for line in again.lines))
+    finally:
+        crew.end()
+        postgres.sql(f"DROP DATABASE IF EXISTS {crew.database} WITH (FORCE)")
+
+
 def _passed_on(server):
     """The number of calls that a server has passed on to others."""
     text = server.call("GET", "/metrics")[1].decode()
