@@ -5,8 +5,8 @@ Any server answers any request, and passes on what another one owns. The answer 
 
     Unreachable, or refused there for a     nothing was done: the same request goes to a listed server at once
     reason that other servers may not have
-    AnswerLost, 502 … 504                   it may have been done: the caller decides, and its next request
-                                            goes to a listed server
+    AnswerLost, 502, 504, or 503 with       it may have been done: the caller decides, and its next request
+    `outcome_unknown`                       goes to a listed server
 """
 
 from __future__ import annotations
